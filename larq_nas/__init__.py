@@ -1,0 +1,24 @@
+"""Architecture search for binary neural networks, on Keras and Larq."""
+
+from larq_nas._environment import prepare
+
+prepare()
+
+from larq_nas import choosers, datasets, errors, layers, searchers, spaces  # noqa: E402
+from larq_nas.architecture import Architecture  # noqa: E402
+from larq_nas.deploy import Conversion, convert  # noqa: E402
+from larq_nas.search import search  # noqa: E402
+
+__all__ = [
+    "Architecture",
+    "Conversion",
+    "choosers",
+    "convert",
+    "datasets",
+    "errors",
+    "layers",
+    "search",
+    "searchers",
+    "spaces",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,60 @@
+"""Prepares the process before TensorFlow is imported: versions, Keras 2, log noise."""
+
+import importlib.util
+import os
+import sys
+from importlib import metadata
+
+_PYTHON = ((3, 10), (3, 13))
+_TENSORFLOW = ((2, 15), (2, 20))
+_ADVICE = "pip install tensorflow==2.15.1"
+
+
+def _tensorflow_version() -> tuple[int, int]:
+    for package in ("tensorflow", "tensorflow-cpu", "tensorflow-macos", "tensorflow-intel"):
+        try:
+            major, minor = metadata.version(package).split(".")[:2]
+        except metadata.PackageNotFoundError:
+            continue
+        return int(major), int(minor)
+    raise ImportError(f"larq_nas needs TensorFlow 2.15 to 2.19, but found none: {_ADVICE}")
+
+
+def _require_python(version: tuple[int, int]) -> None:
+    if not _PYTHON[0] <= version < _PYTHON[1]:
+        raise ImportError(
+            f"larq_nas needs Python 3.10 to 3.12, but this is {version[0]}.{version[1]}: "
+            "install Python 3.11 and create the virtual environment with it"
+        )
+
+
+def _require_tensorflow(version: tuple[int, int]) -> None:
+    if not _TENSORFLOW[0] <= version < _TENSORFLOW[1]:
+        raise ImportError(
+            f"larq_nas needs TensorFlow 2.15 to 2.19, but found {version[0]}.{version[1]}: "
+            f"{_ADVICE}"
+        )
+
+
+def _use_keras_2(version: tuple[int, int]) -> None:
+    if importlib.util.find_spec("tf_keras") is None:
+        raise ImportError(
+            f"larq_nas needs tf-keras beside TensorFlow {version[0]}.{version[1]}: "
+            f"pip install 'tf-keras=={version[0]}.{version[1]}.*'"
+        )
+    if "tensorflow" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") != "1":
+        raise ImportError(
+            "larq_nas needs Keras 2: import larq_nas before tensorflow, "
+            "or set TF_USE_LEGACY_KERAS=1"
+        )
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+
+
+def prepare() -> None:
+    """Check the versions and set what TensorFlow reads when it is first imported."""
+    _require_python(sys.version_info[:2])
+    version = _tensorflow_version()
+    _require_tensorflow(version)
+    if version >= (2, 16):
+        _use_keras_2(version)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -1,0 +1,143 @@
+"""The result of a search: a value per choice, in a small JSON file."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from larq_nas.choices import Value
+from larq_nas.choosers import Fix
+from larq_nas.errors import InputError
+from larq_nas.files import write_atomically
+from larq_nas.spaces import Space, SpaceLike, resolve
+
+__all__ = ["Architecture"]
+
+_SCHEMA = 1
+_KEYS = {"schema", "space", "settings", "choices"}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A point of a search space; it rebuilds the network anywhere.
+
+    !!! example
+        ```python
+        architecture = larq_nas.Architecture.load("runs/digits/architecture.json")
+        model = architecture.build((32, 32, 3), classes=10)
+        deeper = architecture.with_settings(cells=20).build((32, 32, 3), classes=10)
+        ```
+
+    # Arguments
+        space: name of the search space.
+        settings: the space's settings.
+        choices: value of each choice by name: an operation's name, or a list of
+            `[operation, input]`.
+    """
+
+    space: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    choices: Mapping[str, Value] = field(default_factory=dict)
+
+    def build(
+        self, input_shape: tuple[int, int, int], classes: int, space: SpaceLike | None = None
+    ) -> tf.keras.Model:
+        """Build the network: plain Keras and Larq layers, freshly initialized.
+
+        # Arguments
+            input_shape: `(height, width, channels)` of the images, in pixels.
+            classes: number of classes.
+            space: the search space, needed if it is a function of your own.
+
+        # Returns
+            A functional `tf.keras.Model` from images to logits, shape `(batch, classes)`.
+
+        # Raises
+            InputError: if the choices are not those of the space.
+        """
+        resolved = self._resolve(space)
+        choose = Fix(self.choices)
+        model = resolved.build(choose, input_shape, classes)
+        if choose.unused():
+            raise InputError(
+                f"The architecture holds choices that space `{self.space}` does not ask: "
+                f"{', '.join(choose.unused())}."
+            )
+        return model
+
+    def with_settings(self, **settings: Any) -> "Architecture":
+        """Return the same choices in a space of other settings, such as more cells."""
+        return dataclasses.replace(self, settings={**self.settings, **settings})
+
+    def save(self, path: str | Path) -> None:
+        """Write the architecture to `path` as JSON, whole or not at all."""
+        write_atomically(path, self.to_json())
+
+    def to_json(self) -> str:
+        """Return the architecture as JSON text."""
+        record = {"schema": _SCHEMA, **dataclasses.asdict(self)}
+        return json.dumps(record, indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Architecture":
+        """Read an architecture from `path`.
+
+        # Raises
+            InputError: if the file is missing, cut short, not an architecture, or written
+                by a newer larq_nas.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"Cannot read architecture `{path}`: {_reason(error)}.") from None
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"`{path}` is cut short or not JSON (line {error.lineno}: {error.msg}); "
+                "restore it from a copy or search again."
+            ) from None
+        return cls._from_record(record, path)
+
+    @classmethod
+    def _from_record(cls, record: object, path: str | Path) -> "Architecture":
+        if not isinstance(record, dict) or not record.keys() >= _KEYS:
+            raise InputError(
+                f"`{path}` is not a larq_nas architecture: it must hold {', '.join(sorted(_KEYS))}."
+            )
+        schema = record["schema"]
+        if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+            raise InputError(f"`schema` of `{path}` must be a whole number, but got {schema!r}.")
+        if schema > _SCHEMA:
+            raise InputError(
+                f"`{path}` has schema {schema}, but this larq_nas reads up to {_SCHEMA}: "
+                "upgrade with pip install -U larq_nas."
+            )
+        kinds = {"space": str, "settings": dict, "choices": dict}
+        for key, kind in kinds.items():
+            if not isinstance(record[key], kind):
+                raise InputError(
+                    f"`{key}` of `{path}` must be a JSON {'string' if kind is str else 'object'}, "
+                    f"but got {record[key]!r}."
+                )
+        return cls(record["space"], record["settings"], record["choices"])
+
+    def _resolve(self, space: SpaceLike | None) -> Space:
+        if space is None:
+            return resolve(self.space, self.settings)
+        resolved = resolve(space, self.settings)
+        if resolved.name != self.space:
+            raise InputError(
+                f"The architecture is of space `{self.space}`, but got `{resolved.name}`."
+            )
+        return resolved
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "it is not a text file"

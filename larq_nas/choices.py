@@ -1,0 +1,92 @@
+"""A question a search space asks, and the values that answer it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from larq_nas.errors import InputError, unknown_name
+
+__all__ = ["Choice", "Pair", "Value"]
+
+Pair = tuple[str, int]
+"""An operation and the index of the input it reads."""
+
+Value = str | list[list[str | int]]
+"""What JSON holds: an operation's name, or a list of `[operation, input]`."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which operation on which inputs.
+
+    # Arguments
+        name: name of the choice, `"group/rest"` or just `"group"`; asked again, the same
+            name has the same answer.
+        operations: names of the operations, in the order of `alpha`'s columns.
+        inputs: number of inputs to choose from.
+        keep: number of inputs that the chosen network keeps.
+        zeros: the operations that compute nothing.
+        parameter_free: the operations without trainable weights, such as pooling.
+    """
+
+    name: str
+    operations: tuple[str, ...]
+    inputs: int = 1
+    keep: int = 1
+    zeros: frozenset[str] = frozenset()
+    parameter_free: frozenset[str] = frozenset()
+
+    @property
+    def group(self) -> str:
+        """The part of the name that choices of one kind of cell have in common."""
+        return self.name.split("/")[0]
+
+    def strongest(self, probabilities: np.ndarray) -> list[Pair]:
+        """Return the best operation on each of the `keep` strongest inputs, zero excluded.
+
+        # Arguments
+            probabilities: weight of each operation on each input, shape
+                `(inputs, operations)`.
+        """
+        scores = np.array(probabilities, dtype=np.float64)
+        scores[:, [name in self.zeros for name in self.operations]] = -np.inf
+        best = scores.max(axis=1)
+        kept = sorted(np.argsort(-best, kind="stable")[: self.keep])
+        return [(self.operations[int(scores[i].argmax())], int(i)) for i in kept]
+
+    def encode(self, pairs: Sequence[Pair]) -> Value:
+        """Return `pairs` as JSON holds them."""
+        if self.inputs == self.keep == 1 and len(pairs) == 1:
+            return pairs[0][0]
+        return [[operation, index] for operation, index in pairs]
+
+    def decode(self, value: object) -> list[Pair]:
+        """Return the pairs of a JSON `value`, or raise `InputError` if it does not fit."""
+        entries = [[value, 0]] if isinstance(value, str) else value
+        if not isinstance(entries, list | tuple) or len(entries) != min(self.keep, self.inputs):
+            raise self._misfit(value)
+        return [self._decode_pair(entry) for entry in entries]
+
+    def _decode_pair(self, entry: object) -> Pair:
+        if not isinstance(entry, list | tuple) or len(entry) != 2:
+            raise self._misfit(entry)
+        operation, index = entry
+        if operation not in self.operations:
+            raise unknown_name(f"operation for choice `{self.name}`", operation, self.operations)
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < self.inputs:
+            raise InputError(
+                f"Choice `{self.name}` has inputs 0 to {self.inputs - 1}, but got {index!r}."
+            )
+        return operation, index
+
+    def _misfit(self, value: object) -> InputError:
+        pairs = f"{min(self.keep, self.inputs)} pairs [operation, input]"
+        form = "an operation's name" if self.inputs == 1 else pairs
+        return InputError(f"Choice `{self.name}` expects {form}, but got {value!r}.")
+
+
+def share_parameter_free(choices: Mapping[str, Choice], chosen: Mapping[str, list[Pair]]) -> float:
+    """Return the share of chosen operations that have no trainable weights."""
+    free = [op in choices[name].parameter_free for name, pairs in chosen.items() for op, _ in pairs]
+    return sum(free) / max(len(free), 1)

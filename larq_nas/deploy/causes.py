@@ -1,0 +1,56 @@
+"""Why a layer that is binary by definition runs in float."""
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.layers.conv import BinaryConv2D
+
+__all__ = ["is_binary", "likely_cause", "quantized_kernel"]
+
+_SMALLEST_SCALE = 1.2e-7
+
+
+def is_binary(layer: tf.keras.layers.Layer) -> bool:
+    """Return whether inputs and weights of `layer` are binary by definition."""
+    kernel = getattr(layer, "kernel_quantizer", None) or getattr(layer, "depthwise_quantizer", None)
+    quantizers = (getattr(layer, "input_quantizer", None), kernel)
+    return all(getattr(quantizer, "precision", None) == 1 for quantizer in quantizers)
+
+
+def quantized_kernel(layer: tf.keras.layers.Layer) -> np.ndarray:
+    """Return the kernel the convolution computes with, `(height, width, inputs, filters)`."""
+    with lq.context.quantized_scope(True):
+        kernel: np.ndarray = tf.convert_to_tensor(layer.kernel).numpy()
+    return kernel
+
+
+def likely_cause(layer: tf.keras.layers.Layer) -> str:
+    """Return why `layer` fell back to float, and what to do, in one clause."""
+    if not isinstance(layer, lq.layers.QuantConv2D):
+        return (
+            f"Larq Compute Engine has no binary kernel for {type(layer).__name__}; "
+            "use a QuantConv2D (1x1 in place of a dense layer)"
+        )
+    kernel = quantized_kernel(layer)
+    scales = np.abs(kernel).max(axis=(0, 1, 2))
+    if np.any(kernel == 0) or np.any(scales <= _SMALLEST_SCALE):
+        return "its quantized kernel holds zeros or vanishing scales; keep scales above 1e-6"
+    if not np.allclose(np.abs(kernel), scales, rtol=1e-4):
+        return "its quantized kernel is not one scale times +1 or -1 in each filter"
+    if not isinstance(layer, BinaryConv2D):
+        if layer.groups > 1:
+            return "its groups do not convert; use larq_nas.layers.BinaryConv2D"
+        if max(layer.dilation_rate) > 1:
+            return (
+                "it dilates through a space-to-batch transform that another layer shares; "
+                "use larq_nas.layers.BinaryConv2D"
+            )
+    return (
+        f"the converter did not recognize its input quantizer {_name(layer.input_quantizer)}; "
+        "use ste_sign, approx_sign or swish_sign"
+    )
+
+
+def _name(quantizer: object) -> str:
+    return str(getattr(quantizer, "name", quantizer))

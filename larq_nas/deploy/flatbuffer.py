@@ -1,0 +1,78 @@
+"""Reads the operations of a flatbuffer, and the filters of its convolutions."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
+
+__all__ = ["Operator", "operators", "pack_signs"]
+
+_BUILTIN = {
+    value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
+}
+_FILTERED = {"LceBconv2d", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operation of a flatbuffer.
+
+    # Arguments
+        kind: the operation, such as `"LceBconv2d"` or `"CONV_2D"`.
+        output: name of its first output tensor.
+        filters: the filters of a convolution or dense layer, first axis the filters: 32
+            signs to an int32 for `LceBconv2d` (a set bit is -1), numbers otherwise.
+    """
+
+    kind: str
+    output: str
+    filters: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+
+def operators(flatbuffer: bytes) -> list[Operator]:
+    """Return the operations of `flatbuffer` in the order they run."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(flatbuffer, 0))
+    return list(_operators(model))
+
+
+def pack_signs(kernel: np.ndarray) -> np.ndarray:
+    """Return a kernel's signs as `LceBconv2d` holds them.
+
+    # Arguments
+        kernel: shape `(height, width, inputs, filters)`.
+
+    # Returns
+        Shape `(filters, height, width, ceil(inputs / 32))`, int32; a set bit is -1.
+    """
+    bits = np.moveaxis(kernel < 0, -1, 0)
+    spare = -bits.shape[-1] % 32
+    bits = np.pad(bits, [(0, 0)] * 3 + [(0, spare)])
+    packed = np.ascontiguousarray(np.packbits(bits, axis=-1, bitorder="little"))
+    words: np.ndarray = packed.view("<i4")
+    return words
+
+
+def _operators(model: schema.ModelT) -> Iterator[Operator]:
+    graph = model.subgraphs[0]
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+        kind = code.customCode.decode() if code.customCode else _BUILTIN[builtin]
+        filters = None
+        if kind in _FILTERED:
+            filters = _values(model, graph.tensors[operator.inputs[1]])
+        yield Operator(kind, graph.tensors[operator.outputs[0]].name.decode(), filters)
+
+
+def _values(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray | None:
+    data = model.buffers[tensor.buffer].data
+    dtypes = {
+        schema.TensorType.FLOAT32: "<f4",
+        schema.TensorType.INT32: "<i4",
+        schema.TensorType.INT8: "i1",
+    }
+    if data is None or tensor.type not in dtypes:
+        return None
+    values: np.ndarray = np.frombuffer(bytes(data), dtypes[tensor.type]).reshape(tensor.shape)
+    return values

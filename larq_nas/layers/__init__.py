@@ -1,0 +1,31 @@
+"""Layers and blocks that search spaces are written with."""
+
+from larq_nas.layers.blocks import (
+    Activation,
+    batch_norm,
+    binary_conv,
+    classifier,
+    factorized_reduce,
+    stem,
+)
+from larq_nas.layers.conv import BinaryConv2D
+from larq_nas.layers.domain import DEPLOYED, REAL_WEIGHTS, SEARCH, Domain, building_in
+from larq_nas.layers.mixture import Mixture
+from larq_nas.layers.scale import Scale
+
+__all__ = [
+    "DEPLOYED",
+    "REAL_WEIGHTS",
+    "SEARCH",
+    "Activation",
+    "BinaryConv2D",
+    "Domain",
+    "Mixture",
+    "Scale",
+    "batch_norm",
+    "binary_conv",
+    "building_in",
+    "classifier",
+    "factorized_reduce",
+    "stem",
+]

@@ -1,0 +1,149 @@
+"""A binary convolution that Larq Compute Engine always runs in binary."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["BinaryConv2D", "exporting"]
+
+_exporting: ContextVar[bool] = ContextVar("larq_nas_exporting", default=False)
+
+
+@contextmanager
+def exporting() -> Iterator[None]:
+    """Trace convolutions in the form that converts, instead of the one that trains fast."""
+    token = _exporting.set(True)
+    try:
+        yield
+    finally:
+        _exporting.reset(token)
+
+
+def block_diagonal(kernel: tf.Tensor, groups: int) -> tf.Tensor:
+    """Return the dense kernel that computes a grouped convolution.
+
+    # Arguments
+        kernel: grouped kernel, shape `(height, width, inputs / groups, filters)`.
+        groups: number of groups.
+
+    # Returns
+        Dense kernel, shape `(height, width, inputs, filters)`, zero between groups.
+    """
+    _, _, inputs, filters = kernel.shape
+    mask = np.kron(np.eye(groups), np.ones((inputs, filters // groups)))
+    return tf.tile(kernel, [1, 1, groups, 1]) * tf.constant(mask, kernel.dtype)
+
+
+@tf.keras.utils.register_keras_serializable("larq_nas")
+class BinaryConv2D(lq.layers.QuantConv2D):
+    """Binary 2D convolution, safe to convert.
+
+    A `larq.layers.QuantConv2D` with the arguments that deploy (sign of the inputs, padding
+    with ones, no bias) and two differences:
+
+    - It dilates inside the convolution. Keras dilates through a space-to-batch transform,
+      which two layers that read one tensor come to share; Larq Compute Engine then no
+      longer recognizes them, and runs both in float without a word.
+    - Its groups train as one dense convolution with a block-diagonal kernel: exactly equal
+      to a grouped one, and many times faster on a CPU. Exported, each group is a binary
+      convolution of its own, which every kernel of Larq Compute Engine runs.
+
+    !!! example
+        ```python
+        x = larq_nas.layers.BinaryConv2D(64, 3, dilation_rate=2)(x)
+        ```
+
+    # Arguments
+        filters: number of output channels.
+        kernel_size: height and width of the kernel, in pixels.
+        input_quantizer: quantizer of the inputs.
+        kernel_quantizer: quantizer of the weights; `None` keeps them real.
+        padding: `"same"` or `"valid"`.
+        pad_values: the value `"same"` pads with; 1 stays exact on every kernel.
+        use_bias: whether to add a bias.
+        **kwargs: further arguments of `larq.layers.QuantConv2D`.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        input_quantizer: Any = "ste_sign",
+        kernel_quantizer: Any = "ste_sign",
+        kernel_constraint: Any = None,
+        padding: str = "same",
+        pad_values: float = 1.0,
+        use_bias: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if kernel_quantizer is not None and kernel_constraint is None:
+            kernel_constraint = "weight_clip"
+        super().__init__(
+            filters,
+            kernel_size,
+            input_quantizer=input_quantizer,
+            kernel_quantizer=kernel_quantizer,
+            kernel_constraint=kernel_constraint,
+            padding=padding,
+            pad_values=pad_values,
+            use_bias=use_bias,
+            **kwargs,
+        )
+
+    def _validate_init(self) -> None:
+        # Keras refuses strides with dilation, which its space-to-batch transform cannot do.
+        with lq.utils.patch_object(self, "dilation_rate", (1, 1)):
+            super()._validate_init()
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        if self.groups > 1 and _exporting.get():
+            return self._call_split(inputs)
+        return super().call(inputs)
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        if self.groups > 1:
+            kernel = block_diagonal(tf.convert_to_tensor(kernel), self.groups)
+        return self._convolve(inputs, kernel)
+
+    def _jit_compiled_convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        # Keras compiles grouped convolutions with XLA; the dense form needs no compiler.
+        return self.convolution_op(inputs, kernel)
+
+    def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return tf.nn.conv2d(
+            inputs,
+            kernel,
+            strides=self.strides,
+            padding=self.padding.upper(),
+            dilations=self.dilation_rate,
+        )
+
+    def _call_split(self, inputs: tf.Tensor) -> tf.Tensor:
+        # Sign, padding and activation go into each branch, where the converter fuses them.
+        with lq.context.quantized_scope(True):
+            kernels = tf.split(tf.convert_to_tensor(self.kernel), self.groups, axis=-1)
+        branches = []
+        for part, kernel in zip(tf.split(inputs, self.groups, axis=-1), kernels, strict=True):
+            if self.input_quantizer:
+                part = self.input_quantizer(part)
+            branch = self._convolve_padded(part, kernel)
+            branches.append(branch if self.use_bias else self._activate(branch))
+        outputs = tf.concat(branches, axis=-1)
+        return self._activate(tf.nn.bias_add(outputs, self.bias)) if self.use_bias else outputs
+
+    def _convolve_padded(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        padding = self.padding.upper()
+        if self.padding == "same" and self.pad_values != 0.0:
+            paddings = self._get_padding_same(inputs)
+            inputs = tf.pad(inputs, paddings, constant_values=self.pad_values)
+            padding = "VALID"
+        return tf.nn.conv2d(inputs, kernel, self.strides, padding, dilations=self.dilation_rate)
+
+    def _activate(self, outputs: tf.Tensor) -> tf.Tensor:
+        return outputs if self.activation is None else self.activation(outputs)

@@ -1,0 +1,58 @@
+"""The domain a network is built in: which of its tensors are binary."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["DEPLOYED", "REAL_WEIGHTS", "SEARCH", "Domain", "building_in", "current_domain"]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What the blocks of `larq_nas.layers` build: the same network, more or less binary.
+
+    Spaces need not know of it: the same `build` gives the supernet, the network that is
+    trained with real weights, and the binary one that is deployed.
+
+    # Arguments
+        weights: `"binary"`, or `"real"` as BATS searches and pretrains (section 4.3).
+        affine: whether batch normalization learns a scale and an offset. Off in a search,
+            so that no operation is preferred for the size of its output.
+    """
+
+    weights: Literal["binary", "real"] = "binary"
+    affine: bool = True
+
+
+SEARCH = Domain(weights="real", affine=False)
+REAL_WEIGHTS = Domain(weights="real")
+DEPLOYED = Domain()
+
+_current: ContextVar[Domain] = ContextVar("larq_nas_domain", default=DEPLOYED)
+
+
+def current_domain() -> Domain:
+    """Return the domain that blocks are built in at this moment."""
+    return _current.get()
+
+
+@contextmanager
+def building_in(domain: Domain) -> Iterator[None]:
+    """Build in `domain` within a `with` block.
+
+    !!! example
+        ```python
+        with larq_nas.layers.building_in(larq_nas.layers.REAL_WEIGHTS):
+            model = architecture.build((32, 32, 3), classes=10)
+        ```
+
+    # Arguments
+        domain: what the blocks called inside will build.
+    """
+    token = _current.set(domain)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -1,0 +1,48 @@
+"""Random changes to training images, the same for the same seed."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import tensorflow as tf
+
+from larq_nas.errors import InputError, unknown_name
+
+__all__ = ["Augment", "pad_crop_flip", "resolve_augment"]
+
+Augment: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""Takes images `(batch, height, width, channels)` and a seed `(2,)`; returns new images."""
+
+
+def pad_crop_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Shift each image by up to an eighth of its size, and mirror every other one.
+
+    # Arguments
+        images: shape `(batch, height, width, channels)`.
+        seed: two integers, shape `(2,)`.
+    """
+    batch = tf.shape(images)[0]
+    height, width = images.shape[1], images.shape[2]
+    margins = height // 8, width // 8
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+    padding = [[0, 0], [margins[0]] * 2, [margins[1]] * 2, [0, 0]]
+    padded = tf.pad(images, padding)
+    for axis, size in ((1, height), (2, width)):
+        limit = 2 * margins[axis - 1] + 1
+        start = tf.random.stateless_uniform([batch, 1], seeds[axis - 1], 0, limit, tf.int32)
+        padded = tf.gather(padded, start + tf.range(size), axis=axis, batch_dims=1)
+    mirrored = tf.random.stateless_uniform([batch, 1, 1, 1], seeds[2]) < 0.5
+    return tf.where(mirrored, tf.reverse(padded, [2]), padded)
+
+
+_BY_NAME: dict[str, Augment] = {"standard": pad_crop_flip}
+
+
+def resolve_augment(augment: str | Augment | None) -> Augment | None:
+    """Return the augmentation a name or a function stands for."""
+    if augment is None or callable(augment):
+        return augment
+    if not isinstance(augment, str):
+        raise InputError(f"`augment` must be a name, a function or None, but got {augment!r}.")
+    if augment not in _BY_NAME:
+        raise unknown_name("augmentation", augment, _BY_NAME)
+    return _BY_NAME[augment]

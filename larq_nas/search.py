@@ -1,0 +1,162 @@
+"""The one call: from data to a trained binary network in a file that deploys."""
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import larq as lq
+import tensorflow as tf
+
+from larq_nas.architecture import Architecture
+from larq_nas.deploy import convert
+from larq_nas.errors import ConversionError, InputError, require_whole
+from larq_nas.files import replacing, write_atomically
+from larq_nas.pipeline.augment import Augment, resolve_augment
+from larq_nas.pipeline.check import check_data
+from larq_nas.pipeline.streams import validation_stream
+from larq_nas.run import Run
+from larq_nas.searchers import Searcher, resolve_searcher
+from larq_nas.spaces import Space, SpaceLike, resolve
+from larq_nas.task import Task
+from larq_nas.training.recipe import TwoStage
+
+__all__ = ["search"]
+
+_CONVERTED_EXAMPLES = 512
+
+
+def search(
+    train: tf.data.Dataset,
+    validation: tf.data.Dataset,
+    space: SpaceLike = "bats",
+    searcher: str | Searcher = "differentiable",
+    *,
+    epochs: int = 25,
+    train_epochs: int = 100,
+    classes: int | None = None,
+    augment: str | Augment | None = None,
+    directory: str | Path | None = None,
+    seed: int = 0,
+    resume: bool = True,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    verbose: int | str = "auto",
+) -> tf.keras.Model:
+    """Search a space for a binary network, train it, and convert it.
+
+    A run can be killed at any moment: the same call goes on where it was, with the same
+    result. In `directory` it leaves `architecture.json`, `history.csv`, `model.keras`,
+    `model.tflite`, `result.json`, `checkpoints/` and TensorBoard's `logs/`.
+
+    !!! example
+        ```python
+        train, validation = larq_nas.datasets.load("digits")
+        model = larq_nas.search(
+            train, validation, space="bats", epochs=5, train_epochs=20, directory="runs/digits"
+        )
+        larq_nas.convert(model, validation).save("digits.tflite")
+        ```
+
+    # Arguments
+        train: batches of `(images, labels)`, shapes `(batch, height, width, channels)` and
+            `(batch,)`, in a fixed order; larq_nas shuffles. One half trains the weights of
+            the supernet, the other its architecture parameters; the network that is found
+            trains on both.
+        validation: batches of `(images, labels)` that are only measured on.
+        space: name of a search space, a `larq_nas.spaces.Space`, or a function of your own
+            of `(choose, input_shape, classes)`.
+        searcher: name of a searcher, or a searcher.
+        epochs: epochs of the search.
+        train_epochs: epochs the found network is trained for; 0 leaves it as derived.
+        classes: number of classes; by default one more than the largest training label.
+        augment: `"standard"` (shift and mirror), a function of `(images, seed)`, or `None`.
+        directory: where the run is kept; by default nothing is.
+        seed: seed of everything random; the same seed gives the same result.
+        resume: whether to go on with a run that is in `directory` already.
+        callbacks: further Keras callbacks, for search and training.
+        verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
+
+    # Returns
+        The found network: a plain functional `tf.keras.Model` of Keras and Larq layers,
+        compiled, from images to logits of shape `(batch, classes)`.
+
+    # Raises
+        InputError: if an argument or the data cannot be used; nothing was trained then.
+        DivergenceError: if a loss becomes NaN or infinite.
+    """
+    require_whole(epochs=epochs)
+    if train_epochs != 0:
+        require_whole(train_epochs=train_epochs)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"`seed` must be 0 or a whole number above, but got {seed!r}.")
+    resolved, method = resolve(space), resolve_searcher(searcher)
+    augmentation = resolve_augment(augment)
+    facts = check_data(train, validation, classes)
+    resolved.check(facts.input_shape)
+    task = Task(train, validation, facts, seed, augmentation)
+    settings = {
+        "space": {"name": resolved.name, **resolved.settings()},
+        "searcher": method.settings(),
+        "data": dataclasses.asdict(facts),
+        "augment": getattr(augmentation, "__name__", None),
+        "epochs": epochs,
+        "train_epochs": train_epochs,
+        "seed": seed,
+    }
+    run = Run(directory, settings, resume)
+    architecture = _searched(method, resolved, task, epochs, run, callbacks, verbose)
+    model = _trained(architecture, resolved, task, train_epochs, run, callbacks, verbose)
+    _finish(model, task, run, verbose)
+    return model
+
+
+def _searched(
+    searcher: Searcher, space: Space, task: Task, epochs: int, run: Run, *fit_arguments: Any
+) -> Architecture:
+    if not run.architecture.exists():
+        found = searcher.search(space, task, epochs, run, *fit_arguments)
+        found.save(run.architecture)
+    return Architecture.load(run.architecture)
+
+
+def _trained(
+    architecture: Architecture,
+    space: Space,
+    task: Task,
+    epochs: int,
+    run: Run,
+    *fit_arguments: Any,
+) -> tf.keras.Model:
+    if not run.model.exists():
+        model = TwoStage().train(architecture, space, task, epochs, run, *fit_arguments)
+        with replacing(run.model) as path:
+            model.save(path)
+    return tf.keras.models.load_model(run.model)
+
+
+def _finish(model: tf.keras.Model, task: Task, run: Run, verbose: int | str) -> None:
+    """Convert the model if that was not done, and say what came of it all."""
+    if verbose:
+        lq.models.summary(model)
+    if not run.result.exists():
+        write_atomically(run.result, json.dumps(_convert(model, task, run, verbose), indent=2))
+    result = json.loads(run.result.read_text(encoding="utf-8"))
+    if "refused" in result:
+        warnings.warn(f"No `model.tflite` was written: {result['refused']}", stacklevel=3)
+    if verbose:
+        print(f"accuracy on validation data: {result['accuracy']:.2%}", flush=True)
+
+
+def _convert(model: tf.keras.Model, task: Task, run: Run, verbose: int | str) -> dict[str, Any]:
+    measured = model.evaluate(validation_stream(task.validation), verbose=0, return_dict=True)
+    result: dict[str, Any] = {"accuracy": measured["accuracy"], "loss": measured["loss"]}
+    try:
+        conversion = convert(model, task.validation, examples=_CONVERTED_EXAMPLES)
+    except ConversionError as error:
+        return {**result, "refused": str(error)}
+    conversion.save(run.flatbuffer)
+    if verbose:
+        print(conversion, flush=True)
+    return {**result, **conversion.summary()}

@@ -1,0 +1,137 @@
+"""A supernet that learns weights and architecture parameters in turns."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from larq_nas.layers import Mixture
+
+__all__ = ["BilevelModel", "mean_entropy"]
+
+
+class BilevelModel(tf.keras.Model):
+    """First-order bilevel optimization (DARTS), one step of each level per batch.
+
+    A batch is a pair `((images, labels), (images, labels))`: the first trains the weights,
+    the second the architecture parameters. While `searching` is off, weights learn alone.
+
+    # Arguments
+        supernet: the network, with `Mixture` layers.
+        mixtures: the layers that hold the architecture parameters.
+        weight_decay: L2 coefficient added to the gradient of the weights.
+        architecture_weight_decay: L2 coefficient added to that of the alphas.
+
+    # References
+        - [DARTS: Differentiable Architecture Search](https://arxiv.org/abs/1806.09055)
+    """
+
+    def __init__(
+        self,
+        supernet: tf.keras.Model,
+        mixtures: Mapping[str, Mixture],
+        weight_decay: float,
+        architecture_weight_decay: float,
+    ) -> None:
+        super().__init__(supernet.inputs, supernet.outputs, name="supernet")
+        self.mixtures = list(mixtures.values())
+        self.weight_decay = weight_decay
+        self.architecture_weight_decay = architecture_weight_decay
+        self.searching = tf.Variable(False, trainable=False, name="searching")
+        alphas = {id(alpha) for alpha in self.alphas}
+        self.ordinary_weights = [w for w in self.trainable_weights if id(w) not in alphas]
+
+    @property
+    def alphas(self) -> list[tf.Variable]:
+        """The architecture parameters, one matrix `(inputs, operations)` per choice."""
+        return [mixture.alpha for mixture in self.mixtures]
+
+    def compile(
+        self,
+        optimizer: tf.keras.optimizers.Optimizer,
+        architecture_optimizer: tf.keras.optimizers.Optimizer,
+    ) -> None:
+        """Set the two optimizers.
+
+        # Arguments
+            optimizer: optimizes the weights.
+            architecture_optimizer: optimizes the alphas.
+        """
+        loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        super().compile(optimizer=optimizer, loss=loss)
+        self.architecture_optimizer = architecture_optimizer
+        optimizer.build(self.ordinary_weights)
+        architecture_optimizer.build(self.alphas)
+        self._means = {
+            name: tf.keras.metrics.Mean(name)
+            for name in ("loss", "search_loss", "entropy", "confidence")
+        }
+        self._accuracies = {
+            name: tf.keras.metrics.SparseCategoricalAccuracy(name)
+            for name in ("accuracy", "search_accuracy")
+        }
+
+    @property
+    def metrics(self) -> list[tf.keras.metrics.Metric]:
+        return [*self._means.values(), *self._accuracies.values()]
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        weight_batch, architecture_batch = data
+        tf.cond(self.searching, lambda: self._architecture_step(*architecture_batch), tf.no_op)
+        images, labels = weight_batch
+        loss = self._descend(
+            images, labels, self.ordinary_weights, self.optimizer, self.weight_decay, "accuracy"
+        )
+        self._means["loss"].update_state(loss)
+        self._means["entropy"].update_state(mean_entropy(self.mixtures))
+        self._means["confidence"].update_state(mean_confidence(self.mixtures))
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _architecture_step(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Operation:
+        loss = self._descend(
+            images,
+            labels,
+            self.alphas,
+            self.architecture_optimizer,
+            self.architecture_weight_decay,
+            "search_accuracy",
+        )
+        self._means["search_loss"].update_state(loss)
+        return tf.no_op()
+
+    def _descend(
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        variables: list[tf.Variable],
+        optimizer: tf.keras.optimizers.Optimizer,
+        decay: float,
+        accuracy: str,
+    ) -> tf.Tensor:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            logits = self(images, training=True)
+            loss = self.compiled_loss(labels, logits)
+        gradients = tape.gradient(loss, variables)
+        # PyTorch's Adam, and so the paper's, adds the decay to the gradient.
+        decayed = [g + decay * v for g, v in zip(gradients, variables, strict=True)]
+        optimizer.apply_gradients(zip(decayed, variables, strict=True))
+        self._accuracies[accuracy].update_state(labels, logits)
+        return loss
+
+
+def mean_entropy(mixtures: list[Mixture]) -> tf.Tensor:
+    """Return the mean entropy of the operations' probabilities over all edges, in nats."""
+    rows = tf.concat([tf.reshape(_entropies(mixture), [-1]) for mixture in mixtures], axis=0)
+    return tf.reduce_mean(rows)
+
+
+def mean_confidence(mixtures: list[Mixture]) -> tf.Tensor:
+    """Return the mean over all edges of the largest probability."""
+    largest = [tf.reduce_max(mixture.probabilities, axis=-1) for mixture in mixtures]
+    return tf.reduce_mean(tf.concat(largest, axis=0))
+
+
+def _entropies(mixture: Mixture) -> tf.Tensor:
+    logits = mixture.alpha / mixture.temperature
+    return -tf.reduce_sum(mixture.probabilities * tf.nn.log_softmax(logits), axis=-1)

@@ -1,0 +1,197 @@
+"""Differentiable search: learn the architecture parameters, keep the strongest."""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from larq_nas.architecture import Architecture
+from larq_nas.choices import Choice, Pair, share_parameter_free
+from larq_nas.choosers import Relax
+from larq_nas.errors import InputError, require_positive, require_whole
+from larq_nas.layers import SEARCH, building_in
+from larq_nas.pipeline.streams import bilevel_stream
+from larq_nas.run import Run
+from larq_nas.searchers.bilevel import BilevelModel
+from larq_nas.searchers.estimate import estimate
+from larq_nas.seeding import seed_everything
+from larq_nas.spaces import Space
+from larq_nas.task import Task
+from larq_nas.training.loop import fit
+
+__all__ = ["Differentiable"]
+
+_COLLAPSED = 0.75
+
+
+@dataclass(frozen=True)
+class Differentiable:
+    """Learn weights and architecture parameters of a supernet, and derive the strongest.
+
+    The defaults are those of BATS (section 6.1): Adam for both levels, activations binary
+    and weights real, and weights alone for the first two fifths of the epochs.
+
+    !!! example
+        ```python
+        searcher = larq_nas.searchers.Differentiable(temperature=0.5)
+        model = larq_nas.search(train, validation, space="bats", searcher=searcher)
+        ```
+
+    # Arguments
+        temperature: temperature of the softmax over operations: one for all choices, one for
+            each group of choices by name, or `None` for what the space's paper uses.
+        weights_only_epochs: epochs that train the weights alone; by default 2/5 of them.
+        learning_rate: Adam's learning rate for the weights.
+        weight_decay: L2 coefficient of the weights.
+        architecture_learning_rate: Adam's learning rate for the architecture parameters.
+        architecture_weight_decay: L2 coefficient of the architecture parameters.
+        architecture_betas: Adam's decay rates for the architecture parameters.
+
+    # References
+        - [BATS: Binary ArchitecTure Search](https://arxiv.org/abs/2003.01711)
+        - [DARTS: Differentiable Architecture Search](https://arxiv.org/abs/1806.09055)
+    """
+
+    name: ClassVar[str] = "differentiable"
+
+    temperature: float | Mapping[str, float] | None = None
+    weights_only_epochs: int | None = None
+    learning_rate: float = 1e-3
+    weight_decay: float = 3e-4
+    architecture_learning_rate: float = 6e-4
+    architecture_weight_decay: float = 1e-3
+    architecture_betas: tuple[float, float] = (0.5, 0.999)
+
+    def __post_init__(self) -> None:
+        temperatures = self.temperature
+        if not isinstance(temperatures, Mapping):
+            temperatures = {"": temperatures}
+        for value in temperatures.values():
+            require_positive(temperature=value)
+        require_positive(
+            learning_rate=self.learning_rate,
+            architecture_learning_rate=self.architecture_learning_rate,
+        )
+        for name in ("weight_decay", "architecture_weight_decay"):
+            if getattr(self, name) < 0:
+                raise InputError(f"`{name}` must be 0 or more, but got {getattr(self, name)}.")
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as a run keeps them."""
+        return {"name": self.name, **dataclasses.asdict(self)}
+
+    def search(
+        self,
+        space: Space,
+        task: Task,
+        epochs: int,
+        run: Run,
+        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+        verbose: int | str = "auto",
+    ) -> Architecture:
+        """Return the architecture found in `space`.
+
+        # Arguments
+            space: where to search.
+            task: the data to search on; its training data is halved.
+            epochs: number of epochs.
+            run: where checkpoints, history and logs go.
+            callbacks: further Keras callbacks.
+            verbose: as in `fit`.
+        """
+        seed_everything(task.seed)
+        choose, model = self._supernet(space, task)
+        stream = bilevel_stream(task.train, task.facts, task.seed, task.augment)
+        if verbose:
+            print(estimate(model, task.facts.batch_size, stream.steps * epochs), flush=True)
+        fit(
+            model,
+            "search",
+            stream,
+            epochs,
+            run,
+            optimizers=[model.optimizer, model.architecture_optimizer],
+            callbacks=[_Progress(model, choose, self._warm_up(epochs)), *callbacks],
+            verbose=verbose,
+        )
+        chosen = strongest(choose)
+        _warn_if_collapsed(choose.choices, chosen)
+        values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
+        return Architecture(space.name, space.settings(), values)
+
+    def _supernet(self, space: Space, task: Task) -> tuple[Relax, BilevelModel]:
+        temperature = self.temperature
+        if temperature is None:
+            temperature = space.search_defaults().get("temperature", 0.2)
+        choose = Relax(temperature)
+        with building_in(SEARCH):
+            supernet = space.proxy().build(choose, task.facts.input_shape, task.facts.classes)
+        if not choose.mixtures:
+            raise InputError(f"Space `{space.name}` asks nothing: there is nothing to search.")
+        model = BilevelModel(
+            supernet, choose.mixtures, self.weight_decay, self.architecture_weight_decay
+        )
+        first, second = self.architecture_betas
+        model.compile(
+            tf.keras.optimizers.Adam(self.learning_rate),
+            tf.keras.optimizers.Adam(self.architecture_learning_rate, beta_1=first, beta_2=second),
+        )
+        return choose, model
+
+    def _warm_up(self, epochs: int) -> int:
+        warm_up = self.weights_only_epochs
+        if warm_up is None:
+            return 2 * epochs // 5
+        if warm_up:
+            require_whole(weights_only_epochs=warm_up)
+        if warm_up >= epochs:
+            raise InputError(
+                f"`weights_only_epochs` must be below `epochs`, but got {warm_up} of {epochs}."
+            )
+        return warm_up
+
+
+def strongest(choose: Relax) -> dict[str, list[Pair]]:
+    """Return the strongest operations and inputs of each choice of a supernet."""
+    return {
+        name: choose.choices[name].strongest(mixture.probabilities.numpy())
+        for name, mixture in choose.mixtures.items()
+    }
+
+
+class _Progress(tf.keras.callbacks.Callback):
+    """Starts the architecture steps after the warm-up, and reports what is being chosen."""
+
+    def __init__(self, model: BilevelModel, choose: Relax, warm_up: int) -> None:
+        super().__init__()
+        self._searching = model.searching
+        self._choose = choose
+        self._warm_up = warm_up
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._searching.assign(epoch >= self._warm_up)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if logs is not None:
+            share = share_parameter_free(self._choose.choices, strongest(self._choose))
+            logs["parameter_free"] = share
+
+
+def _warn_if_collapsed(choices: Mapping[str, Choice], chosen: Mapping[str, list[Pair]]) -> None:
+    shares = {
+        group: share_parameter_free(
+            choices, {name: pairs for name, pairs in chosen.items() if choices[name].group == group}
+        )
+        for group in dict.fromkeys(choice.group for choice in choices.values())
+    }
+    collapsed = {group: share for group, share in shares.items() if share > _COLLAPSED}
+    if collapsed:
+        listed = ", ".join(f"{group} {share:.0%}" for group, share in collapsed.items())
+        warnings.warn(
+            f"The search collapsed to skips and pools (parameter-free operations: {listed}): "
+            "lower the temperature, or search for fewer epochs.",
+            stacklevel=4,
+        )

@@ -1,0 +1,35 @@
+"""What a search will need, before it starts."""
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["estimate"]
+
+_ADAM_COPIES = 4
+
+
+def estimate(model: tf.keras.Model, batch_size: int, steps: int) -> str:
+    """Return one line with the parameters, memory and steps of training a supernet.
+
+    # Arguments
+        model: the supernet.
+        batch_size: images in a batch.
+        steps: number of batches.
+    """
+    parameters = model.count_params()
+    memory = 4 * (_ADAM_COPIES * parameters + batch_size * _activations(model))
+    return (
+        f"Supernet: {parameters:,} parameters, about {memory / 2**30:.1f} GiB of memory, "
+        f"{steps:,} steps of {batch_size} images for each half."
+    )
+
+
+def _activations(model: tf.keras.Model) -> int:
+    """Return the numbers that one image leaves behind for the backward pass."""
+    count = 0
+    for layer in model.layers:
+        for node in layer._inbound_nodes:
+            for tensor in tf.nest.flatten(node.outputs):
+                kept = 2 if getattr(layer, "input_quantizer", None) else 1
+                count += kept * int(np.prod(tensor.shape[1:]))
+    return count

@@ -1,0 +1,26 @@
+"""Candidate operations without a binary convolution of their own."""
+
+import tensorflow as tf
+
+from larq_nas.layers import Activation, factorized_reduce
+
+__all__ = ["average_pool", "identity", "max_pool"]
+
+
+def identity(
+    x: tf.Tensor, name: str, *, filters: int, strides: int, activation: Activation
+) -> tf.Tensor:
+    """Pass `x` on; where it must be halved, by a factorized reduce."""
+    if strides == 1:
+        return x
+    return factorized_reduce(x, filters, name=name, activation=activation)
+
+
+def max_pool(x: tf.Tensor, name: str, *, strides: int) -> tf.Tensor:
+    """Take the maximum over 3x3 pixels."""
+    return tf.keras.layers.MaxPool2D(3, strides, padding="same", name=name)(x)
+
+
+def average_pool(x: tf.Tensor, name: str, *, strides: int) -> tf.Tensor:
+    """Take the mean over 3x3 pixels, those outside the image not counted."""
+    return tf.keras.layers.AveragePooling2D(3, strides, padding="same", name=name)(x)

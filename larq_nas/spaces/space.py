@@ -1,0 +1,161 @@
+"""What a search space is, and how one is found by its name."""
+
+import dataclasses
+import importlib
+import importlib.util
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import tensorflow as tf
+
+from larq_nas.choosers import Chooser
+from larq_nas.errors import InputError, unknown_name
+
+__all__ = ["FunctionSpace", "Space", "SpaceFunction", "SpaceLike", "register", "resolve"]
+
+SpaceFunction: TypeAlias = Callable[[Chooser, tuple[int, int, int], int], tf.keras.Model]
+
+
+class Space(ABC):
+    """A family of networks, written as one function that asks a chooser.
+
+    Settings are the fields of a dataclass; they are checked when it is created.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def build(
+        self, choose: Chooser, input_shape: tuple[int, int, int], classes: int
+    ) -> tf.keras.Model:
+        """Build the network that `choose` answers.
+
+        # Arguments
+            choose: answers each question; see `larq_nas.choosers`.
+            input_shape: `(height, width, channels)` of the images, in pixels.
+            classes: number of classes.
+
+        # Returns
+            A functional model from images to logits, shape `(batch, classes)`.
+        """
+
+    def check(self, input_shape: tuple[int, int, int]) -> None:
+        """Raise `InputError` if no network of the space can read such images."""
+
+    def proxy(self) -> "Space":
+        """Return the smaller space that is searched in place of this one, or itself."""
+        return self
+
+    def search_defaults(self) -> dict[str, Any]:
+        """Return the settings of the differentiable searcher that the space's paper uses."""
+        return {}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as an `Architecture` holds them."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in _fields(self).items()
+        }
+
+
+class FunctionSpace(Space):
+    """A space given as a plain function of `(choose, input_shape, classes)`."""
+
+    def __init__(self, function: SpaceFunction) -> None:
+        self.function = function
+        module = getattr(function, "__module__", "")
+        self.name = f"{module}:{getattr(function, '__qualname__', repr(function))}"  # type: ignore[misc]
+
+    def build(
+        self, choose: Chooser, input_shape: tuple[int, int, int], classes: int
+    ) -> tf.keras.Model:
+        model = self.function(choose, input_shape, classes)
+        if not isinstance(model, tf.keras.Model):
+            raise InputError(f"Space `{self.name}` must return a tf.keras.Model, got {model!r}.")
+        return model
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+
+SpaceLike: TypeAlias = str | Space | SpaceFunction
+
+_registry: dict[str, type[Space]] = {}
+
+
+def register(space: type[Space]) -> type[Space]:
+    """Make a space known by its name."""
+    _registry[space.name] = space
+    return space
+
+
+def resolve(space: SpaceLike, settings: Mapping[str, Any] | None = None) -> Space:
+    """Return the space that a name, a function or a space stands for.
+
+    # Arguments
+        space: name of a space, a `Space`, or a function of `(choose, input_shape, classes)`.
+        settings: the space's settings by name; they replace those of a given `Space`.
+
+    # Raises
+        InputError: if the name or a setting is unknown, or a setting cannot be used.
+    """
+    settings = dict(settings or {})
+    if isinstance(space, Space):
+        return create(type(space), {**_fields(space), **settings}) if settings else space
+    if isinstance(space, str):
+        if space not in _registry:
+            raise unknown_name("space", space, _registry)
+        return create(_registry[space], settings)
+    if not callable(space):
+        raise InputError(f"`space` must be a name, a Space or a function, but got {space!r}.")
+    if settings:
+        raise InputError(f"Space `{space.__name__}` is a function and has no settings: {settings}.")
+    return FunctionSpace(space)
+
+
+def create(kind: type[Space], settings: Mapping[str, Any]) -> Space:
+    """Return a space of `kind`, or raise `InputError` for a setting it does not have."""
+    known = [entry.name for entry in dataclasses.fields(kind)] if _is_dataclass(kind) else []
+    for name in settings:
+        if name not in known:
+            raise unknown_name(f"setting of space `{kind.name}`", name, known)
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    return kind(**values)
+
+
+def load_function(reference: str) -> SpaceFunction:
+    """Return the function that `path/to/file.py:function` or `package.module:function` names."""
+    source, _, name = reference.rpartition(":")
+    try:
+        module = _load_file(Path(source)) if source.endswith(".py") else _load_module(source)
+        function: SpaceFunction = getattr(module, name)
+    except (ImportError, AttributeError, OSError, SyntaxError) as error:
+        raise InputError(f"Cannot load space `{reference}`: {error}.") from None
+    return function
+
+
+def _load_module(source: str) -> Any:
+    return importlib.import_module(source)
+
+
+def _load_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"`{path}` is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _fields(space: Space) -> dict[str, Any]:
+    if not dataclasses.is_dataclass(space):
+        return {}
+    return {entry.name: getattr(space, entry.name) for entry in dataclasses.fields(space)}
+
+
+def _is_dataclass(kind: type[Space]) -> bool:
+    return dataclasses.is_dataclass(kind)

@@ -1,0 +1,121 @@
+"""Runs `fit` so that it can be killed at any moment and go on with the same result."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from larq_nas.errors import DivergenceError
+from larq_nas.pipeline.streams import Stream
+from larq_nas.run import Run
+from larq_nas.training.history import History
+
+__all__ = ["fit"]
+
+
+def fit(
+    model: tf.keras.Model,
+    stage: str,
+    stream: Stream,
+    epochs: int,
+    run: Run,
+    *,
+    optimizers: Sequence[tf.keras.optimizers.Optimizer],
+    validation: tf.data.Dataset | None = None,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    verbose: int | str = "auto",
+) -> None:
+    """Train `model` for what remains of `epochs`, from its last checkpoint.
+
+    # Arguments
+        model: a compiled model.
+        stage: name of the stage, unique in the run.
+        stream: training batches.
+        epochs: number of epochs of the whole stage.
+        run: where checkpoints, history and logs go.
+        optimizers: everything with a state that `model.weights` does not hold.
+        validation: data to measure on after each epoch.
+        callbacks: further Keras callbacks.
+        verbose: as in `fit`.
+    """
+    saver = _Saver(model, stage, run, optimizers)
+    first = saver.restore()
+    if first >= epochs:
+        return
+    model.fit(
+        stream.from_epoch(first, epochs),
+        steps_per_epoch=stream.steps,
+        initial_epoch=first,
+        epochs=epochs,
+        validation_data=validation,
+        verbose=verbose,
+        callbacks=[
+            *callbacks,
+            _StopWhenDiverged(stage, run),
+            History(run.history, stage, first),
+            tf.keras.callbacks.TensorBoard(run.logs(stage), write_graph=False),
+            saver,
+        ],
+    )
+
+
+class _Saver(tf.keras.callbacks.Callback):
+    """Saves everything an epoch ends with."""
+
+    def __init__(
+        self,
+        model: tf.keras.Model,
+        stage: str,
+        run: Run,
+        optimizers: Sequence[tf.keras.optimizers.Optimizer],
+    ) -> None:
+        super().__init__()
+        self._epoch = tf.Variable(0, trainable=False, dtype=tf.int64)
+        states = {f"optimizer{index}": state for index, state in enumerate(optimizers)}
+        checkpoint = tf.train.Checkpoint(model=model, epoch=self._epoch, **states)
+        self._manager = tf.train.CheckpointManager(
+            checkpoint, str(run.checkpoints(stage)), max_to_keep=2
+        )
+        self._checkpoint = checkpoint
+
+    def restore(self) -> int:
+        """Restore the last checkpoint, and return the epoch to go on with."""
+        if self._manager.latest_checkpoint:
+            status = self._checkpoint.restore(self._manager.latest_checkpoint)
+            status.assert_existing_objects_matched()
+        return int(self._epoch.numpy())
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._epoch.assign(epoch + 1)
+        self._manager.save(checkpoint_number=epoch + 1)
+
+
+class _StopWhenDiverged(tf.keras.callbacks.Callback):
+    """Stops at the first NaN or infinite loss, before anything is saved."""
+
+    def __init__(self, stage: str, run: Run) -> None:
+        super().__init__()
+        self._stage = stage
+        self._run = run
+        self._where = (0, 0)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._where = (epoch, 0)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._where = (self._where[0], batch)
+        for name, value in (logs or {}).items():
+            if not tf.math.is_finite(value):
+                raise self._error(f"`{name}` is {value}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        for weight in self.model.weights:
+            if weight.dtype.is_floating and not tf.reduce_all(tf.math.is_finite(weight)):
+                raise self._error(f"weight `{weight.name}` is not finite")
+
+    def _error(self, what: str) -> DivergenceError:
+        epoch, step = self._where
+        return DivergenceError(
+            f"Diverged in stage `{self._stage}`, epoch {epoch + 1}, step {step + 1}: {what}. "
+            f"The last good checkpoint is kept in `{self._run.checkpoints(self._stage)}`; "
+            "lower the learning rate, or check the data."
+        )

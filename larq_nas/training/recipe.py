@@ -1,0 +1,104 @@
+"""How a found network is trained: real weights first, then binary ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from larq_nas.architecture import Architecture
+from larq_nas.layers import DEPLOYED, REAL_WEIGHTS, Domain, building_in
+from larq_nas.pipeline.streams import training_stream, validation_stream
+from larq_nas.run import Run
+from larq_nas.seeding import seed_everything
+from larq_nas.spaces import Space
+from larq_nas.task import Task
+from larq_nas.training.loop import fit
+from larq_nas.training.transfer import initialize_scales, transfer_weights
+
+__all__ = ["TwoStage"]
+
+
+@dataclass(frozen=True)
+class TwoStage:
+    """Train with binary activations and real weights from scratch, then binarize the weights.
+
+    BATS, section 4.3 and 6.2: Adam without weight decay, the learning rate from `learning_rate`
+    to 0 along a cosine, in each stage. Half of the epochs go to each.
+
+    # Arguments
+        learning_rate: learning rate each stage starts with.
+    """
+
+    learning_rate: float = 1e-3
+
+    def train(
+        self,
+        architecture: Architecture,
+        space: Space,
+        task: Task,
+        epochs: int,
+        run: Run,
+        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+        verbose: int | str = "auto",
+    ) -> tf.keras.Model:
+        """Return the network of `architecture`, binary and trained for `epochs` in all.
+
+        # Arguments
+            architecture: what to train.
+            space: the space it is of.
+            task: the data to train on.
+            epochs: number of epochs; 0 for the network as derived.
+            run: where checkpoints, history and logs go.
+            callbacks: further Keras callbacks.
+            verbose: as in `fit`.
+        """
+        seed_everything(task.seed)
+        real_epochs = epochs // 2
+        real = self._build(architecture, space, task, REAL_WEIGHTS)
+        if real_epochs:
+            self._fit(real, "train_real", task, real_epochs, run, callbacks, verbose)
+        model = self._build(architecture, space, task, DEPLOYED)
+        transfer_weights(real, model)
+        initialize_scales(model)
+        if epochs:
+            self._fit(model, "train_binary", task, epochs - real_epochs, run, callbacks, verbose)
+        else:
+            self._compile(model, steps=1)
+        return model
+
+    def _build(
+        self, architecture: Architecture, space: Space, task: Task, domain: Domain
+    ) -> tf.keras.Model:
+        with building_in(domain):
+            return architecture.build(task.facts.input_shape, task.facts.classes, space)
+
+    def _compile(self, model: tf.keras.Model, steps: int) -> None:
+        rate = tf.keras.optimizers.schedules.CosineDecay(self.learning_rate, steps)
+        optimizer = tf.keras.optimizers.Adam(rate)
+        loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer, loss, metrics=["accuracy"])
+
+    def _fit(
+        self,
+        model: tf.keras.Model,
+        stage: str,
+        task: Task,
+        epochs: int,
+        run: Run,
+        callbacks: Sequence[tf.keras.callbacks.Callback],
+        verbose: int | str,
+    ) -> None:
+        stream = training_stream(task.train, task.facts, task.seed, task.augment)
+        self._compile(model, steps=epochs * stream.steps)
+        model.optimizer.build(model.trainable_variables)
+        fit(
+            model,
+            stage,
+            stream,
+            epochs,
+            run,
+            optimizers=[model.optimizer],
+            validation=validation_stream(task.validation),
+            callbacks=callbacks,
+            verbose=verbose,
+        )

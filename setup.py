@@ -1,0 +1,49 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+root = Path(__file__).parent
+version = next(
+    line.split('"')[1]
+    for line in (root / "larq_nas" / "__init__.py").read_text(encoding="utf-8").splitlines()
+    if line.startswith("__version__")
+)
+datasets = [
+    "tensorflow-datasets>=4.9,<4.10",
+    "tensorflow-metadata<1.18",  # later ones break tensorflow-datasets under TensorFlow <= 2.19
+    "importlib_resources",
+]
+
+setup(
+    name="larq_nas",
+    version=version,
+    description="Architecture search for binary neural networks, on Keras and Larq.",
+    long_description=(root / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["larq_nas", "larq_nas.*"]),
+    package_data={"larq_nas": ["py.typed"]},
+    python_requires=">=3.10,<3.13",
+    install_requires=[
+        "click>=8",
+        "keras-tuner>=1.4.8,<1.5",
+        "larq>=0.14,<0.15",
+        # No wheel exists for Linux on ARM: search there, convert elsewhere.
+        "larq-compute-engine>=0.16,<0.17; platform_machine != 'aarch64'",
+        "numpy>=1.26,<2",
+        "scikit-learn>=1.3",
+    ],
+    extras_require={
+        "tensorflow": ["tensorflow==2.15.1"],
+        "tensorflow-cpu": ["tensorflow-cpu==2.15.1"],
+        "datasets": datasets,
+        "dev": [*datasets, "mypy>=1.11", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6"],
+    },
+    entry_points={"console_scripts": ["larq-nas=larq_nas.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from larq_nas.spaces import Space, SpaceLike, resolve
 __all__ = ["Architecture"]
 
 _SCHEMA = 1
+_INNERMOST_LIST = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]")
+_BREAK = re.compile(r"\n\s*")
 _KEYS = {"schema", "space", "settings", "choices"}
 
 
@@ -80,7 +83,8 @@ class Architecture:
     def to_json(self) -> str:
         """Return the architecture as JSON text."""
         record = {"schema": _SCHEMA, **dataclasses.asdict(self)}
-        return json.dumps(record, indent=2, sort_keys=True) + "\n"
+        text = json.dumps(record, indent=2, sort_keys=True)
+        return _INNERMOST_LIST.sub(lambda m: f"[{re.sub(_BREAK, ' ', m[1])}]", text) + "\n"
 
     @classmethod
     def load(cls, path: str | Path) -> "Architecture":

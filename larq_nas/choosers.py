@@ -255,9 +255,7 @@ class Sample(Fix):
 
     def _draw(self, choice: Choice) -> list[Pair]:
         names = [name for name in choice.operations if name not in choice.zeros]
-        kept = [(0,)]
-        if choice.inputs > 1:
-            kept = list(combinations(range(choice.inputs), min(choice.keep, choice.inputs)))
+        kept = list(combinations(range(choice.inputs), min(choice.keep, choice.inputs)))
         indices = kept[0]
         if len(kept) > 1:
             options = [",".join(map(str, option)) for option in kept]

@@ -66,10 +66,9 @@ class Differentiable:
     architecture_betas: tuple[float, float] = (0.5, 0.999)
 
     def __post_init__(self) -> None:
-        temperatures = self.temperature
-        if not isinstance(temperatures, Mapping):
-            temperatures = {"": temperatures}
-        for value in temperatures.values():
+        temperature = self.temperature
+        values = temperature.values() if isinstance(temperature, Mapping) else [temperature]
+        for value in values:
             require_positive(temperature=value)
         require_positive(
             learning_rate=self.learning_rate,
@@ -178,6 +177,9 @@ class _Progress(tf.keras.callbacks.Callback):
         if logs is not None:
             share = share_parameter_free(self._choose.choices, strongest(self._choose))
             logs["parameter_free"] = share
+            if epoch < self._warm_up:
+                for name in ("search_loss", "search_accuracy"):
+                    logs.pop(name, None)
 
 
 def _warn_if_collapsed(choices: Mapping[str, Choice], chosen: Mapping[str, list[Pair]]) -> None:

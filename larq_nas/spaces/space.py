@@ -118,7 +118,9 @@ def resolve(space: SpaceLike, settings: Mapping[str, Any] | None = None) -> Spac
 
 def create(kind: type[Space], settings: Mapping[str, Any]) -> Space:
     """Return a space of `kind`, or raise `InputError` for a setting it does not have."""
-    known = [entry.name for entry in dataclasses.fields(kind)] if _is_dataclass(kind) else []
+    known: list[str] = []
+    if dataclasses.is_dataclass(kind):
+        known = [entry.name for entry in dataclasses.fields(kind)]
     for name in settings:
         if name not in known:
             raise unknown_name(f"setting of space `{kind.name}`", name, known)
@@ -155,7 +157,3 @@ def _fields(space: Space) -> dict[str, Any]:
     if not dataclasses.is_dataclass(space):
         return {}
     return {entry.name: getattr(space, entry.name) for entry in dataclasses.fields(space)}
-
-
-def _is_dataclass(kind: type[Space]) -> bool:
-    return dataclasses.is_dataclass(kind)

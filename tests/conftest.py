@@ -1,0 +1,67 @@
+"""What several tests share: small spaces, random architectures, a little data."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import larq_nas  # isort: skip  (it prepares TensorFlow)
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from larq_nas.choosers import Sample
+from larq_nas.spaces import Bats, Space
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+class RandomParameters:
+    """Draws like `keras_tuner.HyperParameters`, from a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def Choice(self, name: str, values: list[Any]) -> Any:  # noqa: N802 - keras-tuner's name
+        return self._random.choice(values)
+
+
+def random_architecture(
+    space: Space, seed: int, input_shape: tuple[int, int, int] = (8, 8, 1)
+) -> larq_nas.Architecture:
+    choose = Sample(RandomParameters(seed))
+    space.build(choose, input_shape, 10)
+    return larq_nas.Architecture(space.name, space.settings(), choose.values)
+
+
+def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
+    """Give every weight a random value, with batch-norm statistics that fit."""
+    generator = np.random.default_rng(seed)
+    for weight in model.weights:
+        name = weight.name.rsplit("/", maxsplit=1)[-1]
+        values = generator.normal(size=weight.shape)
+        if name.startswith("kernel"):
+            values /= np.sqrt(np.prod(weight.shape[:-1]))
+        elif name.startswith(("scale", "gamma", "moving_variance")):
+            values = generator.uniform(0.5, 1.5, weight.shape)
+        weight.assign(values * (0.1 if name.startswith("scale") else 1.0))
+    images = generator.normal(size=(64, *model.input_shape[1:])).astype("float32")
+    for _ in range(10):
+        model(images, training=True)
+    return model
+
+
+@pytest.fixture
+def small_space() -> Bats:
+    return Bats(cells=2, channels=8, nodes=1)
+
+
+@pytest.fixture
+def digits() -> tuple[tf.data.Dataset, tf.data.Dataset]:
+    """A part of the digits, in a fixed order."""
+    train, validation = larq_nas.datasets.load("digits", batch_size=32)
+    return train.take(6), validation.take(2)
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(64, 8, 8, 1)).astype("float32")

@@ -1,0 +1,155 @@
+import json
+
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import random_architecture, randomize
+
+import larq_nas
+from larq_nas.deploy.flatbuffer import operators, pack_signs
+from larq_nas.errors import ConversionError, InputError
+from larq_nas.layers import BinaryConv2D, binary_conv, classifier, stem
+from larq_nas.spaces import Bats
+
+BINARY = {
+    "input_quantizer": "ste_sign",
+    "kernel_quantizer": "ste_sign",
+    "kernel_constraint": "weight_clip",
+    "padding": "same",
+    "pad_values": 1.0,
+}
+
+
+def model_of(block, shape=(8, 8, 32)) -> tf.keras.Model:
+    inputs = tf.keras.Input(shape)
+    return randomize(tf.keras.Model(inputs, classifier(block(inputs), 4)))
+
+
+def test_a_converted_network_is_binary_equal_and_saved(tmp_path, images: np.ndarray) -> None:
+    model = randomize(random_architecture(Bats(cells=3, channels=8), 0).build((8, 8, 1), 10))
+    conversion = larq_nas.convert(model, images, kernels=("default", "reference", "indirect"))
+    kinds = [operator.kind for operator in operators(conversion.flatbuffer)]
+    binary = [layer for layer in model.layers if isinstance(layer, BinaryConv2D)]
+    assert kinds.count("LceBconv2d") == len(binary)
+    assert kinds.count("CONV_2D") == kinds.count("FULLY_CONNECTED") == 1
+    assert [parity.kernel for parity in conversion.parity] == ["default", "reference", "indirect"]
+    assert all(parity.examples == 64 and parity.agreement >= 0.98 for parity in conversion.parity)
+    conversion.save(tmp_path / "model.tflite")
+    assert (tmp_path / "model.tflite").read_bytes() == conversion.flatbuffer
+    assert json.loads(json.dumps(conversion.summary()))["bytes"] == len(conversion.flatbuffer)
+    assert f"{len(binary)} of {len(binary)} binary layers run as LceBconv2d" in str(conversion)
+
+
+def test_relu_and_scale_are_fused_into_the_convolution() -> None:
+    conversion = larq_nas.convert(
+        model_of(lambda x: binary_conv(x, 32, 3, name="a", identity=False))
+    )
+    assert {"RELU", "PRELU"}.isdisjoint(conversion.audit.operations)
+    assert conversion.audit.operations["MUL"] == 1  # batch norm before the sign
+
+
+def test_packed_signs_are_those_of_the_flatbuffer() -> None:
+    model = model_of(lambda x: BinaryConv2D(8, 3, name="a")(x), (8, 8, 36))
+    (operator,) = [
+        op for op in operators(larq_nas.convert(model).flatbuffer) if op.kind == "LceBconv2d"
+    ]
+    kernel = model.get_layer("a").kernel.latent_variable.numpy()
+    np.testing.assert_array_equal(pack_signs(kernel), operator.filters)
+    assert operator.filters.shape == (8, 3, 3, 2)
+
+
+def shared_dilation(x: tf.Tensor) -> tf.Tensor:
+    convs = [lq.layers.QuantConv2D(32, 3, dilation_rate=2, name=f"d{i}", **BINARY) for i in (0, 1)]
+    return tf.keras.layers.Add()([conv(x) for conv in convs])
+
+
+def quant_dense(x: tf.Tensor) -> tf.Tensor:
+    settings = {key: BINARY[key] for key in list(BINARY)[:3]}
+    dense = lq.layers.QuantDense(32, name="dense", **settings)(tf.keras.layers.Flatten()(x))
+    return tf.keras.layers.Reshape((1, 1, 32))(dense)
+
+
+@tf.keras.utils.register_keras_serializable("tests")
+class RawSign(lq.quantizers.Quantizer):
+    precision = 1
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.sign(inputs)
+
+
+@pytest.mark.parametrize(
+    ("block", "layer", "cause"),
+    [
+        (shared_dilation, "d0", "space-to-batch"),
+        (quant_dense, "dense", "no binary kernel for QuantDense"),
+        (
+            lambda x: BinaryConv2D(8, 3, name="raw", input_quantizer=RawSign())(x),
+            "raw",
+            "did not recognize its input quantizer",
+        ),
+    ],
+)
+def test_a_float_fallback_is_refused_with_layer_and_cause(block, layer: str, cause: str) -> None:
+    model = model_of(block)
+    with pytest.raises(ConversionError, match=f"Binary layer `{layer}`.*{cause}"):
+        larq_nas.convert(model)
+    names = [
+        row.layer
+        for row in larq_nas.deploy.audit.audit(
+            model, larq_nas.deploy.export.export(model)
+        ).fallbacks
+    ]
+    accepted = larq_nas.convert(model, allow_float=names)
+    assert [row.layer for row in accepted.audit.fallbacks] == names
+
+
+def test_a_kernel_with_a_zero_is_refused() -> None:
+    model = model_of(lambda x: BinaryConv2D(8, 3, name="a", kernel_quantizer=RawSign())(x))
+    kernel = model.get_layer("a").kernel
+    values = kernel.latent_variable.numpy()
+    values[0, 0, 0, 0] = 0
+    kernel.latent_variable.assign(values)
+    with pytest.raises(ConversionError, match="`a` would run in float: .*zeros or vanishing"):
+        larq_nas.convert(model)
+
+
+def test_wrong_numbers_are_refused() -> None:
+    """Zero padding on an image smaller than the dilated kernel: the default kernel is wrong."""
+    model = model_of(lambda x: BinaryConv2D(32, 5, dilation_rate=2, pad_values=0.0)(x))
+    with pytest.raises(ConversionError, match="does not compute what Keras does"):
+        larq_nas.convert(model)
+    assert larq_nas.convert(model, kernels=("reference",)).parity[0].exact == 1.0
+
+
+def test_one_filter_off_in_one_of_many_layers_is_refused(images, monkeypatch) -> None:
+    model = randomize(random_architecture(Bats(cells=3, channels=8), 1).build((8, 8, 1), 10))
+    export = larq_nas.deploy.convert.__globals__["export"]
+
+    def broken(original: tf.keras.Model) -> bytes:
+        copy = tf.keras.models.clone_model(original)
+        copy.set_weights(original.get_weights())
+        scale = copy.get_layer("cell1_pre1_scale").scale
+        scale.assign(scale * np.array([3.0] + [1.0] * (scale.shape[0] - 1)))
+        return export(copy)
+
+    monkeypatch.setitem(larq_nas.deploy.convert.__globals__, "export", broken)
+    with pytest.raises(ConversionError, match="does not compute what Keras does"):
+        larq_nas.convert(model, images)
+
+
+def test_models_and_data_that_cannot_be_converted_are_refused(images: np.ndarray) -> None:
+    dynamic = tf.keras.Input((None, None, 3))
+    with pytest.raises(InputError, match="static input shape"):
+        larq_nas.convert(tf.keras.Model(dynamic, classifier(stem(dynamic, 4), 2)))
+    with pytest.raises(InputError, match="must be built"):
+        larq_nas.convert(tf.keras.Sequential([tf.keras.layers.Dense(2)]))
+    with pytest.raises(InputError, match=r"must be a tf.keras.Model"):
+        larq_nas.convert("model.keras")
+    model = model_of(lambda x: x)
+    with pytest.raises(InputError, match=r"images of shape \(8, 8, 32\), but got \(8, 8, 1\)"):
+        larq_nas.convert(model, images)
+    with pytest.raises(InputError, match="Unknown kernel `indirekt`; did you mean `indirect`"):
+        larq_nas.convert(model, kernels=("indirekt",))
+    with pytest.raises(InputError, match="Unknown layer in `allow_float`"):
+        larq_nas.convert(model, allow_float=["nothing"])

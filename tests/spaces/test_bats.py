@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import random_architecture, randomize
+
+import larq_nas
+from larq_nas.choosers import Relax
+from larq_nas.errors import InputError
+from larq_nas.layers import DEPLOYED, SEARCH, Domain, building_in
+from larq_nas.spaces import Bats
+from larq_nas.training.transfer import transfer_weights
+
+SMALL = Bats(cells=3, channels=8, nodes=2)
+GROUPED = Bats(cells=2, channels=12, groups=4, nodes=2, activation="prelu")
+
+
+def one_hot_supernet(
+    architecture: larq_nas.Architecture, space: Bats, domain: Domain
+) -> tf.keras.Model:
+    choose = Relax({"normal": 0.2, "reduction": 0.15})
+    with building_in(domain):
+        supernet = randomize(space.build(choose, (8, 8, 1), 10))
+    for name, mixture in choose.mixtures.items():
+        choice = choose.choices[name]
+        alpha = np.zeros(mixture.alpha.shape)
+        alpha[:, choice.operations.index("zero")] = 1e3
+        for operation, i in choice.decode(architecture.choices[name]):
+            alpha[i] = 0
+            alpha[i, choice.operations.index(operation)] = 1e3
+        mixture.alpha.assign(alpha)
+    return supernet
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_one_hot_supernet_is_the_derived_network_and_it_converts(
+    seed: int, images: np.ndarray
+) -> None:
+    """In the domain of the search and in the deployed one, which then converts in binary."""
+    space = GROUPED if seed % 5 == 4 else SMALL
+    architecture = random_architecture(space, seed)
+    for domain in (SEARCH, DEPLOYED):
+        supernet = one_hot_supernet(architecture, space, domain)
+        with building_in(domain):
+            derived = architecture.build((8, 8, 1), 10)
+        transfer_weights(supernet, derived)
+        expected = supernet(images, training=False).numpy()
+        got = derived(images, training=False).numpy()
+        close = np.isclose(got, expected, rtol=1e-4, atol=1e-4 * expected.std()).all(axis=1)
+        assert close.mean() >= 0.95, f"only {close.mean():.0%} of the rows are equal"
+        np.testing.assert_array_equal(got.argmax(1)[close], expected.argmax(1)[close])
+    conversion = larq_nas.convert(derived, images)
+    assert conversion.audit.fallbacks == []
+    assert sum(row.binary for row in conversion.audit.layers) > 0
+    assert [row.layer for row in conversion.audit.layers if not row.binary] == [
+        "stem_conv",
+        "head_dense",
+    ]
+    assert all(parity.equal for parity in conversion.parity)
+
+
+def test_cells_as_the_paper_lays_them_out() -> None:
+    """Reduction at 1/3 and 2/3 of the depth, where channels double and groups stay."""
+    space = Bats(cells=20, channels=36, groups=12, activation="prelu")
+    assert space.reductions == {6, 13}
+    model = random_architecture(space, 0, (32, 32, 3)).build((32, 32, 3), 10)
+    assert model.get_layer("stem_conv").filters == 108
+    for cell, size, channels in ((0, 32, 36), (6, 16, 72), (13, 8, 144), (19, 8, 144)):
+        assert model.get_layer(f"cell{cell}_concat").output_shape == (
+            None,
+            size,
+            size,
+            4 * channels,
+        )
+    convolutions = [
+        layer for layer in model.layers if "_group_conv_" in layer.name and hasattr(layer, "groups")
+    ]
+    assert {layer.groups for layer in convolutions} == {12}
+    assert "cell7_pre0_even_conv" in [layer.name for layer in model.layers]
+
+
+def test_operations_are_those_of_table_1() -> None:
+    choose = Relax()
+    Bats(cells=1, channels=4, nodes=1).build(choose, (8, 8, 1), 10)
+    (choice,) = choose.choices.values()
+    assert set(choice.operations) == {
+        "group_conv_3x3",
+        "group_conv_5x5",
+        "dilated_group_conv_3x3",
+        "dilated_group_conv_5x5",
+        "identity",
+        "max_pool_3x3",
+        "average_pool_3x3",
+        "zero",
+    }
+    names = [layer.name for layer in Bats(cells=4, channels=4).build(Relax(), (8, 8, 1), 10).layers]
+    conv = "cell0_node2_in0_dilated_group_conv_5x5"
+    assert {f"{conv}_bn", f"{conv}_conv", f"{conv}_add"} <= set(names)
+
+
+def test_search_space_of_the_proxy() -> None:
+    space = Bats(cells=8, channels=32, search_cells=5, search_channels=16)
+    assert (space.proxy().cells, space.proxy().channels) == (5, 16)
+    assert Bats().proxy() == Bats()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": 0}, "`channels` must be positive, but got 0"),
+        ({"channels": -4}, "`channels` must be positive, but got -4"),
+        ({"cells": 0}, "`cells` must be positive, but got 0"),
+        ({"nodes": 0}, "`nodes` must be positive"),
+        ({"cells": 2.5}, "`cells` must be a whole number, but got 2.5"),
+        ({"channels": 32, "groups": 12}, "`channels` must be divisible by `groups`"),
+        ({"groups": 4, "search_channels": 18}, "`search_channels` must be divisible"),
+        ({"operations": ("group_conv_3x4",)}, "did you mean `group_conv_3x3`"),
+        ({"operations": ("zero",)}, "must hold more than zero"),
+        ({"activation": "rely"}, "Unknown activation `rely`; did you mean `relu`"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Bats(**settings)
+
+
+def test_images_too_small_to_halve_are_refused() -> None:
+    with pytest.raises(InputError, match="at least 4x4 pixels for 2 reduction cells, but got 3x8"):
+        Bats().check((3, 8, 1))

@@ -1,0 +1,82 @@
+import json
+
+import pytest
+from conftest import random_architecture
+
+import larq_nas
+from larq_nas.errors import InputError
+from larq_nas.spaces import Bats
+
+
+@pytest.fixture
+def architecture(small_space: Bats) -> larq_nas.Architecture:
+    return random_architecture(small_space, seed=0)
+
+
+def test_survives_its_file(architecture: larq_nas.Architecture, tmp_path) -> None:
+    architecture.save(tmp_path / "a.json")
+    loaded = larq_nas.Architecture.load(tmp_path / "a.json")
+    assert loaded == architecture
+    assert loaded.to_json() == architecture.to_json()
+    names = [layer.name for layer in loaded.build((8, 8, 1), 10).layers]
+    assert names == [layer.name for layer in architecture.build((8, 8, 1), 10).layers]
+
+
+def test_can_be_built_deeper() -> None:
+    shallow = random_architecture(Bats(cells=3, channels=8, nodes=1), seed=0)
+    deeper = shallow.with_settings(cells=5).build((8, 8, 1), 10)
+    assert "cell4_concat" in [layer.name for layer in deeper.layers]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "cut short or not JSON"),
+        (lambda text: "", "cut short or not JSON"),
+        (lambda text: '{"weights": 3}', "is not a larq_nas architecture"),
+        (lambda text: "[1, 2]", "is not a larq_nas architecture"),
+        (lambda text: text.replace('"schema": 1', '"schema": 2'), "has schema 2, .* upgrade"),
+        (lambda text: text.replace('"schema": 1', '"schema": "x"'), "must be a whole number"),
+        (lambda text: json.dumps({**json.loads(text), "choices": []}), "must be a JSON object"),
+    ],
+)
+def test_files_that_are_not_architectures_are_refused(
+    architecture: larq_nas.Architecture, tmp_path, change, message: str
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(change(architecture.to_json()))
+    with pytest.raises(InputError, match=message):
+        larq_nas.Architecture.load(path)
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        larq_nas.Architecture.load(tmp_path / "missing.json")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not a text file"):
+        larq_nas.Architecture.load(tmp_path / "binary.json")
+
+
+def test_choices_must_be_those_of_the_space(architecture: larq_nas.Architecture) -> None:
+    extra = larq_nas.Architecture(
+        architecture.space, architecture.settings, {**architecture.choices, "other": "x"}
+    )
+    with pytest.raises(InputError, match="does not ask: other"):
+        extra.build((8, 8, 1), 10)
+    with pytest.raises(InputError, match="Unknown space `batz`; did you mean `bats`"):
+        larq_nas.Architecture("batz").build((8, 8, 1), 10)
+    with pytest.raises(InputError, match="Unknown setting of space `bats` `cell`; did you mean"):
+        architecture.with_settings(cell=3).build((8, 8, 1), 10)
+
+
+def test_a_killed_writer_leaves_the_old_file(architecture, tmp_path, monkeypatch) -> None:
+    path = tmp_path / "a.json"
+    architecture.save(path)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        architecture.with_settings(cells=9).save(path)
+    assert larq_nas.Architecture.load(path) == architecture

@@ -1,0 +1,121 @@
+import keras_tuner
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from larq_nas.choosers import Chooser, Fix, Relax, Sample
+from larq_nas.errors import InputError
+
+
+def scale_by(factor: float):
+    return lambda x, name: tf.keras.layers.Rescaling(factor, name=name)(x)
+
+
+def dense(x: tf.Tensor, name: str) -> tf.Tensor:
+    return tf.keras.layers.Dense(4, name=name)(x)
+
+
+OPERATIONS = {"double": scale_by(2.0), "triple": scale_by(3.0), "dense": dense, "zero": None}
+
+
+def build(choose: Chooser) -> tf.keras.Model:
+    inputs = tf.keras.Input((4,))
+    x = choose.op("first", inputs, OPERATIONS)
+    x = choose.cell("cell", [inputs, x], lambda state: OPERATIONS, nodes=2)
+    return tf.keras.Model(inputs, x)
+
+
+VALUES = {
+    "first": "double",
+    "cell/2": [["triple", 0], ["double", 1]],
+    "cell/3": [["double", 1], ["triple", 2]],
+}
+
+
+def test_fix_builds_what_was_chosen_and_nothing_else() -> None:
+    model = build(Fix(VALUES))
+    x = np.arange(4.0, dtype="float32")[None]
+    node2 = 3 * x + 2 * (2 * x)
+    node3 = 2 * (2 * x) + 3 * node2
+    np.testing.assert_allclose(model(x), np.concatenate([node2, node3], axis=1))
+    assert not model.weights
+
+
+def test_supernet_at_one_hot_alphas_is_the_fixed_network() -> None:
+    choose = Relax()
+    supernet = build(choose)
+    for name, value in VALUES.items():
+        choice, mixture = choose.choices[name], choose.mixtures[name]
+        alpha = np.zeros(mixture.alpha.shape, "float32")
+        alpha[:, choice.operations.index("zero")] = 1e4
+        for operation, i in choice.decode(value):
+            alpha[i] = 1e4 * np.eye(4)[choice.operations.index(operation)]
+        mixture.alpha.assign(alpha)
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    np.testing.assert_allclose(supernet(x), build(Fix(VALUES))(x), rtol=1e-6)
+
+
+def test_relax_knows_which_operations_have_no_weights() -> None:
+    choose = Relax()
+    build(choose)
+    assert choose.choices["cell/2"].parameter_free == {"double", "triple"}
+    assert choose.choices["cell/2"].zeros == {"zero"}
+
+
+def test_cells_of_a_kind_share_alphas_but_not_layers() -> None:
+    choose = Relax()
+    inputs = tf.keras.Input((4,))
+    x = inputs
+    for _ in range(2):
+        cell = choose.cell("normal", [x, x], lambda state: OPERATIONS, nodes=1)
+        x = tf.keras.layers.Dense(4)(cell)
+    model = tf.keras.Model(inputs, x)
+    assert list(choose.mixtures) == ["normal/2"]
+    names = [layer.name for layer in model.layers]
+    assert "normal0_node2_in0_dense" in names
+    assert "normal1_node2_in0_dense" in names
+
+
+def test_temperature_by_group() -> None:
+    choose = Relax({"first": 0.5, "cell": 0.2})
+    build(choose)
+    assert choose.mixtures["first"].temperature == 0.5
+    assert choose.mixtures["cell/3"].temperature == 0.2
+    with pytest.raises(InputError, match=r"Unknown choice group in `temperature` `first`"):
+        build(Relax({"frist": 0.5, "cell": 0.2}))
+    with pytest.raises(InputError, match="`temperature` must be positive, but got 0"):
+        Relax({"cell": 0})
+
+
+def test_sample_draws_from_keras_tuner_what_fix_builds() -> None:
+    parameters = keras_tuner.HyperParameters()
+    parameters.Fixed("cell/2/operation0", "triple")
+    choose = Sample(parameters)
+    sampled = build(choose)
+    assert choose.values["cell/2"][0] == ["triple", 0]
+    assert "cell/3/inputs" in parameters.values
+    rebuilt = build(Fix(choose.values))
+    assert [a.name for a in rebuilt.layers[1:]] == [a.name for a in sampled.layers[1:]]
+
+
+def test_an_operation_may_be_used_twice_in_a_node() -> None:
+    model = build(Fix({**VALUES, "cell/2": [["double", 0], ["double", 0]]}))
+    assert {"cell0_node2_in0_double", "cell0_node2_in0_double_2"} <= {
+        layer.name for layer in model.layers
+    }
+
+
+def test_questions_that_contradict_are_refused() -> None:
+    inputs = tf.keras.Input((4,))
+    choose = Relax()
+    choose.op("a", inputs, OPERATIONS)
+    with pytest.raises(InputError, match="`a` was asked before with other operations"):
+        choose.op("a", inputs, {"dense": dense})
+    with pytest.raises(InputError, match="no operation to choose"):
+        choose.op("b", inputs, {"zero": None})
+    with pytest.raises(InputError, match="same operations on every input"):
+        choose.node("c", [inputs, inputs], [OPERATIONS, {"dense": dense}])
+    with pytest.raises(InputError, match="no value for choice `first`"):
+        build(Fix({}))
+    with pytest.raises(InputError, match="cannot keep the zero operation"):
+        build(Fix({**VALUES, "first": "zero"}))

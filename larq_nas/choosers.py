@@ -113,7 +113,10 @@ class Chooser(ABC):
             candidates = [operations(i) for i in range(len(states))]
             label = f"{prefix}_node{index}"
             states.append(self.node(f"{name}/{index}", states, candidates, prefix=label))
-        return tf.keras.layers.Concatenate(name=f"{prefix}_concat")(states[len(inputs) :])
+        outputs = states[len(inputs) :]
+        if len(outputs) == 1:  # Keras cannot reload a concatenation of one tensor
+            return outputs[0]
+        return tf.keras.layers.Concatenate(name=f"{prefix}_concat")(outputs)
 
     @abstractmethod
     def _answer(

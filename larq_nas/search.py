@@ -129,11 +129,12 @@ def _trained(
     run: Run,
     *fit_arguments: Any,
 ) -> tf.keras.Model:
+    recipe = TwoStage()
     if not run.model.exists():
-        model = TwoStage().train(architecture, space, task, epochs, run, *fit_arguments)
+        model = recipe.train(architecture, space, task, epochs, run, *fit_arguments)
         with replacing(run.model) as path:
             model.save(path)
-    return tf.keras.models.load_model(run.model)
+    return recipe.restore(architecture, space, task, run)
 
 
 def _finish(model: tf.keras.Model, task: Task, run: Run, verbose: int | str) -> None:

@@ -25,7 +25,7 @@ def test_survives_its_file(architecture: larq_nas.Architecture, tmp_path) -> Non
 def test_can_be_built_deeper() -> None:
     shallow = random_architecture(Bats(cells=3, channels=8, nodes=1), seed=0)
     deeper = shallow.with_settings(cells=5).build((8, 8, 1), 10)
-    assert "cell4_concat" in [layer.name for layer in deeper.layers]
+    assert "cell4_pre0_bn" in [layer.name for layer in deeper.layers]
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,8 @@ class BinaryConv2D(lq.layers.QuantConv2D):
         super().__init__(
             filters,
             kernel_size,
-            input_quantizer=input_quantizer,
-            kernel_quantizer=kernel_quantizer,
+            input_quantizer=_quantizer(input_quantizer),
+            kernel_quantizer=_quantizer(kernel_quantizer),
             kernel_constraint=kernel_constraint,
             padding=padding,
             pad_values=pad_values,
@@ -147,3 +147,10 @@ class BinaryConv2D(lq.layers.QuantConv2D):
 
     def _activate(self, outputs: tf.Tensor) -> tf.Tensor:
         return outputs if self.activation is None else self.activation(outputs)
+
+
+def _quantizer(identifier: Any) -> Any:
+    # A name of its own would count up with each layer, and reach the flatbuffer's bytes.
+    if isinstance(identifier, str):
+        return lq.quantizers.get({"class_name": identifier, "config": {"name": identifier}})
+    return identifier

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
@@ -62,8 +63,16 @@ class TwoStage:
         initialize_scales(model)
         if epochs:
             self._fit(model, "train_binary", task, epochs - real_epochs, run, callbacks, verbose)
-        else:
-            self._compile(model, steps=1)
+        self._compile(model, self.learning_rate)
+        return model
+
+    def restore(
+        self, architecture: Architecture, space: Space, task: Task, run: Run
+    ) -> tf.keras.Model:
+        """Return the trained network of a run, compiled to go on from there."""
+        model = self._build(architecture, space, task, DEPLOYED)
+        model.load_weights(run.model)
+        self._compile(model, self.learning_rate)
         return model
 
     def _build(
@@ -72,8 +81,7 @@ class TwoStage:
         with building_in(domain):
             return architecture.build(task.facts.input_shape, task.facts.classes, space)
 
-    def _compile(self, model: tf.keras.Model, steps: int) -> None:
-        rate = tf.keras.optimizers.schedules.CosineDecay(self.learning_rate, steps)
+    def _compile(self, model: tf.keras.Model, rate: Any) -> None:
         optimizer = tf.keras.optimizers.Adam(rate)
         loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer, loss, metrics=["accuracy"])
@@ -89,7 +97,8 @@ class TwoStage:
         verbose: int | str,
     ) -> None:
         stream = training_stream(task.train, task.facts, task.seed, task.augment)
-        self._compile(model, steps=epochs * stream.steps)
+        steps = epochs * stream.steps
+        self._compile(model, tf.keras.optimizers.schedules.CosineDecay(self.learning_rate, steps))
         model.optimizer.build(model.trainable_variables)
         fit(
             model,

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import larq_nas
+from larq_nas.choosers import Relax
+from larq_nas.errors import InputError
+from larq_nas.pipeline.check import check_data
+from larq_nas.run import Run
+from larq_nas.searchers import Differentiable, resolve_searcher
+from larq_nas.searchers.differentiable import strongest
+from larq_nas.spaces import Bats
+from larq_nas.spaces.space import FunctionSpace
+from larq_nas.task import Task
+from larq_nas.training.history import read_history
+
+
+@pytest.fixture
+def task(digits) -> Task:
+    return Task(*digits, facts=check_data(*digits, classes=10))
+
+
+def run_search(
+    searcher: Differentiable, task: Task, tmp_path, epochs: int = 5
+) -> tuple[larq_nas.Architecture, list]:
+    run = Run(tmp_path, {})
+    space = Bats(cells=1, channels=8, nodes=2)
+    architecture = searcher.search(space, task, epochs, run, verbose=0)
+    return architecture, read_history(run.history)
+
+
+def test_defaults_are_those_of_the_paper() -> None:
+    searcher = Differentiable()
+    assert (searcher.learning_rate, searcher.weight_decay) == (1e-3, 3e-4)
+    assert searcher.architecture_learning_rate == 6e-4
+    assert searcher.architecture_weight_decay == 1e-3
+    assert searcher.architecture_betas == (0.5, 0.999)
+    assert Bats().search_defaults() == {"temperature": {"normal": 0.2, "reduction": 0.15}}
+    assert searcher._warm_up(25) == 10
+
+
+def test_derives_two_inputs_per_node_without_zero() -> None:
+    choose = Relax()
+    Bats(cells=1, channels=4, nodes=3).build(choose, (8, 8, 1), 10)
+    choice, mixture = choose.choices["reduction/4"], choose.mixtures["reduction/4"]
+    alpha = np.zeros(mixture.alpha.shape)
+    alpha[:, choice.operations.index("zero")] = 9.0
+    alpha[1, choice.operations.index("group_conv_5x5")] = 8.5
+    alpha[3, choice.operations.index("max_pool_3x3")] = 8.0
+    mixture.alpha.assign(alpha)
+    assert strongest(choose)["reduction/4"] == [("group_conv_5x5", 1), ("max_pool_3x3", 3)]
+
+
+def test_low_temperature_makes_harder_choices(task: Task, tmp_path) -> None:
+    confidence = {}
+    for temperature in (0.2, 1.0):
+        searcher = Differentiable(temperature=temperature, architecture_learning_rate=1e-2)
+        _, history = run_search(searcher, task, tmp_path / str(temperature))
+        first, last = (float(history[i]["confidence"]) for i in (0, -1))
+        confidence[temperature] = last - first
+    assert confidence[0.2] > 1.5 * confidence[1.0] > 0
+
+
+def test_weights_only_epochs_come_first(task: Task, tmp_path) -> None:
+    _, history = run_search(Differentiable(weights_only_epochs=1), task, tmp_path, epochs=2)
+    assert "search_loss" not in history[0]
+    assert float(history[1]["search_loss"]) > 0
+    assert float(history[0]["entropy"]) == pytest.approx(np.log(8), abs=1e-3)
+    assert {"parameter_free", "confidence", "accuracy"} <= history[0].keys()
+
+
+def test_a_collapse_is_told_once(task: Task, tmp_path, recwarn) -> None:
+    def pools(choose, input_shape, classes) -> tf.keras.Model:
+        images = x = tf.keras.Input(input_shape)
+        pool = tf.keras.layers.MaxPool2D
+        for name in ("a", "b"):
+            x = choose.op(name, x, {"pool": lambda x, name: pool(2, 1, "same", name=name)(x)})
+        return tf.keras.Model(images, larq_nas.layers.classifier(x, classes))
+
+    Differentiable().search(FunctionSpace(pools), task, 1, Run(tmp_path, {}), verbose=0)
+    told = [str(warning.message) for warning in recwarn if "collapsed" in str(warning.message)]
+    assert len(told) == 1
+    assert "a 100%, b 100%" in told[0]
+
+
+def test_a_space_that_asks_nothing_is_refused(task: Task, tmp_path) -> None:
+    def fixed(choose, input_shape, classes) -> tf.keras.Model:
+        images = tf.keras.Input(input_shape)
+        return tf.keras.Model(images, larq_nas.layers.classifier(images, classes))
+
+    with pytest.raises(InputError, match="nothing to search"):
+        Differentiable().search(FunctionSpace(fixed), task, 1, Run(tmp_path, {}), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 0.0}, "`temperature` must be positive, but got 0.0"),
+        ({"temperature": -1.0}, "`temperature` must be positive, but got -1.0"),
+        ({"temperature": {"normal": 0.0}}, "`temperature` must be positive"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be positive"),
+        ({"weight_decay": -1.0}, "`weight_decay` must be 0 or more"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Differentiable(**settings)
+
+
+def test_unknown_searchers_are_refused() -> None:
+    with pytest.raises(InputError, match="Unknown searcher `diferentiable`; did you mean"):
+        resolve_searcher("diferentiable")
+    with pytest.raises(InputError, match="must be a name or a searcher"):
+        resolve_searcher(3)
+    assert resolve_searcher("differentiable") == Differentiable()
+
+
+def test_warm_up_must_leave_epochs_to_search(task: Task, tmp_path) -> None:
+    with pytest.raises(InputError, match="must be below `epochs`, but got 5 of 5"):
+        run_search(Differentiable(weights_only_epochs=5), task, tmp_path)

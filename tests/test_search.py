@@ -1,0 +1,225 @@
+"""The one call, whole and interrupted, in one process."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import EXAMPLES
+
+import larq_nas
+from larq_nas.errors import DivergenceError, InputError
+from larq_nas.spaces import Bats
+from larq_nas.spaces.space import load_function
+from larq_nas.training.history import read_history
+
+SETTINGS = {"space": Bats(cells=1, channels=4, nodes=1), "epochs": 2, "train_epochs": 2}
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    names = ("architecture.json", "history.csv", "result.json", "model.tflite")
+    return {name: (directory / name).read_bytes() for name in names}
+
+
+class Interrupt(tf.keras.callbacks.Callback):
+    """Stops as a killed process would, at a batch of a `fit`."""
+
+    def __init__(self, fit: int, epoch: int) -> None:
+        super().__init__()
+        self._fit, self._epoch, self._now = fit, epoch, 0
+
+    def on_train_begin(self, logs=None) -> None:
+        self._fit -= 1
+
+    def on_epoch_begin(self, epoch: int, logs=None) -> None:
+        self._now = epoch
+
+    def on_train_batch_end(self, batch: int, logs=None) -> None:
+        if self._fit == 0 and self._now == self._epoch and batch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("whole") / "run"
+    train, validation = larq_nas.datasets.load("digits", batch_size=32)
+    larq_nas.search(train.take(6), validation.take(2), directory=directory, verbose=0, **SETTINGS)
+    return directory
+
+
+def test_leaves_everything_in_its_directory(whole: Path) -> None:
+    names = {path.name for path in whole.iterdir()}
+    assert names == {
+        "settings.json",
+        "architecture.json",
+        "history.csv",
+        "model.keras",
+        "model.tflite",
+        "result.json",
+        "checkpoints",
+        "logs",
+    }
+    stages = [(row["stage"], row["epoch"]) for row in read_history(whole / "history.csv")]
+    assert stages == [("search", "1"), ("search", "2"), ("train_real", "1"), ("train_binary", "1")]
+    assert {path.name for path in (whole / "logs").iterdir()} == {
+        "search",
+        "train_real",
+        "train_binary",
+    }
+    assert 0 <= json.loads((whole / "result.json").read_text())["accuracy"] <= 1
+
+
+def test_returns_a_plain_compiled_model_that_fits_and_saves(whole: Path, digits, tmp_path) -> None:
+    model = larq_nas.search(*_full(), directory=whole, verbose=0, **SETTINGS)
+    assert type(model).__module__.startswith("keras.") or "tf_keras" in type(model).__module__
+    modules = {type(layer).__module__.split(".")[0] for layer in model.layers}
+    assert modules <= {"keras", "tf_keras", "larq", "larq_nas"}
+    assert not any(isinstance(layer, tf.keras.Model) for layer in model.layers)
+    model.fit(digits[0], epochs=1, verbose=0)
+    model.save(tmp_path / "model.h5")
+    again = tf.keras.models.load_model(tmp_path / "model.h5")
+    x = next(iter(digits[1]))[0]
+    np.testing.assert_array_equal(again(x), model(x))
+
+
+def _full() -> tuple[tf.data.Dataset, tf.data.Dataset]:
+    train, validation = larq_nas.datasets.load("digits", batch_size=32)
+    return train.take(6), validation.take(2)
+
+
+def test_a_finished_run_trains_nothing_again(whole: Path) -> None:
+    before = files(whole)
+    counted = Interrupt(fit=1, epoch=0)
+    larq_nas.search(*_full(), directory=whole, verbose=0, callbacks=[counted], **SETTINGS)
+    assert files(whole) == before
+
+
+@pytest.mark.parametrize(("fit", "epoch"), [(1, 0), (1, 1), (2, 0), (3, 0)])
+def test_interrupted_and_resumed_gives_the_same_bytes(
+    whole, tmp_path, fit: int, epoch: int
+) -> None:
+    stop = [Interrupt(fit, epoch)]
+    with pytest.raises(KeyboardInterrupt):
+        larq_nas.search(*_full(), directory=tmp_path / "r", verbose=0, callbacks=stop, **SETTINGS)
+    larq_nas.search(*_full(), directory=tmp_path / "r", verbose=0, **SETTINGS)
+    assert files(tmp_path / "r") == files(whole)
+
+
+def test_another_seed_gives_another_network(whole: Path, tmp_path) -> None:
+    larq_nas.search(*_full(), directory=tmp_path / "r", verbose=0, seed=1, **SETTINGS)
+    assert files(tmp_path / "r")["history.csv"] != files(whole)["history.csv"]
+
+
+def test_other_settings_are_refused_before_training(whole: Path) -> None:
+    changed = {**SETTINGS, "epochs": 3, "space": Bats(cells=1, channels=8, nodes=1)}
+    with pytest.raises(InputError, match="epochs was 2, now 3; space.channels was 4, now 8"):
+        larq_nas.search(*_full(), directory=whole, verbose=0, **changed)
+    with pytest.raises(InputError, match="data.digest was .*data.train_examples was 192"):
+        larq_nas.search(_full()[0].take(3), _full()[1], directory=whole, verbose=0, **SETTINGS)
+
+
+def test_without_training_the_network_is_as_derived(tmp_path) -> None:
+    settings = {**SETTINGS, "train_epochs": 0, "epochs": 1}
+    model = larq_nas.search(*_full(), directory=tmp_path / "r", verbose=0, **settings)
+    assert [row["stage"] for row in read_history(tmp_path / "r" / "history.csv")] == ["search"]
+    assert model.optimizer is not None
+    assert (tmp_path / "r" / "model.tflite").exists()
+
+
+def test_a_space_of_ones_own_goes_the_whole_way(tmp_path, capsys) -> None:
+    sys.path.insert(0, str(EXAMPLES))
+    import own_space
+
+    own_space.main(str(tmp_path / "r"), epochs=2, train_epochs=4)
+    printed = capsys.readouterr().out
+    assert "binary layers run as LceBconv2d" in printed
+    assert "Total params" in printed
+    assert "Supernet: " in printed
+    assert (tmp_path / "r" / "own_space.tflite").exists()
+    architecture = larq_nas.Architecture.load(tmp_path / "r" / "architecture.json")
+    assert architecture.space == "own_space:own_space"
+    assert set(architecture.choices) == {"block0", "block1", "block2"}
+    assert set(architecture.choices.values()) <= {"conv3", "conv5", "dilated3", "skip"}
+    assert architecture.build((8, 8, 1), 10, space=own_space.own_space).count_params() > 0
+    with pytest.raises(InputError, match="Unknown space `own_space:own_space`"):
+        architecture.build((8, 8, 1), 10)
+
+
+def test_functions_are_loaded_from_files_and_modules() -> None:
+    function = load_function(f"{EXAMPLES / 'own_space.py'}:own_space")
+    assert function.__name__ == "own_space"
+    for wrong in ("missing.py:f", "no.such.module:f", f"{EXAMPLES / 'own_space.py'}:other"):
+        with pytest.raises(InputError, match="Cannot load space"):
+            load_function(wrong)
+
+
+def test_a_space_that_does_not_convert_is_told_and_keeps_the_model(tmp_path) -> None:
+    import larq as lq
+
+    def dense(x: tf.Tensor, name: str) -> tf.Tensor:
+        settings = {"kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip"}
+        flat = tf.keras.layers.Flatten(name=f"{name}_flat")(x)
+        return lq.layers.QuantDense(8, input_quantizer="ste_sign", name=name, **settings)(flat)
+
+    def space(choose, input_shape, classes) -> tf.keras.Model:
+        images = tf.keras.Input(input_shape)
+        x = choose.op("a", images, {"dense": dense})
+        return tf.keras.Model(images, tf.keras.layers.Dense(classes)(x))
+
+    with pytest.warns(
+        UserWarning, match=r"No `model.tflite` was written: Binary layer `a_in0_dense`"
+    ):
+        model = larq_nas.search(
+            *_full(), space, epochs=1, train_epochs=1, directory=tmp_path / "r", verbose=0
+        )
+    assert isinstance(model, tf.keras.Model)
+    assert (tmp_path / "r" / "model.keras").exists()
+    assert not (tmp_path / "r" / "model.tflite").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_divergence_stops_with_the_step_and_keeps_the_checkpoint(tmp_path) -> None:
+    def explode(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        late = tf.logical_and(seed[0] > 2_000_000, seed[1] == 1)
+        return images * tf.where(late, np.nan, 1.0)
+
+    with pytest.raises(
+        DivergenceError, match="stage `search`, epoch 2, step 2: `loss` is nan"
+    ) as caught:
+        larq_nas.search(*_full(), directory=tmp_path / "r", augment=explode, verbose=0, **SETTINGS)
+    kept = tf.train.latest_checkpoint(tmp_path / "r" / "checkpoints" / "search")
+    assert kept is not None
+    assert kept.endswith("ckpt-1")
+    assert str(tmp_path / "r" / "checkpoints" / "search") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": 0}, "`epochs` must be positive, but got 0"),
+        ({"epochs": -1}, "`epochs` must be positive, but got -1"),
+        ({"train_epochs": -1}, "`train_epochs` must be positive, but got -1"),
+        ({"seed": -1}, "`seed` must be 0 or a whole number above"),
+        ({"space": "bat"}, "Unknown space `bat`; did you mean `bats`"),
+        ({"space": 3}, "must be a name, a Space or a function"),
+        ({"searcher": "differentiabel"}, "did you mean `differentiable`"),
+        ({"augment": "standrad"}, "did you mean `standard`"),
+        ({"classes": 5}, "Labels of `train` must be 0 to 4"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(
+    digits, tmp_path, arguments: dict, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        larq_nas.search(*digits, directory=tmp_path / "r", verbose=0, **arguments)
+    assert not (tmp_path / "r").exists()
+
+
+def test_images_too_small_are_refused_before_anything_is_written(digits, tmp_path) -> None:
+    train, validation = (data.map(lambda x, y: (x[:, :3], y)) for data in digits)
+    with pytest.raises(InputError, match="at least 4x4 pixels"):
+        larq_nas.search(train, validation, directory=tmp_path / "r", verbose=0)
+    assert not (tmp_path / "r").exists()

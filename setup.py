@@ -8,6 +8,11 @@ version = next(
     for line in (root / "larq_nas" / "__init__.py").read_text(encoding="utf-8").splitlines()
     if line.startswith("__version__")
 )
+# TensorFlow 2.15 is the last with Keras 2 inside, and has no wheels for Python 3.12.
+newer_python = [
+    "tensorflow==2.19.*; python_version >= '3.12'",
+    "tf-keras==2.19.*; python_version >= '3.12'",
+]
 datasets = [
     "tensorflow-datasets>=4.9,<4.10",
     "tensorflow-metadata<1.18",  # later ones break tensorflow-datasets under TensorFlow <= 2.19
@@ -34,8 +39,8 @@ setup(
         "scikit-learn>=1.3",
     ],
     extras_require={
-        "tensorflow": ["tensorflow==2.15.1"],
-        "tensorflow-cpu": ["tensorflow-cpu==2.15.1"],
+        "tensorflow": ["tensorflow==2.15.1; python_version < '3.12'", *newer_python],
+        "tensorflow-cpu": ["tensorflow-cpu==2.15.1; python_version < '3.12'", *newer_python],
         "datasets": datasets,
         "dev": [*datasets, "mypy>=1.11", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6"],
     },

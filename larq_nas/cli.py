@@ -28,13 +28,18 @@ def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
-        try:
-            command(*args, **kwargs)
-        except LarqNasError as error:
-            raise click.ClickException(str(error)) from None
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                command(*args, **kwargs)
+            except LarqNasError as error:
+                raise click.ClickException(str(error)) from None
 
     return wrapped
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"Warning: {message}", err=True)
 
 
 def _assignments(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:

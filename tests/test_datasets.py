@@ -7,10 +7,10 @@ import pytest
 import larq_nas
 from larq_nas.errors import InputError
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-CIFAR10 = os.environ.get("TFDS_DATA_DIR") or (str(SHARED) if SHARED.is_dir() else None)
+CIFAR10 = os.environ.get("TFDS_DATA_DIR")
 needs_cifar10 = pytest.mark.skipif(
-    CIFAR10 is None or not (Path(CIFAR10) / "cifar10").is_dir(), reason="needs CIFAR-10"
+    CIFAR10 is None or not (Path(CIFAR10) / "cifar10").is_dir(),
+    reason="needs CIFAR-10 in TFDS_DATA_DIR",
 )
 
 

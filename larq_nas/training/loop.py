@@ -41,6 +41,9 @@ def fit(
     first = saver.restore()
     if first >= epochs:
         return
+    if verbose:
+        done = f" ({first} done before)" if first else ""
+        print(f"Stage `{stage}`: {epochs} epochs of {stream.steps} steps{done}", flush=True)
     model.fit(
         stream.from_epoch(first, epochs),
         steps_per_epoch=stream.steps,
@@ -73,7 +76,7 @@ class _Saver(tf.keras.callbacks.Callback):
         states = {f"optimizer{index}": state for index, state in enumerate(optimizers)}
         checkpoint = tf.train.Checkpoint(model=model, epoch=self._epoch, **states)
         self._manager = tf.train.CheckpointManager(
-            checkpoint, str(run.checkpoints(stage)), max_to_keep=2
+            checkpoint, str(run.checkpoints(stage)), max_to_keep=1
         )
         self._checkpoint = checkpoint
 

@@ -110,7 +110,7 @@ def test_a_kernel_with_a_zero_is_refused() -> None:
     values = kernel.latent_variable.numpy()
     values[0, 0, 0, 0] = 0
     kernel.latent_variable.assign(values)
-    with pytest.raises(ConversionError, match="`a` would run in float: .*zeros or vanishing"):
+    with pytest.raises(ConversionError, match=r"`a` would run in float: .*zeros or vanishing"):
         larq_nas.convert(model)
 
 

@@ -1,0 +1,32 @@
+# Everything from nothing but a supported Python: `make demo`, `make test`.
+
+SHELL := /bin/bash
+SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
+PYTHON ?= $(shell for python in python3.11 python3.10 python3.12 python3; do \
+	if $$python -c '$(SUPPORTED)' 2>/dev/null; then echo $$python; break; fi; done)
+VENV := .venv
+TENSORFLOW := $(if $(filter Linux,$(shell uname -s)),tensorflow-cpu,tensorflow)
+RUN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	$(RUN)/larq-nas search --space bats --data digits --set search_channels=16 \
+		--batch-size 32 --epochs 6 --train-epochs 30 --seed 0 --directory runs/demo
+
+test: $(VENV)/.installed
+	$(RUN)/python -m pytest -n auto --maxprocesses 4
+
+lint: $(VENV)/.installed
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+$(VENV)/.installed: setup.py
+	@[ -n "$(PYTHON)" ] || { echo "larq_nas needs Python 3.10 to 3.12: install one, or give PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --editable '.[$(TENSORFLOW),dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,174 @@
+"""The command line: real processes where it matters, one line for every bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner, Result
+from conftest import EXAMPLES, random_architecture
+
+from larq_nas.cli import main
+from larq_nas.layers import classifier
+from larq_nas.spaces import Bats
+
+QUICK = ["--set", "cells=1", "--set", "channels=4", "--set", "nodes=1", "--batch-size", "300"]
+
+
+def larq_nas(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "larq-nas"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=check)
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def refused(*arguments: str) -> str:
+    """Return the one line a command ends with."""
+    result = invoke(*arguments)
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit), result.exception
+    lines = [line for line in result.output.splitlines() if line]
+    assert "Traceback" not in result.output
+    errors = [line for line in lines if line.startswith("Error: ")]
+    assert len(errors) == 1, result.output
+    assert lines[-1] == errors[0]
+    return errors[0]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("cli") / "run"
+    arguments = ["search", *QUICK, "--epochs", "1", "--train-epochs", "2"]
+    result = larq_nas(*arguments, "--directory", str(directory))
+    assert "val_accuracy" in result.stdout
+    assert "binary layers run as LceBconv2d" in result.stdout
+    assert "Stage `train_binary`: 1 epochs" in result.stdout
+    assert "Traceback" not in result.stderr
+    return directory
+
+
+def test_search_again_as_json_prints_json_alone(finished: Path) -> None:
+    arguments = ["search", *QUICK, "--epochs", "1", "--train-epochs", "2", "--json"]
+    result = larq_nas(*arguments, "--directory", str(finished))
+    figures = json.loads(result.stdout)
+    assert figures["bytes"] == (finished / "model.tflite").stat().st_size
+    assert {"accuracy", "parity", "layers", "directory"} <= figures.keys()
+
+
+def test_convert_a_run_and_a_model_file(finished: Path, tmp_path) -> None:
+    before = (finished / "model.tflite").read_bytes()
+    (finished / "model.tflite").unlink()
+    result = larq_nas("convert", str(finished))
+    assert f"written: {finished / 'model.tflite'}" in result.stdout
+    assert (finished / "model.tflite").read_bytes() == before
+    target = tmp_path / "x.tflite"
+    result = invoke("convert", str(finished / "model.keras"), "--output", str(target), "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["bytes"] == target.stat().st_size == len(before)
+
+
+def test_help_says_what_to_type() -> None:
+    for arguments in ([], ["search"], ["convert"]):
+        result = invoke(*arguments, "--help")
+        assert result.exit_code == 0
+        assert "larq-nas search --data digits" in result.output or arguments == ["convert"]
+    assert "larq-nas convert runs/digits" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--space", "bts"], "Unknown space `bts`; did you mean `bats`?"),
+        (["--space", "missing.py:f"], "Cannot load space `missing.py:f`"),
+        (["--set", "chanels=8"], "did you mean `channels`?"),
+        (["--set", "channels=0"], "`channels` must be positive, but got 0"),
+        (["--set", "channels=-8"], "`channels` must be positive, but got -8"),
+        (["--set", "cells=0"], "`cells` must be positive, but got 0"),
+        (["--set", "groups=12"], "32 channels in 12 groups"),
+        (["--set", 'operations=["group_conv"]'], "Unknown operation `group_conv`"),
+        (["--set", "channels=abc"], "`channels` must be a whole number, but got 'abc'"),
+        (["--searcher", "diferentiable"], "did you mean `differentiable`?"),
+        (["--temperature", "0"], "`temperature` must be positive, but got 0.0"),
+        (["--temperature", "-1"], "`temperature` must be positive, but got -1.0"),
+        (["--data", "digit"], "did you mean `digits`?"),
+        (["--epochs", "0"], "`epochs` must be positive, but got 0"),
+        (["--epochs", "-2"], "`epochs` must be positive, but got -2"),
+        (["--train-epochs", "-1"], "`train_epochs` must be positive, but got -1"),
+        (["--augment", "standart"], "did you mean `standard`?"),
+        (["--batch-size", "0"], "`batch_size` must be positive, but got 0"),
+        (["--set", "channels"], "expected NAME=VALUE"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    arguments: list[str], message: str, tmp_path
+) -> None:
+    assert message in refused("search", *arguments, "--directory", str(tmp_path / "r"))
+    assert not (tmp_path / "r").exists()
+
+
+def test_directories_that_cannot_be_used_are_one_line(finished: Path, tmp_path) -> None:
+    settings = [*QUICK, "--epochs", "1", "--train-epochs", "2", "--directory"]
+    assert "seed was 0, now 1" in refused("search", "--seed", "1", *settings, str(finished))
+    assert "holds a run already" in refused("search", "--no-resume", *settings, str(finished))
+    (tmp_path / "file").write_text("x")
+    line = refused("search", *settings, str(tmp_path / "file" / "run"))
+    assert "`directory` must be writable" in line
+
+
+def test_a_damaged_run_is_one_line(finished: Path) -> None:
+    path = finished / "architecture.json"
+    whole = path.read_text()
+    try:
+        for text, message in (
+            (whole[:50], "cut short or not JSON"),
+            ("{}", "not a larq_nas architecture"),
+            (whole.replace('"schema": 1', '"schema": 9'), "has schema 9"),
+        ):
+            path.write_text(text)
+            arguments = [*QUICK, "--epochs", "1", "--train-epochs", "2"]
+            assert message in refused("search", *arguments, "--directory", str(finished))
+    finally:
+        path.write_text(whole)
+
+
+def test_sources_that_cannot_be_converted_are_one_line(tmp_path) -> None:
+    (tmp_path / "model.keras").write_text("nothing")
+    assert "Cannot load a Keras model" in refused("convert", str(tmp_path / "model.keras"))
+    (tmp_path / "empty").mkdir()
+    assert "holds no run" in refused("convert", str(tmp_path / "empty"))
+    wrong = random_architecture(Bats(cells=1, channels=4, nodes=1), 0).build((8, 8, 1), 10)
+    wrong.save(tmp_path / "good.keras")
+    line = refused("convert", str(tmp_path / "good.keras"), "--output", str(tmp_path / "no" / "x"))
+    assert "Cannot write" in line
+    line = refused("convert", str(tmp_path / "good.keras"), "--kernel", "fast")
+    assert "Unknown kernel `fast`" in line
+    result = larq_nas("convert", str(tmp_path / "absent"), check=False)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+
+
+def test_a_model_that_falls_back_is_one_line_and_writes_nothing(tmp_path) -> None:
+    import larq as lq
+
+    inputs = tf.keras.Input((8, 8, 4))
+    layer = lq.layers.QuantDepthwiseConv2D(
+        3, input_quantizer="ste_sign", depthwise_quantizer="ste_sign", name="depthwise"
+    )
+    tf.keras.Model(inputs, classifier(layer(inputs), 3)).save(tmp_path / "model.keras")
+    line = refused("convert", str(tmp_path / "model.keras"))
+    assert "Binary layer `depthwise` would run in float" in line
+    assert not (tmp_path / "model.tflite").exists()
+
+
+def test_own_space_from_a_file(tmp_path) -> None:
+    reference = f"{EXAMPLES / 'own_space.py'}:own_space"
+    arguments = ["search", "--space", reference, "--epochs", "1", "--train-epochs", "0", "--json"]
+    result = invoke(*arguments, "--batch-size", "300", "--directory", str(tmp_path / "r"))
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert np.isfinite(figures["accuracy"])

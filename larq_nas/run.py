@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from larq_nas.errors import InputError
 from larq_nas.files import write_atomically
@@ -38,6 +38,7 @@ class Run:
             self._temporary = tempfile.TemporaryDirectory(prefix="larq_nas-")
             directory = self._temporary.name
         self.directory = Path(directory)
+        self._lock: TextIO | None = None
         self.settings = json.loads(json.dumps(dict(settings)))
         self._open(resume)
         self.architecture = self.directory / "architecture.json"
@@ -45,6 +46,27 @@ class Run:
         self.model = self.directory / "model.keras"
         self.flatbuffer = self.directory / "model.tflite"
         self.result = self.directory / "result.json"
+
+    def __enter__(self) -> "Run":
+        """Keep other processes out until the block ends, or the process does."""
+        try:
+            import fcntl
+        except ImportError:  # Windows has no such locks
+            return self
+        self._lock = open(self.directory / ".lock", "w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise InputError(
+                f"Another process works in `{self.directory}`: wait for it, or use another "
+                "directory."
+            ) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock:
+            self._lock.close()
 
     def checkpoints(self, stage: str) -> Path:
         """Return where the checkpoints of `stage` are kept."""
@@ -59,7 +81,7 @@ class Run:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.directory)
-            present = sorted(os.listdir(self.directory))
+            present = sorted(set(os.listdir(self.directory)) - {".lock"})
             if settings_path.exists():
                 self._compare(read_settings(self.directory), resume)
             elif present:

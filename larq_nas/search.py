@@ -93,6 +93,8 @@ def search(
         raise InputError(f"`seed` must be 0 or a whole number above, but got {seed!r}.")
     resolved, method = resolve(space), resolve_searcher(searcher)
     augmentation = resolve_augment(augment)
+    if verbose:
+        print("Checking the data: every image and label once", flush=True)
     facts = check_data(train, validation, classes)
     resolved.check(facts.input_shape)
     task = Task(train, validation, facts, seed, augmentation)
@@ -105,10 +107,10 @@ def search(
         "train_epochs": train_epochs,
         "seed": seed,
     }
-    run = Run(directory, settings, resume)
-    architecture = _searched(method, resolved, task, epochs, run, callbacks, verbose)
-    model = _trained(architecture, resolved, task, train_epochs, run, callbacks, verbose)
-    _finish(model, task, run, verbose)
+    with Run(directory, settings, resume) as run:
+        architecture = _searched(method, resolved, task, epochs, run, callbacks, verbose)
+        model = _trained(architecture, resolved, task, train_epochs, run, callbacks, verbose)
+        _finish(model, task, run, verbose)
     return model
 
 

@@ -40,6 +40,15 @@ def test_directories_that_cannot_be_used_are_refused(tmp_path) -> None:
         Run(tmp_path / "foreign", SETTINGS)
 
 
+def test_two_processes_do_not_share_a_directory(tmp_path) -> None:
+    with Run(tmp_path, SETTINGS):
+        other, message = Run(tmp_path, SETTINGS), "Another process works in"
+        with pytest.raises(InputError, match=message), other:
+            pass
+    with Run(tmp_path, SETTINGS):
+        pass
+
+
 def test_what_a_killed_process_left_is_removed(tmp_path) -> None:
     (tmp_path / ".writing-x").mkdir()
     Run(tmp_path, SETTINGS)

@@ -52,6 +52,7 @@ def whole(tmp_path_factory) -> Path:
 def test_leaves_everything_in_its_directory(whole: Path) -> None:
     names = {path.name for path in whole.iterdir()}
     assert names == {
+        ".lock",
         "settings.json",
         "architecture.json",
         "history.csv",

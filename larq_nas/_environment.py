@@ -1,5 +1,6 @@
 """Prepares the process before TensorFlow is imported: versions, Keras 2, log noise."""
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -57,4 +58,22 @@ def prepare() -> None:
     _require_tensorflow(version)
     if version >= (2, 16):
         _use_keras_2(version)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Without a GPU, TensorFlow logs errors about CUDA as it starts. Errors that matter raise.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" not in sys.modules and os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3":
+        _import_tensorflow_quietly()
+
+
+def _import_tensorflow_quietly() -> None:
+    """Import TensorFlow without what its libraries write before they read the log level."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # a process without a console has nowhere to write to
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            importlib.import_module("tensorflow")
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)

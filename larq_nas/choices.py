@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Choice:
         inputs: number of inputs to choose from.
         keep: number of inputs that the chosen network keeps.
         zeros: the operations that compute nothing.
-        parameter_free: the operations without trainable weights, such as pooling.
+        parameter_free: operations and inputs without trainable weights, such as pooling.
     """
 
     name: str
@@ -35,12 +36,16 @@ class Choice:
     inputs: int = 1
     keep: int = 1
     zeros: frozenset[str] = frozenset()
-    parameter_free: frozenset[str] = frozenset()
+    parameter_free: frozenset[Pair] = frozenset()
 
     @property
     def group(self) -> str:
         """The part of the name that choices of one kind of cell have in common."""
         return self.name.split("/")[0]
+
+    def question(self) -> list[Any]:
+        """Return what is asked, apart from the name, as a run's settings hold it."""
+        return [list(self.operations), self.inputs, self.keep]
 
     def strongest(self, probabilities: np.ndarray) -> list[Pair]:
         """Return the best operation on each of the `keep` strongest inputs, zero excluded.
@@ -88,5 +93,7 @@ class Choice:
 
 def share_parameter_free(choices: Mapping[str, Choice], chosen: Mapping[str, list[Pair]]) -> float:
     """Return the share of chosen operations that have no trainable weights."""
-    free = [op in choices[name].parameter_free for name, pairs in chosen.items() for op, _ in pairs]
+    free = [
+        pair in choices[name].parameter_free for name, pairs in chosen.items() for pair in pairs
+    ]
     return sum(free) / max(len(free), 1)

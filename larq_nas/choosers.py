@@ -1,5 +1,6 @@
 """The three answers to a search space's questions: relax, fix and sample."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ class Chooser(ABC):
     def __init__(self) -> None:
         self.choices: dict[str, Choice] = {}
         self._asked: Counter[str] = Counter()
+        self._prefixes: set[str] = set()
 
     def op(self, name: str, x: tf.Tensor, operations: Operations) -> tf.Tensor:
         """Apply one of `operations` to `x`.
@@ -72,11 +74,7 @@ class Chooser(ABC):
         """
         choice = _describe(name, inputs, operations, keep)
         known = self.choices.setdefault(name, choice)
-        if (known.operations, known.inputs, known.keep) != (
-            choice.operations,
-            choice.inputs,
-            choice.keep,
-        ):
+        if known.question() != choice.question():
             raise InputError(
                 f"Choice `{name}` was asked before with other operations or inputs; "
                 "give it a name of its own."
@@ -85,6 +83,12 @@ class Chooser(ABC):
             count = self._asked[name]
             prefix = name.replace("/", "_") + (f"_{count}" if count else "")
         self._asked[name] += 1
+        if prefix in self._prefixes:
+            raise InputError(
+                f"Choice `{name}` would name its layers `{prefix}`, as another does: rename it, "
+                "or give a `prefix`."
+            )
+        self._prefixes.add(prefix)
         return self._answer(known, inputs, operations, prefix)
 
     def cell(
@@ -139,9 +143,7 @@ class Relax(Chooser):
 
     def __init__(self, temperature: float | Mapping[str, float] = 1.0) -> None:
         super().__init__()
-        values = temperature.values() if isinstance(temperature, Mapping) else [temperature]
-        for value in values:
-            require_positive(temperature=value)
+        require_temperature(temperature)
         self.temperature = temperature
         self.mixtures: dict[str, Mixture] = {}
 
@@ -152,7 +154,7 @@ class Relax(Chooser):
         operations: Sequence[Operations],
         prefix: str,
     ) -> tf.Tensor:
-        candidates, outputs, trained = [], [], set()
+        candidates, outputs, free = [], [], set()
         for i, (x, named) in enumerate(zip(inputs, operations, strict=True)):
             for o, (name, operation) in enumerate(named.items()):
                 if operation is None:
@@ -160,19 +162,17 @@ class Relax(Chooser):
                 y = operation(x, f"{prefix}_in{i}_{name}")
                 candidates.append((i, o))
                 outputs.append(y)
-                if choice.name not in self.mixtures and _has_weights(x, y):
-                    trained.add(name)
+                if not _has_weights(x, y):
+                    free.add((name, i))
+        _require_one_shape(choice, candidates, outputs)
         if choice.name not in self.mixtures:
-            self._add_mixture(choice, candidates, trained)
+            self._add_mixture(choice, candidates, frozenset(free))
         return self.mixtures[choice.name](outputs)
 
     def _add_mixture(
-        self, choice: Choice, candidates: list[tuple[int, int]], trained: set[str]
+        self, choice: Choice, candidates: list[tuple[int, int]], free: frozenset[Pair]
     ) -> None:
-        free = frozenset(choice.operations) - trained - choice.zeros
-        self.choices[choice.name] = Choice(
-            choice.name, choice.operations, choice.inputs, choice.keep, choice.zeros, free
-        )
+        self.choices[choice.name] = dataclasses.replace(choice, parameter_free=free)
         self.mixtures[choice.name] = Mixture(
             candidates,
             choice.inputs,
@@ -270,6 +270,28 @@ class Sample(Fix):
         ]
 
 
+class Survey(Fix):
+    """Takes the first operation everywhere, to learn what a space asks."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def _pairs(self, choice: Choice) -> list[Pair]:
+        name = next(name for name in choice.operations if name not in choice.zeros)
+        return [(name, index) for index in range(min(choice.keep, choice.inputs))]
+
+    def questions(self) -> dict[str, list[Any]]:
+        """Return each question by name."""
+        return {name: choice.question() for name, choice in self.choices.items()}
+
+
+def require_temperature(temperature: float | Mapping[str, float]) -> None:
+    """Raise `InputError` for a temperature that is not positive."""
+    values = temperature.values() if isinstance(temperature, Mapping) else [temperature]
+    for value in values:
+        require_positive(temperature=value)
+
+
 def _describe(
     name: str, inputs: Sequence[tf.Tensor], operations: Sequence[Operations], keep: int
 ) -> Choice:
@@ -285,4 +307,29 @@ def _describe(
 
 
 def _has_weights(x: tf.Tensor, y: tf.Tensor) -> bool:
-    return y is not x and bool(tf.keras.Model(x, y).trainable_weights)
+    """Return whether a layer between `x` and `y` has trainable weights."""
+    history = x._keras_history
+    waiting, seen = [y._keras_history], set()
+    while waiting:
+        layer, node_index, tensor_index = step = waiting.pop()
+        if step == history or (id(layer), node_index, tensor_index) in seen:
+            continue
+        seen.add((id(layer), node_index, tensor_index))
+        if layer.trainable_weights:
+            return True
+        before = tf.nest.flatten(layer._inbound_nodes[node_index].keras_inputs)
+        waiting += [tensor._keras_history for tensor in before if tensor._keras_history != step]
+    return False
+
+
+def _require_one_shape(
+    choice: Choice, candidates: list[tuple[int, int]], outputs: list[tf.Tensor]
+) -> None:
+    for (i, o), y in zip(candidates, outputs, strict=True):
+        if y.shape != outputs[0].shape:
+            first = candidates[0]
+            raise InputError(
+                f"Operations of choice `{choice.name}` must give tensors of one shape, but "
+                f"`{choice.operations[first[1]]}` on input {first[0]} gives {outputs[0].shape} "
+                f"and `{choice.operations[o]}` on input {i} gives {y.shape}."
+            )

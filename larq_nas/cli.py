@@ -1,5 +1,6 @@
 """`larq-nas`: the same from a shell."""
 
+import dataclasses
 import json
 import sys
 import warnings
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import tensorflow as tf
 
 from larq_nas import __version__, datasets
 from larq_nas.deploy import convert as convert_model
-from larq_nas.errors import InputError, LarqNasError
+from larq_nas.errors import InputError, LarqNasError, first_line
 from larq_nas.run import read_settings
 from larq_nas.search import search as run_search
 from larq_nas.searchers import Differentiable, resolve_searcher
@@ -51,7 +53,9 @@ def _assignments(_: click.Context, __: click.Parameter, values: tuple[str, ...])
         try:
             settings[name] = json.loads(text)
         except json.JSONDecodeError:
-            settings[name] = text.split(",") if "," in text else text
+            settings[name] = text
+        if name == "operations" and isinstance(settings[name], str):
+            settings[name] = text.split(",")
     return settings
 
 
@@ -89,6 +93,14 @@ def main() -> None:
     help="Temperature of the choice between operations; lower is harder. By default the paper's.",
 )
 @click.option(
+    "--learning-rate", type=float, help="Learning rate of the supernet's weights [default: 0.001]."
+)
+@click.option(
+    "--train-learning-rate",
+    type=float,
+    help="Learning rate the found network's training starts with [default: 0.001].",
+)
+@click.option(
     "--data",
     default="digits",
     show_default=True,
@@ -97,6 +109,7 @@ def main() -> None:
 @click.option("--data-dir", help="Where tensorflow-datasets keeps its data [env: TFDS_DATA_DIR].")
 @click.option("--train-split", help="What to train on, such as 'train[:20%]'.")
 @click.option("--validation-split", help="What to measure on, such as 'test'.")
+@click.option("--classes", type=int, help="Number of classes; by default what the data says.")
 @click.option("--image-size", type=int, help="Resize images to this height and width, in pixels.")
 @click.option("--batch-size", type=int, default=96, show_default=True, help="Images in a batch.")
 @click.option("--augment", help="Random changes to training images: standard (shift, mirror).")
@@ -123,10 +136,13 @@ def search(
     settings: dict[str, Any],
     searcher: str,
     temperature: float | None,
+    learning_rate: float | None,
+    train_learning_rate: float | None,
     data: str,
     data_dir: str | None,
     train_split: str | None,
     validation_split: str | None,
+    classes: int | None,
     image_size: int | None,
     batch_size: int,
     augment: str | None,
@@ -149,8 +165,13 @@ def search(
     """
     resolved = resolve(_space(space), settings)
     method = resolve_searcher(searcher)
-    if temperature is not None:
-        method = Differentiable(temperature=temperature)
+    given = {"temperature": temperature, "learning_rate": learning_rate}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if changes and isinstance(method, Differentiable):
+        method = dataclasses.replace(method, **changes)  # type: ignore[arg-type]
+    recipe = resolved.recipe()
+    if train_learning_rate is not None:
+        recipe = dataclasses.replace(recipe, learning_rate=train_learning_rate)
     loading = {
         "data_dir": data_dir,
         "train_split": train_split,
@@ -165,6 +186,8 @@ def search(
         method,
         epochs=epochs,
         train_epochs=train_epochs,
+        classes=datasets.number_of_classes(data, data_dir) if classes is None else classes,
+        recipe=recipe,
         augment=augment,
         directory=directory,
         seed=seed,
@@ -183,9 +206,11 @@ def search(
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="File to write; by default model.tflite beside the model.",
+    help="File to write; by default a .tflite of the same name beside the model.",
 )
-@click.option("--examples", type=int, default=128, show_default=True, help="Images to compare on.")
+@click.option(
+    "--examples", type=int, default=512, show_default=True, help="Images to compare on, at most."
+)
 @click.option(
     "--kernel",
     "kernels",
@@ -207,21 +232,24 @@ def convert(
 ) -> None:
     """Convert the model of a run, or any saved Keras or Larq model, for Larq Compute Engine.
 
-    SOURCE is the directory of a run, a .keras or .h5 file, or a SavedModel. Nothing is written
-    if a binary layer would run in float, or if outputs differ from those of Keras.
+    SOURCE is the directory of a run, a .keras or .h5 file, or a SavedModel. Outputs are compared
+    with those of Keras on the run's validation images, otherwise on random ones. Nothing is
+    written if a binary layer would run in float, or if outputs differ.
 
     \b
     larq-nas convert runs/digits
     larq-nas convert model.keras --output model.tflite --kernel indirect
     """
     path = _model_path(source)
+    sample = path.with_name("sample.npy")
     conversion = convert_model(
         _load_model(path),
+        np.load(sample) if path != source and sample.exists() else None,
         examples=examples,
         kernels=kernels,  # type: ignore[arg-type]
         allow_float=allow_float,
     )
-    target = output or path.with_name("model.tflite")
+    target = output or path.with_suffix(".tflite")
     conversion.save(target)
     if as_json:
         click.echo(json.dumps({"output": str(target), **conversion.summary()}, indent=2))
@@ -247,5 +275,6 @@ def _load_model(path: Path) -> tf.keras.Model:
     try:
         return tf.keras.models.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise InputError(f"Cannot load a Keras model from `{path}`: {reason}.") from None
+        raise InputError(
+            f"Cannot load a Keras model from `{path}`: {first_line(error)}."
+        ) from error

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.errors import InputError, require_whole, unknown_name
+from larq_nas.errors import InputError, first_line, require_whole, unknown_name
 
 __all__ = ["load"]
 
@@ -49,7 +49,9 @@ def load(
     # Raises
         InputError: if the name, a split or a size cannot be used.
     """
-    require_whole(batch_size=batch_size, image_size=image_size)
+    require_whole(batch_size=batch_size)
+    if image_size is not None:
+        require_whole(image_size=image_size)
     if name == "digits":
         if train_split or validation_split or data_dir or image_size:
             raise InputError(
@@ -92,11 +94,19 @@ def _from_tfds(
             examples = splits[split].num_examples
         except (ValueError, KeyError, AssertionError) as error:
             raise InputError(
-                f"Data set `{name}` has no split `{split}`: {_first_line(error)}. "
+                f"Data set `{name}` has no split `{split}`: {first_line(error)}. "
                 f"Known: {', '.join(splits)}."
             ) from None
         loaded.append(_prepare(data, name, examples, batch_size, image_size))
     return loaded[0], loaded[1]
+
+
+def number_of_classes(name: str, data_dir: str | None = None) -> int | None:
+    """Return the number of classes that a data set declares, if it does."""
+    if name == "digits":
+        return 10
+    label = dict(_builder(name, data_dir).info.features).get("label")
+    return getattr(label, "num_classes", None)
 
 
 def _builder(name: str, data_dir: str | None) -> Any:
@@ -112,12 +122,16 @@ def _builder(name: str, data_dir: str | None) -> Any:
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
         error = unknown_name("data set", name, known)
         raise InputError(str(error).partition(" Known:")[0]) from None
+    except Exception as error:
+        raise InputError(f"Cannot find data set `{name}`: {first_line(error)}.") from error
     try:
         builder.download_and_prepare()
-    except Exception as error:  # noqa: BLE001 - a download fails in many ways, all the same here
+    except Exception as error:
         raise InputError(
-            f"Cannot prepare data set `{name}` in `{builder.data_dir}`: {_first_line(error)}."
-        ) from None
+            f"Cannot prepare data set `{name}` in `{builder.data_dir}`: {first_line(error)}."
+        ) from error
+    if builder.info.supervised_keys is None:
+        raise InputError(f"Data set `{name}` has no (image, label) form; give your own tf.data.")
     return builder
 
 
@@ -145,8 +159,3 @@ def _prepare(
 
 def _normalize(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.cast(images, tf.float32) / 127.5 - 1.0, labels
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

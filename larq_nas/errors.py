@@ -1,5 +1,6 @@
 """What larq_nas raises, and the wording shared by those errors."""
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -30,18 +31,36 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
     return InputError(f"Unknown {kind} `{name}`{hint} Known: {', '.join(names)}.")
 
 
-def require_positive(**values: float | None) -> None:
-    """Raise `InputError` for the first value that is not above 0; `None` passes."""
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error, without its full stop."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".:") if lines else type(error).__name__
+
+
+def require_positive(**values: float) -> None:
+    """Raise `InputError` for the first value that is not a finite number above 0."""
     for name, value in values.items():
-        if value is not None and not value > 0:
+        _require_number(name, value)
+        if not value > 0:
             raise InputError(f"`{name}` must be positive, but got {value}.")
 
 
-def require_whole(**values: int | None) -> None:
+def require_not_negative(**values: float) -> None:
+    """Raise `InputError` for the first value that is not 0 or a finite number above."""
+    for name, value in values.items():
+        _require_number(name, value)
+        if value < 0:
+            raise InputError(f"`{name}` must be 0 or more, but got {value}.")
+
+
+def _require_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"`{name}` must be a finite number, but got {value!r}.")
+
+
+def require_whole(**values: int) -> None:
     """Raise `InputError` for the first value that is not a whole number above 0."""
     for name, value in values.items():
-        if value is None:
-            continue
         if isinstance(value, bool) or not isinstance(value, int):
             raise InputError(f"`{name}` must be a whole number, but got {value!r}.")
         require_positive(**{name: value})

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing", "write_atomically"]
+__all__ = ["LEFTOVERS", "replacing", "write_atomically"]
+
+LEFTOVERS = ".writing-*"
+"""What a killed process may leave, beside the file it was writing."""
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it once the block has ended well."""
     path = Path(path)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=LEFTOVERS[:-1]) as folder:
         temporary = Path(folder) / path.name
         yield temporary
         with open(temporary, "rb") as file:

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from larq_nas.errors import InputError
-from larq_nas.files import write_atomically
+from larq_nas.files import LEFTOVERS, write_atomically
 
 __all__ = ["Run"]
 
 _SCHEMA = 1
+_LOCK = ".lock"
 
 
 class Run:
     """A directory that holds one run and nothing else.
 
     Every file in it is whole: it was finished, or it is not there. What is there is not
-    done again.
+    done again. Within a `with` block, no other process can work in it.
 
     # Arguments
         directory: the directory; `None` for a temporary one.
@@ -28,7 +29,8 @@ class Run:
         resume: whether a run that is there may be continued.
 
     # Raises
-        InputError: if the directory cannot be used, or holds a run of other settings.
+        InputError: on entering, if the directory cannot be used, holds a run of other
+            settings, or another process works in it.
     """
 
     def __init__(
@@ -38,35 +40,15 @@ class Run:
             self._temporary = tempfile.TemporaryDirectory(prefix="larq_nas-")
             directory = self._temporary.name
         self.directory = Path(directory)
-        self._lock: TextIO | None = None
         self.settings = json.loads(json.dumps(dict(settings)))
-        self._open(resume)
+        self._resume = resume
+        self._lock: TextIO | None = None
         self.architecture = self.directory / "architecture.json"
         self.history = self.directory / "history.csv"
         self.model = self.directory / "model.keras"
+        self.sample = self.directory / "sample.npy"
         self.flatbuffer = self.directory / "model.tflite"
         self.result = self.directory / "result.json"
-
-    def __enter__(self) -> "Run":
-        """Keep other processes out until the block ends, or the process does."""
-        try:
-            import fcntl
-        except ImportError:  # Windows has no such locks
-            return self
-        self._lock = open(self.directory / ".lock", "w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise InputError(
-                f"Another process works in `{self.directory}`: wait for it, or use another "
-                "directory."
-            ) from None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._lock:
-            self._lock.close()
 
     def checkpoints(self, stage: str) -> Path:
         """Return where the checkpoints of `stage` are kept."""
@@ -76,27 +58,62 @@ class Run:
         """Return where the TensorBoard logs of `stage` are kept."""
         return self.directory / "logs" / stage
 
-    def _open(self, resume: bool) -> None:
-        settings_path = self.directory / "settings.json"
+    def __enter__(self) -> "Run":
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self.directory)
-            present = sorted(set(os.listdir(self.directory)) - {".lock"})
-            if settings_path.exists():
-                self._compare(read_settings(self.directory), resume)
-            elif present:
-                raise InputError(
-                    f"`directory` must be new, empty or hold a run, but `{self.directory}` "
-                    f"holds other files, such as {present[0]}."
-                )
-            record = {"schema": _SCHEMA, "settings": self.settings}
-            write_atomically(settings_path, json.dumps(record, indent=2, sort_keys=True) + "\n")
+            self._keep_others_out()
+            self._open()
         except OSError as error:
+            self.__exit__()
             raise InputError(
                 f"`directory` must be writable, but `{self.directory}` is not: {error.strerror}."
             ) from None
+        except InputError:
+            self.__exit__()
+            raise
+        return self
 
-    def _compare(self, found: Mapping[str, Any], resume: bool) -> None:
+    def __exit__(self, *_: object) -> None:
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def _keep_others_out(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # Windows has no such locks
+            return
+        self._lock = open(self.directory / _LOCK, "a")  # noqa: SIM115
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"Another process works in `{self.directory}`: wait for it, or use another "
+                "directory."
+            ) from None
+
+    def _open(self) -> None:
+        settings_path = self.directory / "settings.json"
+        if settings_path.exists():
+            self._compare(read_settings(self.directory))
+        self._refuse_other_files(settings_path)
+        for path in self.directory.glob(LEFTOVERS):
+            shutil.rmtree(path, ignore_errors=True)
+        if not settings_path.exists():
+            record = {"schema": _SCHEMA, "settings": self.settings}
+            write_atomically(settings_path, json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+    def _refuse_other_files(self, settings_path: Path) -> None:
+        ours = {_LOCK, *(path.name for path in self.directory.glob(LEFTOVERS))}
+        others = sorted(set(os.listdir(self.directory)) - ours)
+        if others and not settings_path.exists():
+            (self.directory / _LOCK).unlink(missing_ok=True)
+            raise InputError(
+                f"`directory` must be new, empty or hold a run, but `{self.directory}` "
+                f"holds other files, such as {others[0]}."
+            )
+
+    def _compare(self, found: Mapping[str, Any]) -> None:
         old, new = _flat(found), _flat(self.settings)
         changed = [
             f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
@@ -108,7 +125,7 @@ class Run:
                 f"`{self.directory}` holds a run with other settings ({'; '.join(changed)}): "
                 "use those, or another directory."
             )
-        if not resume:
+        if not self._resume:
             raise InputError(
                 f"`{self.directory}` holds a run already: resume it, or use another directory."
             )
@@ -127,12 +144,6 @@ def read_settings(directory: Path) -> dict[str, Any]:
     if schema != _SCHEMA:
         raise InputError(f"`{path}` has schema {schema}, but this larq_nas reads {_SCHEMA}.")
     return dict(settings)
-
-
-def remove_leftovers(directory: Path) -> None:
-    """Remove what a killed process was writing in `directory`."""
-    for path in directory.glob(".writing-*"):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,24 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import larq as lq
+import numpy as np
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
 from larq_nas.deploy import convert
+from larq_nas.deploy.gate import first_images, summarize
 from larq_nas.errors import ConversionError, InputError, require_whole
 from larq_nas.files import replacing, write_atomically
-from larq_nas.pipeline.augment import Augment, resolve_augment
+from larq_nas.pipeline.augment import Augment, describe, resolve_augment
 from larq_nas.pipeline.check import check_data
 from larq_nas.pipeline.streams import validation_stream
 from larq_nas.run import Run
 from larq_nas.searchers import Searcher, resolve_searcher
-from larq_nas.spaces import Space, SpaceLike, resolve
+from larq_nas.spaces import SpaceLike, resolve
 from larq_nas.task import Task
 from larq_nas.training.recipe import TwoStage
 
 __all__ = ["search"]
 
-_CONVERTED_EXAMPLES = 512
+_SEEDS = 2**31
+_SMALLEST_SAMPLE, _LARGEST_SAMPLE, _SAMPLE_BYTES = 32, 512, 2**25
 
 
 def search(
@@ -42,13 +45,15 @@ def search(
     seed: int = 0,
     resume: bool = True,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    recipe: TwoStage | None = None,
     verbose: int | str = "auto",
 ) -> tf.keras.Model:
     """Search a space for a binary network, train it, and convert it.
 
     A run can be killed at any moment: the same call goes on where it was, with the same
     result. In `directory` it leaves `architecture.json`, `history.csv`, `model.keras`,
-    `model.tflite`, `result.json`, `checkpoints/` and TensorBoard's `logs/`.
+    `model.tflite`, `result.json`, `sample.npy` (the validation images it was checked on),
+    `checkpoints/` and TensorBoard's `logs/`.
 
     !!! example
         ```python
@@ -69,13 +74,15 @@ def search(
             of `(choose, input_shape, classes)`.
         searcher: name of a searcher, or a searcher.
         epochs: epochs of the search.
-        train_epochs: epochs the found network is trained for; 0 leaves it as derived.
+        train_epochs: epochs the found network is trained for; 0 leaves it as derived, with
+            random weights.
         classes: number of classes; by default one more than the largest training label.
         augment: `"standard"` (shift and mirror), a function of `(images, seed)`, or `None`.
         directory: where the run is kept; by default nothing is.
         seed: seed of everything random; the same seed gives the same result.
         resume: whether to go on with a run that is in `directory` already.
         callbacks: further Keras callbacks, for search and training.
+        recipe: how the found network is trained; by default as the space's paper does.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
 
     # Returns
@@ -86,12 +93,9 @@ def search(
         InputError: if an argument or the data cannot be used; nothing was trained then.
         DivergenceError: if a loss becomes NaN or infinite.
     """
-    require_whole(epochs=epochs)
-    if train_epochs != 0:
-        require_whole(train_epochs=train_epochs)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError(f"`seed` must be 0 or a whole number above, but got {seed!r}.")
+    _check_numbers(epochs, train_epochs, seed)
     resolved, method = resolve(space), resolve_searcher(searcher)
+    trainer = resolved.recipe() if recipe is None else recipe
     augmentation = resolve_augment(augment)
     if verbose:
         print("Checking the data: every image and label once", flush=True)
@@ -100,66 +104,81 @@ def search(
     task = Task(train, validation, facts, seed, augmentation)
     settings = {
         "space": {"name": resolved.name, **resolved.settings()},
+        "choices": resolved.questions(facts.input_shape, facts.classes),
         "searcher": method.settings(),
+        "recipe": trainer.settings(),
         "data": dataclasses.asdict(facts),
-        "augment": getattr(augmentation, "__name__", None),
+        "augment": describe(augmentation),
         "epochs": epochs,
         "train_epochs": train_epochs,
         "seed": seed,
     }
-    with Run(directory, settings, resume) as run:
-        architecture = _searched(method, resolved, task, epochs, run, callbacks, verbose)
-        model = _trained(architecture, resolved, task, train_epochs, run, callbacks, verbose)
+    run = Run(directory, settings, resume)
+    # Everything that can be wrong with a search shows here, before anything is written.
+    prepared = None if run.architecture.exists() else method.prepare(resolved, task, epochs)
+    with run:
+        if prepared and not run.architecture.exists():
+            prepared.search(run, callbacks, verbose).save(run.architecture)
+        architecture = Architecture.load(run.architecture)
+        if not run.model.exists():
+            trained = trainer.train(
+                architecture, resolved, task, train_epochs, run, callbacks, verbose
+            )
+            with replacing(run.model) as path:
+                trained.save(path)
+        model = trainer.restore(architecture, resolved, task, run)
         _finish(model, task, run, verbose)
     return model
 
 
-def _searched(
-    searcher: Searcher, space: Space, task: Task, epochs: int, run: Run, *fit_arguments: Any
-) -> Architecture:
-    if not run.architecture.exists():
-        found = searcher.search(space, task, epochs, run, *fit_arguments)
-        found.save(run.architecture)
-    return Architecture.load(run.architecture)
-
-
-def _trained(
-    architecture: Architecture,
-    space: Space,
-    task: Task,
-    epochs: int,
-    run: Run,
-    *fit_arguments: Any,
-) -> tf.keras.Model:
-    recipe = TwoStage()
-    if not run.model.exists():
-        model = recipe.train(architecture, space, task, epochs, run, *fit_arguments)
-        with replacing(run.model) as path:
-            model.save(path)
-    return recipe.restore(architecture, space, task, run)
+def _check_numbers(epochs: int, train_epochs: int, seed: int) -> None:
+    require_whole(epochs=epochs)
+    if train_epochs != 0:
+        require_whole(train_epochs=train_epochs)
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < _SEEDS:
+        raise InputError(f"`seed` must be a whole number from 0 to {_SEEDS - 1}, but got {seed!r}.")
 
 
 def _finish(model: tf.keras.Model, task: Task, run: Run, verbose: int | str) -> None:
     """Convert the model if that was not done, and say what came of it all."""
     if verbose:
         lq.models.summary(model)
-    if not run.result.exists():
-        write_atomically(run.result, json.dumps(_convert(model, task, run, verbose), indent=2))
-    result = json.loads(run.result.read_text(encoding="utf-8"))
+    result = _read_result(run)
+    if result is None:
+        result = _convert(model, task, run)
+        write_atomically(run.result, json.dumps(result, indent=2) + "\n")
     if "refused" in result:
         warnings.warn(f"No `model.tflite` was written: {result['refused']}", stacklevel=3)
     if verbose:
+        if "refused" not in result:
+            print(summarize(result), flush=True)
         print(f"accuracy on validation data: {result['accuracy']:.2%}", flush=True)
 
 
-def _convert(model: tf.keras.Model, task: Task, run: Run, verbose: int | str) -> dict[str, Any]:
+def _read_result(run: Run) -> dict[str, Any] | None:
+    """Return the result of a run that was converted; a refusal is tried again."""
+    if not run.result.exists() or not run.flatbuffer.exists():
+        return None
+    result: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
+    return None if "refused" in result else result
+
+
+def _convert(model: tf.keras.Model, task: Task, run: Run) -> dict[str, Any]:
     measured = model.evaluate(validation_stream(task.validation), verbose=0, return_dict=True)
     result: dict[str, Any] = {"accuracy": measured["accuracy"], "loss": measured["loss"]}
+    images = first_images(task.validation, _sample_size(task))
+    with replacing(run.sample) as path:
+        np.save(path, images)
     try:
-        conversion = convert(model, task.validation, examples=_CONVERTED_EXAMPLES)
+        conversion = convert(model, images, examples=len(images))
     except ConversionError as error:
         return {**result, "refused": str(error)}
     conversion.save(run.flatbuffer)
-    if verbose:
-        print(conversion, flush=True)
     return {**result, **conversion.summary()}
+
+
+def _sample_size(task: Task) -> int:
+    height, width, channels = task.facts.input_shape
+    return max(
+        _SMALLEST_SAMPLE, min(_LARGEST_SAMPLE, _SAMPLE_BYTES // (4 * height * width * channels))
+    )

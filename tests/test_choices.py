@@ -47,6 +47,7 @@ def test_values_that_do_not_fit_are_refused(value: object, message: str) -> None
 
 
 def test_share_of_parameter_free_operations() -> None:
-    choice = Choice("a", ("conv", "pool"), parameter_free=frozenset({"pool"}))
+    free = frozenset(("pool", i) for i in (1, 2, 3))
+    choice = Choice("a", ("conv", "pool"), parameter_free=free)
     chosen = {"a": [("conv", 0), ("pool", 1), ("pool", 2), ("pool", 3)]}
     assert share_parameter_free({"a": choice}, chosen) == 0.75

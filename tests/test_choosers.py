@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from larq_nas.choosers import Chooser, Fix, Relax, Sample
 from larq_nas.errors import InputError
+from larq_nas.spaces import Bats
 
 
 def scale_by(factor: float):
@@ -58,8 +59,19 @@ def test_supernet_at_one_hot_alphas_is_the_fixed_network() -> None:
 def test_relax_knows_which_operations_have_no_weights() -> None:
     choose = Relax()
     build(choose)
-    assert choose.choices["cell/2"].parameter_free == {"double", "triple"}
+    free = {(name, i) for name in ("double", "triple") for i in (0, 1)}
+    assert choose.choices["cell/2"].parameter_free == free
     assert choose.choices["cell/2"].zeros == {"zero"}
+
+
+def test_parameter_free_is_told_for_each_input() -> None:
+    """A skip that must halve the image has weights, one that need not has none."""
+    choose = Relax()
+    Bats(cells=1, channels=4, nodes=2).build(choose, (8, 8, 1), 10)
+    free = choose.choices["reduction/3"].parameter_free
+    assert ("identity", 2) in free
+    assert ("identity", 0) not in free
+    assert ("max_pool_3x3", 0) in free
 
 
 def test_cells_of_a_kind_share_alphas_but_not_layers() -> None:
@@ -111,6 +123,11 @@ def test_questions_that_contradict_are_refused() -> None:
     choose.op("a", inputs, OPERATIONS)
     with pytest.raises(InputError, match="`a` was asked before with other operations"):
         choose.op("a", inputs, {"dense": dense})
+    with pytest.raises(InputError, match="would name its layers `a_1`, as another does"):
+        choose.op("a", choose.op("a_1", inputs, OPERATIONS), OPERATIONS)
+    wide = {"dense": dense, "wide": lambda x, name: tf.keras.layers.Dense(5, name=name)(x)}
+    with pytest.raises(InputError, match=r"one shape, but `dense` .* and `wide` on input 0 gives"):
+        choose.op("d", inputs, wide)
     with pytest.raises(InputError, match="no operation to choose"):
         choose.op("b", inputs, {"zero": None})
     with pytest.raises(InputError, match="same operations on every input"):

@@ -57,7 +57,7 @@ def test_search_again_as_json_prints_json_alone(finished: Path) -> None:
     result = larq_nas(*arguments, "--directory", str(finished))
     figures = json.loads(result.stdout)
     assert figures["bytes"] == (finished / "model.tflite").stat().st_size
-    assert {"accuracy", "parity", "layers", "directory"} <= figures.keys()
+    assert {"accuracy", "parity", "audit", "directory"} <= figures.keys()
 
 
 def test_convert_a_run_and_a_model_file(finished: Path, tmp_path) -> None:
@@ -102,6 +102,14 @@ def test_help_says_what_to_type() -> None:
         (["--augment", "standart"], "did you mean `standard`?"),
         (["--batch-size", "0"], "`batch_size` must be positive, but got 0"),
         (["--set", "channels"], "expected NAME=VALUE"),
+        (["--set", "cells=null"], "`cells` must be a whole number, but got None"),
+        (["--set", "operations=5"], "`operations` must be a list of names, but got 5"),
+        (["--set", "search_cells=2"], "asks for `normal/2`, but its supernet does not"),
+        (["--seed", "4294967295"], "`seed` must be a whole number from 0 to 2147483647"),
+        (["--learning-rate", "0"], "`learning_rate` must be positive, but got 0.0"),
+        (["--train-learning-rate", "-1"], "`learning_rate` must be positive, but got -1.0"),
+        (["--classes", "5"], "Labels of `train` must be 0 to 4"),
+        (["--data", ""], "data set"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(

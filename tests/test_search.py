@@ -59,6 +59,7 @@ def test_leaves_everything_in_its_directory(whole: Path) -> None:
         "model.keras",
         "model.tflite",
         "result.json",
+        "sample.npy",
         "checkpoints",
         "logs",
     }
@@ -140,11 +141,11 @@ def test_a_space_of_ones_own_goes_the_whole_way(tmp_path, capsys) -> None:
     assert "Supernet: " in printed
     assert (tmp_path / "r" / "own_space.tflite").exists()
     architecture = larq_nas.Architecture.load(tmp_path / "r" / "architecture.json")
-    assert architecture.space == "own_space:own_space"
+    assert architecture.space == "own_space"
     assert set(architecture.choices) == {"block0", "block1", "block2"}
     assert set(architecture.choices.values()) <= {"conv3", "conv5", "dilated3", "skip"}
     assert architecture.build((8, 8, 1), 10, space=own_space.own_space).count_params() > 0
-    with pytest.raises(InputError, match="Unknown space `own_space:own_space`"):
+    with pytest.raises(InputError, match="Unknown space `own_space`"):
         architecture.build((8, 8, 1), 10)
 
 
@@ -193,6 +194,7 @@ def test_divergence_stops_with_the_step_and_keeps_the_checkpoint(tmp_path) -> No
     kept = tf.train.latest_checkpoint(tmp_path / "r" / "checkpoints" / "search")
     assert kept is not None
     assert kept.endswith("ckpt-1")
+    assert "The checkpoint of epoch 1 is kept" in str(caught.value)
     assert str(tmp_path / "r" / "checkpoints" / "search") in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -203,7 +205,12 @@ def test_divergence_stops_with_the_step_and_keeps_the_checkpoint(tmp_path) -> No
         ({"epochs": 0}, "`epochs` must be positive, but got 0"),
         ({"epochs": -1}, "`epochs` must be positive, but got -1"),
         ({"train_epochs": -1}, "`train_epochs` must be positive, but got -1"),
-        ({"seed": -1}, "`seed` must be 0 or a whole number above"),
+        ({"seed": -1}, "`seed` must be a whole number from 0"),
+        ({"seed": 2**32 - 1}, "`seed` must be a whole number from 0 to 2147483647"),
+        (
+            {"space": Bats(cells=5, search_cells=2)},
+            "asks for `normal/2`, but its supernet does not",
+        ),
         ({"space": "bat"}, "Unknown space `bat`; did you mean `bats`"),
         ({"space": 3}, "must be a name, a Space or a function"),
         ({"searcher": "differentiabel"}, "did you mean `differentiable`"),

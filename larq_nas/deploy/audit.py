@@ -1,18 +1,27 @@
 """Which layer of a model became which operation of its flatbuffer."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.deploy.causes import is_binary, likely_cause, quantized_kernel
+from larq_nas.deploy.causes import has_quantizer, is_binary, likely_cause, quantized_kernel
 from larq_nas.deploy.flatbuffer import Operator, operators, pack_signs
 
-__all__ = ["Audit", "LayerAudit", "audit"]
+__all__ = ["Audit", "LayerAudit", "audit", "weighted_layers"]
 
-_FLOAT_KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_BINARY = "LceBconv2d"
+_FLOAT_KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+_WEIGHTED = (
+    tf.keras.layers.Conv1D,
+    tf.keras.layers.Conv2D,
+    tf.keras.layers.DepthwiseConv2D,
+    tf.keras.layers.SeparableConv1D,
+    tf.keras.layers.SeparableConv2D,
+    tf.keras.layers.Dense,
+)
 
 
 @dataclass(frozen=True)
@@ -21,8 +30,8 @@ class LayerAudit:
 
     # Arguments
         layer: name of the Keras layer.
-        binary: whether it is binary by definition.
-        runs_as: the operation that computes it.
+        binary: whether its inputs and weights are binary by definition.
+        runs_as: the operation that computes it, `"float"` for a fallback.
         cause: why a binary layer does not run in binary; empty if it does.
     """
 
@@ -39,10 +48,12 @@ class Audit:
     # Arguments
         layers: every convolution and dense layer, in the model's order.
         operations: number of operations by kind.
+        unexplained: outputs of float operations that no real layer accounts for.
     """
 
     layers: Sequence[LayerAudit]
     operations: dict[str, int]
+    unexplained: Sequence[str] = ()
 
     @property
     def fallbacks(self) -> list[LayerAudit]:
@@ -52,8 +63,8 @@ class Audit:
     def __str__(self) -> str:
         binary = [row for row in self.layers if row.binary]
         ran = len(binary) - len(self.fallbacks)
-        lines = [f"{ran} of {len(binary)} binary layers run as LceBconv2d"]
-        lines += [f"{row.layer}: {row.runs_as} (float)" for row in self.layers if not row.binary]
+        lines = [f"{ran} of {len(binary)} binary layers run as {_BINARY}"]
+        lines += [f"{row.layer}: {row.runs_as} (real)" for row in self.layers if not row.binary]
         lines += [f"{row.layer}: {row.runs_as} (FELL BACK: {row.cause})" for row in self.fallbacks]
         counts = ", ".join(f"{kind} {count}" for kind, count in self.operations.items())
         return "\n".join([*lines, f"operations: {counts}"])
@@ -70,43 +81,57 @@ def audit(model: tf.keras.Model, flatbuffer: bytes) -> Audit:
         flatbuffer: what it was converted to.
     """
     found = operators(flatbuffer)
-    packed = Counter(_key(op.filters) for op in found if op.kind == "LceBconv2d")
-    rows = []
-    for layer in _weighted_layers(model):
-        rows.append(_row_binary(layer, packed) if is_binary(layer) else _row_float(layer, found))
-    return Audit(rows, dict(Counter(op.kind for op in found).most_common()))
+    packed = Counter(_key(op.filters) for op in found if op.kind == _BINARY)
+    floats = [op for op in found if op.kind in _FLOAT_KINDS]
+    rows, real, fallen = [], 0, 0
+    for layer, calls in weighted_layers(model):
+        runs_in_binary = _take_kernels(layer, calls, packed)
+        if is_binary(layer):
+            cause = "" if runs_in_binary else likely_cause(layer)
+            rows.append(LayerAudit(layer.name, True, "float" if cause else _BINARY, cause))
+            fallen += bool(cause)
+        else:
+            real += 0 if runs_in_binary else calls
+            kind = _BINARY if runs_in_binary else _kind_of(layer, floats)
+            rows.append(LayerAudit(layer.name, False, kind))
+    unexplained = [op.output for op in floats[real:]] if len(floats) > real and not fallen else []
+    return Audit(rows, dict(Counter(op.kind for op in found).most_common()), unexplained)
 
 
-def _row_binary(layer: tf.keras.layers.Layer, packed: Counter[bytes]) -> LayerAudit:
-    keys = []
-    if isinstance(layer, tf.keras.layers.Conv2D):
-        kernels = np.split(quantized_kernel(layer), layer.groups, axis=-1)
-        keys = [_key(pack_signs(kernel)) for kernel in kernels]
-        whole = [_key(np.concatenate([pack_signs(kernel) for kernel in kernels]))]
-        for wanted in (keys, whole):
-            if not Counter(wanted) - packed:
-                packed.subtract(wanted)
-                return LayerAudit(layer.name, True, "LceBconv2d")
-    return LayerAudit(layer.name, True, "float", likely_cause(layer))
+def _take_kernels(layer: tf.keras.layers.Layer, calls: int, packed: Counter[bytes]) -> bool:
+    """Return whether every call of `layer` has its binary operations, and use them up."""
+    if not isinstance(layer, tf.keras.layers.Conv2D):
+        return False
+    kernels = np.split(quantized_kernel(layer), layer.groups, axis=-1)
+    split = [_key(pack_signs(kernel)) for kernel in kernels]
+    whole = [_key(np.concatenate([pack_signs(kernel) for kernel in kernels]))]
+    for keys in (split, whole):
+        wanted = Counter(calls * keys)
+        if not wanted - packed:
+            packed.subtract(wanted)
+            return True
+    return False
 
 
-def _row_float(layer: tf.keras.layers.Layer, found: Sequence[Operator]) -> LayerAudit:
-    kinds = [
-        op.kind for op in found if op.kind in _FLOAT_KINDS and layer.name in op.output.split("/")
-    ]
+def _kind_of(layer: tf.keras.layers.Layer, floats: Sequence[Operator]) -> str:
+    kinds = [op.kind for op in floats if layer.name in op.output.split("/")]
+    if kinds:
+        return kinds[0]
     dense = isinstance(layer, tf.keras.layers.Dense)
-    return LayerAudit(layer.name, False, kinds[0] if kinds else _FLOAT_KINDS[2 if dense else 0])
+    # The last operation is named after the model's output, whatever layer it came from.
+    named = [op.kind for op in floats if op.output.startswith("StatefulPartitionedCall")]
+    return named[0] if named and dense else "not found"
 
 
-def _weighted_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
-    kinds = (
-        tf.keras.layers.Conv2D,
-        tf.keras.layers.DepthwiseConv2D,
-        tf.keras.layers.SeparableConv2D,
-        tf.keras.layers.Dense,
-    )
+def weighted_layers(model: tf.keras.Model) -> Iterator[tuple[tf.keras.layers.Layer, int]]:
+    """Yield each convolution and dense layer, and how often the model calls it."""
     # `_flatten_layers` also reaches the layers of models that are used as a layer.
-    return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
+    calls = Counter(
+        id(node.layer) for nodes in getattr(model, "_nodes_by_depth", {}).values() for node in nodes
+    )
+    for layer in model._flatten_layers():
+        if isinstance(layer, _WEIGHTED) or has_quantizer(layer):
+            yield layer, max(1, calls[id(layer)])
 
 
 def _key(filters: np.ndarray | None) -> bytes:

@@ -6,16 +6,32 @@ import tensorflow as tf
 
 from larq_nas.layers.conv import BinaryConv2D
 
-__all__ = ["is_binary", "likely_cause", "quantized_kernel"]
+__all__ = ["has_quantizer", "is_binary", "likely_cause", "quantized_kernel"]
 
 _SMALLEST_SCALE = 1.2e-7
 
 
+def has_quantizer(layer: tf.keras.layers.Layer) -> bool:
+    """Return whether `layer` quantizes its inputs or its weights itself."""
+    return bool(getattr(layer, "input_quantizer", None)) or bool(_weight_quantizers(layer))
+
+
 def is_binary(layer: tf.keras.layers.Layer) -> bool:
-    """Return whether inputs and weights of `layer` are binary by definition."""
-    kernel = getattr(layer, "kernel_quantizer", None) or getattr(layer, "depthwise_quantizer", None)
-    quantizers = (getattr(layer, "input_quantizer", None), kernel)
-    return all(getattr(quantizer, "precision", None) == 1 for quantizer in quantizers)
+    """Return whether inputs and weights of `layer` are binary by definition.
+
+    A quantizer that does not say its precision, such as a function, counts as binary: it is
+    better to ask for `allow_float` than to let one pass.
+    """
+    quantizers = [getattr(layer, "input_quantizer", None), *_weight_quantizers(layer)]
+    if len(quantizers) < 2 or None in quantizers:
+        return False
+    return all(getattr(quantizer, "precision", 1) == 1 for quantizer in quantizers)
+
+
+def _weight_quantizers(layer: tf.keras.layers.Layer) -> list[object]:
+    names = ("kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
+    quantizers = [getattr(layer, name, None) for name in names]
+    return [quantizer for quantizer in quantizers if quantizer is not None]
 
 
 def quantized_kernel(layer: tf.keras.layers.Layer) -> np.ndarray:

@@ -1,49 +1,87 @@
-"""From a Keras model to the bytes of a Larq Compute Engine flatbuffer."""
+"""To the bytes of a Larq Compute Engine flatbuffer, and through its interpreter."""
 
 import tempfile
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from larq_nas.errors import ConversionError, InputError
+from larq_nas.errors import ConversionError, InputError, first_line
 from larq_nas.layers.conv import exporting
 
-__all__ = ["export"]
+__all__ = ["export", "export_function", "input_shape", "run"]
 
 
 def export(model: tf.keras.Model) -> bytes:
     """Return `model` as a flatbuffer for images one at a time, not yet checked.
 
+    # Arguments
+        model: a built model with one input of static shape `(batch, height, width, channels)`
+            and one output.
+
+    # Raises
+        ConversionError: if the converter fails, or is not installed.
+    """
+    shape = input_shape(model)
+    return export_function(lambda image: model(image, training=False), shape, model.variables)
+
+
+def export_function(
+    function: Callable[[tf.Tensor], Any], shape: tuple[int, ...], variables: list[tf.Variable]
+) -> bytes:
+    """Return a function of one image as a flatbuffer.
+
     The traced function is saved directly: the same operations as `model.save` gives, in a
     fraction of the time.
 
     # Arguments
-        model: a built model with one input of static shape `(batch, height, width, channels)`
-            and one output.
+        function: what to convert.
+        shape: shape of the image, without the batch.
+        variables: the variables it reads.
+    """
+    engine = _engine()
+    module = tf.Module()
+    module.variables_of_model = variables
+    signature = [tf.TensorSpec((1, *shape), tf.float32, name="image")]
+    with exporting(), tempfile.TemporaryDirectory() as folder:
+        traced = tf.function(function, signature).get_concrete_function()
+        tf.saved_model.save(module, folder, signatures=traced)
+        try:
+            flatbuffer: bytes = engine.convert_saved_model(folder)
+        except Exception as error:
+            raise ConversionError(f"The converter failed: {first_line(error)}.") from error
+    return flatbuffer
+
+
+def run(flatbuffer: bytes, images: np.ndarray, kernel: str, **options: bool) -> list[np.ndarray]:
+    """Return the outputs of `flatbuffer` for `images`, as a list.
+
+    # Arguments
+        flatbuffer: the converted model.
+        images: float32, shape `(examples, height, width, channels)`.
+        kernel: name of the kernel, for errors.
+        **options: options of Larq Compute Engine's interpreter.
     """
     try:
-        import larq_compute_engine
-    except ImportError:
+        outputs = _engine().testing.Interpreter(flatbuffer, **options).predict(images)
+    except RuntimeError as error:
         raise ConversionError(
-            "Converting needs larq-compute-engine, which is not installed here: "
-            "pip install larq-compute-engine==0.16.0"
-        ) from None
-    shape = input_shape(model)
-    signature = [tf.TensorSpec((1, *shape), tf.float32, name="image")]
-    module = tf.Module()
-    module.variables_of_model = model.variables
-    with exporting(), tempfile.TemporaryDirectory() as folder:
-        traced = tf.function(lambda image: model(image, training=False), signature)
-        tf.saved_model.save(module, folder, signatures=traced.get_concrete_function())
-        flatbuffer: bytes = larq_compute_engine.convert_saved_model(folder)
-    return flatbuffer
+            f"The {kernel} kernel cannot run the model ({first_line(error)}); grouped "
+            "convolutions need larq_nas.layers.BinaryConv2D, other operations another layer."
+        ) from error
+    return outputs if isinstance(outputs, list) else [outputs]
 
 
 def input_shape(model: tf.keras.Model) -> tuple[int, ...]:
     """Return the shape of one image, or raise `InputError` if it is not known."""
     if not isinstance(model, tf.keras.Model):
         raise InputError(f"`model` must be a tf.keras.Model, but got {model!r}.")
-    if not model.built or not model.inputs:
-        raise InputError("`model` must be built: call it on a batch of images first.")
+    if not model.inputs:
+        raise InputError(
+            "`model` must be functional, or Sequential with an input shape: wrap it as "
+            "tf.keras.Model(images, model(images)) with images = tf.keras.Input(shape)."
+        )
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise InputError(
             f"`model` must have one input and one output, but has {len(model.inputs)} "
@@ -53,3 +91,14 @@ def input_shape(model: tf.keras.Model) -> tuple[int, ...]:
     if None in shape:
         raise InputError(f"`model` must have a static input shape, but got {shape}.")
     return shape
+
+
+def _engine() -> Any:
+    try:
+        import larq_compute_engine
+    except ImportError:
+        raise ConversionError(
+            "Converting needs larq-compute-engine, which is not installed here: "
+            "pip install larq-compute-engine==0.16.0"
+        ) from None
+    return larq_compute_engine

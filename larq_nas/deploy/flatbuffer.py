@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-__all__ = ["Operator", "operators", "pack_signs"]
+__all__ = ["Operator", "operators", "output_names", "pack_signs"]
 
 _BUILTIN = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
@@ -34,6 +34,13 @@ def operators(flatbuffer: bytes) -> list[Operator]:
     """Return the operations of `flatbuffer` in the order they run."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(flatbuffer, 0))
     return list(_operators(model))
+
+
+def output_names(flatbuffer: bytes) -> list[str]:
+    """Return the names of the outputs in the order an interpreter gives them."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(flatbuffer, 0))
+    names = {entry.tensorIndex: entry.name.decode() for entry in model.signatureDefs[0].outputs}
+    return [names[index] for index in model.subgraphs[0].outputs]
 
 
 def pack_signs(kernel: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Random changes to training images, the same for the same seed."""
 
+import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -7,7 +8,7 @@ import tensorflow as tf
 
 from larq_nas.errors import InputError, unknown_name
 
-__all__ = ["Augment", "pad_crop_flip", "resolve_augment"]
+__all__ = ["Augment", "describe", "pad_crop_flip", "resolve_augment"]
 
 Augment: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Takes images `(batch, height, width, channels)` and a seed `(2,)`; returns new images."""
@@ -46,3 +47,13 @@ def resolve_augment(augment: str | Augment | None) -> Augment | None:
     if augment not in _BY_NAME:
         raise unknown_name("augmentation", augment, _BY_NAME)
     return _BY_NAME[augment]
+
+
+def describe(augment: Augment | None) -> str | None:
+    """Return what tells one augmentation from another in a run's settings."""
+    if isinstance(augment, functools.partial):
+        return f"{describe(augment.func)}{augment.args}{augment.keywords}"
+    if augment is None:
+        return None
+    named = augment if hasattr(augment, "__qualname__") else type(augment)
+    return f"{named.__module__}.{named.__qualname__}"

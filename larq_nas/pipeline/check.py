@@ -11,6 +11,8 @@ from larq_nas.errors import InputError, require_whole
 
 __all__ = ["DataFacts", "check_data"]
 
+_MOST_CLASSES = 100_000
+
 
 @dataclass(frozen=True)
 class DataFacts:
@@ -22,7 +24,8 @@ class DataFacts:
         batch_size: images in a training batch.
         train_examples: number of training images.
         validation_examples: number of validation images.
-        digest: stands for the number of images of each class in both.
+        digest: stands for the training images and labels, or for the number of images of each
+            class where images change from pass to pass.
     """
 
     input_shape: tuple[int, int, int]
@@ -43,40 +46,63 @@ def check_data(
         validation: batches of `(images, labels)`.
         classes: number of classes; by default one more than the largest training label.
     """
-    require_whole(classes=classes)
+    if classes is not None:
+        require_whole(classes=classes)
     shape = _check_form("train", train)
     other = _check_form("validation", validation)
     if shape != other:
         raise InputError(
             f"`validation` must hold images of the shape of `train`, {shape}, but got {other}."
         )
-    batch_size, counts = _scan("train", train, classes)
-    if classes is None:
-        classes = len(counts)
+    scanned = _scan("train", train, classes)
+    classes = classes or _inferred_classes(scanned.counts)
     if classes < 2:
         raise InputError(f"`train` must hold 2 classes or more, but got {classes}.")
-    _, validation_counts = _scan("validation", validation, classes)
-    if counts.sum() < 2:
+    scanned_validation = _scan("validation", validation, classes)
+    if scanned.counts.sum() < 2:
         raise InputError("`train` must hold 2 images or more: its halves train different things.")
-    _warn_if_unsteady(train)
-    padded = [np.pad(c, (0, classes - len(c))) for c in (counts, validation_counts)]
+    steady = _warn_if_unsteady(train)
     return DataFacts(
         input_shape=shape,
         classes=classes,
-        batch_size=batch_size,
-        train_examples=int(counts.sum()),
-        validation_examples=int(validation_counts.sum()),
-        digest=hashlib.sha256(np.concatenate(padded).astype("<i8").tobytes()).hexdigest()[:16],
+        batch_size=scanned.batch_size,
+        train_examples=int(scanned.counts.sum()),
+        validation_examples=int(scanned_validation.counts.sum()),
+        # What changes from pass to pass can only be told by what it holds of each class.
+        digest=scanned.content if steady else _digest(np.trim_zeros(scanned.counts, "b")),
     )
+
+
+@dataclass(frozen=True)
+class _Scan:
+    batch_size: int
+    counts: np.ndarray
+    content: str
+
+
+def _inferred_classes(counts: np.ndarray) -> int:
+    if not counts.all():
+        raise InputError(
+            f"Labels of `train` go up to {len(counts) - 1}, but none is {int(np.argmin(counts))}: "
+            "say how many classes there are with `classes`."
+        )
+    return len(counts)
 
 
 def _check_form(name: str, data: tf.data.Dataset) -> tuple[int, int, int]:
     if not isinstance(data, tf.data.Dataset):
         raise InputError(f"`{name}` must be a tf.data.Dataset, but got {type(data).__name__}.")
     spec = data.element_spec
+    if isinstance(spec, tuple) and len(spec) == 3:
+        raise InputError(f"`{name}` must hold (image, label) pairs, without a third part.")
     if not isinstance(spec, tuple) or len(spec) != 2 or not _are_tensors(spec):
         raise InputError(f"`{name}` must hold (image, label) pairs, but has no labels: {spec}.")
     images, labels = spec
+    if images.shape.rank == 3 and labels.shape.rank == 1:
+        raise InputError(
+            f"`{name}` must hold images with a channel axis, but got {images.shape}: add "
+            ".map(lambda image, label: (image[..., None], label))."
+        )
     if images.shape.rank == 3:
         raise InputError(f"`{name}` must be batched: add .batch(64), it holds single images.")
     if images.shape.rank != 4 or None in images.shape[1:]:
@@ -113,17 +139,25 @@ def _check_length(name: str, data: tf.data.Dataset) -> None:
         raise InputError(f"`{name}` must hold images, but it is empty.")
 
 
-def _scan(name: str, data: tf.data.Dataset, classes: int | None) -> tuple[int, np.ndarray]:
+def _scan(name: str, data: tf.data.Dataset, classes: int | None) -> _Scan:
     batch_size, seen = 0, 0
     counts = np.zeros(classes or 0, dtype=np.int64)
+    digests = hashlib.sha256(), hashlib.sha256()
     for images, labels in data.as_numpy_iterator():
         _check_values(name, images, labels, classes, seen)
         batch_size = max(batch_size, len(labels))
         seen += len(labels)
-        found = np.bincount(labels)
+        found = np.bincount(labels.astype(np.int64))
         size = max(len(counts), len(found))
         counts = np.pad(counts, (0, size - len(counts))) + np.pad(found, (0, size - len(found)))
-    return batch_size, counts
+        for digest, part in zip(digests, (images, labels.astype("<i8")), strict=True):
+            digest.update(np.ascontiguousarray(part).data)
+    content = digests[0].hexdigest()[:16] + digests[1].hexdigest()[:16]
+    return _Scan(batch_size, counts, content)
+
+
+def _digest(values: np.ndarray) -> str:
+    return hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()[:32]
 
 
 def _check_values(
@@ -133,18 +167,18 @@ def _check_values(
     if not finite.all():
         index = seen + int(np.argmin(finite))
         raise InputError(f"`{name}` must hold finite images, but image {index} has NaN or Inf.")
-    wrong = labels < 0
-    if classes is not None:
-        wrong |= labels >= classes
+    limit_of_all = classes or _MOST_CLASSES
+    wrong = (labels < 0) | (labels >= limit_of_all)
     if wrong.any():
         index = int(np.argmax(wrong))
-        limit = f"0 to {classes - 1}" if classes else "0 and above"
+        limit = f"0 to {limit_of_all - 1}"
         raise InputError(
             f"Labels of `{name}` must be {limit}, but image {seen + index} has {labels[index]}."
         )
 
 
-def _warn_if_unsteady(train: tf.data.Dataset) -> None:
+def _warn_if_unsteady(train: tf.data.Dataset) -> bool:
+    """Return whether two passes give the same first batch, and say so if not."""
     (images, labels), (images2, labels2) = (next(iter(train)) for _ in range(2))
     if not np.array_equal(labels, labels2):
         warnings.warn(
@@ -153,9 +187,12 @@ def _warn_if_unsteady(train: tf.data.Dataset) -> None:
             "shuffles.",
             stacklevel=4,
         )
-    elif not np.array_equal(images, images2):
+        return False
+    if not np.array_equal(images, images2):
         warnings.warn(
             "`train` gives other images on each pass, so a run cannot be repeated exactly: "
             "leave random changes to `augment`.",
             stacklevel=4,
         )
+        return False
+    return True

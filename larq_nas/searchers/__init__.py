@@ -1,23 +1,35 @@
 """Ways to search a space."""
 
-from typing import TypeAlias
+from typing import Any, Protocol, runtime_checkable
 
 from larq_nas.errors import InputError, unknown_name
-from larq_nas.searchers.differentiable import Differentiable
+from larq_nas.searchers.differentiable import Differentiable, Prepared
+from larq_nas.spaces import Space
+from larq_nas.task import Task
 
-__all__ = ["Differentiable", "Searcher", "resolve_searcher"]
+__all__ = ["Differentiable", "Prepared", "Searcher", "resolve_searcher"]
 
-Searcher: TypeAlias = Differentiable
 
-_BY_NAME: dict[str, type[Searcher]] = {Differentiable.name: Differentiable}
+@runtime_checkable
+class Searcher(Protocol):
+    """Finds an architecture in a space; settings are checked before anything is written."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as a run keeps them."""
+
+    def prepare(self, space: Space, task: Task, epochs: int) -> Prepared:
+        """Return a search that is ready to run, or raise `InputError`."""
+
+
+_BY_NAME = {Differentiable.name: Differentiable}
 
 
 def resolve_searcher(searcher: str | Searcher) -> Searcher:
     """Return the searcher that a name stands for."""
-    if isinstance(searcher, Searcher):
-        return searcher
-    if not isinstance(searcher, str):
+    if isinstance(searcher, str):
+        if searcher not in _BY_NAME:
+            raise unknown_name("searcher", searcher, _BY_NAME)
+        return _BY_NAME[searcher]()
+    if not isinstance(searcher, Searcher):
         raise InputError(f"`searcher` must be a name or a searcher, but got {searcher!r}.")
-    if searcher not in _BY_NAME:
-        raise unknown_name("searcher", searcher, _BY_NAME)
-    return _BY_NAME[searcher]()
+    return searcher

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from larq_nas.architecture import Architecture
 from larq_nas.choices import Choice, Pair, share_parameter_free
-from larq_nas.choosers import Relax
-from larq_nas.errors import InputError, require_positive, require_whole
+from larq_nas.choosers import Relax, require_temperature
+from larq_nas.errors import InputError, require_not_negative, require_positive
 from larq_nas.layers import SEARCH, building_in
 from larq_nas.pipeline.streams import bilevel_stream
 from larq_nas.run import Run
@@ -66,65 +66,39 @@ class Differentiable:
     architecture_betas: tuple[float, float] = (0.5, 0.999)
 
     def __post_init__(self) -> None:
-        temperature = self.temperature
-        values = temperature.values() if isinstance(temperature, Mapping) else [temperature]
-        for value in values:
-            require_positive(temperature=value)
+        if self.temperature is not None:
+            require_temperature(self.temperature)
         require_positive(
             learning_rate=self.learning_rate,
             architecture_learning_rate=self.architecture_learning_rate,
         )
-        for name in ("weight_decay", "architecture_weight_decay"):
-            if getattr(self, name) < 0:
-                raise InputError(f"`{name}` must be 0 or more, but got {getattr(self, name)}.")
+        require_not_negative(
+            weight_decay=self.weight_decay,
+            architecture_weight_decay=self.architecture_weight_decay,
+        )
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as a run keeps them."""
         return {"name": self.name, **dataclasses.asdict(self)}
 
-    def search(
-        self,
-        space: Space,
-        task: Task,
-        epochs: int,
-        run: Run,
-        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
-        verbose: int | str = "auto",
-    ) -> Architecture:
-        """Return the architecture found in `space`.
+    def prepare(self, space: Space, task: Task, epochs: int) -> "Prepared":
+        """Return a search that is ready to run, with its supernet built.
 
         # Arguments
             space: where to search.
             task: the data to search on; its training data is halved.
             epochs: number of epochs.
-            run: where checkpoints, history and logs go.
-            callbacks: further Keras callbacks.
-            verbose: as in `fit`.
+
+        # Raises
+            InputError: if the space or the settings cannot be searched.
         """
         seed_everything(task.seed)
+        warm_up = self._warm_up(epochs)
         choose, model = self._supernet(space, task)
-        stream = bilevel_stream(task.train, task.facts, task.seed, task.augment)
-        if verbose:
-            print(estimate(model, task.facts.batch_size, stream.steps * epochs), flush=True)
-        fit(
-            model,
-            "search",
-            stream,
-            epochs,
-            run,
-            optimizers=[model.optimizer, model.architecture_optimizer],
-            callbacks=[_Progress(model, choose, self._warm_up(epochs)), *callbacks],
-            verbose=verbose,
-        )
-        chosen = strongest(choose)
-        _warn_if_collapsed(choose.choices, chosen)
-        values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
-        return Architecture(space.name, space.settings(), values)
+        return Prepared(space, task, epochs, warm_up, choose, model)
 
     def _supernet(self, space: Space, task: Task) -> tuple[Relax, BilevelModel]:
-        temperature = self.temperature
-        if temperature is None:
-            temperature = space.search_defaults().get("temperature", 0.2)
+        temperature = space.temperature if self.temperature is None else self.temperature
         choose = Relax(temperature)
         with building_in(SEARCH):
             supernet = space.proxy().build(choose, task.facts.input_shape, task.facts.classes)
@@ -144,13 +118,65 @@ class Differentiable:
         warm_up = self.weights_only_epochs
         if warm_up is None:
             return 2 * epochs // 5
-        if warm_up:
-            require_whole(weights_only_epochs=warm_up)
+        require_not_negative(weights_only_epochs=warm_up)
         if warm_up >= epochs:
             raise InputError(
                 f"`weights_only_epochs` must be below `epochs`, but got {warm_up} of {epochs}."
             )
         return warm_up
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A search that is ready to run.
+
+    # Arguments
+        space: where to search.
+        task: the data to search on.
+        epochs: number of epochs.
+        warm_up: epochs that train the weights alone.
+        choose: the chooser that built the supernet.
+        model: the supernet.
+    """
+
+    space: Space
+    task: Task
+    epochs: int
+    warm_up: int
+    choose: Relax
+    model: BilevelModel
+
+    def search(
+        self,
+        run: Run,
+        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+        verbose: int | str = "auto",
+    ) -> Architecture:
+        """Return the architecture found.
+
+        # Arguments
+            run: where checkpoints, history and logs go.
+            callbacks: further Keras callbacks.
+            verbose: as in `fit`.
+        """
+        task, model, choose = self.task, self.model, self.choose
+        stream = bilevel_stream(task.train, task.facts, task.seed, task.augment)
+        if verbose:
+            print(estimate(model, task.facts.batch_size, stream.steps * self.epochs), flush=True)
+        fit(
+            model,
+            "search",
+            stream,
+            self.epochs,
+            run,
+            optimizers=[model.optimizer, model.architecture_optimizer],
+            callbacks=[_Progress(model, choose, self.warm_up), *callbacks],
+            verbose=verbose,
+        )
+        chosen = strongest(choose)
+        _warn_if_collapsed(choose.choices, chosen)
+        values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
+        return Architecture(self.space.name, self.space.settings(), values)
 
 
 def strongest(choose: Relax) -> dict[str, list[Pair]]:

@@ -3,9 +3,13 @@
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.layers import BinaryConv2D
+
 __all__ = ["estimate"]
 
 _ADAM_COPIES = 4
+# A binary convolution keeps its signs and their padding beside its output.
+_COPIES: dict[type, int] = {BinaryConv2D: 3}
 
 
 def estimate(model: tf.keras.Model, batch_size: int, steps: int) -> str:
@@ -27,9 +31,8 @@ def estimate(model: tf.keras.Model, batch_size: int, steps: int) -> str:
 def _activations(model: tf.keras.Model) -> int:
     """Return the numbers that one image leaves behind for the backward pass."""
     count = 0
-    for layer in model.layers:
-        for node in layer._inbound_nodes:
-            for tensor in tf.nest.flatten(node.outputs):
-                kept = 2 if getattr(layer, "input_quantizer", None) else 1
-                count += kept * int(np.prod(tensor.shape[1:]))
+    for nodes in model._nodes_by_depth.values():
+        for node in nodes:
+            size = sum(int(np.prod(tensor.shape[1:])) for tensor in tf.nest.flatten(node.outputs))
+            count += _COPIES.get(type(node.layer), 1) * size
     return count

@@ -56,6 +56,7 @@ class Bats(Space):
     """
 
     name: ClassVar[str] = "bats"
+    temperature: ClassVar[Mapping[str, float]] = {"normal": 0.2, "reduction": 0.15}
 
     cells: int = 5
     channels: int = 32
@@ -67,14 +68,13 @@ class Bats(Space):
     search_channels: int | None = None
 
     def __post_init__(self) -> None:
-        require_whole(
-            cells=self.cells,
-            channels=self.channels,
-            groups=self.groups,
-            nodes=self.nodes,
-            search_cells=self.search_cells,
-            search_channels=self.search_channels,
-        )
+        for name in ("cells", "channels", "groups", "nodes"):
+            require_whole(**{name: getattr(self, name)})
+        for name in ("search_cells", "search_channels"):
+            if getattr(self, name) is not None:
+                require_whole(**{name: getattr(self, name)})
+        if not isinstance(self.operations, tuple):
+            raise InputError(f"`operations` must be a list of names, but got {self.operations!r}.")
         for name in ("channels", "search_channels"):
             channels = getattr(self, name)
             if channels and channels % self.groups:
@@ -103,9 +103,6 @@ class Bats(Space):
             search_cells=None,
             search_channels=None,
         )
-
-    def search_defaults(self) -> dict[str, Any]:
-        return {"temperature": {"normal": 0.2, "reduction": 0.15}}
 
     def check(self, input_shape: tuple[int, int, int]) -> None:
         smallest = 2 ** len(self.reductions)

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, TypeAlias
 
 import tensorflow as tf
 
-from larq_nas.choosers import Chooser
-from larq_nas.errors import InputError, unknown_name
+from larq_nas.choosers import Chooser, Survey
+from larq_nas.errors import InputError, first_line, unknown_name
+from larq_nas.training.recipe import TwoStage
 
 __all__ = ["FunctionSpace", "Space", "SpaceFunction", "SpaceLike", "register", "resolve"]
 
@@ -26,6 +27,8 @@ class Space(ABC):
     """
 
     name: ClassVar[str]
+    temperature: ClassVar[float | Mapping[str, float]] = 0.2
+    """The temperature its paper searches with, for all choices or by their group."""
 
     @abstractmethod
     def build(
@@ -49,9 +52,26 @@ class Space(ABC):
         """Return the smaller space that is searched in place of this one, or itself."""
         return self
 
-    def search_defaults(self) -> dict[str, Any]:
-        """Return the settings of the differentiable searcher that the space's paper uses."""
-        return {}
+    def recipe(self) -> TwoStage:
+        """Return how a network found in the space is trained."""
+        return TwoStage()
+
+    def questions(self, input_shape: tuple[int, int, int], classes: int) -> dict[str, list[Any]]:
+        """Return what the space asks, by name: operations, inputs, inputs kept.
+
+        # Raises
+            InputError: if the space that is searched in place of this one asks otherwise.
+        """
+        asked, asked_by_proxy = (
+            _survey(space, input_shape, classes) for space in (self, self.proxy())
+        )
+        for name in sorted(asked.keys() ^ asked_by_proxy.keys()):
+            where, other = ("network", "supernet") if name in asked else ("supernet", "network")
+            raise InputError(
+                f"The {where} of space `{self.name}` asks for `{name}`, but its {other} does not: "
+                "give both the same kinds of cells (3 or more have all)."
+            )
+        return asked
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as an `Architecture` holds them."""
@@ -66,13 +86,19 @@ class FunctionSpace(Space):
 
     def __init__(self, function: SpaceFunction) -> None:
         self.function = function
-        module = getattr(function, "__module__", "")
-        self.name = f"{module}:{getattr(function, '__qualname__', repr(function))}"  # type: ignore[misc]
+        self.name = getattr(function, "__name__", type(function).__name__)  # type: ignore[misc]
 
     def build(
         self, choose: Chooser, input_shape: tuple[int, int, int], classes: int
     ) -> tf.keras.Model:
-        model = self.function(choose, input_shape, classes)
+        try:
+            model = self.function(choose, input_shape, classes)
+        except (ValueError, TypeError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"Space `{self.name}` cannot be built: {first_line(error)}."
+            ) from error
         if not isinstance(model, tf.keras.Model):
             raise InputError(f"Space `{self.name}` must return a tf.keras.Model, got {model!r}.")
         return model
@@ -134,8 +160,8 @@ def load_function(reference: str) -> SpaceFunction:
     try:
         module = _load_file(Path(source)) if source.endswith(".py") else _load_module(source)
         function: SpaceFunction = getattr(module, name)
-    except (ImportError, AttributeError, OSError, SyntaxError) as error:
-        raise InputError(f"Cannot load space `{reference}`: {error}.") from None
+    except Exception as error:
+        raise InputError(f"Cannot load space `{reference}`: {first_line(error)}.") from error
     return function
 
 
@@ -144,13 +170,24 @@ def _load_module(source: str) -> Any:
 
 
 def _load_file(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"_larq_nas_space_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"`{path}` is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[f"_larq_nas_space_{path.stem}"] = module
     spec.loader.exec_module(module)
     return module
+
+
+def _survey(space: Space, input_shape: tuple[int, int, int], classes: int) -> dict[str, list[Any]]:
+    choose = Survey()
+    outputs = space.build(choose, input_shape, classes).output_shape
+    if outputs != (None, classes):
+        raise InputError(
+            f"Space `{space.name}` must end in logits of shape (None, {classes}), but got "
+            f"{outputs}."
+        )
+    return choose.questions()
 
 
 def _fields(space: Space) -> dict[str, Any]:

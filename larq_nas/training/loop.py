@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from larq_nas.errors import DivergenceError
+from larq_nas.errors import DivergenceError, InputError
 from larq_nas.pipeline.streams import Stream
 from larq_nas.run import Run
 from larq_nas.training.history import History
@@ -38,7 +38,10 @@ def fit(
         verbose: as in `fit`.
     """
     saver = _Saver(model, stage, run, optimizers)
+    finished = run.checkpoints(stage) / "finished"
     first = saver.restore()
+    if finished.exists():
+        return
     if first >= epochs:
         return
     if verbose:
@@ -59,6 +62,8 @@ def fit(
             saver,
         ],
     )
+    # A callback may have stopped it early; resumed in a later stage, it must not go on.
+    finished.touch()
 
 
 class _Saver(tf.keras.callbacks.Callback):
@@ -84,7 +89,13 @@ class _Saver(tf.keras.callbacks.Callback):
         """Restore the last checkpoint, and return the epoch to go on with."""
         if self._manager.latest_checkpoint:
             status = self._checkpoint.restore(self._manager.latest_checkpoint)
-            status.assert_existing_objects_matched()
+            try:
+                status.assert_existing_objects_matched()
+            except AssertionError:
+                raise InputError(
+                    f"`{self._manager.directory}` holds checkpoints of another network: the space "
+                    "was changed since; use another directory."
+                ) from None
         return int(self._epoch.numpy())
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -117,8 +128,9 @@ class _StopWhenDiverged(tf.keras.callbacks.Callback):
 
     def _error(self, what: str) -> DivergenceError:
         epoch, step = self._where
+        folder = self._run.checkpoints(self._stage)
+        kept = f"The checkpoint of epoch {epoch} is kept in `{folder}`; " if epoch else ""
         return DivergenceError(
             f"Diverged in stage `{self._stage}`, epoch {epoch + 1}, step {step + 1}: {what}. "
-            f"The last good checkpoint is kept in `{self._run.checkpoints(self._stage)}`; "
-            "lower the learning rate, or check the data."
+            f"{kept}use a lower learning rate in another directory."
         )

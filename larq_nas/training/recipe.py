@@ -1,22 +1,28 @@
 """How a found network is trained: real weights first, then binary ones."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from larq_nas.architecture import Architecture
+from larq_nas.errors import require_positive
 from larq_nas.layers import DEPLOYED, REAL_WEIGHTS, Domain, building_in
 from larq_nas.pipeline.streams import training_stream, validation_stream
 from larq_nas.run import Run
 from larq_nas.seeding import seed_everything
-from larq_nas.spaces import Space
 from larq_nas.task import Task
 from larq_nas.training.loop import fit
 from larq_nas.training.transfer import initialize_scales, transfer_weights
 
+if TYPE_CHECKING:
+    from larq_nas.architecture import Architecture
+    from larq_nas.spaces import Space
+
 __all__ = ["TwoStage"]
+
+_CALIBRATION_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -32,10 +38,17 @@ class TwoStage:
 
     learning_rate: float = 1e-3
 
+    def __post_init__(self) -> None:
+        require_positive(learning_rate=self.learning_rate)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as a run keeps them."""
+        return dataclasses.asdict(self)
+
     def train(
         self,
-        architecture: Architecture,
-        space: Space,
+        architecture: "Architecture",
+        space: "Space",
         task: Task,
         epochs: int,
         run: Run,
@@ -48,7 +61,8 @@ class TwoStage:
             architecture: what to train.
             space: the space it is of.
             task: the data to train on.
-            epochs: number of epochs; 0 for the network as derived.
+            epochs: number of epochs; 0 for the network as derived, with random weights and
+                batch-norm statistics of the data.
             run: where checkpoints, history and logs go.
             callbacks: further Keras callbacks.
             verbose: as in `fit`.
@@ -63,11 +77,13 @@ class TwoStage:
         initialize_scales(model)
         if epochs:
             self._fit(model, "train_binary", task, epochs - real_epochs, run, callbacks, verbose)
+        else:
+            self._calibrate(model, task)
         self._compile(model, self.learning_rate)
         return model
 
     def restore(
-        self, architecture: Architecture, space: Space, task: Task, run: Run
+        self, architecture: "Architecture", space: "Space", task: Task, run: Run
     ) -> tf.keras.Model:
         """Return the trained network of a run, compiled to go on from there."""
         model = self._build(architecture, space, task, DEPLOYED)
@@ -76,10 +92,16 @@ class TwoStage:
         return model
 
     def _build(
-        self, architecture: Architecture, space: Space, task: Task, domain: Domain
+        self, architecture: "Architecture", space: "Space", task: Task, domain: Domain
     ) -> tf.keras.Model:
         with building_in(domain):
             return architecture.build(task.facts.input_shape, task.facts.classes, space)
+
+    def _calibrate(self, model: tf.keras.Model, task: Task) -> None:
+        """Let batch norm see the data; with its initial statistics, signs are all alike."""
+        stream = training_stream(task.train, task.facts, task.seed, task.augment)
+        for images, _ in stream.from_epoch(0, 1).take(_CALIBRATION_STEPS):
+            model(images, training=True)
 
     def _compile(self, model: tf.keras.Model, rate: Any) -> None:
         optimizer = tf.keras.optimizers.Adam(rate)

@@ -7,6 +7,9 @@ import tensorflow as tf
 from conftest import random_architecture, randomize
 
 import larq_nas
+from larq_nas.deploy import gate
+from larq_nas.deploy.audit import audit
+from larq_nas.deploy.export import export
 from larq_nas.deploy.flatbuffer import operators, pack_signs
 from larq_nas.errors import ConversionError, InputError
 from larq_nas.layers import BinaryConv2D, binary_conv, classifier, stem
@@ -94,12 +97,7 @@ def test_a_float_fallback_is_refused_with_layer_and_cause(block, layer: str, cau
     model = model_of(block)
     with pytest.raises(ConversionError, match=f"Binary layer `{layer}`.*{cause}"):
         larq_nas.convert(model)
-    names = [
-        row.layer
-        for row in larq_nas.deploy.audit.audit(
-            model, larq_nas.deploy.export.export(model)
-        ).fallbacks
-    ]
+    names = [row.layer for row in audit(model, export(model)).fallbacks]
     accepted = larq_nas.convert(model, allow_float=names)
     assert [row.layer for row in accepted.audit.fallbacks] == names
 
@@ -116,38 +114,140 @@ def test_a_kernel_with_a_zero_is_refused() -> None:
 
 def test_wrong_numbers_are_refused() -> None:
     """Zero padding on an image smaller than the dilated kernel: the default kernel is wrong."""
-    model = model_of(lambda x: BinaryConv2D(32, 5, dilation_rate=2, pad_values=0.0)(x))
-    with pytest.raises(ConversionError, match="does not compute what Keras does"):
+    model = model_of(
+        lambda x: BinaryConv2D(32, 5, dilation_rate=2, pad_values=0.0, name="zero_padded")(
+            binary_conv(x, 32, 3, name="good")
+        )
+    )
+    with pytest.raises(ConversionError, match="layer `zero_padded` is the first that differs"):
         larq_nas.convert(model)
     assert larq_nas.convert(model, kernels=("reference",)).parity[0].exact == 1.0
 
 
 def test_one_filter_off_in_one_of_many_layers_is_refused(images, monkeypatch) -> None:
     model = randomize(random_architecture(Bats(cells=3, channels=8), 1).build((8, 8, 1), 10))
-    export = larq_nas.deploy.convert.__globals__["export"]
+    whole = gate.export
 
     def broken(original: tf.keras.Model) -> bytes:
         copy = tf.keras.models.clone_model(original)
         copy.set_weights(original.get_weights())
         scale = copy.get_layer("cell1_pre1_scale").scale
         scale.assign(scale * np.array([3.0] + [1.0] * (scale.shape[0] - 1)))
-        return export(copy)
+        return whole(copy)
 
-    monkeypatch.setitem(larq_nas.deploy.convert.__globals__, "export", broken)
+    monkeypatch.setattr(gate, "export", broken)
     with pytest.raises(ConversionError, match="does not compute what Keras does"):
         larq_nas.convert(model, images)
+
+
+def test_functions_and_layers_the_audit_does_not_know_are_refused() -> None:
+    """A 1D convolution, a quantizer that is a function, and a sign that stays float."""
+
+    def signs(x: tf.Tensor) -> tf.Tensor:
+        return tf.sign(x)
+
+    def one_dimensional(x: tf.Tensor) -> tf.Tensor:
+        settings = {key: BINARY[key] for key in list(BINARY)[:3]}
+        rows = tf.keras.layers.Reshape((8, 8 * 32))(x)
+        rows = lq.layers.QuantConv1D(4, 3, name="rows", **settings)(rows)
+        return tf.keras.layers.Reshape((6, 1, 4))(rows)
+
+    def twice(x: tf.Tensor) -> tf.Tensor:
+        sign = lq.quantizers.SteSign(name="sign")(x)
+        conv = BinaryConv2D(32, 3, input_quantizer=None, name="a")(sign)
+        return tf.keras.layers.Add()([conv, sign])
+
+    cases = {
+        "`rows` would run in float: .* no binary kernel for QuantConv1D": one_dimensional,
+        "`a` would run in float": lambda x: BinaryConv2D(4, 3, input_quantizer=signs, name="a")(x),
+        "turned back into float .LceDequantize.": twice,
+    }
+    for message, block in cases.items():
+        with pytest.raises(ConversionError, match=message):
+            larq_nas.convert(model_of(block))
+
+
+def test_a_sign_of_its_own_layer_is_seen_to_run_in_binary() -> None:
+    def block(x: tf.Tensor) -> tf.Tensor:
+        sign = lq.quantizers.SteSign(name="sign")(x)
+        return BinaryConv2D(8, 3, input_quantizer=None, pad_values=1.0, name="a")(sign)
+
+    rows = {row.layer: row.runs_as for row in larq_nas.convert(model_of(block)).audit.layers}
+    assert rows["a"] == "LceBconv2d"
+
+
+def test_a_layer_used_twice_needs_two_operations() -> None:
+    shared = BinaryConv2D(32, 3, name="shared")
+    conversion = larq_nas.convert(model_of(lambda x: shared(shared(x))))
+    assert conversion.audit.operations["LceBconv2d"] == 2
+
+
+def test_failures_of_converter_and_kernel_are_one_line() -> None:
+    grouped = model_of(
+        lambda x: lq.layers.QuantConv2D(64, 3, groups=2, name="g", **BINARY)(x), (8, 8, 64)
+    )
+    with pytest.raises(ConversionError, match="The default kernel cannot run the model") as caught:
+        larq_nas.convert(grouped)
+    assert "\n" not in str(caught.value)
+    larq_nas.convert(grouped, kernels=("reference", "indirect"))
+    strange = model_of(lambda x: tf.linalg.svd(x, compute_uv=True)[1])
+    with pytest.raises(ConversionError, match=r"converter failed|kernel cannot run") as caught:
+        larq_nas.convert(strange)
+    assert "\n" not in str(caught.value)
+
+
+def test_outputs_that_are_not_finite_are_refused() -> None:
+    model = model_of(lambda x: x)
+    bias = model.layers[-1].bias
+    bias.assign(bias * np.nan)
+    with pytest.raises(ConversionError, match="gives NaN or Inf in Keras already"):
+        larq_nas.convert(model)
+
+
+def test_the_gate_sees_a_wrong_layer_where_rounding_changes_every_image(monkeypatch) -> None:
+    """A deep network on large images, where few are exact: a scale of 1.5 is still not 1."""
+    space = Bats(cells=8, channels=32, nodes=2)
+    model = randomize(random_architecture(space, 0, (64, 64, 3)).build((64, 64, 3), 10))
+    kernels = ("reference",)
+    assert larq_nas.convert(model, examples=32, kernels=kernels).parity[0].equal
+    whole = gate.export
+
+    def broken(original: tf.keras.Model) -> bytes:
+        copy = tf.keras.models.clone_model(original)
+        copy.set_weights(original.get_weights())
+        scale = copy.get_layer("cell4_pre1_scale").scale
+        scale.assign(scale * 1.5)
+        return whole(copy)
+
+    monkeypatch.setattr(gate, "export", broken)
+    with pytest.raises(ConversionError, match="does not compute what Keras does"):
+        larq_nas.convert(model, examples=32, kernels=kernels)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [Bats(), Bats(cells=2, channels=36, groups=12, activation="prelu", nodes=2)],
+    ids=["default", "paper's groups"],
+)
+def test_deployed_and_published_widths_convert(space: Bats) -> None:
+    model = randomize(random_architecture(space, 0, (32, 32, 3)).build((32, 32, 3), 10))
+    conversion = larq_nas.convert(model, examples=32)
+    assert conversion.audit.fallbacks == []
+    assert [p.kernel for p in conversion.parity if p.equal] == ["default", "reference"]
 
 
 def test_models_and_data_that_cannot_be_converted_are_refused(images: np.ndarray) -> None:
     dynamic = tf.keras.Input((None, None, 3))
     with pytest.raises(InputError, match="static input shape"):
         larq_nas.convert(tf.keras.Model(dynamic, classifier(stem(dynamic, 4), 2)))
-    with pytest.raises(InputError, match="must be built"):
+    with pytest.raises(InputError, match="must be functional"):
         larq_nas.convert(tf.keras.Sequential([tf.keras.layers.Dense(2)]))
     with pytest.raises(InputError, match=r"must be a tf.keras.Model"):
         larq_nas.convert("model.keras")
     model = model_of(lambda x: x)
-    with pytest.raises(InputError, match=r"images of shape \(8, 8, 32\), but got \(8, 8, 1\)"):
+    with pytest.raises(
+        InputError, match=r"images of shape \(8, 8, 32\), but got 64 of shape \(8, 8, 1\)"
+    ):
         larq_nas.convert(model, images)
     with pytest.raises(InputError, match="Unknown kernel `indirekt`; did you mean `indirect`"):
         larq_nas.convert(model, kernels=("indirekt",))

@@ -31,7 +31,8 @@ def test_facts() -> None:
     assert (facts.input_shape, facts.classes, facts.batch_size) == (SHAPE, 4, 8)
     assert (facts.train_examples, facts.validation_examples) == (20, 9)
     assert facts.digest == check_data(data(batch=5), data(examples=9)).digest
-    assert facts.digest != check_data(data(labels=np.arange(20) % 3), data(), 4).digest
+    assert facts.digest != check_data(data(labels=np.arange(20)[::-1] % 4), data(), 4).digest
+    assert facts.digest != check_data(data(change=lambda images: images + 1), data()).digest
     assert check_data(data(), data(), classes=7).classes == 7
 
 
@@ -63,7 +64,8 @@ def generated(**signature) -> tf.data.Dataset:
         (data(change=poisoned(np.inf)), "image 13 has NaN or Inf"),
         (data().map(lambda x, y: (x, tf.one_hot(y, 4))), "tf.argmax"),
         (data().map(lambda x, y: (x, tf.cast(y, tf.float32))), "whole-number label"),
-        (data().map(lambda x, y: (x[..., 0], y)), "must be batched"),
+        (data().map(lambda x, y: (x[..., 0], y)), "a channel axis, but got .None, 8, 8.: add .map"),
+        (data().map(lambda x, y: (x, y, y)), "without a third part"),
         (data().map(lambda x, y: (tf.as_string(x), y)), "images of numbers"),
         (
             data().map(
@@ -92,6 +94,10 @@ def test_bad_validation_data_is_refused() -> None:
         check_data(data(labels=np.zeros(20, int)), data())
     with pytest.raises(InputError, match="`classes` must be positive"):
         check_data(data(), data(), classes=0)
+    with pytest.raises(InputError, match="none is 1: say how many classes"):
+        check_data(data(labels=np.arange(20) % 2 * 3), data())
+    with pytest.raises(InputError, match="but image 7 has 1000000"):
+        check_data(data(labels=np.where(np.arange(20) == 7, 10**6, 0)), data())
 
 
 def test_data_that_changes_between_passes_is_told() -> None:

@@ -35,9 +35,17 @@ def test_halves_never_mix(numbered: tf.data.Dataset) -> None:
             assert images.shape == (10, 8, 8, 1)
             np.testing.assert_array_equal(labels, np.array(numbers(images)) % 2)
             half.extend(numbers(images))
-    assert all(n % 2 == 0 for n in halves[0])
-    assert all(n % 2 == 1 for n in halves[1])
+    weights, architecture = (set(half) for half in halves)
+    assert not weights & architecture
+    assert {number // 2 for number in weights | architecture} == set(range(26))
     assert len(halves[0]) == 3 * 20
+
+
+def test_data_in_a_regular_order_is_halved_well(numbered: tf.data.Dataset) -> None:
+    """Classes that alternate would each fall into one half by their place alone."""
+    for half in (0, 1):
+        labels = np.concatenate([pair[half][1] for pair in epochs(bilevel_stream, numbered, 0, 1)])
+        assert 3 <= labels.sum() <= 17
 
 
 @pytest.mark.parametrize("make", [bilevel_stream, training_stream])

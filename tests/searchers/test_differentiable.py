@@ -23,10 +23,9 @@ def task(digits) -> Task:
 def run_search(
     searcher: Differentiable, task: Task, tmp_path, epochs: int = 5
 ) -> tuple[larq_nas.Architecture, list]:
-    run = Run(tmp_path, {})
-    space = Bats(cells=1, channels=8, nodes=2)
-    architecture = searcher.search(space, task, epochs, run, verbose=0)
-    return architecture, read_history(run.history)
+    prepared = searcher.prepare(Bats(cells=1, channels=8, nodes=2), task, epochs)
+    with Run(tmp_path, {}) as run:
+        return prepared.search(run, verbose=0), read_history(run.history)
 
 
 def test_defaults_are_those_of_the_paper() -> None:
@@ -35,7 +34,7 @@ def test_defaults_are_those_of_the_paper() -> None:
     assert searcher.architecture_learning_rate == 6e-4
     assert searcher.architecture_weight_decay == 1e-3
     assert searcher.architecture_betas == (0.5, 0.999)
-    assert Bats().search_defaults() == {"temperature": {"normal": 0.2, "reduction": 0.15}}
+    assert Bats().temperature == {"normal": 0.2, "reduction": 0.15}
     assert searcher._warm_up(25) == 10
 
 
@@ -77,19 +76,21 @@ def test_a_collapse_is_told_once(task: Task, tmp_path, recwarn) -> None:
             x = choose.op(name, x, {"pool": lambda x, name: pool(2, 1, "same", name=name)(x)})
         return tf.keras.Model(images, larq_nas.layers.classifier(x, classes))
 
-    Differentiable().search(FunctionSpace(pools), task, 1, Run(tmp_path, {}), verbose=0)
+    prepared = Differentiable().prepare(FunctionSpace(pools), task, 1)
+    with Run(tmp_path, {}) as run:
+        prepared.search(run, verbose=0)
     told = [str(warning.message) for warning in recwarn if "collapsed" in str(warning.message)]
     assert len(told) == 1
     assert "a 100%, b 100%" in told[0]
 
 
-def test_a_space_that_asks_nothing_is_refused(task: Task, tmp_path) -> None:
+def test_a_space_that_asks_nothing_is_refused(task: Task) -> None:
     def fixed(choose, input_shape, classes) -> tf.keras.Model:
         images = tf.keras.Input(input_shape)
         return tf.keras.Model(images, larq_nas.layers.classifier(images, classes))
 
     with pytest.raises(InputError, match="nothing to search"):
-        Differentiable().search(FunctionSpace(fixed), task, 1, Run(tmp_path, {}), verbose=0)
+        Differentiable().prepare(FunctionSpace(fixed), task, 1)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,10 @@ def test_a_space_that_asks_nothing_is_refused(task: Task, tmp_path) -> None:
         ({"temperature": -1.0}, "`temperature` must be positive, but got -1.0"),
         ({"temperature": {"normal": 0.0}}, "`temperature` must be positive"),
         ({"learning_rate": 0.0}, "`learning_rate` must be positive"),
+        ({"learning_rate": None}, "`learning_rate` must be a finite number, but got None"),
         ({"weight_decay": -1.0}, "`weight_decay` must be 0 or more"),
+        ({"weight_decay": float("nan")}, "`weight_decay` must be a finite number, but got nan"),
+        ({"temperature": "hot"}, "`temperature` must be a finite number, but got 'hot'"),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(settings: dict, message: str) -> None:

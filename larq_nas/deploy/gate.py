@@ -1,5 +1,6 @@
 """The gate: a model leaves only if it runs in binary and computes the same."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.deploy.audit import Audit, audit
+from larq_nas.deploy.audit import Audit, LayerAudit, audit
+from larq_nas.deploy.diagnose import first_differing_layer
 from larq_nas.deploy.export import export, input_shape
 from larq_nas.deploy.parity import KERNELS, Kernel, Parity, compare
 from larq_nas.errors import ConversionError, InputError, require_whole, unknown_name
 from larq_nas.files import write_atomically
 
-__all__ = ["Conversion", "convert"]
+__all__ = ["Conversion", "convert", "first_images", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,22 @@ class Conversion:
         """Return the figures as a dictionary for JSON."""
         return {
             "bytes": len(self.flatbuffer),
-            "operations": self.audit.operations,
-            "layers": [vars(row) for row in self.audit.layers],
-            "parity": [vars(result) for result in self.parity],
+            "audit": dataclasses.asdict(self.audit),
+            "parity": [dataclasses.asdict(result) for result in self.parity],
         }
 
     def __str__(self) -> str:
-        lines = [f"flatbuffer: {len(self.flatbuffer):,} bytes", str(self.audit)]
-        return "\n".join([*lines, *map(str, self.parity)])
+        return summarize(self.summary())
+
+
+def summarize(summary: dict[str, Any]) -> str:
+    """Return the figures of a `Conversion.summary`, read from JSON or not, for a reader."""
+    audited = Audit(
+        [LayerAudit(**row) for row in summary["audit"]["layers"]], summary["audit"]["operations"]
+    )
+    parity = [Parity(**{**result, "rounding": None}) for result in summary["parity"]]
+    lines = [f"flatbuffer: {summary['bytes']:,} bytes", audited, *parity]
+    return "\n".join(map(str, lines))
 
 
 def convert(
@@ -98,12 +108,33 @@ def convert(
     parity = compare(model, flatbuffer, images, kernels)
     for result in parity:
         if not result.equal:
-            raise ConversionError(
-                f"The flatbuffer of `{model.name}` does not compute what Keras does ({result}); "
-                "a layer converts to wrong numbers, such as zero padding on an image smaller "
-                "than its kernel: use larq_nas.layers.BinaryConv2D."
-            )
+            raise _wrong_numbers(model, images, result)
     return Conversion(flatbuffer, audited, parity)
+
+
+def first_images(data: tf.data.Dataset, examples: int) -> np.ndarray:
+    """Return the first images of a batched data set, float32."""
+    batches: list[np.ndarray] = []
+    for batch in data:
+        images = batch[0] if isinstance(batch, tuple) else batch
+        if not isinstance(images, tf.Tensor):
+            raise InputError(f"`data` must hold images or (image, label), but got {type(batch)}.")
+        batches.append(images.numpy().astype("float32"))
+        if sum(map(len, batches)) >= examples:
+            break
+    if not batches:
+        raise InputError("`data` must hold images, but it is empty.")
+    return np.concatenate(batches)[:examples]
+
+
+def _wrong_numbers(model: tf.keras.Model, images: np.ndarray, result: Parity) -> ConversionError:
+    layer = first_differing_layer(model, images, result.kernel)  # type: ignore[arg-type]
+    where = f"layer `{layer}` is the first that differs" if layer else "no single layer differs"
+    return ConversionError(
+        f"The flatbuffer of `{model.name}` does not compute what Keras does: {where} ({result}); "
+        "such layers pad with zeros on an image smaller than their kernel, pad by hand before a "
+        "stride, or quantize to three values: use larq_nas.layers.BinaryConv2D with its defaults."
+    )
 
 
 def _require_binary(audited: Audit, allow_float: Sequence[str]) -> None:
@@ -111,6 +142,16 @@ def _require_binary(audited: Audit, allow_float: Sequence[str]) -> None:
     for name in allow_float:
         if name not in known:
             raise unknown_name("layer in `allow_float`", name, known)
+    if audited.unexplained and not allow_float:
+        raise ConversionError(
+            f"Operation `{audited.unexplained[0]}` runs in float, and no real layer of the model "
+            "accounts for it: its layer is not one that converts; use a QuantConv2D."
+        )
+    if audited.operations.get("LceDequantize") and not audited.fallbacks:
+        raise ConversionError(
+            "A binary tensor is turned back into float (LceDequantize): a layer reads signs that "
+            "is not a binary convolution; apply the sign inside the convolution."
+        )
     refused = [row for row in audited.fallbacks if row.layer not in allow_float]
     if refused:
         others = f" (and {len(refused) - 1} more layers)" if len(refused) > 1 else ""
@@ -126,17 +167,11 @@ def _images(
     if data is None:
         return np.random.default_rng(0).standard_normal((examples, *shape)).astype("float32")
     if isinstance(data, tf.data.Dataset):
-        data = _first(data, examples)
+        data = first_images(data, examples)
     images: np.ndarray = np.asarray(data, dtype="float32")[:examples]
     if images.shape[1:] != shape or not len(images):
-        raise InputError(f"`data` must hold images of shape {shape}, but got {images.shape[1:]}.")
+        raise InputError(
+            f"`data` must hold images of shape {shape}, but got {len(images)} of shape "
+            f"{images.shape[1:]}."
+        )
     return images
-
-
-def _first(data: tf.data.Dataset, examples: int) -> np.ndarray:
-    batches: list[np.ndarray] = []
-    for batch in data:
-        batches.append(np.asarray(batch[0] if isinstance(batch, tuple) else batch))
-        if sum(map(len, batches)) >= examples:
-            break
-    return np.concatenate(batches) if batches else np.zeros((0,))

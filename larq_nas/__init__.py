@@ -4,7 +4,7 @@ from larq_nas._environment import prepare
 
 prepare()
 
-from larq_nas import choosers, datasets, errors, layers, searchers, spaces  # noqa: E402
+from larq_nas import choosers, datasets, errors, layers, searchers, spaces, training  # noqa: E402
 from larq_nas.architecture import Architecture  # noqa: E402
 from larq_nas.deploy import Conversion, convert  # noqa: E402
 from larq_nas.search import search  # noqa: E402
@@ -20,5 +20,6 @@ __all__ = [
     "search",
     "searchers",
     "spaces",
+    "training",
 ]
 __version__ = "0.1.0"

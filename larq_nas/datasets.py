@@ -90,7 +90,7 @@ def _from_tfds(
     loaded = []
     for split in (train_split or "train", validation_split or held_out):
         try:
-            data = builder.as_dataset(split=split, as_supervised=True)
+            data = _pairs(builder, split)
             examples = splits[split].num_examples
         except (ValueError, KeyError, AssertionError) as error:
             raise InputError(
@@ -130,9 +130,18 @@ def _builder(name: str, data_dir: str | None) -> Any:
         raise InputError(
             f"Cannot prepare data set `{name}` in `{builder.data_dir}`: {first_line(error)}."
         ) from error
-    if builder.info.supervised_keys is None:
+    if builder.info.supervised_keys is None and not {"image", "label"} <= set(
+        builder.info.features
+    ):
         raise InputError(f"Data set `{name}` has no (image, label) form; give your own tf.data.")
     return builder
+
+
+def _pairs(builder: Any, split: str) -> tf.data.Dataset:
+    if builder.info.supervised_keys is not None:
+        return builder.as_dataset(split=split, as_supervised=True)
+    data = builder.as_dataset(split=split)
+    return data.map(lambda example: (example["image"], example["label"]))
 
 
 def _prepare(

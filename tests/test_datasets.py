@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import larq_nas
 from larq_nas.errors import InputError
@@ -44,18 +45,45 @@ def test_cifar10_through_tensorflow_datasets() -> None:
     np.testing.assert_array_equal(next(iter(train))[0], images)
 
 
-@needs_cifar10
-def test_images_are_resized() -> None:
-    train, _ = larq_nas.datasets.load(
-        "cifar10", 8, data_dir=CIFAR10, train_split="train[:8]", image_size=20
+@pytest.fixture
+def tiny(tmp_path: Path) -> str:
+    """A data set as tensorflow-datasets lays one out: 12 PNG images of 3 classes."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    generator = np.random.default_rng(0)
+
+    def examples(count: int) -> tf.data.Dataset:
+        images = generator.integers(0, 256, (count, 10, 8, 3), "uint8")
+        return tf.data.Dataset.from_tensor_slices({"image": images, "label": np.arange(count) % 3})
+
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(10, 8, 3)),
+            "label": tfds.features.ClassLabel(num_classes=4),
+        }
     )
-    assert next(iter(train))[0].shape == (8, 20, 20, 3)
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="tiny",
+        version="1.0.0",
+        features=features,
+        split_datasets={"train": examples(12), "test": examples(6)},
+        data_dir=str(tmp_path),
+        disable_shuffling=True,
+    )
+    return str(tmp_path)
 
 
-@needs_cifar10
-def test_unknown_splits_are_refused() -> None:
+def test_any_name_of_tensorflow_datasets(tiny: str) -> None:
+    train, test = larq_nas.datasets.load("tiny", 5, data_dir=tiny)
+    images, labels = next(iter(train))
+    assert images.shape == (5, 10, 8, 3)
+    assert images.dtype == "float32"
+    assert (int(train.cardinality()), int(test.cardinality())) == (3, 2)
+    assert list(labels) == [0, 1, 2, 0, 1]
+    assert larq_nas.datasets.number_of_classes("tiny", tiny) == 4
+    resized, _ = larq_nas.datasets.load("tiny", 5, data_dir=tiny, image_size=6)
+    assert next(iter(resized))[0].shape == (5, 6, 6, 3)
     with pytest.raises(InputError, match="has no split `trian`"):
-        larq_nas.datasets.load("cifar10", data_dir=CIFAR10, train_split="trian")
+        larq_nas.datasets.load("tiny", data_dir=tiny, train_split="trian")
 
 
 def test_names_and_sizes_that_cannot_be_used_are_refused(tmp_path) -> None:

@@ -60,7 +60,8 @@ def in_epoch(stage: str, epochs_done: int) -> Callable[[Path], bool]:
 
 
 def converting(directory: Path) -> bool:
-    return (directory / "model.keras").exists()
+    """The images to compare on are written just before the model is converted."""
+    return (directory / "sample.npy").exists()
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +74,15 @@ def uninterrupted(tmp_path_factory) -> dict[str, bytes]:
 def test_killed_in_search_training_and_conversion(
     uninterrupted: dict[str, bytes], tmp_path
 ) -> None:
-    """One run, killed four times."""
+    """One run, killed five times."""
     directory = tmp_path / "run"
-    for stage, epochs_done in (("search", 1), ("search", 2), ("train_binary", 1)):
+    moments = (("search", 1), ("search", 2), ("train_real", 1), ("train_binary", 1))
+    for stage, epochs_done in moments:
         kill_when(directory, in_epoch(stage, epochs_done))
         unfinished = "architecture.json" if stage == "search" else "model.keras"
         assert not (directory / unfinished).exists()
     kill_when(directory, converting)
+    assert (directory / "model.keras").exists()
     assert not (directory / "result.json").exists()
     finish(directory)
     assert results(directory) == uninterrupted

@@ -1,6 +1,7 @@
 """The one call, whole and interrupted, in one process."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from larq_nas.errors import DivergenceError, InputError
 from larq_nas.spaces import Bats
 from larq_nas.spaces.space import load_function
 from larq_nas.training.history import read_history
+from larq_nas.training.transfer import transfer_weights
 
 SETTINGS = {"space": Bats(cells=1, channels=4, nodes=1), "epochs": 2, "train_epochs": 2}
 
@@ -109,6 +111,60 @@ def test_interrupted_and_resumed_gives_the_same_bytes(
     assert files(tmp_path / "r") == files(whole)
 
 
+def test_killed_between_flatbuffer_and_result_gives_the_same_bytes(whole: Path, tmp_path) -> None:
+    shutil.copytree(whole, tmp_path / "r")
+    (tmp_path / "r" / "result.json").unlink()
+    larq_nas.search(*_full(), directory=tmp_path / "r", verbose=0, **SETTINGS)
+    assert files(tmp_path / "r") == files(whole)
+
+
+def test_a_refusal_is_tried_again(whole: Path, tmp_path) -> None:
+    """What made it refuse, such as a missing converter, may have been mended."""
+    shutil.copytree(whole, tmp_path / "r")
+    (tmp_path / "r" / "model.tflite").unlink()
+    (tmp_path / "r" / "result.json").write_text('{"accuracy": 0.5, "refused": "no converter"}')
+    larq_nas.search(*_full(), directory=tmp_path / "r", verbose=0, **SETTINGS)
+    assert files(tmp_path / "r") == files(whole)
+
+
+def test_searched_small_and_built_large(tmp_path) -> None:
+    space = Bats(cells=4, channels=8, nodes=1, search_cells=3, search_channels=4)
+    settings = {"space": space, "epochs": 1, "train_epochs": 2}
+    model = larq_nas.search(*_full(), directory=tmp_path / "r", verbose=0, **settings)
+    names = [layer.name for layer in model.layers]
+    assert "cell3_pre0_bn" in names
+    assert model.get_layer("cell0_pre0_conv").filters == 8
+    assert (tmp_path / "r" / "model.tflite").exists()
+
+
+def test_unnamed_layers_keep_what_the_first_stage_taught_them(tmp_path) -> None:
+    """Keras numbers them anew for the second stage's network."""
+
+    def space(choose, input_shape, classes) -> tf.keras.Model:
+        images = tf.keras.Input(input_shape)
+        x = tf.keras.layers.Conv2D(8, 3, trainable=False, name="fixed")(images)
+        x = tf.keras.layers.Conv2D(8, 1, use_bias=False)(x)
+        x = tf.keras.layers.Conv2D(8, 1, use_bias=False)(x)
+        conv = larq_nas.layers.binary_conv
+        x = choose.op("a", x, {"conv": lambda x, name: conv(x, 8, 3, name=name)})
+        x = tf.keras.layers.GlobalAveragePooling2D()(x)
+        return tf.keras.Model(images, tf.keras.layers.Dense(classes)(x))
+
+    architecture = larq_nas.Architecture("space", {}, {"a": "conv"})
+    with larq_nas.layers.building_in(larq_nas.layers.REAL_WEIGHTS):
+        real = architecture.build((8, 8, 1), 10, space)
+    binary = architecture.build((8, 8, 1), 10, space)
+    transfer_weights(real, binary)
+    own = [[layer for layer in m.layers if "conv2d" in layer.name] for m in (real, binary)]
+    assert own[0][0].name != own[1][0].name
+    for one, other in zip(*own, strict=True):
+        np.testing.assert_array_equal(one.kernel, other.kernel)
+    np.testing.assert_array_equal(real.layers[-1].kernel, binary.layers[-1].kernel)
+    incomplete = tf.keras.Model(real.input, real.get_layer("fixed").output)
+    with pytest.raises(InputError, match="has no pair to take its weights from"):
+        transfer_weights(incomplete, binary)
+
+
 def test_another_seed_gives_another_network(whole: Path, tmp_path) -> None:
     larq_nas.search(*_full(), directory=tmp_path / "r", verbose=0, seed=1, **SETTINGS)
     assert files(tmp_path / "r")["history.csv"] != files(whole)["history.csv"]
@@ -182,13 +238,14 @@ def test_a_space_that_does_not_convert_is_told_and_keeps_the_model(tmp_path) -> 
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_divergence_stops_with_the_step_and_keeps_the_checkpoint(tmp_path) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_divergence_stops_with_the_step_and_keeps_the_checkpoint(tmp_path, value: float) -> None:
     def explode(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         late = tf.logical_and(seed[0] > 2_000_000, seed[1] == 1)
-        return images * tf.where(late, np.nan, 1.0)
+        return images * tf.where(late, value, 1.0)
 
     with pytest.raises(
-        DivergenceError, match="stage `search`, epoch 2, step 2: `loss` is nan"
+        DivergenceError, match=r"stage `search`, epoch 2, step 2: `loss` is (nan|inf)"
     ) as caught:
         larq_nas.search(*_full(), directory=tmp_path / "r", augment=explode, verbose=0, **SETTINGS)
     kept = tf.train.latest_checkpoint(tmp_path / "r" / "checkpoints" / "search")

@@ -8,6 +8,7 @@ from larq_nas.layers import BinaryConv2D
 __all__ = ["estimate"]
 
 _ADAM_COPIES = 4
+_RUNTIME_BYTES = 0.6 * 2**30
 # A binary convolution keeps its signs and their padding beside its output.
 _COPIES: dict[type, int] = {BinaryConv2D: 3}
 
@@ -21,10 +22,10 @@ def estimate(model: tf.keras.Model, batch_size: int, steps: int) -> str:
         steps: number of batches.
     """
     parameters = model.count_params()
-    memory = 4 * (_ADAM_COPIES * parameters + batch_size * _activations(model))
+    memory = _RUNTIME_BYTES + 4 * (_ADAM_COPIES * parameters + batch_size * _activations(model))
     return (
         f"Supernet: {parameters:,} parameters, about {memory / 2**30:.1f} GiB of memory, "
-        f"{steps:,} steps of {batch_size} images for each half."
+        f"{steps:,} steps of {batch_size} images from each half."
     )
 
 

@@ -1,0 +1,5 @@
+"""How a network is trained, and a fit loop that resumes."""
+
+from larq_nas.training.recipe import TwoStage
+
+__all__ = ["TwoStage"]

@@ -15,6 +15,7 @@ __all__ = ["Run"]
 
 _SCHEMA = 1
 _LOCK = ".lock"
+_SETTINGS = "settings.json"
 
 
 class Run:
@@ -58,6 +59,11 @@ class Run:
         """Return where the TensorBoard logs of `stage` are kept."""
         return self.directory / "logs" / stage
 
+    def check(self) -> None:
+        """Raise `InputError` if the directory holds a run that cannot be continued."""
+        if (self.directory / _SETTINGS).exists():
+            self._compare(read_settings(self.directory))
+
     def __enter__(self) -> "Run":
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -93,9 +99,8 @@ class Run:
             ) from None
 
     def _open(self) -> None:
-        settings_path = self.directory / "settings.json"
-        if settings_path.exists():
-            self._compare(read_settings(self.directory))
+        settings_path = self.directory / _SETTINGS
+        self.check()
         self._refuse_other_files(settings_path)
         for path in self.directory.glob(LEFTOVERS):
             shutil.rmtree(path, ignore_errors=True)
@@ -133,7 +138,7 @@ class Run:
 
 def read_settings(directory: Path) -> dict[str, Any]:
     """Return the settings of the run in `directory`."""
-    path = directory / "settings.json"
+    path = directory / _SETTINGS
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         schema, settings = record["schema"], record["settings"]

@@ -114,6 +114,7 @@ def search(
         "seed": seed,
     }
     run = Run(directory, settings, resume)
+    run.check()
     # Everything that can be wrong with a search shows here, before anything is written.
     prepared = None if run.architecture.exists() else method.prepare(resolved, task, epochs)
     with run:

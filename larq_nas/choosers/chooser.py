@@ -1,0 +1,144 @@
+"""What a search space asks while it builds its network."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import tensorflow as tf
+
+from larq_nas.choices import Choice
+from larq_nas.errors import InputError
+
+__all__ = ["Chooser", "Operation", "Operations"]
+
+Operation: TypeAlias = Callable[[tf.Tensor, str], tf.Tensor] | None
+"""Builds layers on a tensor, given the prefix of their names; `None` is the zero operation."""
+
+Operations: TypeAlias = Mapping[str, Operation]
+
+
+class Chooser(ABC):
+    """Answers a search space while it builds its network.
+
+    A space asks where a person would write a layer. Layers are named after the question,
+    so the same part of a supernet and of the network derived from it has the same name.
+    """
+
+    def __init__(self) -> None:
+        self.choices: dict[str, Choice] = {}
+        self._asked: Counter[str] = Counter()
+        self._prefixes: set[str] = set()
+
+    def op(self, name: str, x: tf.Tensor, operations: Operations) -> tf.Tensor:
+        """Apply one of `operations` to `x`.
+
+        !!! example
+            ```python
+            x = choose.op("block1", x, {
+                "conv3": lambda x, name: larq_nas.layers.binary_conv(x, 64, 3, name=name),
+                "conv5": lambda x, name: larq_nas.layers.binary_conv(x, 64, 5, name=name),
+            })
+            ```
+
+        # Arguments
+            name: name of the choice; asked again, the same name has the same answer.
+            x: tensor the operation reads.
+            operations: the candidates by name.
+
+        # Returns
+            The output of the chosen operation (in a supernet: the weighted sum of all).
+        """
+        return self.node(name, [x], [operations], keep=1)
+
+    def node(
+        self,
+        name: str,
+        inputs: Sequence[tf.Tensor],
+        operations: Sequence[Operations],
+        keep: int = 2,
+        prefix: str | None = None,
+    ) -> tf.Tensor:
+        """Sum one operation on each of `keep` of the `inputs`.
+
+        # Arguments
+            name: name of the choice; asked again, the same name has the same answer.
+            inputs: tensors to choose from.
+            operations: the candidates by name, for each input.
+            keep: number of inputs the final network keeps.
+            prefix: prefix of the layers' names; by default the choice's name and how often
+                it was asked before.
+        """
+        choice = _describe(name, inputs, operations, keep)
+        known = self.choices.setdefault(name, choice)
+        if known.question() != choice.question():
+            raise InputError(
+                f"Choice `{name}` was asked before with other operations or inputs; "
+                "give it a name of its own."
+            )
+        if prefix is None:
+            count = self._asked[name]
+            prefix = name.replace("/", "_") + (f"_{count}" if count else "")
+        self._asked[name] += 1
+        if prefix in self._prefixes:
+            raise InputError(
+                f"Choice `{name}` would name its layers `{prefix}`, as another does: rename it, "
+                "or give a `prefix`."
+            )
+        self._prefixes.add(prefix)
+        return self._answer(known, inputs, operations, prefix)
+
+    def cell(
+        self,
+        name: str,
+        inputs: Sequence[tf.Tensor],
+        operations: Callable[[int], Operations],
+        nodes: int = 4,
+        prefix: str | None = None,
+    ) -> tf.Tensor:
+        """Build a cell: nodes that each read two earlier states, concatenated.
+
+        # Arguments
+            name: kind of the cell, such as `"normal"`; cells of a kind share their choices.
+            inputs: tensors the cell reads, all of one shape unless `operations` mend it.
+            operations: the candidates by name, for the index of the state they read (the
+                inputs first, then the nodes).
+            nodes: number of nodes.
+            prefix: prefix of the layers' names; by default the kind and a count.
+        """
+        if prefix is None:
+            prefix = f"{name}{self._asked[name]}"
+        self._asked[name] += 1
+        states = list(inputs)
+        for index in range(len(inputs), len(inputs) + nodes):
+            candidates = [operations(i) for i in range(len(states))]
+            label = f"{prefix}_node{index}"
+            states.append(self.node(f"{name}/{index}", states, candidates, prefix=label))
+        outputs = states[len(inputs) :]
+        if len(outputs) == 1:  # Keras cannot reload a concatenation of one tensor
+            return outputs[0]
+        return tf.keras.layers.Concatenate(name=f"{prefix}_concat")(outputs)
+
+    @abstractmethod
+    def _answer(
+        self,
+        choice: Choice,
+        inputs: Sequence[tf.Tensor],
+        operations: Sequence[Operations],
+        prefix: str,
+    ) -> tf.Tensor:
+        """Build the answer to `choice`."""
+
+
+def _describe(
+    name: str, inputs: Sequence[tf.Tensor], operations: Sequence[Operations], keep: int
+) -> Choice:
+    if len(inputs) != len(operations):
+        raise InputError(f"Choice `{name}` has {len(inputs)} inputs, {len(operations)} op sets.")
+    names = tuple(operations[0])
+    zeros = frozenset(key for key, operation in operations[0].items() if operation is None)
+    if not set(names) - zeros:
+        raise InputError(f"Choice `{name}` has no operation to choose, only {names}.")
+    if any(tuple(named) != names for named in operations):
+        raise InputError(f"Choice `{name}` must offer the same operations on every input.")
+    return Choice(name, names, len(inputs), keep, zeros)

@@ -1,0 +1,70 @@
+"""Answers with the chosen operations alone: the final network."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from larq_nas.choices import Choice, Pair, Value
+from larq_nas.choosers.chooser import Chooser, Operations
+from larq_nas.errors import InputError
+
+__all__ = ["Fix", "Survey"]
+
+
+class Fix(Chooser):
+    """Answers with the chosen operations alone: the final network.
+
+    # Arguments
+        values: the value of each choice by name, as an `Architecture` holds them.
+    """
+
+    def __init__(self, values: Mapping[str, Value]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pairs(self, choice: Choice) -> list[Pair]:
+        if choice.name not in self.values:
+            raise InputError(f"The architecture has no value for choice `{choice.name}`.")
+        return choice.decode(self.values[choice.name])
+
+    def _answer(
+        self,
+        choice: Choice,
+        inputs: Sequence[tf.Tensor],
+        operations: Sequence[Operations],
+        prefix: str,
+    ) -> tf.Tensor:
+        outputs = []
+        used: Counter[str] = Counter()
+        for name, i in self._pairs(choice):
+            operation = operations[i][name]
+            if operation is None:
+                raise InputError(f"Choice `{choice.name}` cannot keep the zero operation.")
+            label = f"{prefix}_in{i}_{name}"
+            used[label] += 1
+            suffix = f"_{used[label]}" if used[label] > 1 else ""
+            outputs.append(operation(inputs[i], label + suffix))
+        if len(outputs) == 1:
+            return outputs[0]
+        return tf.keras.layers.Add(name=f"{prefix}_sum")(outputs)
+
+    def unused(self) -> list[str]:
+        """Return the names of values that no choice asked for."""
+        return sorted(set(self.values) - set(self.choices))
+
+
+class Survey(Fix):
+    """Takes the first operation everywhere, to learn what a space asks."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def _pairs(self, choice: Choice) -> list[Pair]:
+        name = next(name for name in choice.operations if name not in choice.zeros)
+        return [(name, index) for index in range(min(choice.keep, choice.inputs))]
+
+    def questions(self) -> dict[str, list[Any]]:
+        """Return each question by name."""
+        return {name: choice.question() for name, choice in self.choices.items()}

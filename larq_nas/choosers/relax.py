@@ -1,0 +1,105 @@
+"""Answers with every candidate, weighted: the supernet."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from larq_nas.choices import Choice, Pair
+from larq_nas.choosers.chooser import Chooser, Operations
+from larq_nas.errors import InputError, require_positive, unknown_name
+from larq_nas.layers.mixture import Mixture
+
+__all__ = ["Relax", "require_temperature"]
+
+
+class Relax(Chooser):
+    """Answers with every candidate, weighted: the supernet.
+
+    # Arguments
+        temperature: temperature of the softmax over operations, for all choices or by the
+            group of the choice (for cells: their kind).
+    """
+
+    def __init__(self, temperature: float | Mapping[str, float] = 1.0) -> None:
+        super().__init__()
+        require_temperature(temperature)
+        self.temperature = temperature
+        self.mixtures: dict[str, Mixture] = {}
+
+    def _answer(
+        self,
+        choice: Choice,
+        inputs: Sequence[tf.Tensor],
+        operations: Sequence[Operations],
+        prefix: str,
+    ) -> tf.Tensor:
+        candidates, outputs, free = [], [], set()
+        for i, (x, named) in enumerate(zip(inputs, operations, strict=True)):
+            for o, (name, operation) in enumerate(named.items()):
+                if operation is None:
+                    continue
+                y = operation(x, f"{prefix}_in{i}_{name}")
+                candidates.append((i, o))
+                outputs.append(y)
+                if not _has_weights(x, y):
+                    free.add((name, i))
+        _require_one_shape(choice, candidates, outputs)
+        if choice.name not in self.mixtures:
+            self._add_mixture(choice, candidates, frozenset(free))
+        return self.mixtures[choice.name](outputs)
+
+    def _add_mixture(
+        self, choice: Choice, candidates: list[tuple[int, int]], free: frozenset[Pair]
+    ) -> None:
+        self.choices[choice.name] = dataclasses.replace(choice, parameter_free=free)
+        self.mixtures[choice.name] = Mixture(
+            candidates,
+            choice.inputs,
+            len(choice.operations),
+            self._temperature(choice),
+            name=f"mixture_{choice.name.replace('/', '_')}",
+        )
+
+    def _temperature(self, choice: Choice) -> float:
+        if not isinstance(self.temperature, Mapping):
+            return self.temperature
+        if choice.group not in self.temperature:
+            raise unknown_name("choice group in `temperature`", choice.group, self.temperature)
+        return self.temperature[choice.group]
+
+
+def require_temperature(temperature: float | Mapping[str, float]) -> None:
+    """Raise `InputError` for a temperature that is not positive."""
+    values = temperature.values() if isinstance(temperature, Mapping) else [temperature]
+    for value in values:
+        require_positive(temperature=value)
+
+
+def _has_weights(x: tf.Tensor, y: tf.Tensor) -> bool:
+    """Return whether a layer between `x` and `y` has trainable weights."""
+    history = x._keras_history
+    waiting, seen = [y._keras_history], set()
+    while waiting:
+        layer, node_index, tensor_index = step = waiting.pop()
+        if step == history or (id(layer), node_index, tensor_index) in seen:
+            continue
+        seen.add((id(layer), node_index, tensor_index))
+        if layer.trainable_weights:
+            return True
+        before = tf.nest.flatten(layer._inbound_nodes[node_index].keras_inputs)
+        waiting += [tensor._keras_history for tensor in before if tensor._keras_history != step]
+    return False
+
+
+def _require_one_shape(
+    choice: Choice, candidates: list[tuple[int, int]], outputs: list[tf.Tensor]
+) -> None:
+    for (i, o), y in zip(candidates, outputs, strict=True):
+        if y.shape != outputs[0].shape:
+            first = candidates[0]
+            raise InputError(
+                f"Operations of choice `{choice.name}` must give tensors of one shape, but "
+                f"`{choice.operations[first[1]]}` on input {first[0]} gives {outputs[0].shape} "
+                f"and `{choice.operations[o]}` on input {i} gives {y.shape}."
+            )

@@ -1,0 +1,48 @@
+"""Answers with what keras-tuner's hyperparameters draw: a candidate."""
+
+from itertools import combinations
+from typing import Any
+
+from larq_nas.choices import Choice, Pair, Value
+from larq_nas.choosers.fix import Fix
+
+__all__ = ["Sample"]
+
+
+class Sample(Fix):
+    """Answers with what keras-tuner's hyperparameters draw: a candidate.
+
+    !!! example
+        ```python
+        choose = larq_nas.choosers.Sample(keras_tuner.HyperParameters())
+        model = space.build(choose, (32, 32, 3), classes=10)
+        choose.values  # the choices made, as an `Architecture` holds them
+        ```
+
+    # Arguments
+        hyperparameters: a `keras_tuner.HyperParameters`; each choice becomes `Choice`
+            parameters of the same name.
+    """
+
+    def __init__(self, hyperparameters: Any) -> None:
+        super().__init__({})
+        self.hyperparameters = hyperparameters
+        self.values: dict[str, Value] = {}
+
+    def _pairs(self, choice: Choice) -> list[Pair]:
+        if choice.name not in self.values:
+            self.values[choice.name] = choice.encode(self._draw(choice))
+        return super()._pairs(choice)
+
+    def _draw(self, choice: Choice) -> list[Pair]:
+        names = [name for name in choice.operations if name not in choice.zeros]
+        kept = list(combinations(range(choice.inputs), min(choice.keep, choice.inputs)))
+        indices = kept[0]
+        if len(kept) > 1:
+            options = [",".join(map(str, option)) for option in kept]
+            drawn = self.hyperparameters.Choice(f"{choice.name}/inputs", options)
+            indices = kept[options.index(drawn)]
+        return [
+            (self.hyperparameters.Choice(f"{choice.name}/operation{slot}", names), index)
+            for slot, index in enumerate(indices)
+        ]

@@ -24,9 +24,10 @@ lint: $(VENV)/.installed
 
 $(VENV)/.installed: setup.py
 	@[ -n "$(PYTHON)" ] || { echo "larq_nas needs Python 3.10 to 3.12: install one, or give PYTHON=..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip install --quiet --editable '.[$(TENSORFLOW),dev]'
-	touch $@
+	@echo "Installing TensorFlow and the rest into $(VENV): about a minute"
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN)/python -m pip install --quiet --quiet --editable '.[$(TENSORFLOW),dev]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

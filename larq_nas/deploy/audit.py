@@ -114,13 +114,25 @@ def _take_kernels(layer: tf.keras.layers.Layer, calls: int, packed: Counter[byte
 
 
 def _kind_of(layer: tf.keras.layers.Layer, floats: Sequence[Operator]) -> str:
-    kinds = [op.kind for op in floats if layer.name in op.output.split("/")]
-    if kinds:
-        return kinds[0]
-    dense = isinstance(layer, tf.keras.layers.Dense)
-    # The last operation is named after the model's output, whatever layer it came from.
-    named = [op.kind for op in floats if op.output.startswith("StatefulPartitionedCall")]
-    return named[0] if named and dense else "not found"
+    for op in floats:
+        if layer.name in op.output.split("/") or _holds_kernel(layer, op.filters):
+            return op.kind
+    return "not found"
+
+
+def _holds_kernel(layer: tf.keras.layers.Layer, filters: np.ndarray | None) -> bool:
+    """Return whether `filters` are those of `layer`, each times a number of its own.
+
+    The converter folds batch norm into a real convolution, and names it after what follows.
+    """
+    if filters is None or not hasattr(layer, "kernel"):
+        return False
+    own = np.moveaxis(quantized_kernel(layer), -1, 0).reshape(layer.kernel.shape[-1], -1)
+    other = filters.reshape(len(filters), -1)
+    if own.shape != other.shape:
+        return False
+    lengths = np.linalg.norm(own, axis=1) * np.linalg.norm(other, axis=1)
+    return bool(np.all(np.abs(np.sum(own * other, axis=1)) >= 0.999 * lengths))
 
 
 def weighted_layers(model: tf.keras.Model) -> Iterator[tuple[tf.keras.layers.Layer, int]]:

@@ -36,6 +36,8 @@ def test_a_converted_network_is_binary_equal_and_saved(tmp_path, images: np.ndar
     binary = [layer for layer in model.layers if isinstance(layer, BinaryConv2D)]
     assert kinds.count("LceBconv2d") == len(binary)
     assert kinds.count("CONV_2D") == kinds.count("FULLY_CONNECTED") == 1
+    real = {row.layer: row.runs_as for row in conversion.audit.layers if not row.binary}
+    assert real == {"stem_conv": "CONV_2D", "head_dense": "FULLY_CONNECTED"}
     assert [parity.kernel for parity in conversion.parity] == ["default", "reference", "indirect"]
     assert all(parity.examples == 64 and parity.agreement >= 0.98 for parity in conversion.parity)
     conversion.save(tmp_path / "model.tflite")

@@ -241,10 +241,12 @@ def convert(
     larq-nas convert model.keras --output model.tflite --kernel indirect
     """
     path = _model_path(source)
-    sample = path.with_name("sample.npy")
+    images = _sample(path) if path != source else None
+    if images is None:
+        click.echo("No images at hand: comparing on random numbers", err=True)
     conversion = convert_model(
         _load_model(path),
-        np.load(sample) if path != source and sample.exists() else None,
+        images,
         examples=examples,
         kernels=kernels,  # type: ignore[arg-type]
         allow_float=allow_float,
@@ -269,6 +271,18 @@ def _model_path(source: Path) -> Path:
         read_settings(source)
         raise InputError(f"The run in `{source}` has no model yet: finish it with larq-nas search.")
     return model
+
+
+def _sample(path: Path) -> np.ndarray | None:
+    """Return the validation images that a run kept."""
+    sample = path.with_name("sample.npy")
+    if not sample.exists():
+        return None
+    try:
+        images: np.ndarray = np.load(sample)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"`{sample}` is damaged ({first_line(error)}): delete it.") from error
+    return images
 
 
 def _load_model(path: Path) -> tf.keras.Model:

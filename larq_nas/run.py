@@ -61,7 +61,11 @@ class Run:
 
     def check(self) -> None:
         """Raise `InputError` if the directory holds a run that cannot be continued."""
-        if (self.directory / _SETTINGS).exists():
+        try:
+            present = (self.directory / _SETTINGS).exists()
+        except OSError as error:
+            raise self._unwritable(error) from None
+        if present:
             self._compare(read_settings(self.directory))
 
     def __enter__(self) -> "Run":
@@ -71,9 +75,7 @@ class Run:
             self._open()
         except OSError as error:
             self.__exit__()
-            raise InputError(
-                f"`directory` must be writable, but `{self.directory}` is not: {error.strerror}."
-            ) from None
+            raise self._unwritable(error) from None
         except InputError:
             self.__exit__()
             raise
@@ -83,6 +85,11 @@ class Run:
         if self._lock:
             self._lock.close()
             self._lock = None
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(
+            f"`directory` must be writable, but `{self.directory}` is not: {error.strerror}."
+        )
 
     def _keep_others_out(self) -> None:
         try:

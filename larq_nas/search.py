@@ -16,7 +16,7 @@ from larq_nas.deploy import convert
 from larq_nas.deploy.gate import first_images, summarize
 from larq_nas.errors import ConversionError, InputError, require_whole
 from larq_nas.files import replacing, write_atomically
-from larq_nas.pipeline.augment import Augment, describe, resolve_augment
+from larq_nas.pipeline.augment import Augment, check_augment, describe, resolve_augment
 from larq_nas.pipeline.check import check_data
 from larq_nas.pipeline.streams import validation_stream
 from larq_nas.run import Run
@@ -101,6 +101,7 @@ def search(
         print("Checking the data: every image and label once", flush=True)
     facts = check_data(train, validation, classes)
     resolved.check(facts.input_shape)
+    check_augment(augmentation, facts.input_shape)
     task = Task(train, validation, facts, seed, augmentation)
     settings = {
         "space": {"name": resolved.name, **resolved.settings()},
@@ -138,6 +139,9 @@ def _check_numbers(epochs: int, train_epochs: int, seed: int) -> None:
         require_whole(train_epochs=train_epochs)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < _SEEDS:
         raise InputError(f"`seed` must be a whole number from 0 to {_SEEDS - 1}, but got {seed!r}.")
+    policy = tf.keras.mixed_precision.global_policy().name
+    if policy != "float32":
+        raise InputError(f"Keras's precision policy must be float32 to convert, but is {policy}.")
 
 
 def _finish(model: tf.keras.Model, task: Task, run: Run, verbose: int | str) -> None:
@@ -153,15 +157,18 @@ def _finish(model: tf.keras.Model, task: Task, run: Run, verbose: int | str) -> 
     if verbose:
         if "refused" not in result:
             print(summarize(result), flush=True)
-        print(f"accuracy on validation data: {result['accuracy']:.2%}", flush=True)
+        print(f"accuracy on validation data: {result['accuracy']:.2%}")
+        print(f"written: {run.directory if 'refused' in result else run.flatbuffer}", flush=True)
 
 
 def _read_result(run: Run) -> dict[str, Any] | None:
-    """Return the result of a run that was converted; a refusal is tried again."""
-    if not run.result.exists() or not run.flatbuffer.exists():
+    """Return the result of a run that was converted; what is refused or damaged is done again."""
+    try:
+        result: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
+        whole = run.flatbuffer.stat().st_size == result["bytes"] and bool(summarize(result))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    result: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
-    return None if "refused" in result else result
+    return result if whole and "accuracy" in result else None
 
 
 def _convert(model: tf.keras.Model, task: Task, run: Run) -> dict[str, Any]:

@@ -125,6 +125,10 @@ def test_questions_that_contradict_are_refused() -> None:
         choose.op("a", inputs, {"dense": dense})
     with pytest.raises(InputError, match="would name its layers `a_1`, as another does"):
         choose.op("a", choose.op("a_1", inputs, OPERATIONS), OPERATIONS)
+    with pytest.raises(InputError, match="`keep` must be positive, but got 0"):
+        choose.node("e", [inputs], [OPERATIONS], keep=0)
+    with pytest.raises(InputError, match="must have inputs to choose from"):
+        choose.node("f", [], [])
     wide = {"dense": dense, "wide": lambda x, name: tf.keras.layers.Dense(5, name=name)(x)}
     with pytest.raises(InputError, match=r"one shape, but `dense` .* and `wide` on input 0 gives"):
         choose.op("d", inputs, wide)

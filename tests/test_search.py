@@ -83,6 +83,8 @@ def test_returns_a_plain_compiled_model_that_fits_and_saves(whole: Path, digits,
     assert not any(isinstance(layer, tf.keras.Model) for layer in model.layers)
     model.fit(digits[0], epochs=1, verbose=0)
     model.save(tmp_path / "model.h5")
+    loaded = tf.keras.models.load_model(whole / "model.keras")
+    loaded.save(tmp_path / "loaded.h5")
     again = tf.keras.models.load_model(tmp_path / "model.h5")
     x = next(iter(digits[1]))[0]
     np.testing.assert_array_equal(again(x), model(x))
@@ -116,6 +118,47 @@ def test_killed_between_flatbuffer_and_result_gives_the_same_bytes(whole: Path, 
     (tmp_path / "r" / "result.json").unlink()
     larq_nas.search(*_full(), directory=tmp_path / "r", verbose=0, **SETTINGS)
     assert files(tmp_path / "r") == files(whole)
+
+
+def test_an_edited_architecture_is_refused(whole: Path, tmp_path) -> None:
+    shutil.copytree(whole, tmp_path / "r")
+    path = tmp_path / "r" / "architecture.json"
+    architecture = larq_nas.Architecture.load(path)
+    pools = {name: [["max_pool_3x3", 0], ["max_pool_3x3", 1]] for name in architecture.choices}
+    larq_nas.Architecture(architecture.space, architecture.settings, pools).save(path)
+    with pytest.raises(InputError, match=r"is not a network of `architecture.json`"):
+        larq_nas.search(*_full(), directory=tmp_path / "r", verbose=0, **SETTINGS)
+
+
+@pytest.mark.parametrize("damaged", ["result.json", "model.tflite", "sample.npy"])
+def test_what_is_damaged_and_can_be_made_again_is(whole: Path, tmp_path, damaged: str) -> None:
+    shutil.copytree(whole, tmp_path / "r")
+    path = tmp_path / "r" / damaged
+    path.write_bytes(path.read_bytes()[:50])
+    larq_nas.search(*_full(), directory=tmp_path / "r", verbose=0, **SETTINGS)
+    assert files(tmp_path / "r") == files(whole)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "message"),
+    [
+        ("model.keras", "`.*model.keras` is damaged"),
+        ("checkpoints/train_binary/ckpt-1.index", "The checkpoint in .* is damaged"),
+        ("checkpoints/train_binary/ckpt-1.data-00000-of-00001", "The checkpoint in .* is damaged"),
+        ("history.csv", "is not the history of a run"),
+    ],
+)
+def test_other_damage_is_named_in_one_line(whole, tmp_path, damaged: str, message: str) -> None:
+    shutil.copytree(whole, tmp_path / "r")
+    path = tmp_path / "r" / damaged
+    path.write_bytes(b"a,b\n1,2\n" if damaged.endswith("csv") else path.read_bytes()[:50])
+    if damaged != "model.keras":
+        (tmp_path / "r" / "model.keras").unlink()
+    if damaged == "history.csv":
+        shutil.rmtree(tmp_path / "r" / "checkpoints" / "train_binary")
+    with pytest.raises(InputError, match=message) as caught:
+        larq_nas.search(*_full(), directory=tmp_path / "r", verbose=0, **SETTINGS)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_refusal_is_tried_again(whole: Path, tmp_path) -> None:
@@ -174,7 +217,9 @@ def test_other_settings_are_refused_before_training(whole: Path) -> None:
     changed = {**SETTINGS, "epochs": 3, "space": Bats(cells=1, channels=8, nodes=1)}
     with pytest.raises(InputError, match=r"epochs was 2, now 3; space.channels was 4, now 8"):
         larq_nas.search(*_full(), directory=whole, verbose=0, **changed)
-    with pytest.raises(InputError, match=r"data.digest was .*data.train_examples was 192"):
+    with pytest.raises(
+        InputError, match=r"data.content_and_order was .*data.train_examples was 192"
+    ):
         larq_nas.search(_full()[0].take(3), _full()[1], directory=whole, verbose=0, **SETTINGS)
 
 
@@ -256,6 +301,14 @@ def test_divergence_stops_with_the_step_and_keeps_the_checkpoint(tmp_path, value
     assert "\n" not in str(caught.value)
 
 
+def softmax(choose, input_shape, classes) -> tf.keras.Model:
+    images = tf.keras.Input(input_shape)
+    x = choose.op("a", tf.keras.layers.Flatten()(images), {"skip": lambda x, name: x})
+    return tf.keras.Model(
+        images, tf.keras.layers.Dense(classes, activation="softmax", name="probabilities")(x)
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -272,6 +325,10 @@ def test_divergence_stops_with_the_step_and_keeps_the_checkpoint(tmp_path, value
         ({"space": 3}, "must be a name, a Space or a function"),
         ({"searcher": "differentiabel"}, "did you mean `differentiable`"),
         ({"augment": "standrad"}, "did you mean `standard`"),
+        ({"augment": lambda images: images}, "must take images and a seed"),
+        ({"augment": lambda images, seed: images[:, :4]}, "`augment` must keep the shape"),
+        ({"space": lambda choose, shape, classes: {}["x"]}, "cannot be built"),
+        ({"space": softmax}, "must end in logits, but `probabilities` applies softmax"),
         ({"classes": 5}, "Labels of `train` must be 0 to 4"),
     ],
 )

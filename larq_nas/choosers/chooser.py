@@ -8,7 +8,7 @@ from typing import TypeAlias
 import tensorflow as tf
 
 from larq_nas.choices import Choice
-from larq_nas.errors import InputError
+from larq_nas.errors import InputError, require_whole
 
 __all__ = ["Chooser", "Operation", "Operations"]
 
@@ -133,6 +133,9 @@ class Chooser(ABC):
 def _describe(
     name: str, inputs: Sequence[tf.Tensor], operations: Sequence[Operations], keep: int
 ) -> Choice:
+    require_whole(keep=keep)
+    if not inputs:
+        raise InputError(f"Choice `{name}` must have inputs to choose from, but has none.")
     if len(inputs) != len(operations):
         raise InputError(f"Choice `{name}` has {len(inputs)} inputs, {len(operations)} op sets.")
     names = tuple(operations[0])

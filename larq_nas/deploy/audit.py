@@ -48,12 +48,10 @@ class Audit:
     # Arguments
         layers: every convolution and dense layer, in the model's order.
         operations: number of operations by kind.
-        unexplained: outputs of float operations that no real layer accounts for.
     """
 
     layers: Sequence[LayerAudit]
     operations: dict[str, int]
-    unexplained: Sequence[str] = ()
 
     @property
     def fallbacks(self) -> list[LayerAudit]:
@@ -83,19 +81,16 @@ def audit(model: tf.keras.Model, flatbuffer: bytes) -> Audit:
     found = operators(flatbuffer)
     packed = Counter(_key(op.filters) for op in found if op.kind == _BINARY)
     floats = [op for op in found if op.kind in _FLOAT_KINDS]
-    rows, real, fallen = [], 0, 0
+    rows = []
     for layer, calls in weighted_layers(model):
         runs_in_binary = _take_kernels(layer, calls, packed)
         if is_binary(layer):
             cause = "" if runs_in_binary else likely_cause(layer)
             rows.append(LayerAudit(layer.name, True, "float" if cause else _BINARY, cause))
-            fallen += bool(cause)
         else:
-            real += 0 if runs_in_binary else calls
             kind = _BINARY if runs_in_binary else _kind_of(layer, floats)
             rows.append(LayerAudit(layer.name, False, kind))
-    unexplained = [op.output for op in floats[real:]] if len(floats) > real and not fallen else []
-    return Audit(rows, dict(Counter(op.kind for op in found).most_common()), unexplained)
+    return Audit(rows, dict(Counter(op.kind for op in found).most_common()))
 
 
 def _take_kernels(layer: tf.keras.layers.Layer, calls: int, packed: Counter[bytes]) -> bool:

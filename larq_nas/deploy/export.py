@@ -82,6 +82,8 @@ def input_shape(model: tf.keras.Model) -> tuple[int, ...]:
             "`model` must be functional, or Sequential with an input shape: wrap it as "
             "tf.keras.Model(images, model(images)) with images = tf.keras.Input(shape)."
         )
+    if isinstance(model.output, dict) or isinstance(model.input, dict):
+        raise InputError("`model` must have plain tensors as input and output, not dictionaries.")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise InputError(
             f"`model` must have one input and one output, but has {len(model.inputs)} "

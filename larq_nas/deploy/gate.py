@@ -97,6 +97,11 @@ def convert(
             if the outputs differ from Keras's by more than rounding.
         InputError: if the model or the data cannot be used.
     """
+    if isinstance(kernels, str) or isinstance(allow_float, str) or not kernels:
+        raise InputError(
+            "`kernels` and `allow_float` must be lists of names, and `kernels` must hold one, but "
+            f"got {kernels!r} and {allow_float!r}."
+        )
     for kernel in kernels:
         if kernel not in KERNELS:
             raise unknown_name("kernel", kernel, KERNELS)
@@ -142,11 +147,6 @@ def _require_binary(audited: Audit, allow_float: Sequence[str]) -> None:
     for name in allow_float:
         if name not in known:
             raise unknown_name("layer in `allow_float`", name, known)
-    if audited.unexplained and not allow_float:
-        raise ConversionError(
-            f"Operation `{audited.unexplained[0]}` runs in float, and no real layer of the model "
-            "accounts for it: its layer is not one that converts; use a QuantConv2D."
-        )
     if audited.operations.get("LceDequantize") and not audited.fallbacks:
         raise ConversionError(
             "A binary tensor is turned back into float (LceDequantize): a layer reads signs that "

@@ -6,9 +6,9 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
-from larq_nas.errors import InputError, unknown_name
+from larq_nas.errors import InputError, first_line, unknown_name
 
-__all__ = ["Augment", "describe", "pad_crop_flip", "resolve_augment"]
+__all__ = ["Augment", "check_augment", "describe", "pad_crop_flip", "resolve_augment"]
 
 Augment: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Takes images `(batch, height, width, channels)` and a seed `(2,)`; returns new images."""
@@ -47,6 +47,21 @@ def resolve_augment(augment: str | Augment | None) -> Augment | None:
     if augment not in _BY_NAME:
         raise unknown_name("augmentation", augment, _BY_NAME)
     return _BY_NAME[augment]
+
+
+def check_augment(augment: Augment | None, input_shape: tuple[int, int, int]) -> None:
+    """Raise `InputError` if `augment` fails on two images, or changes their shape."""
+    if augment is None:
+        return
+    images = tf.zeros((2, *input_shape))
+    try:
+        shape = tf.convert_to_tensor(augment(images, tf.constant([0, 1], tf.int64))).shape
+    except Exception as error:
+        raise InputError(
+            f"`augment` must take images and a seed and return images: {first_line(error)}."
+        ) from error
+    if shape != images.shape:
+        raise InputError(f"`augment` must keep the shape {images.shape}, but returned {shape}.")
 
 
 def describe(augment: Augment | None) -> str | None:

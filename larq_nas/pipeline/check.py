@@ -2,16 +2,18 @@
 
 import hashlib
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.errors import InputError, require_whole
+from larq_nas.errors import InputError, first_line, require_whole
 
 __all__ = ["DataFacts", "check_data"]
 
 _MOST_CLASSES = 100_000
+_COMPARED_BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class DataFacts:
         batch_size: images in a training batch.
         train_examples: number of training images.
         validation_examples: number of validation images.
-        digest: stands for the training images and labels, or for the number of images of each
-            class where images change from pass to pass.
+        content_and_order: stands for the training images and labels, or for the number of
+            images of each class where images change from pass to pass.
     """
 
     input_shape: tuple[int, int, int]
@@ -33,7 +35,7 @@ class DataFacts:
     batch_size: int
     train_examples: int
     validation_examples: int
-    digest: str
+    content_and_order: str
 
 
 def check_data(
@@ -69,7 +71,9 @@ def check_data(
         train_examples=int(scanned.counts.sum()),
         validation_examples=int(scanned_validation.counts.sum()),
         # What changes from pass to pass can only be told by what it holds of each class.
-        digest=scanned.content if steady else _digest(np.trim_zeros(scanned.counts, "b")),
+        content_and_order=scanned.content
+        if steady
+        else _digest(np.trim_zeros(scanned.counts, "b")),
     )
 
 
@@ -143,7 +147,7 @@ def _scan(name: str, data: tf.data.Dataset, classes: int | None) -> _Scan:
     batch_size, seen = 0, 0
     counts = np.zeros(classes or 0, dtype=np.int64)
     digests = hashlib.sha256(), hashlib.sha256()
-    for images, labels in data.as_numpy_iterator():
+    for images, labels in _batches(name, data):
         _check_values(name, images, labels, classes, seen)
         batch_size = max(batch_size, len(labels))
         seen += len(labels)
@@ -154,6 +158,13 @@ def _scan(name: str, data: tf.data.Dataset, classes: int | None) -> _Scan:
             digest.update(np.ascontiguousarray(part).data)
     content = digests[0].hexdigest()[:16] + digests[1].hexdigest()[:16]
     return _Scan(batch_size, counts, content)
+
+
+def _batches(name: str, data: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    try:
+        yield from data.as_numpy_iterator()
+    except tf.errors.OpError as error:
+        raise InputError(f"`{name}` cannot be read: {first_line(error)}.") from error
 
 
 def _digest(values: np.ndarray) -> str:
@@ -178,9 +189,13 @@ def _check_values(
 
 
 def _warn_if_unsteady(train: tf.data.Dataset) -> bool:
-    """Return whether two passes give the same first batch, and say so if not."""
-    (images, labels), (images2, labels2) = (next(iter(train)) for _ in range(2))
-    if not np.array_equal(labels, labels2):
+    """Return whether two passes give the same first batches, and say so if not."""
+    passes = [list(train.take(_COMPARED_BATCHES).as_numpy_iterator()) for _ in range(2)]
+    same_images, same_labels = (
+        all(np.array_equal(one[part], other[part]) for one, other in zip(*passes, strict=True))
+        for part in (0, 1)
+    )
+    if not same_labels:
         warnings.warn(
             "`train` gives another order on each pass, so the halves for weights and "
             "architecture mix and a run cannot be repeated: leave out .shuffle(), larq_nas "
@@ -188,7 +203,7 @@ def _warn_if_unsteady(train: tf.data.Dataset) -> bool:
             stacklevel=4,
         )
         return False
-    if not np.array_equal(images, images2):
+    if not same_images:
         warnings.warn(
             "`train` gives other images on each pass, so a run cannot be repeated exactly: "
             "leave random changes to `augment`.",

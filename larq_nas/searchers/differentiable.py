@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
@@ -15,7 +16,7 @@ from larq_nas.errors import InputError, require_not_negative, require_positive
 from larq_nas.layers import SEARCH, building_in
 from larq_nas.pipeline.streams import bilevel_stream
 from larq_nas.run import Run
-from larq_nas.searchers.bilevel import BilevelModel
+from larq_nas.searchers.bilevel import BilevelModel, mean_entropy
 from larq_nas.searchers.estimate import estimate
 from larq_nas.seeding import seed_everything
 from larq_nas.spaces import Space
@@ -25,6 +26,7 @@ from larq_nas.training.loop import fit
 __all__ = ["Differentiable"]
 
 _COLLAPSED = 0.75
+_UNDECIDED = 0.99
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ class Prepared:
             verbose=verbose,
         )
         chosen = strongest(choose)
+        _warn_if_undecided(model)
         _warn_if_collapsed(choose.choices, chosen)
         values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
         return Architecture(self.space.name, self.space.settings(), values)
@@ -206,6 +209,17 @@ class _Progress(tf.keras.callbacks.Callback):
             if epoch < self._warm_up:
                 for name in ("search_loss", "search_accuracy"):
                     logs.pop(name, None)
+
+
+def _warn_if_undecided(model: BilevelModel) -> None:
+    entropy = float(mean_entropy(model.mixtures))
+    largest = float(np.log([mixture.operations for mixture in model.mixtures]).mean())
+    if largest > 0 and entropy > _UNDECIDED * largest:
+        warnings.warn(
+            f"The search has hardly decided (entropy {entropy:.3f} of {largest:.3f} nats): its "
+            "choices are little more than chance; search for more epochs.",
+            stacklevel=4,
+        )
 
 
 def _warn_if_collapsed(choices: Mapping[str, Choice], chosen: Mapping[str, list[Pair]]) -> None:

@@ -93,9 +93,9 @@ class FunctionSpace(Space):
     ) -> tf.keras.Model:
         try:
             model = self.function(choose, input_shape, classes)
-        except (ValueError, TypeError, AttributeError) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except Exception as error:
             raise InputError(
                 f"Space `{self.name}` cannot be built: {first_line(error)}."
             ) from error
@@ -166,10 +166,18 @@ def load_function(reference: str) -> SpaceFunction:
 
 
 def _load_module(source: str) -> Any:
+    _make_importable(Path.cwd())
     return importlib.import_module(source)
 
 
+def _make_importable(folder: Path) -> None:
+    """Let a space import its neighbours, as a script that Python runs could."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
 def _load_file(path: Path) -> Any:
+    _make_importable(path.parent.resolve())
     spec = importlib.util.spec_from_file_location(f"_larq_nas_space_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"`{path}` is not a Python file")
@@ -181,13 +189,23 @@ def _load_file(path: Path) -> Any:
 
 def _survey(space: Space, input_shape: tuple[int, int, int], classes: int) -> dict[str, list[Any]]:
     choose = Survey()
-    outputs = space.build(choose, input_shape, classes).output_shape
+    model = space.build(choose, input_shape, classes)
+    outputs, last = model.output_shape, tf.nest.flatten(model.output)[0]._keras_history.layer
+    if isinstance(last, tf.keras.layers.Softmax) or _is_softmax(last):
+        raise InputError(
+            f"Space `{space.name}` must end in logits, but `{last.name}` applies softmax: leave it "
+            "out, the loss does it."
+        )
     if outputs != (None, classes):
         raise InputError(
             f"Space `{space.name}` must end in logits of shape (None, {classes}), but got "
             f"{outputs}."
         )
     return choose.questions()
+
+
+def _is_softmax(layer: tf.keras.layers.Layer) -> bool:
+    return getattr(layer, "activation", None) is tf.keras.activations.softmax
 
 
 def _fields(space: Space) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from larq_nas.errors import InputError
 from larq_nas.files import write_atomically
 
 __all__ = ["History", "read_history"]
@@ -44,4 +45,7 @@ def read_history(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with open(path, newline="", encoding="utf-8") as file:
-        return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+        rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+    if not all({"stage", "epoch"} <= row.keys() for row in rows):
+        raise InputError(f"`{path}` is not the history of a run: restore or delete it.")
+    return rows

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from larq_nas.errors import DivergenceError, InputError
+from larq_nas.errors import DivergenceError, InputError, first_line
 from larq_nas.pipeline.streams import Stream
 from larq_nas.run import Run
 from larq_nas.training.history import History
@@ -46,7 +46,11 @@ def fit(
         return
     if verbose:
         done = f" ({first} done before)" if first else ""
-        print(f"Stage `{stage}`: {epochs} epochs of {stream.steps} steps{done}", flush=True)
+        print(
+            f"Stage `{stage}`: {epochs} epochs of {stream.steps} steps{done}; "
+            "the first step builds the graph and takes longest",
+            flush=True,
+        )
     model.fit(
         stream.from_epoch(first, epochs),
         steps_per_epoch=stream.steps,
@@ -88,9 +92,14 @@ class _Saver(tf.keras.callbacks.Callback):
     def restore(self) -> int:
         """Restore the last checkpoint, and return the epoch to go on with."""
         if self._manager.latest_checkpoint:
-            status = self._checkpoint.restore(self._manager.latest_checkpoint)
             try:
+                status = self._checkpoint.restore(self._manager.latest_checkpoint)
                 status.assert_existing_objects_matched()
+            except (tf.errors.OpError, IndexError, ValueError) as error:
+                raise InputError(
+                    f"The checkpoint in `{self._manager.directory}` is damaged "
+                    f"({first_line(error)}): delete that folder to start the stage again."
+                ) from error
             except AssertionError:
                 raise InputError(
                     f"`{self._manager.directory}` holds checkpoints of another network: the space "

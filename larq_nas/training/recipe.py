@@ -1,13 +1,14 @@
 """How a found network is trained: real weights first, then binary ones."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from larq_nas.errors import require_positive
+from larq_nas.errors import InputError, first_line, require_positive
 from larq_nas.layers import DEPLOYED, REAL_WEIGHTS, Domain, building_in
 from larq_nas.pipeline.streams import training_stream, validation_stream
 from larq_nas.run import Run
@@ -55,7 +56,7 @@ class TwoStage:
         callbacks: Sequence[tf.keras.callbacks.Callback] = (),
         verbose: int | str = "auto",
     ) -> tf.keras.Model:
-        """Return the network of `architecture`, binary and trained for `epochs` in all.
+        """Return the network of `architecture`, binary and trained, not compiled.
 
         # Arguments
             architecture: what to train.
@@ -79,15 +80,32 @@ class TwoStage:
             self._fit(model, "train_binary", task, epochs - real_epochs, run, callbacks, verbose)
         else:
             self._calibrate(model, task)
-        self._compile(model, self.learning_rate)
-        return model
+        plain = self._build(architecture, space, task, DEPLOYED)
+        plain.set_weights(model.get_weights())
+        return plain
 
     def restore(
         self, architecture: "Architecture", space: "Space", task: Task, run: Run
     ) -> tf.keras.Model:
-        """Return the trained network of a run, compiled to go on from there."""
+        """Return the trained network of a run, compiled to go on from there.
+
+        # Raises
+            InputError: if the model is damaged, or not one of this architecture and space.
+        """
         model = self._build(architecture, space, task, DEPLOYED)
-        model.load_weights(run.model)
+        try:
+            saved = tf.keras.models.load_model(run.model, compile=False)
+        except Exception as error:
+            raise InputError(
+                f"`{run.model}` is damaged ({first_line(error)}): delete it, and the same call "
+                "makes it again from the last checkpoint."
+            ) from error
+        if _layer_settings(saved) != _layer_settings(model):
+            raise InputError(
+                f"`{run.model}` is not a network of `{run.architecture.name}` and space "
+                f"`{space.name}` as they are now: one was changed since; use another directory."
+            )
+        model.set_weights(saved.get_weights())
         self._compile(model, self.learning_rate)
         return model
 
@@ -133,3 +151,19 @@ class TwoStage:
             callbacks=callbacks,
             verbose=verbose,
         )
+
+
+def _layer_settings(model: tf.keras.Model) -> list[str]:
+    """Return what the layers compute, whatever Keras named those that have no name."""
+    return sorted(
+        f"{type(layer).__name__} {json.dumps(_nameless(layer.get_config()), default=str)}"
+        for layer in model.layers
+    )
+
+
+def _nameless(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {key: _nameless(config[key]) for key in sorted(config) if key != "name"}
+    if isinstance(config, list | tuple):
+        return [_nameless(entry) for entry in config]
+    return config

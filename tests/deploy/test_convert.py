@@ -178,6 +178,12 @@ def test_a_sign_of_its_own_layer_is_seen_to_run_in_binary() -> None:
     assert rows["a"] == "LceBconv2d"
 
 
+def test_a_real_model_converts_too() -> None:
+    conversion = larq_nas.convert(model_of(tf.keras.layers.SeparableConv2D(8, 3, name="s")))
+    assert conversion.audit.fallbacks == []
+    assert all(parity.equal for parity in conversion.parity)
+
+
 def test_a_layer_used_twice_needs_two_operations() -> None:
     shared = BinaryConv2D(32, 3, name="shared")
     conversion = larq_nas.convert(model_of(lambda x: shared(shared(x))))
@@ -253,5 +259,8 @@ def test_models_and_data_that_cannot_be_converted_are_refused(images: np.ndarray
         larq_nas.convert(model, images)
     with pytest.raises(InputError, match="Unknown kernel `indirekt`; did you mean `indirect`"):
         larq_nas.convert(model, kernels=("indirekt",))
+    for wrong in ({"kernels": "default"}, {"kernels": ()}, {"allow_float": "a"}):
+        with pytest.raises(InputError, match="must be lists of names"):
+            larq_nas.convert(model, **wrong)
     with pytest.raises(InputError, match="Unknown layer in `allow_float`"):
         larq_nas.convert(model, allow_float=["nothing"])

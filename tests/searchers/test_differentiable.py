@@ -84,6 +84,11 @@ def test_a_collapse_is_told_once(task: Task, tmp_path, recwarn) -> None:
     assert "a 100%, b 100%" in told[0]
 
 
+def test_a_search_that_has_hardly_decided_is_told(task: Task, tmp_path) -> None:
+    with pytest.warns(UserWarning, match=r"hardly decided \(entropy 2.07\d of 2.079 nats\)"):
+        run_search(Differentiable(), task, tmp_path, epochs=1)
+
+
 def test_a_space_that_asks_nothing_is_refused(task: Task) -> None:
     def fixed(choose, input_shape, classes) -> tf.keras.Model:
         images = tf.keras.Input(input_shape)

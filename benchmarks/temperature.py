@@ -21,10 +21,11 @@ def measure(temperature: float, seed: int, epochs: int) -> list[dict[str, float]
     train, validation = larq_nas.datasets.load("digits", batch_size=32)
     task = Task(train, validation, check_data(train, validation), seed)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder) / "run", {})
-        space = Bats(cells=3, channels=8)
-        Differentiable(temperature=temperature).search(space, task, epochs, run, verbose=2)
-        rows = read_history(run.history)
+        searcher = Differentiable(temperature=temperature)
+        prepared = searcher.prepare(Bats(cells=3, channels=8), task, epochs)
+        with Run(Path(folder) / "run", {}) as run:
+            prepared.search(run, verbose=2)
+            rows = read_history(run.history)
     return [{name: float(row[name]) for name in COLUMNS if name in row} for row in rows]
 
 

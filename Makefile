@@ -12,7 +12,8 @@ RUN := $(VENV)/bin
 
 demo: $(VENV)/.installed
 	$(RUN)/larq-nas search --space bats --data digits --set search_channels=16 \
-		--batch-size 32 --epochs 15 --train-epochs 30 --seed 0 --directory runs/demo
+		--batch-size 32 --epochs 10 --architecture-learning-rate 0.003 --train-epochs 30 \
+		--seed 0 --directory runs/demo
 
 test: $(VENV)/.installed
 	$(RUN)/python -m pytest -n auto --maxprocesses 4

@@ -96,6 +96,12 @@ def main() -> None:
     "--learning-rate", type=float, help="Learning rate of the supernet's weights [default: 0.001]."
 )
 @click.option(
+    "--architecture-learning-rate",
+    type=float,
+    help="Learning rate of the architecture parameters; higher decides in fewer steps "
+    "[default: 0.0006].",
+)
+@click.option(
     "--train-learning-rate",
     type=float,
     help="Learning rate the found network's training starts with [default: 0.001].",
@@ -137,6 +143,7 @@ def search(
     searcher: str,
     temperature: float | None,
     learning_rate: float | None,
+    architecture_learning_rate: float | None,
     train_learning_rate: float | None,
     data: str,
     data_dir: str | None,
@@ -165,7 +172,11 @@ def search(
     """
     resolved = resolve(_space(space), settings)
     method = resolve_searcher(searcher)
-    given = {"temperature": temperature, "learning_rate": learning_rate}
+    given = {
+        "temperature": temperature,
+        "learning_rate": learning_rate,
+        "architecture_learning_rate": architecture_learning_rate,
+    }
     changes = {name: value for name, value in given.items() if value is not None}
     if changes and isinstance(method, Differentiable):
         method = dataclasses.replace(method, **changes)  # type: ignore[arg-type]

@@ -107,6 +107,7 @@ def test_help_says_what_to_type() -> None:
         (["--set", "search_cells=2"], "asks for `normal/2`, but its supernet does not"),
         (["--seed", "4294967295"], "`seed` must be a whole number from 0 to 2147483647"),
         (["--learning-rate", "0"], "`learning_rate` must be positive, but got 0.0"),
+        (["--architecture-learning-rate", "0"], "must be positive, but got 0.0"),
         (["--train-learning-rate", "-1"], "`learning_rate` must be positive, but got -1.0"),
         (["--classes", "5"], "Labels of `train` must be 0 to 4"),
         (["--data", ""], "data set"),

@@ -217,7 +217,8 @@ def _warn_if_undecided(model: BilevelModel) -> None:
     if largest > 0 and entropy > _UNDECIDED * largest:
         warnings.warn(
             f"The search has hardly decided (entropy {entropy:.3f} of {largest:.3f} nats): its "
-            "choices are little more than chance; search for more epochs.",
+            "choices are little more than chance; search for more epochs, or raise "
+            "`architecture_learning_rate`.",
             stacklevel=4,
         )
 

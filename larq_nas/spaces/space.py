@@ -62,9 +62,8 @@ class Space(ABC):
         # Raises
             InputError: if the space that is searched in place of this one asks otherwise.
         """
-        asked, asked_by_proxy = (
-            _survey(space, input_shape, classes) for space in (self, self.proxy())
-        )
+        asked, proxy = _survey(self, input_shape, classes), self.proxy()
+        asked_by_proxy = asked if proxy == self else _survey(proxy, input_shape, classes)
         for name in sorted(asked.keys() ^ asked_by_proxy.keys()):
             where, other = ("network", "supernet") if name in asked else ("supernet", "network")
             raise InputError(

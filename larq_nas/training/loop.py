@@ -40,9 +40,7 @@ def fit(
     saver = _Saver(model, stage, run, optimizers)
     finished = run.checkpoints(stage) / "finished"
     first = saver.restore()
-    if finished.exists():
-        return
-    if first >= epochs:
+    if finished.exists() or first >= epochs:
         return
     if verbose:
         done = f" ({first} done before)" if first else ""

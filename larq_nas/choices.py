@@ -13,8 +13,8 @@ __all__ = ["Choice", "Pair", "Value"]
 Pair = tuple[str, int]
 """An operation and the index of the input it reads."""
 
-Value = str | list[list[str | int]]
-"""What JSON holds: an operation's name, or a list of `[operation, input]`."""
+Value = str | list[list[str | int]] | float
+"""What JSON holds: an operation's name, a list of `[operation, input]`, or a ratio."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class Choice:
         best = scores.max(axis=1)
         kept = sorted(np.argsort(-best, kind="stable")[: self.keep])
         return [(self.operations[int(scores[i].argmax())], int(i)) for i in kept]
+
+    def any(self) -> list[Pair]:
+        """Return a choice that can be made: the first operation on the first inputs."""
+        name = next(name for name in self.operations if name not in self.zeros)
+        return [(name, index) for index in range(min(self.keep, self.inputs))]
 
     def encode(self, pairs: Sequence[Pair]) -> Value:
         """Return `pairs` as JSON holds them."""

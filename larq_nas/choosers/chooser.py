@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from larq_nas.choices import Choice
 from larq_nas.errors import InputError, require_whole
+from larq_nas.expansion import Expansion
 
 __all__ = ["Chooser", "Operation", "Operations"]
 
@@ -27,6 +28,7 @@ class Chooser(ABC):
 
     def __init__(self) -> None:
         self.choices: dict[str, Choice] = {}
+        self.expansions: dict[str, Expansion] = {}
         self._asked: Counter[str] = Counter()
         self._prefixes: set[str] = set()
 
@@ -70,6 +72,8 @@ class Chooser(ABC):
                 it was asked before.
         """
         choice = _describe(name, inputs, operations, keep)
+        if name in self.expansions:
+            raise InputError(f"Choice `{name}` was asked before for filters; rename it.")
         known = self.choices.setdefault(name, choice)
         if known.question() != choice.question():
             raise InputError(
@@ -118,6 +122,32 @@ class Chooser(ABC):
         if len(outputs) == 1:  # Keras cannot reload a concatenation of one tensor
             return outputs[0]
         return tf.keras.layers.Concatenate(name=f"{prefix}_concat")(outputs)
+
+    def filters(self, name: str, filters: int, ratios: Sequence[float]) -> int:
+        """Return how many filters a layer gets: one of `ratios` times its own number.
+
+        !!! example
+            ```python
+            filters = choose.filters("conv1", 64, ratios=(0.5, 1, 2))
+            x = larq_nas.layers.BinaryConv2D(filters, 3)(x)
+            ```
+
+        # Arguments
+            name: name of the choice; asked again, the same name has the same answer.
+            filters: number of filters at ratio 1.
+            ratios: the ratios to choose from.
+        """
+        expansion = Expansion(name, filters, tuple(ratios))
+        if name in self.choices or self.expansions.setdefault(name, expansion) != expansion:
+            raise InputError(
+                f"Choice `{name}` was asked before with other filters or ratios; "
+                "give it a name of its own."
+            )
+        return self._answer_filters(expansion)
+
+    @abstractmethod
+    def _answer_filters(self, expansion: Expansion) -> int:
+        """Return the answer to `expansion`."""
 
     @abstractmethod
     def _answer(

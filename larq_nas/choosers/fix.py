@@ -9,6 +9,7 @@ import tensorflow as tf
 from larq_nas.choices import Choice, Pair, Value
 from larq_nas.choosers.chooser import Chooser, Operations
 from larq_nas.errors import InputError
+from larq_nas.expansion import Expansion, Filters, expand
 
 __all__ = ["Fix", "Survey"]
 
@@ -28,6 +29,11 @@ class Fix(Chooser):
         if choice.name not in self.values:
             raise InputError(f"The architecture has no value for choice `{choice.name}`.")
         return choice.decode(self.values[choice.name])
+
+    def _answer_filters(self, expansion: Expansion) -> int:
+        if expansion.name not in self.values:
+            raise InputError(f"The architecture has no value for choice `{expansion.name}`.")
+        return expand(expansion.filters, expansion.decode(self.values[expansion.name]))
 
     def _answer(
         self,
@@ -52,7 +58,7 @@ class Fix(Chooser):
 
     def unused(self) -> list[str]:
         """Return the names of values that no choice asked for."""
-        return sorted(set(self.values) - set(self.choices))
+        return sorted(set(self.values) - set(self.choices) - set(self.expansions))
 
 
 class Survey(Fix):
@@ -62,9 +68,18 @@ class Survey(Fix):
         super().__init__({})
 
     def _pairs(self, choice: Choice) -> list[Pair]:
-        name = next(name for name in choice.operations if name not in choice.zeros)
-        return [(name, index) for index in range(min(choice.keep, choice.inputs))]
+        return choice.any()
+
+    def _answer_filters(self, expansion: Expansion) -> int:
+        return ask(expansion)
 
     def questions(self) -> dict[str, list[Any]]:
         """Return each question by name."""
-        return {name: choice.question() for name, choice in self.choices.items()}
+        widths = {name: expansion.question() for name, expansion in self.expansions.items()}
+        return {name: choice.question() for name, choice in self.choices.items()} | widths
+
+
+def ask(expansion: Expansion) -> Filters:
+    """Return the width nearest to a layer's own, remembering the choice."""
+    nearest = min(expansion.options, key=lambda width: abs(width - expansion.filters))
+    return Filters(nearest, lambda answers: answers[expansion.name])

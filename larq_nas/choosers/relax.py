@@ -7,7 +7,9 @@ import tensorflow as tf
 
 from larq_nas.choices import Choice, Pair
 from larq_nas.choosers.chooser import Chooser, Operations
+from larq_nas.choosers.fix import ask
 from larq_nas.errors import InputError, require_positive, unknown_name
+from larq_nas.expansion import Expansion
 from larq_nas.layers.mixture import Mixture
 
 __all__ = ["Relax", "require_temperature"]
@@ -19,6 +21,10 @@ class Relax(Chooser):
     # Arguments
         temperature: temperature of the softmax over operations, for all choices or by the
             group of the choice (for cells: their kind).
+
+    # Attributes
+        mixtures: the weighted sum of each choice, by its name.
+        prefixes: the prefix of the layers' names, for each time a choice was asked.
     """
 
     def __init__(self, temperature: float | Mapping[str, float] = 1.0) -> None:
@@ -26,6 +32,7 @@ class Relax(Chooser):
         require_temperature(temperature)
         self.temperature = temperature
         self.mixtures: dict[str, Mixture] = {}
+        self.prefixes: dict[str, list[str]] = {}
 
     def _answer(
         self,
@@ -47,7 +54,11 @@ class Relax(Chooser):
         _require_one_shape(choice, candidates, outputs)
         if choice.name not in self.mixtures:
             self._add_mixture(choice, candidates, frozenset(free))
+        self.prefixes.setdefault(choice.name, []).append(prefix)
         return self.mixtures[choice.name](outputs)
+
+    def _answer_filters(self, expansion: Expansion) -> int:
+        return ask(expansion)
 
     def _add_mixture(
         self, choice: Choice, candidates: list[tuple[int, int]], free: frozenset[Pair]

@@ -5,6 +5,7 @@ from typing import Any
 
 from larq_nas.choices import Choice, Pair, Value
 from larq_nas.choosers.fix import Fix
+from larq_nas.expansion import Expansion
 
 __all__ = ["Sample"]
 
@@ -33,6 +34,12 @@ class Sample(Fix):
         if choice.name not in self.values:
             self.values[choice.name] = choice.encode(self._draw(choice))
         return super()._pairs(choice)
+
+    def _answer_filters(self, expansion: Expansion) -> int:
+        if expansion.name not in self.values:
+            drawn = self.hyperparameters.Choice(expansion.name, list(expansion.ratios))
+            self.values[expansion.name] = drawn
+        return super()._answer_filters(expansion)
 
     def _draw(self, choice: Choice) -> list[Pair]:
         names = [name for name in choice.operations if name not in choice.zeros]

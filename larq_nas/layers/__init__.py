@@ -6,6 +6,7 @@ from larq_nas.layers.blocks import (
     binary_conv,
     classifier,
     factorized_reduce,
+    sign_conv,
     stem,
 )
 from larq_nas.layers.conv import BinaryConv2D
@@ -27,5 +28,6 @@ __all__ = [
     "building_in",
     "classifier",
     "factorized_reduce",
+    "sign_conv",
     "stem",
 ]

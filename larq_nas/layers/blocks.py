@@ -8,7 +8,7 @@ from larq_nas.layers.conv import BinaryConv2D
 from larq_nas.layers.domain import current_domain
 from larq_nas.layers.scale import Scale
 
-__all__ = ["batch_norm", "binary_conv", "classifier", "factorized_reduce", "stem"]
+__all__ = ["batch_norm", "binary_conv", "classifier", "factorized_reduce", "sign_conv", "stem"]
 
 Activation = Literal["relu", "prelu"]
 """`"relu"` is fused into the binary convolution; `"prelu"` stays an operation of its own."""
@@ -71,6 +71,31 @@ def binary_conv(
     if identity and strides == 1 and x.shape[-1] == filters:
         y = tf.keras.layers.Add(name=f"{name}_add")([x, y])
     return y
+
+
+def sign_conv(
+    x: tf.Tensor, filters: int, kernel_size: int, *, name: str, strides: int = 1
+) -> tf.Tensor:
+    """Apply sign, convolution and batch norm: the order of VGG and ResNet.
+
+    Batch norm takes in the scale that binary weights leave open, and Larq Compute Engine
+    turns it into a threshold where another sign follows.
+
+    # Arguments
+        x: tensor, shape `(batch, height, width, channels)`.
+        filters: number of output channels.
+        kernel_size: height and width of the kernel, in pixels.
+        name: prefix of the layers' names; unique in the network.
+        strides: step of the convolution, in pixels.
+    """
+    y = BinaryConv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        kernel_quantizer="ste_sign" if current_domain().weights == "binary" else None,
+        name=f"{name}_conv",
+    )(x)
+    return batch_norm(y, f"{name}_bn")
 
 
 def factorized_reduce(

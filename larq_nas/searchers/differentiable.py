@@ -104,6 +104,11 @@ class Differentiable:
         choose = Relax(temperature)
         with building_in(SEARCH):
             supernet = space.proxy().build(choose, task.facts.input_shape, task.facts.classes)
+        if choose.expansions:
+            raise InputError(
+                f"Space `{space.name}` chooses widths ({next(iter(choose.expansions))}, ...), but "
+                f"searcher `{self.name}` only chooses operations."
+            )
         if not choose.mixtures:
             raise InputError(f"Space `{space.name}` asks nothing: there is nothing to search.")
         model = BilevelModel(

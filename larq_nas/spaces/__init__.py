@@ -1,6 +1,19 @@
 """Search spaces, by name or as a function of your own."""
 
 from larq_nas.spaces.bats import Bats
-from larq_nas.spaces.space import Space, SpaceFunction, SpaceLike, resolve
+from larq_nas.spaces.resnet import ResNet18, ResNet18Cifar
+from larq_nas.spaces.space import FunctionSpace, Space, SpaceFunction, SpaceLike, resolve
+from larq_nas.spaces.vgg import Vgg11, VggSmall
 
-__all__ = ["Bats", "Space", "SpaceFunction", "SpaceLike", "resolve"]
+__all__ = [
+    "Bats",
+    "FunctionSpace",
+    "ResNet18",
+    "ResNet18Cifar",
+    "Space",
+    "SpaceFunction",
+    "SpaceLike",
+    "Vgg11",
+    "VggSmall",
+    "resolve",
+]

@@ -1,0 +1,76 @@
+"""The constants of an operation: kernels, and vectors of a number for each channel."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from larq_nas.cost.count import WEIGHTED, divide
+from larq_nas.cost.fallback import scales_kernel
+from larq_nas.cost.fusing import AFFINE, Fusing
+from larq_nas.cost.operators import Constant, Constants, words
+
+__all__ = ["binary_constants", "plain_constants", "separable_constants", "vector"]
+
+_INDICES = {"reshape": 8, "global_average_pool": 8, "global_max_pool": 8, "crop": 48, "pad": 32}
+
+
+def vector(index: int) -> Constants:
+    """Return a number for each channel of the output of call `index`."""
+    return lambda channels: [Constant(4 * channels[index])]
+
+
+def binary_constants(fusing: Fusing, index: int, packs: bool) -> Constants:
+    """Return the constants of a binary convolution.
+
+    # Arguments
+        fusing: what fuses with what.
+        index: index of the call.
+        packs: whether its output is bits: then thresholds take the place of a multiplier and
+            an offset.
+    """
+    call, facts = fusing.network.calls[index], fusing.network.facts[index]
+    fused = {fusing.kind(i) for i in fusing.chain(index)}
+    scaled = fused & set(AFFINE) or scales_kernel(call.layer)
+    multiplier, offset = None if scaled else 1.0, None if "norm" in fused or facts.bias else 0.0
+
+    def constants(channels: Sequence[Any]) -> list[Constant]:
+        outputs = divide(channels[index], facts.groups)
+        inputs = divide(channels[call.inputs[0]], facts.groups)
+        kernel = Constant(4 * facts.taps * outputs * words(inputs))
+        if packs:
+            return [kernel, Constant(4 * outputs)]
+        return [kernel, Constant(4 * outputs, multiplier), Constant(4 * outputs, offset)]
+
+    return constants
+
+
+def separable_constants(fusing: Fusing, index: int) -> tuple[Constants, Constants]:
+    """Return the constants of a separable convolution's two convolutions."""
+    facts, read = fusing.network.facts[index], fusing.network.calls[index].inputs[0]
+
+    def depthwise(channels: Sequence[Any]) -> list[Constant]:
+        wide = channels[read] * facts.multiplier
+        return [Constant(4 * facts.taps * wide), Constant(4 * wide, 0.0)]
+
+    def pointwise(channels: Sequence[Any]) -> list[Constant]:
+        wide = channels[read] * facts.multiplier
+        return [Constant(4 * wide * channels[index]), Constant(4 * channels[index])]
+
+    return depthwise, pointwise
+
+
+def plain_constants(fusing: Fusing, index: int) -> Constants:
+    """Return the constants of an operation that is not binary."""
+    call, facts = fusing.network.calls[index], fusing.network.facts[index]
+    offset = facts.bias or any(fusing.kind(i) == "norm" for i in fusing.chain(index))
+
+    def constants(channels: Sequence[Any]) -> list[Constant]:
+        outputs = channels[index]
+        if facts.kind in WEIGHTED:
+            inputs = 1 if facts.kind == "depthwise" else channels[call.inputs[0]]
+            kernel = divide(4 * facts.taps * inputs * outputs, facts.groups)
+            return [Constant(kernel), Constant(4 * outputs, None if offset else 0.0)]
+        if facts.kind == "prelu":
+            return [Constant(4 * outputs * (call.area if facts.vectors < 0 else 1))]
+        return [Constant(_INDICES[facts.kind])] if facts.kind in _INDICES else []
+
+    return constants

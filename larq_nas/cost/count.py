@@ -1,0 +1,217 @@
+"""Channels, multiply-accumulates and weights of each call of a network.
+
+Every formula takes numbers of channels that are whole numbers, arrays (one element for each
+of many candidates) or tensors alike: the costs of a network, of a thousand widths of it,
+and what a gradient flows through are one computation.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from larq_nas.cost.graph import Call
+from larq_nas.cost.kinds import Facts
+from larq_nas.expansion import at
+
+__all__ = ["WEIGHTED", "Counted", "Network", "Weights", "count", "divide", "understand"]
+
+_SIGN_PASSES = ("sign", "max_pool", "reshape", "concat", "crop", "pass")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of one precision.
+
+    # Arguments
+        count: how many.
+        bits: bits of each.
+    """
+
+    count: Any
+    bits: int
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What one call costs.
+
+    # Arguments
+        channels: number of channels of its output.
+        macs: multiply-accumulates that are not binary.
+        binary_macs: multiply-accumulates of binary inputs with binary weights.
+        weights: its weights, by precision; none after the first call of a shared layer.
+    """
+
+    channels: Any
+    macs: Any = 0
+    binary_macs: Any = 0
+    weights: tuple[Weights, ...] = ()
+
+
+@dataclass(frozen=True)
+class Network:
+    """The calls of a network with what their costs depend on.
+
+    # Arguments
+        calls: the calls, each after those it reads; the last gives the output.
+        unknown: names of layers whose operations are not counted, in order.
+    """
+
+    calls: Sequence[Call]
+    unknown: tuple[str, ...] = ()
+
+    @cached_property
+    def facts(self) -> Sequence[Facts]:
+        """What each call does."""
+        return [call.facts for call in self.calls]
+
+    def signs(self, index: int) -> bool:
+        """Return whether the output of call `index` holds only -1 and 1."""
+        while self.facts[index].kind in _SIGN_PASSES[1:]:
+            inputs = self.calls[index].inputs
+            if self.facts[index].kind == "concat":
+                return all(self.signs(read) for read in inputs)
+            index = inputs[0]
+        return self.facts[index].kind == "sign"
+
+    def binary(self, index: int) -> bool:
+        """Return whether call `index` multiplies binary inputs with binary weights."""
+        facts, call = self.facts[index], self.calls[index]
+        if facts.kind not in WEIGHTED or max(facts.kernel_bits) > 1:
+            return False
+        return facts.binary_inputs or self.signs(call.inputs[0])
+
+
+def understand(calls: Sequence[Call]) -> Network:
+    """Return `calls` with what their costs depend on.
+
+    A layer whose weights are not what its kind would give is unknown: its weights are counted,
+    its operations are not, and it is named.
+    """
+    network = Network(calls)
+    checked, unknown = [], []
+    for index, call in enumerate(calls):
+        facts = call.facts
+        counted = _count(network, index, [calls[i].shape[-1] for i in call.inputs], None)
+        dropped = facts.folded * counted.channels + facts.stored
+        trained = _total(counted.weights) + call.first * dropped
+        if facts.kind == "unknown" or trained != call.first * _size(call.layer):
+            facts = Facts("unknown")
+            unknown.append(call.name)
+        elif counted.channels != call.shape[-1]:  # such as a reshape, or concatenated rows
+            facts = dataclasses.replace(facts, filters=call.shape[-1])
+        checked.append(dataclasses.replace(call, facts=facts))
+    return Network(checked, tuple(dict.fromkeys(unknown)))
+
+
+def count(network: Network, answers: Mapping[str, Any] | None = None) -> list[Counted]:
+    """Return what each call of `network` costs.
+
+    # Arguments
+        network: the network.
+        answers: the widths that were asked for, by name of the choice; by default those that
+            the network was built with.
+    """
+    counted: list[Counted] = []
+    for index, call in enumerate(network.calls):
+        read = [counted[i].channels for i in call.inputs]
+        counted.append(_count(network, index, read, answers))
+    return counted
+
+
+def _count(
+    network: Network, index: int, read: Sequence[Any], answers: Mapping[str, Any] | None
+) -> Counted:
+    call, facts = network.calls[index], network.facts[index]
+    channels = _channels(network, index, read, answers)
+    weights = _weights(call, facts, read, channels) if call.first else ()
+    formula = WEIGHTED.get(facts.kind)
+    macs = formula(network, index, read[0], channels) if formula else 0
+    binary = network.binary(index)
+    return Counted(channels, 0 if binary else macs, macs if binary else 0, tuple(weights))
+
+
+def _size(layer: Any) -> int:
+    return sum(int(weight.shape.num_elements()) for weight in layer.weights)
+
+
+def _total(weights: Sequence[Weights]) -> Any:
+    return sum(part.count for part in weights)
+
+
+def _channels(
+    network: Network, index: int, read: Sequence[Any], answers: Mapping[str, Any] | None
+) -> Any:
+    call, facts = network.calls[index], network.facts[index]
+    if facts.filters is not None:
+        return int(facts.filters) if answers is None else at(facts.filters, answers)
+    if facts.kind in ("input", "unknown") or not read:
+        return call.shape[-1]
+    if facts.kind == "depthwise":
+        return read[0] * facts.multiplier
+    if facts.kind == "concat":
+        return sum(read[1:], read[0])
+    if facts.kind == "reshape":
+        return divide(read[0] * network.calls[call.inputs[0]].area, call.area)
+    return read[0]
+
+
+def divide(value: Any, by: int) -> Any:
+    """Return `value / by`, whole if `value` is."""
+    return value // by if isinstance(value, int | np.ndarray) else value / by
+
+
+def _conv(network: Network, index: int, inputs: Any, outputs: Any) -> Any:
+    call, facts = network.calls[index], network.facts[index]
+    return divide(call.area * facts.taps * inputs * outputs, facts.groups)
+
+
+def _transposed(network: Network, index: int, inputs: Any, outputs: Any) -> Any:
+    area = network.calls[network.calls[index].inputs[0]].area
+    return area * network.facts[index].taps * inputs * outputs
+
+
+def _depthwise(network: Network, index: int, inputs: Any, outputs: Any) -> Any:
+    return network.calls[index].area * network.facts[index].taps * outputs
+
+
+def _separable(network: Network, index: int, inputs: Any, outputs: Any) -> Any:
+    call, facts = network.calls[index], network.facts[index]
+    return call.area * inputs * facts.multiplier * (facts.taps + outputs)
+
+
+WEIGHTED = {
+    "conv": _conv,
+    "dense": _conv,
+    "transposed": _transposed,
+    "depthwise": _depthwise,
+    "separable": _separable,
+}
+
+
+def _weights(call: Call, facts: Facts, read: Sequence[Any], channels: Any) -> list[Weights]:
+    if facts.kind == "unknown":
+        return [Weights(_size(call.layer), 32)]
+    weights = [
+        Weights(kernel, bits)
+        for kernel, bits in zip(_kernels(facts, read, channels), facts.kernel_bits, strict=False)
+    ]
+    vectors = facts.vectors + facts.bias
+    if facts.vectors < 0:  # a slope for each position
+        vectors = call.area
+    return [*weights, Weights(vectors * channels, 32)] if vectors else weights
+
+
+def _kernels(facts: Facts, read: Sequence[Any], channels: Any) -> list[Any]:
+    if facts.kind in ("conv", "dense", "transposed"):
+        return [divide(facts.taps * read[0] * channels, facts.groups)]
+    if facts.kind == "depthwise":
+        return [facts.taps * channels]
+    if facts.kind == "separable":
+        inputs = read[0] * facts.multiplier
+        return [facts.taps * inputs, inputs * channels]
+    return []

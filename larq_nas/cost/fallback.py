@@ -1,0 +1,76 @@
+"""Which binary layers Larq Compute Engine will run in binary."""
+
+import functools
+from typing import Any
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.cost.count import Network
+from larq_nas.cost.kinds import is_sign
+from larq_nas.layers import BinaryConv2D
+
+__all__ = ["cause_of_fallback", "runs_in_binary", "scales_kernel"]
+
+
+def runs_in_binary(network: Network, index: int) -> bool:
+    """Return whether call `index` is binary, and will be computed in binary."""
+    return network.binary(index) and not cause_of_fallback(network, index)
+
+
+def cause_of_fallback(network: Network, index: int) -> str:
+    """Return why binary call `index` will run in float, as far as can be told beforehand."""
+    layer = network.calls[index].layer
+    if network.facts[index].kind != "conv" or not isinstance(layer, tf.keras.layers.Conv2D):
+        return (
+            f"Larq Compute Engine has no binary kernel for {type(layer).__name__}; "
+            "use a QuantConv2D (1x1 in place of a dense layer)"
+        )
+    quantizer = getattr(layer, "input_quantizer", None)
+    if quantizer is not None and not is_sign(quantizer):
+        return "its input quantizer gives other numbers than -1 and 1"
+    if isinstance(layer, BinaryConv2D):
+        return ""
+    if layer.groups > 1 and (layer.input_spec.axes[-1] // layer.groups) % 32:
+        return "its groups are not of 32 channels; use larq_nas.layers.BinaryConv2D"
+    if max(layer.dilation_rate) > 1 and _shares_dilation(network, index):
+        return (
+            "another layer dilates the same tensor in the same way; "
+            "use larq_nas.layers.BinaryConv2D"
+        )
+    return ""
+
+
+def scales_kernel(layer: Any) -> bool:
+    """Return whether the kernel quantizer of `layer` gives other sizes than 1."""
+    quantizer = getattr(layer, "kernel_quantizer", None)
+    return quantizer is not None and _scales(quantizer)
+
+
+@functools.lru_cache(maxsize=256)
+def _scales(quantizer: Any) -> bool:
+    if isinstance(quantizer, lq.quantizers.SteSign):
+        return False
+    kernel = tf.constant([[[[-0.5], [0.25]]]])
+    try:
+        with lq.context.quantized_scope(True):
+            return not np.allclose(np.abs(np.asarray(quantizer(kernel))), 1)
+    except Exception:  # noqa: BLE001 - a quantizer of someone else may want another shape
+        return True
+
+
+def _shares_dilation(network: Network, index: int) -> bool:
+    call, own = network.calls[index], network.calls[index].layer
+    for other_index, other in enumerate(network.calls):
+        if other_index == index or other.inputs != call.inputs:
+            continue
+        layer = other.layer
+        if (
+            isinstance(layer, tf.keras.layers.Conv2D)
+            and not isinstance(layer, BinaryConv2D)
+            and layer.dilation_rate == own.dilation_rate
+            and layer.kernel_size == own.kernel_size
+        ):
+            return True
+    return False

@@ -1,0 +1,149 @@
+"""A network as a list of layer calls, nested models taken apart."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.cost.kinds import Facts, facts_of
+from larq_nas.errors import InputError
+
+__all__ = ["Call", "prune", "read_graph"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of one layer.
+
+    # Arguments
+        layer: the layer; shared layers have several calls.
+        name: name of the layer, behind those of the models it is nested in.
+        inputs: indices of the calls whose outputs it reads.
+        shape: shape of its output without the batch.
+        facts: what the layer does.
+        index: how often the layer was called before, in the order the network was written.
+        first: whether it is the layer's first call here, at which its weights are counted.
+    """
+
+    layer: tf.keras.layers.Layer
+    name: str
+    inputs: tuple[int, ...]
+    shape: tuple[int, ...]
+    facts: Facts
+    index: int = 0
+    first: bool = True
+
+    @property
+    def area(self) -> int:
+        """Number of positions of the output, such as height times width."""
+        return int(np.prod(self.shape[:-1]))
+
+
+def read_graph(model: tf.keras.Model) -> list[Call]:
+    """Return the calls of `model`, each after those it reads; its output is the last's.
+
+    # Raises
+        InputError: if the model is not built, not functional, has no static shape, or more
+            than one output.
+    """
+    if not isinstance(model, tf.keras.Model):
+        raise InputError(f"`model` must be a tf.keras.Model, but got {model!r}.")
+    _require_graph(model, "`model`")
+    if len(model.outputs) != 1:
+        raise InputError(f"`model` must have one output, but has {len(model.outputs)}.")
+    reader = _Reader()
+    outputs = reader.read(model, [reader.add_input(layer) for layer in model._input_layers], "")
+    return prune(reader.calls, outputs[0])
+
+
+class _Reader:
+    """Collects calls, models within models in their place."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    def add_input(self, layer: tf.keras.layers.Layer) -> int:
+        return self._add(layer, layer.name, (), layer.output_shape, 0)
+
+    def read(self, model: tf.keras.Model, inputs: list[int], prefix: str) -> list[int]:
+        """Read the calls of `model` on `inputs`, and return the calls of its outputs."""
+        made = {id(tensor): call for tensor, call in zip(model.inputs, inputs, strict=True)}
+        for node in _nodes(model):
+            if all(id(tensor) in made for tensor in tf.nest.flatten(node.outputs)):
+                continue
+            read = tuple(made[id(tensor)] for tensor in node.keras_inputs)
+            calls = self._read_node(node, read, prefix)
+            made |= {
+                id(tensor): call
+                for tensor, call in zip(tf.nest.flatten(node.outputs), calls, strict=True)
+            }
+        return [made[id(tensor)] for tensor in model.outputs]
+
+    def _read_node(
+        self, node: "tf.keras.engine.node.Node", inputs: tuple[int, ...], prefix: str
+    ) -> list[int]:
+        layer, name = node.layer, prefix + node.layer.name
+        if isinstance(layer, tf.keras.Model):
+            _require_graph(layer, f"Layer `{name}`")
+            return self.read(layer, list(inputs), f"{name}/")
+        index = layer._inbound_nodes.index(node)
+        outputs = tf.nest.flatten(node.outputs)
+        return [self._add(layer, name, inputs, tensor.shape, index) for tensor in outputs]
+
+    def _add(
+        self,
+        layer: tf.keras.layers.Layer,
+        name: str,
+        inputs: tuple[int, ...],
+        shape: tf.TensorShape,
+        index: int,
+    ) -> int:
+        if isinstance(shape, list):
+            (shape,) = shape
+        static = tuple(shape)[1:] or (1,)
+        if None in static:
+            raise InputError(
+                f"Every shape must be static, but the output of layer `{name}` is "
+                f"{tuple(shape)}: give the input its height and width."
+            )
+        self.calls.append(Call(layer, name, inputs, static, facts_of(layer), index))
+        return len(self.calls) - 1
+
+
+def _require_graph(model: tf.keras.Model, what: str) -> None:
+    if getattr(model, "_is_graph_network", False):
+        return
+    if not model.built:
+        raise InputError(f"{what} is not built: call it on data, or give it an input shape.")
+    raise InputError(
+        f"{what} must be functional, or Sequential with an input shape, to be taken apart: wrap "
+        "it as tf.keras.Model(images, layers(images)) with images = tf.keras.Input(shape)."
+    )
+
+
+def _nodes(model: tf.keras.Model) -> Iterator["tf.keras.engine.node.Node"]:
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        yield from model._nodes_by_depth[depth]
+
+
+def prune(calls: list[Call], output: int) -> list[Call]:
+    """Return the calls that `output` depends on, in the order they were in, `output` last."""
+    needed, waiting = set(), [output]
+    while waiting:
+        index = waiting.pop()
+        if index not in needed:
+            needed.add(index)
+            waiting += calls[index].inputs
+    order = [*sorted(needed - {output}), output]
+    numbers = {old: new for new, old in enumerate(order)}
+    seen: set[int] = set()
+    kept = []
+    for old in order:
+        call = calls[old]
+        first = id(call.layer) not in seen
+        seen.add(id(call.layer))
+        inputs = tuple(numbers[index] for index in call.inputs)
+        kept.append(dataclasses.replace(call, inputs=inputs, first=first))
+    return kept

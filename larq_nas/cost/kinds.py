@@ -1,0 +1,227 @@
+"""What a layer does, as far as its costs go."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.layers import Mixture, Scale
+
+__all__ = ["Facts", "facts_of", "is_sign"]
+
+_keras = tf.keras.layers
+_PASSING = (
+    _keras.Dropout,
+    _keras.SpatialDropout2D,
+    _keras.GaussianNoise,
+    _keras.ActivityRegularization,
+)
+_ACTIVATIONS = (
+    _keras.Activation,
+    _keras.ELU,
+    _keras.LeakyReLU,
+    _keras.ReLU,
+    _keras.Softmax,
+    _keras.ThresholdedReLU,
+)
+_ARITHMETIC = ("add", "sub", "subtract", "mul", "multiply", "truediv", "divide", "maximum")
+_SIGN_QUANTIZERS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
+_OTHER_QUANTIZERS = (lq.quantizers.DoReFa, lq.quantizers.SteTern, lq.quantizers.SteHeaviside)
+_SIGNS = np.array([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0], dtype="float32")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the costs of a layer depend on, besides its inputs.
+
+    # Arguments
+        kind: `"conv"`, `"dense"`, `"norm"`, `"add"` and so on; `"unknown"` for a layer whose
+            operations cannot be counted.
+        filters: number of its output channels, if it sets it.
+        taps: number of positions of its kernel.
+        groups: groups of channels that do not mix.
+        multiplier: outputs of a depthwise convolution for each of its inputs.
+        bias: whether it adds a bias.
+        vectors: number of its weights for each channel, besides kernel and bias.
+        folded: how many more it trains with; a batch norm becomes a scale and an offset.
+        stored: number of further weights that no deployed network has.
+        kernel_bits: bits of a weight of its kernel; of its depthwise kernel and then its
+            pointwise one, if it has both.
+        binary_inputs: whether it takes the sign of its inputs.
+    """
+
+    kind: str
+    filters: int | None = None
+    taps: int = 1
+    groups: int = 1
+    multiplier: int = 1
+    bias: bool = False
+    vectors: int = 0
+    folded: int = 0
+    stored: int = 0
+    kernel_bits: tuple[int, ...] = (32,)
+    binary_inputs: bool = False
+
+
+def facts_of(layer: tf.keras.layers.Layer) -> Facts:
+    """Return what the costs of `layer` depend on."""
+    for kind, read in _READERS.items():
+        if isinstance(layer, kind):
+            return read(layer)
+    return Facts(_operation(layer))
+
+
+def is_sign(quantizer: Any) -> bool:
+    """Return whether `quantizer` gives -1 or 1, and 1 at 0, as binary kernels compute it."""
+    if quantizer is None or isinstance(quantizer, _OTHER_QUANTIZERS):
+        return False
+    if isinstance(quantizer, _SIGN_QUANTIZERS):
+        return True
+    try:
+        outputs = np.asarray(quantizer(tf.constant(_SIGNS)))
+    except Exception:  # noqa: BLE001 - a quantizer of someone else may want another shape
+        return False
+    return outputs.shape == _SIGNS.shape and np.array_equal(outputs, np.where(_SIGNS < 0, -1, 1))
+
+
+def _bits(quantizer: Any) -> int:
+    """Return the bits of a quantized number; one that does not say is taken at its sign."""
+    if quantizer is None:
+        return 32
+    precision = getattr(quantizer, "precision", None)
+    return int(precision) if precision else (1 if is_sign(quantizer) else 32)
+
+
+def _convolution(layer: Any) -> Facts:
+    return Facts(
+        "conv",
+        filters=layer.filters,
+        taps=int(np.prod(layer.kernel_size)),
+        groups=layer.groups,
+        bias=layer.use_bias,
+        kernel_bits=(_bits(getattr(layer, "kernel_quantizer", None)),),
+        binary_inputs=_bits(getattr(layer, "input_quantizer", None)) == 1,
+    )
+
+
+def _transposed(layer: Any) -> Facts:
+    return dataclasses.replace(_convolution(layer), kind="transposed")
+
+
+def _depthwise(layer: Any) -> Facts:
+    return Facts(
+        "depthwise",
+        taps=int(np.prod(layer.kernel_size)),
+        multiplier=layer.depth_multiplier,
+        bias=layer.use_bias,
+        kernel_bits=(_bits(getattr(layer, "depthwise_quantizer", None)),),
+        binary_inputs=_bits(getattr(layer, "input_quantizer", None)) == 1,
+    )
+
+
+def _separable(layer: Any) -> Facts:
+    quantizers = ("depthwise_quantizer", "pointwise_quantizer")
+    return Facts(
+        "separable",
+        filters=layer.filters,
+        taps=int(np.prod(layer.kernel_size)),
+        multiplier=layer.depth_multiplier,
+        bias=layer.use_bias,
+        kernel_bits=tuple(_bits(getattr(layer, name, None)) for name in quantizers),
+        binary_inputs=_bits(getattr(layer, "input_quantizer", None)) == 1,
+    )
+
+
+def _dense(layer: Any) -> Facts:
+    return Facts(
+        "dense",
+        filters=layer.units,
+        bias=layer.use_bias,
+        kernel_bits=(_bits(getattr(layer, "kernel_quantizer", None)),),
+        binary_inputs=_bits(getattr(layer, "input_quantizer", None)) == 1,
+    )
+
+
+def _norm(layer: Any) -> Facts:
+    return Facts("norm", vectors=2, folded=bool(layer.center) + bool(layer.scale))
+
+
+def _prelu(layer: Any) -> Facts:
+    # One slope for each channel, or as many as there are positions too.
+    shared = getattr(layer, "shared_axes", None) or ()
+    return Facts("prelu", vectors=1 if len(shared) == layer.input_spec.ndim - 2 else -1)
+
+
+def _named(kind: str) -> Callable[[Any], Facts]:
+    return lambda layer: Facts(kind)
+
+
+def _activation(layer: Any) -> Facts:
+    function = getattr(layer, "activation", None)
+    if function is tf.keras.activations.linear:
+        return Facts("pass")
+    if isinstance(layer, _keras.ReLU) or function is tf.keras.activations.relu:
+        return Facts("relu")
+    return Facts("sign" if function is not None and is_sign(function) else "activation")
+
+
+_READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
+    (_keras.Conv1DTranspose, _keras.Conv2DTranspose, _keras.Conv3DTranspose): _transposed,
+    (_keras.SeparableConv1D, _keras.SeparableConv2D): _separable,
+    (_keras.DepthwiseConv1D, _keras.DepthwiseConv2D): _depthwise,
+    (_keras.Conv1D, _keras.Conv2D, _keras.Conv3D): _convolution,
+    _keras.Dense: _dense,
+    _keras.BatchNormalization: _norm,
+    Scale: lambda layer: Facts("scale", vectors=1),
+    _keras.PReLU: _prelu,
+    lq.quantizers.Quantizer: lambda layer: Facts("sign" if is_sign(layer) else "activation"),
+    _ACTIVATIONS: _activation,
+    _PASSING: _named("pass"),
+    _keras.InputLayer: _named("input"),
+    _keras.Add: _named("add"),
+    (
+        _keras.Subtract,
+        _keras.Multiply,
+        _keras.Maximum,
+        _keras.Minimum,
+        _keras.Average,
+    ): _named("arithmetic"),
+    _keras.Concatenate: _named("concat"),
+    (_keras.Flatten, _keras.Reshape, _keras.Permute): _named("reshape"),
+    (_keras.MaxPool1D, _keras.MaxPool2D, _keras.MaxPool3D): _named("max_pool"),
+    (
+        _keras.AveragePooling1D,
+        _keras.AveragePooling2D,
+        _keras.AveragePooling3D,
+    ): _named("average_pool"),
+    (
+        _keras.GlobalAveragePooling1D,
+        _keras.GlobalAveragePooling2D,
+        _keras.GlobalAveragePooling3D,
+    ): _named("global_average_pool"),
+    (
+        _keras.GlobalMaxPooling1D,
+        _keras.GlobalMaxPooling2D,
+        _keras.GlobalMaxPooling3D,
+    ): _named("global_max_pool"),
+    (_keras.ZeroPadding1D, _keras.ZeroPadding2D, _keras.ZeroPadding3D): _named("pad"),
+    (_keras.Cropping1D, _keras.Cropping2D, _keras.Cropping3D): _named("crop"),
+    (_keras.UpSampling1D, _keras.UpSampling2D, _keras.UpSampling3D): _named("resize"),
+    _keras.Rescaling: _named("scale"),
+    Mixture: lambda layer: Facts("mixture", stored=layer.inputs * layer.operations),
+}
+
+
+def _operation(layer: Any) -> str:
+    """Return the kind of a TensorFlow operation written on Keras tensors, such as `x + y`."""
+    symbol = str(getattr(layer, "symbol", "")).rsplit(".", maxsplit=1)[-1].strip("_")
+    if symbol == "add":
+        return "add"
+    if symbol in _ARITHMETIC:
+        return "arithmetic"
+    kinds = {"concat": "concat", "reshape": "reshape", "relu": "relu", "pad": "pad"}
+    return kinds.get(symbol, "unknown")

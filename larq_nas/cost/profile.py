@@ -1,0 +1,177 @@
+"""What a network costs, layer by layer."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import tensorflow as tf
+
+from larq_nas.cost.count import Counted, understand
+from larq_nas.cost.fallback import cause_of_fallback
+from larq_nas.cost.graph import read_graph
+from larq_nas.cost.structure import Structure
+
+__all__ = ["LayerProfile", "Profile", "profile"]
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """What one call of a layer costs.
+
+    # Arguments
+        name: name of the layer.
+        kind: what it does, such as `"conv"`; `"unknown"` if its operations are not counted.
+        shape: shape of its output without the batch.
+        macs: multiply-accumulates that are not binary.
+        binary_macs: multiply-accumulates of binary inputs with binary weights (BOPs).
+        parameters: number of its weights by their bits; a batch norm counts the two vectors
+            that are left of it in a deployed network.
+        binary: whether its inputs and weights are binary by definition.
+        fallback: why Larq Compute Engine will run it in float though it is binary; empty if it
+            will not.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    macs: int
+    binary_macs: int
+    parameters: dict[int, int]
+    binary: bool = False
+    fallback: str = ""
+
+    @property
+    def weight_bits(self) -> int:
+        """Memory of its weights, in bits."""
+        return sum(bits * number for bits, number in self.parameters.items())
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a network costs, for one image.
+
+    # Arguments
+        layers: its layers, one row for each call, in the order they are computed.
+        flatbuffer_bytes: predicted bytes of its flatbuffer.
+        activation_bytes: the most bytes of activations alive at once, when Larq Compute
+            Engine runs it with binary activations packed 32 to a word.
+        float_activation_bytes: the same for its float twin.
+        unknown: layers whose operations are not counted.
+    """
+
+    layers: Sequence[LayerProfile]
+    flatbuffer_bytes: int
+    activation_bytes: int
+    float_activation_bytes: int
+    unknown: tuple[str, ...] = ()
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-accumulates that are not binary."""
+        return sum(layer.macs for layer in self.layers)
+
+    @cached_property
+    def binary_macs(self) -> int:
+        """Binary multiply-accumulates (BOPs), by definition."""
+        return sum(layer.binary_macs for layer in self.layers)
+
+    @cached_property
+    def deployed_binary_macs(self) -> int:
+        """Binary multiply-accumulates that Larq Compute Engine will run in binary."""
+        return sum(layer.binary_macs for layer in self.layers if not layer.fallback)
+
+    @cached_property
+    def parameters(self) -> dict[int, int]:
+        """Number of weights by their bits."""
+        total: Counter[int] = Counter()
+        for layer in self.layers:
+            total.update(layer.parameters)
+        return dict(sorted(total.items()))
+
+    @cached_property
+    def weight_bits(self) -> int:
+        """Memory of the weights, in bits."""
+        return sum(layer.weight_bits for layer in self.layers)
+
+    @property
+    def fallbacks(self) -> list[LayerProfile]:
+        """The layers that are binary by definition and will run in float."""
+        return [layer for layer in self.layers if layer.fallback]
+
+    def summary(self) -> dict[str, Any]:
+        """Return all figures as a dictionary for JSON."""
+        return {
+            "macs": self.macs,
+            "binary_macs": self.binary_macs,
+            "deployed_binary_macs": self.deployed_binary_macs,
+            "parameters": sum(self.parameters.values()),
+            "parameters_by_bits": {str(bits): n for bits, n in self.parameters.items()},
+            "weight_bits": self.weight_bits,
+            "flatbuffer_bytes": self.flatbuffer_bytes,
+            "activation_bytes": self.activation_bytes,
+            "float_activation_bytes": self.float_activation_bytes,
+            "unknown": list(self.unknown),
+            "layers": [
+                {**dataclasses.asdict(layer), "weight_bits": layer.weight_bits}
+                for layer in self.layers
+            ],
+        }
+
+
+def profile(model: tf.keras.Model) -> Profile:
+    """Count what a built model costs.
+
+    !!! example
+        ```python
+        costs = larq_nas.cost.profile(model)
+        print(costs.binary_macs, costs.flatbuffer_bytes)
+        print(larq_nas.cost.table(costs))
+        ```
+
+    # Arguments
+        model: a functional or Sequential Keras or Larq model with static shapes and one
+            output. Models nested in it are taken apart; a shared layer's weights count once,
+            its operations as often as it is called.
+
+    # Returns
+        A `Profile`. Layers that cannot be counted are named in `unknown`; their weights are
+        counted nevertheless.
+
+    # Raises
+        InputError: if the model is not built, or a shape is not static.
+    """
+    return profile_structure(Structure(understand(read_graph(model))))
+
+
+def profile_structure(structure: Structure) -> Profile:
+    """Return the profile of a network that was read before."""
+    costs = structure.costs()
+    rows = [_row(structure, index, counted) for index, counted in enumerate(structure.count())]
+    return Profile(
+        rows,
+        flatbuffer_bytes=int(costs["flatbuffer"]),
+        activation_bytes=int(costs["activation_memory"]),
+        float_activation_bytes=int(structure.float_activation_memory()),
+        unknown=structure.network.unknown,
+    )
+
+
+def _row(structure: Structure, index: int, counted: Counted) -> LayerProfile:
+    network = structure.network
+    call, binary = network.calls[index], network.binary(index)
+    parameters: Counter[int] = Counter()
+    for part in counted.weights:
+        parameters[part.bits] += int(part.count)
+    return LayerProfile(
+        name=call.name,
+        kind=network.facts[index].kind,
+        shape=call.shape,
+        macs=int(counted.macs),
+        binary_macs=int(counted.binary_macs),
+        parameters=dict(sorted(parameters.items())),
+        binary=binary,
+        fallback=cause_of_fallback(network, index) if binary else "",
+    )

@@ -1,0 +1,110 @@
+"""What the operations of a flatbuffer need: its bytes, and memory while it runs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.cost.count import Network
+from larq_nas.cost.operators import Operator, Tensor
+
+__all__ = ["flatbuffer_bytes", "order", "peak_memory"]
+
+# What the tables of the file take beside the constants: fitted to flatbuffers of all spaces.
+_FILE, _BINARY, _CONSTANT, _TENSOR = 740, 98, 103, 157
+
+
+def flatbuffer_bytes(
+    network: Network, operators: Sequence[Operator], channels: Sequence[Any]
+) -> Any:
+    """Return how many bytes the flatbuffer will have.
+
+    # Arguments
+        network: the network.
+        operators: its operations.
+        channels: number of channels of each call's output.
+    """
+    total: Any = _FILE
+    uniform: dict[float, list[Any]] = {}
+    for operator in operators:
+        total = total + len(operator.writes) * _TENSOR
+        total = total + (_BINARY if operator.kind == "LceBconv2d" else 0)
+        for constant in operator.constants(channels):
+            if constant.value is None:
+                total = total + constant.bytes + _CONSTANT
+            else:
+                uniform.setdefault(constant.value, []).append(constant.bytes)
+    for sizes in uniform.values():
+        for earlier, size in enumerate(sizes):
+            total = total + _new(size, sizes[:earlier]) * (size + _CONSTANT)
+    return total
+
+
+def _new(size: Any, earlier: Sequence[Any]) -> Any:
+    """Return 1 where `size` is none of `earlier`, else 0."""
+    if isinstance(size, int):
+        return int(size not in earlier)
+    new: Any = 1
+    for other in earlier:
+        new = new * (tf.cast(size != other, tf.float32) if tf.is_tensor(size) else size != other)
+    return new
+
+
+def peak_memory(network: Network, operators: Sequence[Operator], channels: Sequence[Any]) -> Any:
+    """Return the most bytes of tensors that are alive at once, constants not counted.
+
+    # Arguments
+        network: the network.
+        operators: its operations, in the order they run.
+        channels: number of channels of each call's output.
+    """
+    sizes: dict[Tensor, Any] = {}
+    last = {tensor: step for step, operator in enumerate(operators) for tensor in operator.reads}
+    alive: Any = 0
+    peak: Any = 0
+    for step, operator in enumerate(operators):
+        for tensor in (*operator.reads, *operator.writes):
+            if tensor not in sizes:
+                sizes[tensor] = tensor.bytes(network, channels)
+                alive = alive + sizes[tensor]
+        peak = _larger(peak, alive)
+        for tensor in set(operator.reads):
+            if last[tensor] == step:
+                alive = alive - sizes[tensor]
+    return peak
+
+
+def order(network: Network, operators: Sequence[Operator]) -> list[Operator]:
+    """Return the operations in the order the converter puts them: depth first, by name."""
+    readers: dict[Tensor, list[int]] = {}
+    for number, operator in enumerate(operators):
+        for tensor in operator.reads:
+            readers.setdefault(tensor, []).append(number)
+    written = {tensor for operator in operators for tensor in operator.writes}
+    starts = [n for n, operator in enumerate(operators) if not set(operator.reads) & written]
+    done: list[int] = []
+    entered: set[int] = set()
+    stack = [(number, False) for number in _by_name(network, operators, starts)]
+    while stack:
+        number, leaving = stack.pop()
+        if leaving:
+            done.append(number)
+        elif number not in entered:
+            entered.add(number)
+            stack.append((number, True))
+            following = {n for tensor in operators[number].writes for n in readers.get(tensor, [])}
+            stack += [(n, False) for n in _by_name(network, operators, following - entered)]
+    return [operators[number] for number in reversed(done)]
+
+
+def _by_name(network: Network, operators: Sequence[Operator], numbers: Any) -> list[int]:
+    return sorted(numbers, key=lambda n: (network.calls[operators[n].call].name, n))
+
+
+def _larger(one: Any, other: Any) -> Any:
+    if isinstance(one, tf.Tensor) or isinstance(other, tf.Tensor):
+        return tf.maximum(one, other)
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.maximum(one, other)
+    return max(one, other)

@@ -1,0 +1,172 @@
+"""What the networks of a search space cost, without building them."""
+
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from larq_nas.architecture import Architecture
+from larq_nas.choices import Choice, Pair, Value
+from larq_nas.choosers import Relax
+from larq_nas.cost.count import understand
+from larq_nas.cost.graph import read_graph
+from larq_nas.cost.select import Supernet
+from larq_nas.cost.structure import QUANTITIES, Structure
+from larq_nas.errors import InputError
+from larq_nas.expansion import Expansion, expand
+from larq_nas.layers import DEPLOYED, building_in
+from larq_nas.spaces import FunctionSpace, Space, SpaceLike, resolve
+
+__all__ = ["SpaceCosts"]
+
+_REMEMBERED = 4
+_CHECKS = 2
+
+
+class SpaceCosts:
+    """Costs of every network of a space, from one build of all of it.
+
+    !!! example
+        ```python
+        costs = larq_nas.cost.SpaceCosts("resnet18", (224, 224, 3), classes=1000)
+        one = costs.exact({"stage1": 2, "stage1_block1": 0.5, ...})
+        many = costs.exact_many(candidates)  # a thousand and more in a second
+        ```
+
+    # Arguments
+        space: name of a search space, a `larq_nas.spaces.Space`, or a function of your own.
+        input_shape: `(height, width, channels)` of the images, in pixels.
+        classes: number of classes.
+
+    # Attributes
+        choices: the choices of operations by name.
+        expansions: the choices of widths by name.
+    """
+
+    def __init__(self, space: SpaceLike, input_shape: tuple[int, int, int], classes: int) -> None:
+        self.space: Space = resolve(space)
+        self._input_shape, self._classes = input_shape, classes
+        choose = Relax()
+        with building_in(DEPLOYED):
+            model = self.space.build(choose, input_shape, classes)
+        self.choices: Mapping[str, Choice] = choose.choices
+        self.expansions: Mapping[str, Expansion] = choose.expansions
+        network = understand(read_graph(model))
+        self.unknown = network.unknown
+        self._supernet = Supernet(network, choose.choices, choose.mixtures, choose.prefixes)
+        self._structures: dict[str, Structure] = {}
+
+    def exact(self, values: Mapping[str, Value]) -> dict[str, Any]:
+        """Return what one network costs, for each of `QUANTITIES`.
+
+        # Arguments
+            values: the value of each choice by name, as an `Architecture` holds them.
+
+        # Raises
+            InputError: if the values do not answer the space's questions.
+        """
+        chosen, ratios = self.decode(values)
+        if self._needs_building(chosen):
+            return self._built(values).costs()
+        return self.structure(chosen).costs(self._widths([ratios]) if ratios else None)
+
+    def exact_many(self, candidates: Sequence[Mapping[str, Value]]) -> dict[str, np.ndarray]:
+        """Return what each of many networks costs: for each of `QUANTITIES` an array.
+
+        Candidates that differ in their widths alone are computed at once.
+
+        # Arguments
+            candidates: the values of each network's choices.
+        """
+        decoded = [self.decode(values) for values in candidates]
+        groups: dict[str, list[int]] = {}
+        for number, (chosen, _) in enumerate(decoded):
+            groups.setdefault(repr(chosen), []).append(number)
+        costs = {name: np.zeros(len(candidates), dtype=np.int64) for name in QUANTITIES}
+        for numbers in groups.values():
+            chosen, _ = decoded[numbers[0]]
+            if self._needs_building(chosen) or not self.expansions:
+                found = [self.exact(candidates[number]) for number in numbers]
+                of_group = {name: np.array([one[name] for one in found]) for name in QUANTITIES}
+            else:
+                widths = self._widths([decoded[number][1] for number in numbers])
+                of_group = self.structure(chosen).costs(widths)
+            for name, cost in of_group.items():
+                costs[name][numbers] = cost
+        return costs
+
+    def decode(self, values: Mapping[str, Value]) -> tuple[dict[str, list[Pair]], dict[str, float]]:
+        """Return chosen operations, and ratios, of an architecture's values."""
+        names = {*self.choices, *self.expansions}
+        if values.keys() != names:
+            wrong = sorted(values.keys() ^ names)
+            raise InputError(
+                f"Space `{self.space.name}` asks for {len(names)} choices, but `{wrong[0]}` is "
+                f"{'not one of them' if wrong[0] in values else 'missing'}."
+            )
+        chosen = {name: choice.decode(values[name]) for name, choice in self.choices.items()}
+        ratios = {name: asked.decode(values[name]) for name, asked in self.expansions.items()}
+        return chosen, ratios
+
+    def encode(
+        self, chosen: Mapping[str, Sequence[Pair]], ratios: Mapping[str, float]
+    ) -> dict[str, Value]:
+        """Return operations and ratios as an `Architecture` holds them."""
+        values = {name: self.choices[name].encode(pairs) for name, pairs in chosen.items()}
+        return {**values, **ratios}
+
+    def structure(self, chosen: Mapping[str, Sequence[Pair]]) -> Structure:
+        """Return the structure of the networks of these operations, whatever their widths."""
+        key = repr(sorted((name, list(pairs)) for name, pairs in chosen.items()))
+        if key not in self._structures:
+            if len(self._structures) >= _REMEMBERED:
+                self._structures.pop(next(iter(self._structures)))
+            self._structures[key] = Structure(self._supernet.select(chosen))
+        return self._structures[key]
+
+    def _widths(self, ratios: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+        """Return the number of filters at these ratios: an array if they are several."""
+        widths = {
+            name: [expand(asked.filters, one[name]) for one in ratios]
+            for name, asked in self.expansions.items()
+        }
+        if len(ratios) == 1:
+            return {name: width[0] for name, width in widths.items()}
+        return {name: np.array(width, dtype=np.int64) for name, width in widths.items()}
+
+    def _needs_building(self, chosen: Mapping[str, Sequence[Pair]]) -> bool:
+        """Return whether a network is not a part of the supernet, as far as costs go."""
+        twice = any(len(set(pairs)) < len(pairs) for pairs in chosen.values())
+        return twice or not self._follows_widths
+
+    def _built(self, values: Mapping[str, Value]) -> Structure:
+        architecture = Architecture(self.space.name, self.space.settings(), dict(values))
+        model = architecture.build(self._input_shape, self._classes, self.space)
+        return Structure(understand(read_graph(model)))
+
+    @cached_property
+    def _follows_widths(self) -> bool:
+        """Whether the costs of other widths follow from the one build.
+
+        They do not in a space of one's own that turns a width into another number, or builds
+        other layers for other widths.
+        """
+        if not self.expansions or not isinstance(self.space, FunctionSpace):
+            return True
+        draw = random.Random(0)
+        for _ in range(_CHECKS):
+            ratios = {name: draw.choice(asked.ratios) for name, asked in self.expansions.items()}
+            chosen = {name: choice.any() for name, choice in self.choices.items()}
+            costs = self.structure(chosen).costs(self._widths([ratios]))
+            if costs != self._built(self.encode(chosen, ratios)).costs():
+                warnings.warn(
+                    f"The costs of space `{self.space.name}` do not follow from one build of it "
+                    "(it computes a width by more than +, -, * and //, or builds other layers for "
+                    "other widths): each network is built to be costed, which is slow.",
+                    stacklevel=4,
+                )
+                return False
+        return True

@@ -1,0 +1,73 @@
+"""All costs of a network from one reading of it."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from larq_nas.cost.count import Counted, Network, count
+from larq_nas.cost.lower import lower
+from larq_nas.cost.operators import Operator
+from larq_nas.cost.runtime import flatbuffer_bytes, order, peak_memory
+
+__all__ = ["QUANTITIES", "Structure"]
+
+QUANTITIES = (
+    "macs",
+    "binary_macs",
+    "parameters",
+    "weight_bits",
+    "flatbuffer",
+    "activation_memory",
+)
+"""What a network costs: real and binary multiply-accumulates of one image, weights, bits of
+them, bytes of the flatbuffer, and the most bytes of activations alive at once."""
+
+
+class Structure:
+    """A network with everything about its costs that does not depend on its widths.
+
+    # Arguments
+        network: the network.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    @cached_property
+    def operators(self) -> list[Operator]:
+        """The operations of its flatbuffer, in the order they run."""
+        return order(self.network, lower(self.network))
+
+    @cached_property
+    def float_operators(self) -> list[Operator]:
+        """The operations of its float twin."""
+        return order(self.network, lower(self.network, binary=False))
+
+    def count(self, answers: Mapping[str, Any] | None = None) -> list[Counted]:
+        """Return what each call costs; see `larq_nas.cost.count.count`."""
+        return count(self.network, answers)
+
+    def costs(self, answers: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return each of `QUANTITIES`.
+
+        # Arguments
+            answers: the widths that were asked for, by name of the choice: whole numbers,
+                arrays of one element for each candidate, or tensors. By default those the
+                network was built with.
+        """
+        counted = self.count(answers)
+        channels = [call.channels for call in counted]
+        weights = [part for call in counted for part in call.weights]
+        return {
+            "macs": sum(call.macs for call in counted),
+            "binary_macs": sum(call.binary_macs for call in counted),
+            "parameters": sum(part.count for part in weights),
+            "weight_bits": sum(part.count * part.bits for part in weights),
+            "flatbuffer": flatbuffer_bytes(self.network, self.operators, channels),
+            "activation_memory": peak_memory(self.network, self.operators, channels),
+        }
+
+    def float_activation_memory(self, answers: Mapping[str, Any] | None = None) -> Any:
+        """Return the activation memory of the float twin, in bytes."""
+        channels = [call.channels for call in self.count(answers)]
+        return peak_memory(self.network, self.float_operators, channels)

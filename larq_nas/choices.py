@@ -43,6 +43,11 @@ class Choice:
         """The part of the name that choices of one kind of cell have in common."""
         return self.name.split("/")[0]
 
+    @property
+    def excluded(self) -> frozenset[str]:
+        """The operations that a chosen network does not keep."""
+        return self.zeros
+
     def question(self) -> list[Any]:
         """Return what is asked, apart from the name, as a run's settings hold it."""
         return [list(self.operations), self.inputs, self.keep]
@@ -64,6 +69,13 @@ class Choice:
         """Return a choice that can be made: the first operation on the first inputs."""
         name = next(name for name in self.operations if name not in self.zeros)
         return [(name, index) for index in range(min(self.keep, self.inputs))]
+
+    def one_hot(self, pairs: Sequence[Pair]) -> np.ndarray:
+        """Return 1 for each of `pairs` and 0 for the others, shape `(inputs, operations)`."""
+        matrix = np.zeros((self.inputs, len(self.operations)), dtype=np.float32)
+        for operation, index in pairs:
+            matrix[index, self.operations.index(operation)] = 1
+        return matrix
 
     def encode(self, pairs: Sequence[Pair]) -> Value:
         """Return `pairs` as JSON holds them."""

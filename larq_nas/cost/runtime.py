@@ -47,7 +47,7 @@ def _new(size: Any, earlier: Sequence[Any]) -> Any:
         return int(size not in earlier)
     new: Any = 1
     for other in earlier:
-        new = new * (tf.cast(size != other, tf.float32) if tf.is_tensor(size) else size != other)
+        new = new * (tf.cast(size != other, size.dtype) if tf.is_tensor(size) else size != other)
     return new
 
 

@@ -1,5 +1,6 @@
 """What the networks of a search space cost, without building them."""
 
+import copy
 import random
 import warnings
 from collections.abc import Mapping, Sequence
@@ -58,6 +59,7 @@ class SpaceCosts:
         self.unknown = network.unknown
         self._supernet = Supernet(network, choose.choices, choose.mixtures, choose.prefixes)
         self._structures: dict[str, Structure] = {}
+        self._widths_now: dict[str, Any] | None = None
 
     def exact(self, values: Mapping[str, Value]) -> dict[str, Any]:
         """Return what one network costs, for each of `QUANTITIES`.
@@ -97,6 +99,17 @@ class SpaceCosts:
             for name, cost in of_group.items():
                 costs[name][numbers] = cost
         return costs
+
+    def of(self, chosen: Mapping[str, Sequence[Pair]]) -> dict[str, Any]:
+        """Return what a network of these operations costs, its widths as they are now."""
+        return Structure(self._supernet.select(chosen)).costs(self._widths_now)
+
+    def narrowest(self) -> "SpaceCosts":
+        """Return the costs of the same space with every width the smallest."""
+        narrow = copy.copy(self)
+        ratios = {name: min(asked.ratios) for name, asked in self.expansions.items()}
+        narrow._widths_now = self._widths([ratios]) if ratios else None
+        return narrow
 
     def decode(self, values: Mapping[str, Value]) -> tuple[dict[str, list[Pair]], dict[str, float]]:
         """Return chosen operations, and ratios, of an architecture's values."""

@@ -1,0 +1,172 @@
+"""The costs a supernet stands for, differentiable in its architecture parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.choices import Choice
+from larq_nas.cost.linear import Chosen, Linearized, linearize
+from larq_nas.cost.space import SpaceCosts
+from larq_nas.cost.structure import QUANTITIES
+
+__all__ = ["Expected", "kept_share"]
+
+_SHARPNESS = 2.0
+
+
+class Expected:
+    """Expected costs of a supernet, differentiable in the probabilities of its choices.
+
+    With `q(i, o)` the probability that a choice keeps operation `o` on input `i`, and `a` the
+    network that would be derived now,
+
+    `E[cost] = cost(a) + sum over choices, i, o of slope(i, o) * (q(i, o) - a(i, o))`
+
+    where `slope(i, o)` is what the pair costs in place of the chosen one. For costs that add
+    up over operations this is the expectation itself; for all of them it is exact where each
+    choice is one-hot. A width counts with its mean, `sum of p(ratio) * filters(ratio)`.
+
+    `q` follows from the probabilities as a network is derived: the operation without zero, and
+    the share of `kept_share` of the input.
+
+    !!! example
+        ```python
+        expected = larq_nas.cost.Expected(larq_nas.cost.SpaceCosts("bats", (32, 32, 3), 10))
+        with tf.GradientTape() as tape:
+            probabilities = {name: tf.nn.softmax(alpha) for name, alpha in alphas.items()}
+            binary_macs = expected(probabilities)["binary_macs"]
+        tape.gradient(binary_macs, alphas)
+        ```
+
+    # Arguments
+        costs: the costs of the networks of the space.
+    """
+
+    def __init__(self, costs: SpaceCosts) -> None:
+        self.costs = costs
+        self._around: Linearized | None = None
+        self._exact: dict[str, tf.Variable] = {}
+        self._nearest: dict[str, tf.Variable] = {}
+        self._slopes: dict[str, dict[str, tf.Variable]] = {}
+        self._chosen: dict[str, tf.Variable] = {}
+
+    def __call__(self, probabilities: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Return the expected value of each of `QUANTITIES`.
+
+        # Arguments
+            probabilities: for each choice of operations a matrix of shape `(inputs,
+                operations)`, for each choice of a width a vector of shape `(ratios,)`.
+        """
+        if tf.executing_eagerly():
+            self.update(probabilities)
+        kept = {
+            name: keeping(choice, tf.cast(probabilities[name], tf.float64))
+            for name, choice in self.costs.choices.items()
+        }
+        base = self._at_mean_widths(probabilities)
+        return {name: base[name] + self._change(name, kept) for name in QUANTITIES}
+
+    def update(self, probabilities: Mapping[str, Any]) -> None:
+        """Compute the costs around the network that these probabilities stand for.
+
+        Outside of a graph a call does so itself. A graph keeps what was computed last: update
+        it from time to time, such as before each epoch.
+        """
+        chosen = {
+            name: choice.strongest(np.asarray(probabilities[name]))
+            for name, choice in self.costs.choices.items()
+        }
+        if self._around is None or chosen != self._around.chosen:
+            self._around = linearize(self.costs, chosen)
+            for quantity, slopes in self._around.slopes.items():
+                variables = self._slopes.setdefault(quantity, {})
+                for name, slope in slopes.items():
+                    _assign(variables, name, slope)
+            for name, choice in self.costs.choices.items():
+                _assign(self._chosen, name, choice.one_hot(chosen[name]))
+        self._update_widths(chosen, probabilities)
+
+    def _update_widths(self, chosen: Chosen, probabilities: Mapping[str, Any]) -> None:
+        nearest = {
+            name: asked.options[int(np.argmax(probabilities[name]))]
+            for name, asked in self.costs.expansions.items()
+        }
+        structure = self.costs.structure(chosen)
+        for quantity, exact in structure.costs(nearest or None).items():
+            _assign(self._exact, quantity, exact)
+        for name, width in nearest.items():
+            _assign(self._nearest, name, width)
+
+    def _change(self, quantity: str, kept: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        changes = [
+            tf.reduce_sum(slope * (kept[name] - self._chosen[name]))
+            for name, slope in self._slopes[quantity].items()
+        ]
+        return tf.add_n(changes) if changes else tf.zeros((), tf.float64)
+
+    def _at_mean_widths(self, probabilities: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Return the costs of the derived operations at the mean of each width."""
+        assert self._around is not None, "update() comes before the first call in a graph"
+        if not self.costs.expansions:
+            return dict(self._exact)
+        means = {
+            name: tf.reduce_sum(
+                tf.cast(probabilities[name], tf.float64) * tf.constant(asked.options, tf.float64)
+            )
+            for name, asked in self.costs.expansions.items()
+        }
+        structure = self.costs.structure(self._around.chosen)
+        smooth = structure.costs(means)
+        # Words of 32 channels are not rounded for a mean; for the network derived now they are.
+        at_nearest = structure.costs({k: tf.identity(v) for k, v in self._nearest.items()})
+        return {name: self._exact[name] + (smooth[name] - at_nearest[name]) for name in QUANTITIES}
+
+
+def keeping(choice: Choice, probabilities: tf.Tensor) -> tf.Tensor:
+    """Return the probability that each pair is kept, shape `(inputs, operations)`."""
+    allowed = tf.constant([name not in choice.excluded for name in choice.operations])
+    allowed = tf.cast(allowed, probabilities.dtype)
+    shares = probabilities * allowed
+    strengths = tf.reduce_max(shares, axis=-1)
+    shares = tf.math.divide_no_nan(shares, tf.reduce_sum(shares, axis=-1, keepdims=True))
+    return kept_share(strengths, choice.keep)[:, None] * shares
+
+
+def kept_share(strengths: tf.Tensor, keep: int) -> tf.Tensor:
+    """Return by how much each input is kept: from 0 to 1, in sum `keep`.
+
+    It is `clip(2 * s - threshold, 0, 1)` with the threshold that makes the sum right (the
+    projection to the capped simplex): differentiable, all of it kept or none where strengths
+    are clearly apart, and equal shares where they are the same.
+
+    # Arguments
+        strengths: `s`, the largest probability of an operation on each input.
+        keep: number of inputs kept.
+    """
+    inputs = strengths.shape[0]
+    if keep >= inputs:
+        return tf.ones_like(strengths)
+    scaled = _SHARPNESS * strengths
+    ends = tf.sort(tf.concat([scaled, scaled - 1], axis=0))
+    # The sum falls with the threshold, along straight lines between these ends.
+    sums = tf.reduce_sum(tf.clip_by_value(scaled[None] - ends[:, None], 0, 1), axis=-1)
+    last = tf.reduce_max(tf.where(sums >= keep - 1e-6, tf.range(2 * inputs), 0))
+    middle = (ends[last] + ends[tf.minimum(last + 1, 2 * inputs - 1)]) / 2
+    height = scaled - tf.stop_gradient(middle)
+    whole = tf.cast(height >= 1, scaled.dtype)
+    part = tf.cast((height > 0) & (height < 1), scaled.dtype)
+    parts = tf.reduce_sum(part)
+    threshold = tf.math.divide_no_nan(
+        tf.reduce_sum(part * scaled) + tf.reduce_sum(whole) - keep, parts
+    )
+    return whole + part * (scaled - threshold)
+
+
+def _assign(variables: dict[str, tf.Variable], name: str, value: Any) -> None:
+    value = np.asarray(value, dtype=np.float64)
+    if name in variables:
+        variables[name].assign(value)
+    else:
+        variables[name] = tf.Variable(value, trainable=False)

@@ -1,0 +1,88 @@
+"""How the costs of a network change with each of its choices."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from larq_nas.choices import Choice, Pair
+from larq_nas.cost.space import SpaceCosts
+from larq_nas.cost.structure import QUANTITIES
+
+__all__ = ["Chosen", "Linearized", "linearize"]
+
+Chosen: TypeAlias = Mapping[str, Sequence[Pair]]
+"""Operations and inputs of each choice."""
+
+
+@dataclass(frozen=True)
+class Linearized:
+    """Costs around one network: what each pair adds in place of the pair that is chosen.
+
+    For costs that add up over a network's operations it is exact everywhere; for the others
+    (memory of activations, what constants share) it is exact for one changed pair.
+
+    # Arguments
+        chosen: the network.
+        costs: its costs.
+        slopes: for each quantity and choice what each `(input, operation)` costs, up to a
+            number that is the same for the whole choice, shape `(inputs, operations)`.
+    """
+
+    chosen: Chosen
+    costs: Mapping[str, Any]
+    slopes: Mapping[str, Mapping[str, np.ndarray]]
+
+
+def linearize(costs: SpaceCosts, chosen: Chosen) -> Linearized:
+    """Return how the costs change around one network.
+
+    # Arguments
+        costs: the costs of its space; widths are those nearest to their own.
+        chosen: the network's operations.
+    """
+    base = costs.of(chosen)
+    slopes: dict[str, dict[str, np.ndarray]] = {name: {} for name in QUANTITIES}
+    for name, choice in costs.choices.items():
+        found = _slopes(costs, chosen, choice, base)
+        for quantity in QUANTITIES:
+            slopes[quantity][name] = found[quantity]
+    return Linearized(dict(chosen), base, slopes)
+
+
+def _slopes(
+    costs: SpaceCosts, chosen: Chosen, choice: Choice, base: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    own = list(chosen[choice.name])
+
+    def change(slot: int, pair: Pair) -> np.ndarray:
+        pairs = [pair if k == slot else kept for k, kept in enumerate(own)]
+        found = costs.of({**chosen, choice.name: pairs})
+        return np.array([found[name] - base[name] for name in QUANTITIES], dtype=np.float64)
+
+    slots = {index: slot for slot, (_, index) in enumerate(own)}
+    offsets = _offsets(choice, slots, change)
+    slopes = np.zeros((len(QUANTITIES), choice.inputs, len(choice.operations)))
+    for index in range(choice.inputs):
+        slot = slots.get(index, 0)
+        for column, operation in enumerate(choice.operations):
+            if operation in choice.excluded:
+                continue
+            slopes[:, index, column] = change(slot, (operation, index)) + offsets[slot]
+    return {name: slopes[row] for row, name in enumerate(QUANTITIES)}
+
+
+def _offsets(choice: Choice, slots: Mapping[int, int], change: Any) -> list[np.ndarray]:
+    """Return what the pair of each slot costs more than that of slot 0.
+
+    Both are replaced by the same pair on an input that is not kept, if there is one; where all
+    inputs are kept, they are never compared.
+    """
+    spare = [index for index in range(choice.inputs) if index not in slots]
+    zero = np.zeros(len(QUANTITIES))
+    if not spare:
+        return [zero] * len(slots)
+    pair = (choice.any()[0][0], spare[0])
+    first = change(0, pair)
+    return [first - change(slot, pair) if slot else zero for slot in range(len(slots))]

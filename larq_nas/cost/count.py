@@ -44,12 +44,14 @@ class Counted:
         macs: multiply-accumulates that are not binary.
         binary_macs: multiply-accumulates of binary inputs with binary weights.
         weights: its weights, by precision; none after the first call of a shared layer.
+        kernel_weights: number of those that are in kernels.
     """
 
     channels: Any
     macs: Any = 0
     binary_macs: Any = 0
     weights: tuple[Weights, ...] = ()
+    kernel_weights: Any = 0
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,13 @@ def _count(
     formula = WEIGHTED.get(facts.kind)
     macs = formula(network, index, read[0], channels) if formula else 0
     binary = network.binary(index)
-    return Counted(channels, 0 if binary else macs, macs if binary else 0, tuple(weights))
+    return Counted(
+        channels,
+        macs=0 if binary else macs,
+        binary_macs=macs if binary else 0,
+        weights=tuple(weights),
+        kernel_weights=sum(_kernels(facts, read, channels)) if call.first else 0,
+    )
 
 
 def _size(layer: Any) -> int:

@@ -160,6 +160,10 @@ def _named(kind: str) -> Callable[[Any], Facts]:
     return lambda layer: Facts(kind)
 
 
+def _pool(kind: str) -> Callable[[Any], Facts]:
+    return lambda layer: Facts(kind, taps=int(np.prod(layer.pool_size)))
+
+
 def _activation(layer: Any) -> Facts:
     function = getattr(layer, "activation", None)
     if function is tf.keras.activations.linear:
@@ -192,12 +196,12 @@ _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
     ): _named("arithmetic"),
     _keras.Concatenate: _named("concat"),
     (_keras.Flatten, _keras.Reshape, _keras.Permute): _named("reshape"),
-    (_keras.MaxPool1D, _keras.MaxPool2D, _keras.MaxPool3D): _named("max_pool"),
+    (_keras.MaxPool1D, _keras.MaxPool2D, _keras.MaxPool3D): _pool("max_pool"),
     (
         _keras.AveragePooling1D,
         _keras.AveragePooling2D,
         _keras.AveragePooling3D,
-    ): _named("average_pool"),
+    ): _pool("average_pool"),
     (
         _keras.GlobalAveragePooling1D,
         _keras.GlobalAveragePooling2D,

@@ -1,6 +1,7 @@
 """What a network costs, layer by layer."""
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from larq_nas.cost.structure import Structure
 
 __all__ = ["LayerProfile", "Profile", "profile"]
 
+_GLOBAL_POOLS = ("global_average_pool", "global_max_pool")
+
 
 @dataclass(frozen=True)
 class LayerProfile:
@@ -29,6 +32,10 @@ class LayerProfile:
         binary_macs: multiply-accumulates of binary inputs with binary weights (BOPs).
         parameters: number of its weights by their bits; a batch norm counts the two vectors
             that are left of it in a deployed network.
+        kernel_weights: number of its weights without biases and vectors.
+        taps: positions of its kernel, or those a pool takes together.
+        groups: groups of channels that do not mix.
+        bias: whether it adds a bias.
         binary: whether its inputs and weights are binary by definition.
         fallback: why Larq Compute Engine will run it in float though it is binary; empty if it
             will not.
@@ -40,13 +47,27 @@ class LayerProfile:
     macs: int
     binary_macs: int
     parameters: dict[int, int]
+    kernel_weights: int = 0
+    taps: int = 1
+    groups: int = 1
+    bias: bool = False
     binary: bool = False
     fallback: str = ""
+
+    @property
+    def elements(self) -> int:
+        """Numbers in its output."""
+        return math.prod(self.shape)
 
     @property
     def weight_bits(self) -> int:
         """Memory of its weights, in bits."""
         return sum(bits * number for bits, number in self.parameters.items())
+
+    @property
+    def kernel_bits(self) -> int:
+        """Memory of its kernels alone, in bits; biases and vectors have 32 bits each."""
+        return self.weight_bits - 32 * (sum(self.parameters.values()) - self.kernel_weights)
 
 
 @dataclass(frozen=True)
@@ -162,16 +183,21 @@ def profile_structure(structure: Structure) -> Profile:
 def _row(structure: Structure, index: int, counted: Counted) -> LayerProfile:
     network = structure.network
     call, binary = network.calls[index], network.binary(index)
+    facts = call.facts
     parameters: Counter[int] = Counter()
     for part in counted.weights:
         parameters[part.bits] += int(part.count)
     return LayerProfile(
         name=call.name,
-        kind=network.facts[index].kind,
+        kind=facts.kind,
         shape=call.shape,
         macs=int(counted.macs),
         binary_macs=int(counted.binary_macs),
         parameters=dict(sorted(parameters.items())),
+        kernel_weights=int(counted.kernel_weights),
+        taps=network.calls[call.inputs[0]].area if facts.kind in _GLOBAL_POOLS else facts.taps,
+        groups=facts.groups,
+        bias=facts.bias,
         binary=binary,
         fallback=cause_of_fallback(network, index) if binary else "",
     )

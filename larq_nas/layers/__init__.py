@@ -12,6 +12,7 @@ from larq_nas.layers.conv import BinaryConv2D
 from larq_nas.layers.domain import DEPLOYED, REAL_WEIGHTS, SEARCH, Domain, building_in
 from larq_nas.layers.mixture import Mixture
 from larq_nas.layers.scale import Scale
+from larq_nas.layers.zeros import Zeros
 
 __all__ = [
     "DEPLOYED",
@@ -22,6 +23,7 @@ __all__ = [
     "Domain",
     "Mixture",
     "Scale",
+    "Zeros",
     "batch_norm",
     "binary_conv",
     "building_in",

@@ -4,12 +4,12 @@ from larq_nas.layers.blocks import (
     Activation,
     batch_norm,
     binary_conv,
-    classifier,
     factorized_reduce,
-    stem,
+    split_halves,
 )
 from larq_nas.layers.conv import BinaryConv2D
 from larq_nas.layers.domain import DEPLOYED, REAL_WEIGHTS, SEARCH, Domain, building_in
+from larq_nas.layers.ends import classifier, imagenet_stem, stem
 from larq_nas.layers.mixture import Mixture
 from larq_nas.layers.scale import Scale
 from larq_nas.layers.zeros import Zeros
@@ -29,5 +29,7 @@ __all__ = [
     "building_in",
     "classifier",
     "factorized_reduce",
+    "imagenet_stem",
+    "split_halves",
     "stem",
 ]

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from larq_nas.layers.conv import BinaryConv2D
 from larq_nas.layers.domain import current_domain
-from larq_nas.layers.scale import Scale
+from larq_nas.layers.scale import CenteredClip, Scale
 
 __all__ = ["batch_norm", "binary_conv", "factorized_reduce", "split_halves"]
 
@@ -139,11 +139,13 @@ def _conv(
     **geometry: Any,
 ) -> tf.Tensor:
     quantizer = {"learned": "ste_sign", "mean": "magnitude_aware_sign"}[scaling]
+    constraint = CenteredClip() if scaling == "mean" else None
     binary = current_domain().weights == "binary"
     return BinaryConv2D(
         filters,
         kernel_size,
         kernel_quantizer=quantizer if binary else None,
+        kernel_constraint=constraint if binary else None,
         activation="relu" if activation == "relu" else None,
         name=f"{name}_conv",
         **geometry,

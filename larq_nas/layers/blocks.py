@@ -85,7 +85,7 @@ def binary_conv(
         groups=groups,
     )
     y = _scale_and_activate(y, name, activation, scaling)
-    if identity and strides == 1 and x.shape[-1] == filters:
+    if identity and strides in (1, (1, 1)) and x.shape[-1] == filters:
         y = tf.keras.layers.Add(name=f"{name}_add")([x, y])
     return y
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from larq_nas.choices import Value
 from larq_nas.choosers import Fix
-from larq_nas.errors import InputError
+from larq_nas.errors import InputError, unknown_name
 from larq_nas.files import write_atomically
 from larq_nas.spaces import Space, SpaceLike, resolve
 
@@ -21,6 +21,7 @@ __all__ = ["Architecture"]
 _SCHEMA = 1
 _INNERMOST_LIST = re.compile(r"\[\n\s*([^\[\]{}]*?)\n\s*\]")
 _BREAK = re.compile(r"\n\s*")
+_PUBLISHED = Path(__file__).parent / "architectures"
 _KEYS = {"schema", "space", "settings", "choices"}
 
 
@@ -106,6 +107,31 @@ class Architecture:
                 "restore it from a copy or search again."
             ) from None
         return cls._from_record(record, path)
+
+    @classmethod
+    def published(cls, name: str) -> "Architecture":
+        """Return a published architecture, in the settings of its paper.
+
+        !!! example
+            ```python
+            architecture = larq_nas.Architecture.published("bats")
+            model = architecture.build((32, 32, 3), classes=10)
+            ```
+
+        # Arguments
+            name: one of `Architecture.published_names()`.
+
+        # Raises
+            InputError: if there is none of that name.
+        """
+        if name not in cls.published_names():
+            raise unknown_name("published architecture", name, cls.published_names())
+        return cls.load(_PUBLISHED / f"{name}.json")
+
+    @staticmethod
+    def published_names() -> list[str]:
+        """Return the names that `Architecture.published` knows."""
+        return sorted(path.stem for path in _PUBLISHED.glob("*.json"))
 
     @classmethod
     def _from_record(cls, record: object, path: str | Path) -> "Architecture":

@@ -29,6 +29,7 @@ class Choice:
         keep: number of inputs that the chosen network keeps.
         zeros: the operations that compute nothing.
         parameter_free: operations and inputs without trainable weights, such as pooling.
+        keep_zero: whether zero competes, and stays in the chosen network, as in BNAS.
     """
 
     name: str
@@ -37,30 +38,34 @@ class Choice:
     keep: int = 1
     zeros: frozenset[str] = frozenset()
     parameter_free: frozenset[Pair] = frozenset()
+    keep_zero: bool = False
 
     @property
     def group(self) -> str:
         """The part of the name that choices of one kind of cell have in common."""
         return self.name.split("/")[0]
 
-    @property
-    def excluded(self) -> frozenset[str]:
-        """The operations that a chosen network does not keep."""
-        return self.zeros
-
     def question(self) -> list[Any]:
         """Return what is asked, apart from the name, as a run's settings hold it."""
-        return [list(self.operations), self.inputs, self.keep]
+        asked = [list(self.operations), self.inputs, self.keep]
+        return [*asked, "keep_zero"] if self.keep_zero else asked
+
+    @property
+    def eligible(self) -> tuple[str, ...]:
+        """The operations that the chosen network may hold."""
+        return tuple(name for name in self.operations if self.keep_zero or name not in self.zeros)
 
     def strongest(self, probabilities: np.ndarray) -> list[Pair]:
-        """Return the best operation on each of the `keep` strongest inputs, zero excluded.
+        """Return the best operation on each of the `keep` strongest inputs.
+
+        Zero is excluded, unless it is kept.
 
         # Arguments
             probabilities: weight of each operation on each input, shape
                 `(inputs, operations)`.
         """
         scores = np.array(probabilities, dtype=np.float64)
-        scores[:, [name in self.zeros for name in self.operations]] = -np.inf
+        scores[:, [name not in self.eligible for name in self.operations]] = -np.inf
         best = scores.max(axis=1)
         kept = sorted(np.argsort(-best, kind="stable")[: self.keep])
         return [(self.operations[int(scores[i].argmax())], int(i)) for i in kept]

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from conftest import random_architecture
@@ -80,3 +81,30 @@ def test_a_killed_writer_leaves_the_old_file(architecture, tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         architecture.with_settings(cells=9).save(path)
     assert larq_nas.Architecture.load(path) == architecture
+
+
+def test_published_architectures_are_listed() -> None:
+    assert larq_nas.Architecture.published_names() == [
+        "amoebanet_a",
+        "bats",
+        "bnas_cifar",
+        "bnas_imagenet",
+        "darts_first_order",
+        "darts_second_order",
+        "nasnet_a",
+        "p_darts",
+    ]
+    with pytest.raises(InputError, match="Unknown published architecture `bat`; did you mean `bat"):
+        larq_nas.Architecture.published("bat")
+
+
+@pytest.mark.parametrize("name", larq_nas.Architecture.published_names())
+def test_published_architectures_build_and_survive_their_file(name: str, tmp_path) -> None:
+    published = larq_nas.Architecture.published(name)
+    published.save(tmp_path / "a.json")
+    assert larq_nas.Architecture.load(tmp_path / "a.json") == published
+    file = Path(larq_nas.__file__).parent / "architectures" / f"{name}.json"
+    assert file.read_text() == published.to_json()
+    narrow = {"channels": 8, "groups": 4} if name == "bats" else {"channels": 8}
+    small = published.with_settings(cells=3, **narrow)
+    assert small.build((32, 32, 3), 10).output_shape == (None, 10)

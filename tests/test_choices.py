@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,11 @@ def test_share_of_parameter_free_operations() -> None:
     choice = Choice("a", ("conv", "pool"), parameter_free=free)
     chosen = {"a": [("conv", 0), ("pool", 1), ("pool", 2), ("pool", 3)]}
     assert share_parameter_free({"a": choice}, chosen) == 0.75
+
+
+def test_zero_competes_where_it_is_kept() -> None:
+    probabilities = np.array([[0.1, 0.2, 0.7], [0.5, 0.3, 0.2], [0.05, 0.9, 0.05]])
+    kept = dataclasses.replace(CHOICE, keep_zero=True)
+    assert kept.strongest(probabilities) == [("zero", 0), ("pool", 2)]
+    assert CHOICE.question() == [["conv", "pool", "zero"], 3, 2]
+    assert kept.question() == [*CHOICE.question(), "keep_zero"]

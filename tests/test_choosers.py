@@ -140,3 +140,40 @@ def test_questions_that_contradict_are_refused() -> None:
         build(Fix({}))
     with pytest.raises(InputError, match="cannot keep the zero operation"):
         build(Fix({**VALUES, "first": "zero"}))
+
+
+def test_a_cell_concatenates_the_states_it_is_told() -> None:
+    def build_cell(concat: list[int] | None) -> tf.keras.Model:
+        inputs = tf.keras.Input((4,))
+        values = {f"cell/{i}": [["double", 0], ["triple", i - 1]] for i in (1, 2, 3)}
+        values["cell/1"] = [["double", 0]]
+        choose = Fix(values)
+        x = choose.cell("cell", [inputs], lambda state: OPERATIONS, nodes=3, concat=concat)
+        return tf.keras.Model(inputs, x)
+
+    x = np.arange(4.0, dtype="float32")[None]
+    np.testing.assert_allclose(build_cell([1, 3])(x), np.concatenate([2 * x, 26 * x], axis=1))
+    assert build_cell(None).output_shape == (None, 12)
+    with pytest.raises(InputError, match=r"must hold nodes, 1 to 3, each once, but got \[0, 1\]"):
+        build_cell([0, 1])
+
+
+def test_zero_that_is_kept_adds_nothing() -> None:
+    def build_zeros(choose: Chooser) -> tf.keras.Model:
+        inputs = tf.keras.Input((4,))
+        x = choose.cell("cell", [inputs, inputs], lambda _: OPERATIONS, nodes=2, keep_zero=True)
+        return tf.keras.Model(inputs, x)
+
+    values = {"cell/2": [["zero", 0], ["double", 1]], "cell/3": [["zero", 2], ["zero", 1]]}
+    model = build_zeros(Fix(values))
+    x = np.arange(4.0, dtype="float32")[None]
+    np.testing.assert_allclose(model(x), np.concatenate([2 * x, 0 * x], axis=1))
+    copy = tf.keras.models.clone_model(model)
+    np.testing.assert_allclose(copy(x), model(x))
+
+    parameters = keras_tuner.HyperParameters()
+    parameters.Fixed("cell/2/operation0", "zero")
+    choose = Sample(parameters)
+    build_zeros(choose)
+    assert choose.values["cell/2"][0] == ["zero", 0]
+    assert choose.choices["cell/2"].question() == [[*OPERATIONS], 2, 2, "keep_zero"]

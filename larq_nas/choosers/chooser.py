@@ -60,6 +60,7 @@ class Chooser(ABC):
         operations: Sequence[Operations],
         keep: int = 2,
         prefix: str | None = None,
+        keep_zero: bool = False,
     ) -> tf.Tensor:
         """Sum one operation on each of `keep` of the `inputs`.
 
@@ -70,8 +71,10 @@ class Chooser(ABC):
             keep: number of inputs the final network keeps.
             prefix: prefix of the layers' names; by default the choice's name and how often
                 it was asked before.
+            keep_zero: whether the zero operation may be chosen; an input it is chosen on
+                adds nothing.
         """
-        choice = _describe(name, inputs, operations, keep)
+        choice = _describe(name, inputs, operations, keep, keep_zero)
         if name in self.expansions:
             raise InputError(f"Choice `{name}` was asked before for filters; rename it.")
         known = self.choices.setdefault(name, choice)
@@ -99,6 +102,8 @@ class Chooser(ABC):
         operations: Callable[[int], Operations],
         nodes: int = 4,
         prefix: str | None = None,
+        concat: Sequence[int] | None = None,
+        keep_zero: bool = False,
     ) -> tf.Tensor:
         """Build a cell: nodes that each read two earlier states, concatenated.
 
@@ -109,7 +114,10 @@ class Chooser(ABC):
                 inputs first, then the nodes).
             nodes: number of nodes.
             prefix: prefix of the layers' names; by default the kind and a count.
+            concat: indices of the states that are concatenated; by default all nodes.
+            keep_zero: whether the zero operation may be chosen; see `node`.
         """
+        wanted = _concatenated(name, concat, range(len(inputs), len(inputs) + nodes))
         if prefix is None:
             prefix = f"{name}{self._asked[name]}"
         self._asked[name] += 1
@@ -117,8 +125,11 @@ class Chooser(ABC):
         for index in range(len(inputs), len(inputs) + nodes):
             candidates = [operations(i) for i in range(len(states))]
             label = f"{prefix}_node{index}"
-            states.append(self.node(f"{name}/{index}", states, candidates, prefix=label))
-        outputs = states[len(inputs) :]
+            question = f"{name}/{index}"
+            states.append(
+                self.node(question, states, candidates, prefix=label, keep_zero=keep_zero)
+            )
+        outputs = [states[i] for i in wanted]
         if len(outputs) == 1:  # Keras cannot reload a concatenation of one tensor
             return outputs[0]
         return tf.keras.layers.Concatenate(name=f"{prefix}_concat")(outputs)
@@ -160,8 +171,24 @@ class Chooser(ABC):
         """Build the answer to `choice`."""
 
 
+def _concatenated(name: str, concat: Sequence[int] | None, nodes: range) -> Sequence[int]:
+    """Return the states a cell concatenates, or raise `InputError` if they are not its nodes."""
+    if concat is None:
+        return nodes
+    if not concat or len(set(concat)) != len(concat) or not set(concat) <= set(nodes):
+        raise InputError(
+            f"`concat` of cell `{name}` must hold nodes, {nodes[0]} to {nodes[-1]}, each once, but "
+            f"got {list(concat)}."
+        )
+    return concat
+
+
 def _describe(
-    name: str, inputs: Sequence[tf.Tensor], operations: Sequence[Operations], keep: int
+    name: str,
+    inputs: Sequence[tf.Tensor],
+    operations: Sequence[Operations],
+    keep: int,
+    keep_zero: bool,
 ) -> Choice:
     require_whole(keep=keep)
     if not inputs:
@@ -174,4 +201,4 @@ def _describe(
         raise InputError(f"Choice `{name}` has no operation to choose, only {names}.")
     if any(tuple(named) != names for named in operations):
         raise InputError(f"Choice `{name}` must offer the same operations on every input.")
-    return Choice(name, names, len(inputs), keep, zeros)
+    return Choice(name, names, len(inputs), keep, zeros, keep_zero=keep_zero)

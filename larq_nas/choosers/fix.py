@@ -10,6 +10,7 @@ from larq_nas.choices import Choice, Pair, Value
 from larq_nas.choosers.chooser import Chooser, Operations
 from larq_nas.errors import InputError
 from larq_nas.expansion import Expansion, Filters, expand
+from larq_nas.layers.zeros import Zeros
 
 __all__ = ["Fix", "Survey"]
 
@@ -47,11 +48,15 @@ class Fix(Chooser):
         for name, i in self._pairs(choice):
             operation = operations[i][name]
             if operation is None:
-                raise InputError(f"Choice `{choice.name}` cannot keep the zero operation.")
+                if not choice.keep_zero:
+                    raise InputError(f"Choice `{choice.name}` cannot keep the zero operation.")
+                continue
             label = f"{prefix}_in{i}_{name}"
             used[label] += 1
             suffix = f"_{used[label]}" if used[label] > 1 else ""
             outputs.append(operation(inputs[i], label + suffix))
+        if not outputs:
+            return _zeros(inputs[0], operations[0], prefix)
         if len(outputs) == 1:
             return outputs[0]
         return tf.keras.layers.Add(name=f"{prefix}_sum")(outputs)
@@ -83,3 +88,11 @@ def ask(expansion: Expansion) -> Filters:
     """Return the width nearest to a layer's own, remembering the choice."""
     nearest = min(expansion.options, key=lambda width: abs(width - expansion.filters))
     return Filters(nearest, lambda answers: answers[expansion.name])
+
+
+def _zeros(x: tf.Tensor, operations: Operations, prefix: str) -> tf.Tensor:
+    """Return zeros of the shape that an operation on `x` would give."""
+    operation = next(operation for operation in operations.values() if operation is not None)
+    # What this builds is read by nothing, and so is no part of the model.
+    shape = operation(x, f"{prefix}_shape").shape[1:]
+    return Zeros(shape, name=f"{prefix}_zeros")(x)

@@ -42,7 +42,7 @@ class Sample(Fix):
         return super()._answer_filters(expansion)
 
     def _draw(self, choice: Choice) -> list[Pair]:
-        names = [name for name in choice.operations if name not in choice.zeros]
+        names = list(choice.eligible)
         kept = list(combinations(range(choice.inputs), min(choice.keep, choice.inputs)))
         indices = kept[0]
         if len(kept) > 1:

@@ -103,7 +103,6 @@ def _bats(profile: Profile) -> dict[str, Any]:
 _BATS_OPERATIONS: Mapping[str, Callable[[LayerProfile], int]] = {
     "norm": lambda row: 2,
     "relu": lambda row: 2,
-    "prelu": lambda row: 2,
     "add": lambda row: 1,
     "max_pool": lambda row: row.taps - 1,
     "average_pool": lambda row: row.taps,

@@ -126,7 +126,7 @@ class Expected:
 
 def keeping(choice: Choice, probabilities: tf.Tensor) -> tf.Tensor:
     """Return the probability that each pair is kept, shape `(inputs, operations)`."""
-    allowed = tf.constant([name not in choice.excluded for name in choice.operations])
+    allowed = tf.constant([name in choice.eligible for name in choice.operations])
     allowed = tf.cast(allowed, probabilities.dtype)
     shares = probabilities * allowed
     strengths = tf.reduce_max(shares, axis=-1)

@@ -9,7 +9,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.layers import Mixture, Scale
+from larq_nas.layers import Mixture, Scale, Zeros
 
 __all__ = ["Facts", "facts_of", "is_sign"]
 
@@ -216,6 +216,7 @@ _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
     (_keras.Cropping1D, _keras.Cropping2D, _keras.Cropping3D): _named("crop"),
     (_keras.UpSampling1D, _keras.UpSampling2D, _keras.UpSampling3D): _named("resize"),
     _keras.Rescaling: _named("scale"),
+    Zeros: _named("zeros"),
     Mixture: lambda layer: Facts("mixture", stored=layer.inputs * layer.operations),
 }
 

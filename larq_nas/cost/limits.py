@@ -160,7 +160,7 @@ def _moves(
     for name, pairs in chosen.items():
         choice = costs.choices[name]
         slopes = np.stack([around.slopes[quantity][name] for quantity in quantities])
-        operations = [o for o in choice.operations if o not in choice.excluded]
+        operations = choice.eligible
         for slot, (old, old_index) in enumerate(pairs):
             taken = {index for k, (_, index) in enumerate(pairs) if k != slot}
             free = [index for index in range(choice.inputs) if index not in taken]

@@ -67,7 +67,7 @@ def _slopes(
     for index in range(choice.inputs):
         slot = slots.get(index, 0)
         for column, operation in enumerate(choice.operations):
-            if operation in choice.excluded:
+            if operation not in choice.eligible:
                 continue
             slopes[:, index, column] = change(slot, (operation, index)) + offsets[slot]
     return {name: slopes[row] for row, name in enumerate(QUANTITIES)}

@@ -4,15 +4,16 @@ from larq_nas.layers.blocks import (
     Activation,
     batch_norm,
     binary_conv,
-    classifier,
     factorized_reduce,
     sign_conv,
-    stem,
+    split_halves,
 )
 from larq_nas.layers.conv import BinaryConv2D
 from larq_nas.layers.domain import DEPLOYED, REAL_WEIGHTS, SEARCH, Domain, building_in
+from larq_nas.layers.ends import classifier, imagenet_stem, stem
 from larq_nas.layers.mixture import Mixture
 from larq_nas.layers.scale import Scale
+from larq_nas.layers.zeros import Zeros
 
 __all__ = [
     "DEPLOYED",
@@ -23,11 +24,14 @@ __all__ = [
     "Domain",
     "Mixture",
     "Scale",
+    "Zeros",
     "batch_norm",
     "binary_conv",
     "building_in",
     "classifier",
     "factorized_reduce",
+    "imagenet_stem",
     "sign_conv",
+    "split_halves",
     "stem",
 ]

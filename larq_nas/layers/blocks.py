@@ -1,17 +1,20 @@
 """Binary blocks: what a person would write, in the form Larq Compute Engine fuses."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import tensorflow as tf
 
 from larq_nas.layers.conv import BinaryConv2D
 from larq_nas.layers.domain import current_domain
-from larq_nas.layers.scale import Scale
+from larq_nas.layers.scale import CenteredClip, Scale
 
-__all__ = ["batch_norm", "binary_conv", "classifier", "factorized_reduce", "sign_conv", "stem"]
+__all__ = ["batch_norm", "binary_conv", "factorized_reduce", "sign_conv", "split_halves"]
 
 Activation = Literal["relu", "prelu"]
 """`"relu"` is fused into the binary convolution; `"prelu"` stays an operation of its own."""
+
+Scaling = Literal["learned", "mean"]
+"""XNOR-Net++'s learned scale, or XNOR-Net's: the mean magnitude of the filter's weights."""
 
 
 def batch_norm(x: tf.Tensor, name: str, affine: bool | None = None) -> tf.Tensor:
@@ -31,19 +34,21 @@ def batch_norm(x: tf.Tensor, name: str, affine: bool | None = None) -> tf.Tensor
 def binary_conv(
     x: tf.Tensor,
     filters: int,
-    kernel_size: int,
+    kernel_size: int | tuple[int, int],
     *,
     name: str,
-    strides: int = 1,
+    strides: int | tuple[int, int] = 1,
     dilation_rate: int = 1,
     groups: int = 1,
     activation: Activation = "relu",
     identity: bool = True,
+    affine: bool | None = None,
+    scaling: Scaling = "learned",
 ) -> tf.Tensor:
     """Apply batch norm, sign, convolution and activation, and add the input to the result.
 
     The order is BATS' (section 3), the added identity its section 4.1. With binary weights
-    the convolution has the learned scale of XNOR-Net++. Scales are positive, so
+    the convolution has a scale, of XNOR-Net++ unless told otherwise. Scales are positive, so
     `scale * relu(y)` equals `relu(scale * y)`, and the order that fuses is taken.
 
     !!! example
@@ -61,14 +66,26 @@ def binary_conv(
         groups: number of groups of channels that do not mix.
         activation: `"relu"` or `"prelu"`.
         identity: whether to add the input where its shape is that of the output.
+        affine: whether batch norm learns scale and offset; `None` leaves it to the domain.
+        scaling: scale of the binary weights, `"learned"` or `"mean"`.
 
     # Returns
         Tensor, shape `(batch, height / strides, width / strides, filters)`.
     """
-    y = batch_norm(x, f"{name}_bn")
-    y = _conv(y, filters, kernel_size, name, strides, dilation_rate, groups, activation)
-    y = _scale_and_activate(y, name, activation)
-    if identity and strides == 1 and x.shape[-1] == filters:
+    y = batch_norm(x, f"{name}_bn", affine)
+    y = _conv(
+        y,
+        filters,
+        kernel_size,
+        name,
+        activation,
+        scaling,
+        strides=strides,
+        dilation_rate=dilation_rate,
+        groups=groups,
+    )
+    y = _scale_and_activate(y, name, activation, scaling)
+    if identity and strides in (1, (1, 1)) and x.shape[-1] == filters:
         y = tf.keras.layers.Add(name=f"{name}_add")([x, y])
     return y
 
@@ -112,75 +129,58 @@ def factorized_reduce(
     # Returns
         Tensor, shape `(batch, ceil(height / 2), ceil(width / 2), filters)`.
     """
-    x = batch_norm(x, f"{name}_bn")
-    odd = x.shape[1] % 2, x.shape[2] % 2
-    shifted = x
-    if any(odd):
-        padding = ((0, odd[0]), (0, odd[1]))
-        shifted = tf.keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
-    shifted = tf.keras.layers.Cropping2D(((1, 0), (1, 0)), name=f"{name}_shift")(shifted)
+    even, odd = split_halves(batch_norm(x, f"{name}_bn"), name=name)
     few = filters // 2
     halves = [
-        _conv(x, few, 1, f"{name}_even", 2, 1, 1, activation),
-        _conv(shifted, filters - few, 1, f"{name}_odd", 2, 1, 1, activation),
+        _conv(even, few, 1, f"{name}_even", activation, strides=2),
+        _conv(odd, filters - few, 1, f"{name}_odd", activation, strides=2),
     ]
     y = tf.keras.layers.Concatenate(name=f"{name}_concat")(halves)
     return _scale_and_activate(y, name, activation)
 
 
-def stem(x: tf.Tensor, filters: int, *, name: str = "stem") -> tf.Tensor:
-    """Apply a real 3x3 convolution and batch norm: the first layer keeps its precision.
-
-    # Arguments
-        x: images, shape `(batch, height, width, channels)`.
-        filters: number of output channels.
-        name: prefix of the layers' names.
-    """
-    x = tf.keras.layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"{name}_conv")(x)
-    x = batch_norm(x, f"{name}_bn", affine=True)
-    return tf.keras.layers.ReLU(name=f"{name}_relu")(x)
-
-
-def classifier(x: tf.Tensor, classes: int, *, name: str = "head") -> tf.Tensor:
-    """Average over the image and apply a real dense layer.
+def split_halves(x: tf.Tensor, *, name: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return `x`, and `x` shifted by a pixel, for two 1x1 convolutions of stride 2 to read.
 
     # Arguments
         x: tensor, shape `(batch, height, width, channels)`.
-        classes: number of classes.
         name: prefix of the layers' names.
-
-    # Returns
-        Logits (no softmax), shape `(batch, classes)`.
     """
-    x = tf.keras.layers.GlobalAveragePooling2D(name=f"{name}_pool")(x)
-    return tf.keras.layers.Dense(classes, name=f"{name}_dense")(x)
+    odd = x.shape[1] % 2, x.shape[2] % 2
+    shifted = x
+    if any(odd):
+        padding = ((0, odd[0]), (0, odd[1]))
+        shifted = tf.keras.layers.ZeroPadding2D(padding, name=f"{name}_pad")(x)
+    return x, tf.keras.layers.Cropping2D(((1, 0), (1, 0)), name=f"{name}_shift")(shifted)
 
 
 def _conv(
     x: tf.Tensor,
     filters: int,
-    kernel_size: int,
+    kernel_size: int | tuple[int, int],
     name: str,
-    strides: int,
-    dilation_rate: int,
-    groups: int,
     activation: Activation,
+    scaling: Scaling = "learned",
+    **geometry: Any,
 ) -> tf.Tensor:
+    quantizer = {"learned": "ste_sign", "mean": "magnitude_aware_sign"}[scaling]
+    constraint = CenteredClip() if scaling == "mean" else None
     binary = current_domain().weights == "binary"
     return BinaryConv2D(
         filters,
         kernel_size,
-        strides=strides,
-        dilation_rate=dilation_rate,
-        groups=groups,
-        kernel_quantizer="ste_sign" if binary else None,
+        kernel_quantizer=quantizer if binary else None,
+        kernel_constraint=constraint if binary else None,
         activation="relu" if activation == "relu" else None,
         name=f"{name}_conv",
+        **geometry,
     )(x)
 
 
-def _scale_and_activate(y: tf.Tensor, name: str, activation: Activation) -> tf.Tensor:
-    if current_domain().weights == "binary":
+def _scale_and_activate(
+    y: tf.Tensor, name: str, activation: Activation, scaling: Scaling = "learned"
+) -> tf.Tensor:
+    if scaling == "learned" and current_domain().weights == "binary":
         y = Scale(name=f"{name}_scale")(y)
     if activation == "prelu":
         y = tf.keras.layers.PReLU(

@@ -1,10 +1,10 @@
-"""The learned scale of XNOR-Net++."""
+"""Scales of binary weights: learned as in XNOR-Net++, or as XNOR-Net keeps weights for its own."""
 
 from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["Scale"]
+__all__ = ["CenteredClip", "Scale"]
 
 
 @tf.keras.utils.register_keras_serializable("larq_nas")
@@ -19,6 +19,14 @@ class LowerBound(tf.keras.constraints.Constraint):
 
     def get_config(self) -> dict[str, float]:
         return {"minimum": self.minimum}
+
+
+@tf.keras.utils.register_keras_serializable("larq_nas")
+class CenteredClip(tf.keras.constraints.Constraint):
+    """Keep kernels centred over their input channels, and within [-1, 1], as XNOR-Net does."""
+
+    def __call__(self, weights: tf.Tensor) -> tf.Tensor:
+        return tf.clip_by_value(weights - tf.reduce_mean(weights, axis=2, keepdims=True), -1, 1)
 
 
 @tf.keras.utils.register_keras_serializable("larq_nas")

@@ -1,12 +1,17 @@
 """Search spaces, by name or as a function of your own."""
 
 from larq_nas.spaces.bats import Bats
+from larq_nas.spaces.bnas import Bnas
+from larq_nas.spaces.darts import Darts
 from larq_nas.spaces.resnet import ResNet18, ResNet18Cifar
 from larq_nas.spaces.space import FunctionSpace, Space, SpaceFunction, SpaceLike, resolve
 from larq_nas.spaces.vgg import Vgg11, VggSmall
+from larq_nas.spaces.width import WidthSpace
 
 __all__ = [
     "Bats",
+    "Bnas",
+    "Darts",
     "FunctionSpace",
     "ResNet18",
     "ResNet18Cifar",
@@ -15,5 +20,6 @@ __all__ = [
     "SpaceLike",
     "Vgg11",
     "VggSmall",
+    "WidthSpace",
     "resolve",
 ]

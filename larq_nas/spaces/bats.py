@@ -1,6 +1,5 @@
 """The search space of BATS: cells of grouped binary convolutions."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -8,11 +7,12 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from larq_nas.choosers import Chooser, Operation
-from larq_nas.errors import InputError, require_whole, unknown_name
-from larq_nas.layers import Activation, binary_conv, classifier, factorized_reduce, stem
-from larq_nas.spaces.operations import average_pool, identity, max_pool
-from larq_nas.spaces.space import Space, register
+from larq_nas.choosers import Operation
+from larq_nas.errors import InputError, require_whole
+from larq_nas.layers import Activation, binary_conv, factorized_reduce, imagenet_stem, stem
+from larq_nas.spaces.operations import identity, pools_and_zero
+from larq_nas.spaces.skeleton import CellSpace, Place, StemName, require_known
+from larq_nas.spaces.space import register
 
 __all__ = ["Bats"]
 
@@ -27,12 +27,13 @@ _OPERATIONS = (*_CONVOLUTIONS, "identity", "max_pool_3x3", "average_pool_3x3", "
 
 @register
 @dataclass(frozen=True)
-class Bats(Space):
+class Bats(CellSpace):
     """Cells of binary convolutions, pools and skips (BATS, section 4.1 and Table 1).
 
     The default is what to deploy: no groups, because Larq Compute Engine computes 32
     channels as fast as 3, and ReLU, which it fuses into the convolution. The paper's own
-    network is `Bats(cells=20, channels=36, groups=12, activation="prelu")`.
+    network is `Bats(cells=20, channels=36, groups=12, activation="prelu")`, and on ImageNet
+    `Bats(cells=14, channels=80, groups=16, activation="prelu", stem="imagenet")`.
 
     !!! example
         ```python
@@ -47,6 +48,7 @@ class Bats(Space):
         groups: groups of each convolution in a cell, at every width.
         nodes: nodes of a cell, each reading two earlier states.
         activation: `"relu"`, or the paper's `"prelu"`.
+        stem: `"cifar"` keeps the images' size; `"imagenet"` gives the cells an eighth of it.
         operations: the candidates, of Table 1.
         search_cells: cells of the supernet; by default `cells`.
         search_channels: channels of the supernet; by default `channels`.
@@ -58,23 +60,21 @@ class Bats(Space):
     name: ClassVar[str] = "bats"
     temperature: ClassVar[Mapping[str, float]] = {"normal": 0.2, "reduction": 0.15}
 
+    known_operations: ClassVar[tuple[str, ...]] = _OPERATIONS
+
     cells: int = 5
     channels: int = 32
     groups: int = 1
     nodes: int = 4
     activation: Activation = "relu"
+    stem: StemName = "cifar"
     operations: tuple[str, ...] = _OPERATIONS
     search_cells: int | None = None
     search_channels: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("cells", "channels", "groups", "nodes"):
-            require_whole(**{name: getattr(self, name)})
-        for name in ("search_cells", "search_channels"):
-            if getattr(self, name) is not None:
-                require_whole(**{name: getattr(self, name)})
-        if not isinstance(self.operations, tuple):
-            raise InputError(f"`operations` must be a list of names, but got {self.operations!r}.")
+        super().__post_init__()
+        require_whole(groups=self.groups)
         for name in ("channels", "search_channels"):
             channels = getattr(self, name)
             if channels and channels % self.groups:
@@ -82,85 +82,32 @@ class Bats(Space):
                     f"`{name}` must be divisible by `groups`, but got {channels} channels "
                     f"in {self.groups} groups."
                 )
-        if self.activation not in ("relu", "prelu"):
-            raise unknown_name("activation", self.activation, ("relu", "prelu"))
-        for operation in self.operations:
-            if operation not in _OPERATIONS:
-                raise unknown_name("operation", operation, _OPERATIONS)
-        if not set(self.operations) - {"zero"}:
-            raise InputError(f"`operations` must hold more than zero, but got {self.operations}.")
+        require_known("activation", self.activation, ("relu", "prelu"))
 
-    @property
-    def reductions(self) -> set[int]:
-        """Indices of the cells that halve the image."""
-        return {self.cells // 3, 2 * self.cells // 3}
+    def _cifar_stem(self, images: tf.Tensor) -> tf.Tensor:
+        return stem(images, 3 * self.channels)
 
-    def proxy(self) -> "Bats":
-        return dataclasses.replace(
-            self,
-            cells=self.search_cells or self.cells,
-            channels=self.search_channels or self.channels,
-            search_cells=None,
-            search_channels=None,
-        )
+    def _imagenet_stem(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # Groups of 20 channels, as in the paper, or the next fewer that divide the widths.
+        widths, most = (self.channels // 2, self.channels), max(1, self.channels // 20)
+        groups = next(g for g in range(most, 0, -1) if not any(width % g for width in widths))
+        return imagenet_stem(images, self.channels, groups=groups)
 
-    def check(self, input_shape: tuple[int, int, int]) -> None:
-        smallest = 2 ** len(self.reductions)
-        if min(input_shape[:2]) < smallest:
-            raise InputError(
-                f"Images must be at least {smallest}x{smallest} pixels for {len(self.reductions)} "
-                f"reduction cells, but got {input_shape[0]}x{input_shape[1]}."
-            )
-
-    def build(
-        self, choose: Chooser, input_shape: tuple[int, int, int], classes: int
-    ) -> tf.keras.Model:
-        self.check(input_shape)
-        images = tf.keras.Input(input_shape, name="image")
-        before = x = stem(images, 3 * self.channels)
-        channels, halved = self.channels, False
-        for index in range(self.cells):
-            halves = index in self.reductions
-            channels *= 2 if halves else 1
-            before, x = x, self._cell(choose, before, x, channels, halves, halved, f"cell{index}")
-            halved = halves
-        return tf.keras.Model(images, classifier(x, classes), name=self.name)
-
-    def _cell(
-        self,
-        choose: Chooser,
-        before: tf.Tensor,
-        x: tf.Tensor,
-        channels: int,
-        halves: bool,
-        halved: bool,
-        prefix: str,
-    ) -> tf.Tensor:
+    def _preprocess(self, before: tf.Tensor, x: tf.Tensor, place: Place) -> list[tf.Tensor]:
         preprocess = partial(binary_conv, kernel_size=1, activation=self.activation, identity=False)
-        if halved:
-            state0 = factorized_reduce(
-                before, channels, name=f"{prefix}_pre0", activation=self.activation
-            )
-        else:
-            state0 = preprocess(before, channels, name=f"{prefix}_pre0")
-        state1 = preprocess(x, channels, name=f"{prefix}_pre1")
-        steps = [self._candidates(channels, strides) for strides in (1, 2)]
-        return choose.cell(
-            "reduction" if halves else "normal",
-            [state0, state1],
-            lambda state: steps[1] if halves and state < 2 else steps[0],
-            nodes=self.nodes,
-            prefix=prefix,
-        )
+        halve = partial(factorized_reduce, activation=self.activation)
+        first = halve if place.halved else preprocess
+        return [
+            first(before, place.channels, name=f"{place.prefix}_pre0"),
+            preprocess(x, place.channels, name=f"{place.prefix}_pre1"),
+        ]
 
     def _candidates(self, channels: int, strides: int) -> Mapping[str, Operation]:
         candidates: dict[str, Operation] = {
             "identity": partial(
                 identity, filters=channels, strides=strides, activation=self.activation
             ),
-            "max_pool_3x3": partial(max_pool, strides=strides),
-            "average_pool_3x3": partial(average_pool, strides=strides),
-            "zero": None,
+            **pools_and_zero(strides),
         }
         for name, (kernel_size, dilation_rate) in _CONVOLUTIONS.items():
             candidates[name] = partial(

@@ -1,10 +1,22 @@
 """Candidate operations without a binary convolution of their own."""
 
+from functools import partial
+
 import tensorflow as tf
 
+from larq_nas.choosers import Operation
 from larq_nas.layers import Activation, factorized_reduce
 
-__all__ = ["average_pool", "identity", "max_pool"]
+__all__ = ["average_pool", "identity", "max_pool", "pools_and_zero"]
+
+
+def pools_and_zero(strides: int) -> dict[str, Operation]:
+    """Return the candidates that every space of cells has, by name."""
+    return {
+        "max_pool_3x3": partial(max_pool, strides=strides),
+        "average_pool_3x3": partial(average_pool, strides=strides),
+        "zero": None,
+    }
 
 
 def identity(

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from larq_nas.choosers import Chooser
 from larq_nas.errors import require_whole, unknown_name
-from larq_nas.spaces.space import register
-from larq_nas.spaces.width import Precision, WidthSpace
+from larq_nas.spaces.space import Precision, register
+from larq_nas.spaces.width import WidthSpace
 
 __all__ = ["ResNet18", "ResNet18Cifar"]
 

@@ -7,7 +7,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import tensorflow as tf
 
@@ -15,9 +15,21 @@ from larq_nas.choosers import Chooser, Survey
 from larq_nas.errors import InputError, first_line, unknown_name
 from larq_nas.training.recipe import TwoStage
 
-__all__ = ["FunctionSpace", "Space", "SpaceFunction", "SpaceLike", "register", "resolve"]
+__all__ = [
+    "FunctionSpace",
+    "Precision",
+    "Space",
+    "SpaceFunction",
+    "SpaceLike",
+    "register",
+    "resolve",
+]
 
 SpaceFunction: TypeAlias = Callable[[Chooser, tuple[int, int, int], int], tf.keras.Model]
+
+
+Precision = Literal["binary", "real"]
+"""A binary network, its first and last layer real, or its float twin."""
 
 
 class Space(ABC):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import tensorflow as tf
 
@@ -10,11 +9,9 @@ from larq_nas.choosers import Chooser
 from larq_nas.errors import InputError, require_positive, unknown_name
 from larq_nas.expansion import expand
 from larq_nas.layers import batch_norm, sign_conv
-from larq_nas.spaces.space import Space
+from larq_nas.spaces.space import Precision, Space
 
-__all__ = ["Precision", "WidthSpace"]
-
-Precision = Literal["binary", "real"]
+__all__ = ["WidthSpace"]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import random_architecture, randomize
+from counting import binary_macs, float_operations
 
 import larq_nas
 from larq_nas.choosers import Relax
@@ -78,6 +79,37 @@ def test_cells_as_the_paper_lays_them_out() -> None:
     assert "cell7_pre0_even_conv" in [layer.name for layer in model.layers]
 
 
+def test_published_network_costs_what_table_6_says() -> None:
+    """On ImageNet: BOPs exactly; FLOPs as worked out by hand, PReLU not among them."""
+    published = larq_nas.Architecture.published("bats")
+    architecture = published.with_settings(cells=14, channels=80, groups=16, stem="imagenet")
+    model = architecture.build((224, 224, 3), 1000)
+    assert binary_macs(model) == 1_149_657_600
+    assert float_operations(model) == 80_103_360
+    names = [layer.name for layer in model.layers]
+    assert "cell0_pre0_even_conv" in names
+    assert "cell0_pre1_conv" in names
+
+
+def test_imagenet_stem_reads_an_eighth_and_converts() -> None:
+    space = Bats(cells=2, channels=40, nodes=1, stem="imagenet")
+    model = randomize(random_architecture(space, 0, (32, 32, 3)).build((32, 32, 3), 10))
+    assert model.get_layer("stem2_relu").output_shape == (None, 4, 4, 40)
+    assert [model.get_layer(f"stem{i}_conv").groups for i in range(3)] == [1, 2, 2]
+    images = np.random.default_rng(0).normal(size=(8, 32, 32, 3)).astype("float32")
+    conversion = larq_nas.convert(model, images)
+    assert conversion.audit.fallbacks == []
+    assert all(parity.equal for parity in conversion.parity)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(32, 1), (120, 6), (50, 1), (66, 3), (84, 3)])
+def test_imagenet_stem_has_groups_that_divide_its_widths(channels: int, groups: int) -> None:
+    model = random_architecture(
+        Bats(cells=1, channels=channels, nodes=1, stem="imagenet"), 0, (16, 16, 3)
+    ).build((16, 16, 3), 2)
+    assert model.get_layer("stem1_conv").groups == groups
+
+
 def test_operations_are_those_of_table_1() -> None:
     choose = Relax()
     Bats(cells=1, channels=4, nodes=1).build(choose, (8, 8, 1), 10)
@@ -115,6 +147,7 @@ def test_search_space_of_the_proxy() -> None:
         ({"groups": 4, "search_channels": 18}, "`search_channels` must be divisible"),
         ({"operations": ("group_conv_3x4",)}, "did you mean `group_conv_3x3`"),
         ({"operations": ("zero",)}, "must hold more than zero"),
+        ({"stem": "imagenett"}, "Unknown stem `imagenett`; did you mean `imagenet`"),
         ({"activation": "rely"}, "Unknown activation `rely`; did you mean `relu`"),
     ],
 )
@@ -126,3 +159,5 @@ def test_settings_that_cannot_be_used_are_refused(settings: dict, message: str) 
 def test_images_too_small_to_halve_are_refused() -> None:
     with pytest.raises(InputError, match="at least 4x4 pixels for 2 reduction cells, but got 3x8"):
         Bats().check((3, 8, 1))
+    with pytest.raises(InputError, match="at least 32x32 pixels for the ImageNet stem and 2 red"):
+        Bats(stem="imagenet").check((16, 32, 3))

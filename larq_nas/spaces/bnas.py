@@ -1,0 +1,111 @@
+"""The search space of BNAS: cells of binary convolutions, bridged by skips, and zeros."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from larq_nas.choosers import Chooser, Operation
+from larq_nas.layers import batch_norm, binary_conv, stem
+from larq_nas.spaces.operations import pools_and_zero
+from larq_nas.spaces.skeleton import CellSpace, Place, StemName
+from larq_nas.spaces.space import register
+
+__all__ = ["Bnas"]
+
+_CONVOLUTIONS = {
+    "dilated_conv_3x3": (3, 2),
+    "dilated_conv_5x5": (5, 2),
+    "conv_3x3": (3, 1),
+    "conv_5x5": (5, 1),
+}
+_OPERATIONS = ("zero", "max_pool_3x3", "average_pool_3x3", *_CONVOLUTIONS)
+
+
+@register
+@dataclass(frozen=True)
+class Bnas(CellSpace):
+    """Cells of binary convolutions, pools and zeros, bridged by skips (BNAS, section 4).
+
+    The zero operation competes and stays in the network. Each cell but the first adds the
+    output of the one before to its own. Weights have XNOR-Net's scale, the mean magnitude of
+    each filter.
+
+    !!! example
+        ```python
+        space = larq_nas.spaces.Bnas(cells=8, channels=32, search_cells=5, search_channels=16)
+        model = larq_nas.search(train, validation, space=space)
+        ```
+
+    # Arguments
+        cells: number of cells; those at 1/3 and 2/3 of the depth halve the image and double
+            the channels.
+        channels: channels of a node in the first cells.
+        nodes: nodes of a cell, each reading two earlier states.
+        stem: `"cifar"` keeps the images' size; `"imagenet"` gives the cells an eighth of it.
+        operations: the candidates, of Table 1.
+        search_cells: cells of the supernet; by default `cells`.
+        search_channels: channels of the supernet; by default `channels`.
+
+    # References
+        - [Learning Architectures for Binary Networks](https://arxiv.org/abs/2002.06963)
+        - [BNAS v2](https://arxiv.org/abs/2110.08562)
+    """
+
+    name: ClassVar[str] = "bnas"
+    temperature: ClassVar[float] = 1.0
+    known_operations: ClassVar[tuple[str, ...]] = _OPERATIONS
+    keep_zero: ClassVar[bool] = True
+
+    cells: int = 20
+    channels: int = 36
+    nodes: int = 4
+    stem: StemName = "cifar"
+    operations: tuple[str, ...] = _OPERATIONS
+    search_cells: int | None = None
+    search_channels: int | None = None
+
+    def _cifar_stem(self, images: tf.Tensor) -> tf.Tensor:
+        return stem(images, 3 * self.channels, norm="before")
+
+    def _preprocess(self, before: tf.Tensor, x: tf.Tensor, place: Place) -> list[tf.Tensor]:
+        first = partial(_conv, filters=place.channels, kernel_size=1)
+        if place.halved:
+            # Without scale and offset on CIFAR, with them on ImageNet: as published.
+            affine = False if self.stem == "cifar" else None
+            first = partial(first, kernel_size=3, strides=2, affine=affine)
+        return [
+            first(before, f"{place.prefix}_pre0"),
+            _conv(x, f"{place.prefix}_pre1", filters=place.channels, kernel_size=1),
+        ]
+
+    def _cell(self, choose: Chooser, before: tf.Tensor, x: tf.Tensor, place: Place) -> tf.Tensor:
+        y = super()._cell(choose, before, x, place)
+        if place.index == 0:
+            return y
+        skip = _halve(x, y.shape[-1], f"{place.prefix}_skip") if place.halves else x
+        return tf.keras.layers.Add(name=f"{place.prefix}_add")([y, skip])
+
+    def _candidates(self, channels: int, strides: int) -> dict[str, Operation]:
+        candidates = pools_and_zero(strides)
+        for name, (kernel_size, dilation_rate) in _CONVOLUTIONS.items():
+            candidates[name] = partial(
+                _conv,
+                filters=channels,
+                kernel_size=kernel_size,
+                dilation_rate=dilation_rate,
+                strides=strides,
+            )
+        return {name: candidates[name] for name in self.operations}
+
+
+def _conv(x: tf.Tensor, name: str, **settings: Any) -> tf.Tensor:
+    """Apply batch norm, sign, convolution and ReLU, the weights scaled as in XNOR-Net."""
+    return binary_conv(x, name=name, identity=False, scaling="mean", **settings)
+
+
+def _halve(x: tf.Tensor, filters: int, name: str) -> tf.Tensor:
+    """Apply batch norm and a real 2x2 convolution: what bridges a reduction cell."""
+    x = batch_norm(x, f"{name}_bn", affine=True)
+    return tf.keras.layers.Conv2D(filters, 2, strides=2, padding="same", name=f"{name}_conv")(x)

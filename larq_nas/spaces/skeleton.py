@@ -1,0 +1,164 @@
+"""What spaces of cells have in common: the stack that DARTS builds of them."""
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import tensorflow as tf
+
+from larq_nas.choosers import Chooser, Operations
+from larq_nas.errors import InputError, require_whole, unknown_name
+from larq_nas.layers import classifier, imagenet_stem
+from larq_nas.spaces.space import Space
+
+__all__ = ["CellSpace", "Place", "StemName", "require_known"]
+
+StemName = Literal["cifar", "imagenet"]
+"""One convolution at full size, or three that halve the image each."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell stands in the stack.
+
+    # Arguments
+        index: number of cells below it.
+        channels: channels of each of its nodes.
+        halves: whether it halves the image.
+        halved: whether what it reads last was halved, so that the state before is larger.
+    """
+
+    index: int
+    channels: int
+    halves: bool
+    halved: bool
+
+    @property
+    def kind(self) -> str:
+        """The name of its choices' group."""
+        return "reduction" if self.halves else "normal"
+
+    @property
+    def prefix(self) -> str:
+        """The prefix of its layers' names."""
+        return f"cell{self.index}"
+
+
+@dataclass(frozen=True)
+class CellSpace(Space):
+    """Cells that each read the two before them; each space says what they are made of.
+
+    Reduction cells stand at 1/3 and 2/3 of the depth, halve the image and double the
+    channels. See `Bats` for the settings.
+    """
+
+    known_operations: ClassVar[tuple[str, ...]]
+    keep_zero: ClassVar[bool] = False
+
+    cells: int = 20
+    channels: int = 36
+    nodes: int = 4
+    stem: StemName = "cifar"
+    operations: tuple[str, ...] = ()
+    search_cells: int | None = None
+    search_channels: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("cells", "channels", "nodes"):
+            require_whole(**{name: getattr(self, name)})
+        for name in ("search_cells", "search_channels"):
+            if getattr(self, name) is not None:
+                require_whole(**{name: getattr(self, name)})
+        require_known("stem", self.stem, ("cifar", "imagenet"))
+        if not isinstance(self.operations, tuple):
+            raise InputError(f"`operations` must be a list of names, but got {self.operations!r}.")
+        for operation in self.operations:
+            require_known("operation", operation, self.known_operations)
+        if not set(self.operations) - {"zero"}:
+            raise InputError(f"`operations` must hold more than zero, but got {self.operations}.")
+
+    @property
+    def reductions(self) -> set[int]:
+        """Indices of the cells that halve the image."""
+        return {self.cells // 3, 2 * self.cells // 3}
+
+    def proxy(self) -> "CellSpace":
+        return dataclasses.replace(
+            self,
+            cells=self.search_cells or self.cells,
+            channels=self.search_channels or self.channels,
+            search_cells=None,
+            search_channels=None,
+        )
+
+    def check(self, input_shape: tuple[int, int, int]) -> None:
+        reductions, halvings = len(self.reductions), 3 if self.stem == "imagenet" else 0
+        smallest = 2 ** (reductions + halvings)
+        if min(input_shape[:2]) < smallest:
+            what = f"{reductions} reduction cells"
+            raise InputError(
+                f"Images must be at least {smallest}x{smallest} pixels for "
+                f"{'the ImageNet stem and ' if halvings else ''}{what}, but got "
+                f"{input_shape[0]}x{input_shape[1]}."
+            )
+
+    def build(
+        self, choose: Chooser, input_shape: tuple[int, int, int], classes: int
+    ) -> tf.keras.Model:
+        self.check(input_shape)
+        images = tf.keras.Input(input_shape, name="image")
+        before, x = self._stem(images)
+        channels, halved = self.channels, self.stem == "imagenet"
+        for index in range(self.cells):
+            halves = index in self.reductions
+            channels *= 2 if halves else 1
+            place = Place(index, channels, halves, halved)
+            before, x = x, self._cell(choose, before, x, place)
+            halved = halves
+        return tf.keras.Model(images, classifier(x, classes), name=self.name)
+
+    def _stem(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if self.stem == "imagenet":
+            return self._imagenet_stem(images)
+        x = self._cifar_stem(images)
+        return x, x
+
+    def _imagenet_stem(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Build the stem that halves the images three times."""
+        return imagenet_stem(images, self.channels, relu=False)
+
+    def _cell(self, choose: Chooser, before: tf.Tensor, x: tf.Tensor, place: Place) -> tf.Tensor:
+        steps = [self._candidates(place.channels, strides) for strides in (1, 2)]
+        return choose.cell(
+            place.kind,
+            self._preprocess(before, x, place),
+            lambda state: steps[1] if place.halves and state < 2 else steps[0],
+            nodes=self.nodes,
+            prefix=place.prefix,
+            concat=self._concat(place.kind),
+            keep_zero=self.keep_zero,
+        )
+
+    def _concat(self, kind: str) -> Sequence[int] | None:
+        """Return the states a kind of cell concatenates, or `None` for all nodes."""
+        return None
+
+    @abstractmethod
+    def _cifar_stem(self, images: tf.Tensor) -> tf.Tensor:
+        """Build the stem that keeps the images' size."""
+
+    @abstractmethod
+    def _preprocess(self, before: tf.Tensor, x: tf.Tensor, place: Place) -> list[tf.Tensor]:
+        """Bring both inputs of a cell to its number of channels, and to one size."""
+
+    @abstractmethod
+    def _candidates(self, channels: int, strides: int) -> Operations:
+        """Return the operations, by name."""
+
+
+def require_known(kind: str, name: Any, known: Sequence[str]) -> None:
+    """Raise `InputError` for a name that is not known."""
+    if name not in known:
+        raise unknown_name(kind, name, known)

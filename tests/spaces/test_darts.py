@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import random_architecture, randomize
+from counting import parameters
+
+import larq_nas
+from larq_nas.choosers import Relax
+from larq_nas.errors import InputError
+from larq_nas.layers import BinaryConv2D
+from larq_nas.spaces import Darts
+from larq_nas.spaces.convolutions import Style, convolution, steps_of
+
+SMALL = Darts(cells=3, channels=4, nodes=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("darts_first_order", 3_169_414),
+        ("darts_second_order", 3_349_342),
+        ("p_darts", 3_433_798),
+        ("nasnet_a", 3_830_950),
+        ("amoebanet_a", 3_145_078),
+    ],
+)
+def test_published_networks_have_their_parameters(name: str, expected: int) -> None:
+    """Those of DARTS second order and NASNet-A are published; the rest follow from the same."""
+    model = larq_nas.Architecture.published(name).build((32, 32, 3), 10)
+    assert parameters(model) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "strides", "expected"),
+    [
+        ("separable_conv_3x3", 1, 2 * (9 * 4 + 16 + 8)),
+        ("separable_conv_7x7", 2, 2 * (49 * 4 + 16 + 8)),
+        ("dilated_conv_5x5", 2, 25 * 4 + 16 + 8),
+        ("conv_7x1_1x7", 2, 14 * 16 + 8),
+    ],
+)
+@pytest.mark.parametrize("weights", ["real", "binary"])
+def test_operations_have_the_shape_and_weights_they_should(
+    name: str, strides: int, expected: int, weights: str
+) -> None:
+    x = tf.keras.Input((9, 8, 4))
+    style = Style(weights)
+    y = convolution(x, "op", filters=4, style=style, rows=steps_of(name, strides))
+    model = tf.keras.Model(x, y)
+    assert model.output_shape == ((None, 9, 8, 4) if strides == 1 else (None, 5, 4, 4))
+    if weights == "real":
+        assert parameters(model) == expected
+    else:
+        kernels = [layer.kernel for layer in model.layers if isinstance(layer, BinaryConv2D)]
+        norms_of_rows = 8 * len(steps_of(name, strides))
+        assert sum(int(tf.size(kernel)) for kernel in kernels) == expected - norms_of_rows
+
+
+@pytest.mark.parametrize("size", [8, 9])
+def test_dilated_depthwise_convolution_halves_as_others_do(size: int) -> None:
+    x = np.random.default_rng(0).normal(size=(2, size, size, 4)).astype("float32")
+    inputs = tf.keras.Input(x.shape[1:])
+    rows = steps_of("dilated_conv_3x3", 2)
+    model = tf.keras.Model(inputs, convolution(inputs, "op", filters=4, style=Style(), rows=rows))
+    depthwise = model.get_layer("op_0_conv").depthwise_kernel.numpy()
+    dense = np.zeros((3, 3, 4, 4), "float32")
+    for channel in range(4):
+        dense[:, :, channel, channel] = depthwise[:, :, channel, 0]
+    expected = tf.nn.conv2d(tf.nn.relu(x), dense, 2, "SAME", dilations=2)
+    got = tf.keras.Model(inputs, model.get_layer("op_0_skip").output)(x)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_cells_concatenate_the_states_they_are_told() -> None:
+    published = larq_nas.Architecture.published("nasnet_a")
+    model = published.with_settings(cells=3, channels=4).build((8, 8, 1), 10)
+    assert model.get_layer("cell0_concat").output_shape == (None, 8, 8, 5 * 4)
+    assert model.get_layer("cell1_concat").output_shape == (None, 4, 4, 3 * 8)
+    pool = "cell0_node5_in0_average_pool_3x3"
+    assert {pool, f"{pool}_2"} <= {layer.name for layer in model.layers}
+
+
+@pytest.mark.parametrize("name", ["darts_second_order", "amoebanet_a"])
+def test_binary_network_converts(name: str, images: np.ndarray) -> None:
+    published = larq_nas.Architecture.published(name)
+    architecture = published.with_settings(cells=3, channels=4, precision="binary")
+    model = randomize(architecture.build((8, 8, 1), 10))
+    conversion = larq_nas.convert(model, images)
+    assert conversion.audit.fallbacks == []
+    real = [row.layer for row in conversion.audit.layers if not row.binary]
+    assert real == ["stem_conv", "head_dense"]
+    assert all(parity.equal for parity in conversion.parity)
+
+
+def test_can_be_searched() -> None:
+    for weights in ("real", "binary"):
+        choose = Relax()
+        Darts(cells=3, channels=4, nodes=2, precision=weights).build(choose, (8, 8, 1), 10)
+        assert set(choose.mixtures) == {f"{k}/{i}" for k in ("normal", "reduction") for i in (2, 3)}
+    assert random_architecture(SMALL, 0).build((8, 8, 1), 10).output_shape == (None, 10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "binarised"}, "Unknown precision `binarised`; did you mean `binary`"),
+        ({"activation": "rely"}, "Unknown activation `rely`; did you mean `relu`"),
+        ({"operations": ("conv_1x7",)}, "Unknown operation `conv_1x7`"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Darts(**settings)
+
+
+def test_only_nodes_can_be_concatenated() -> None:
+    space = Darts(cells=3, channels=4, normal_concat=(5, 6))
+    with pytest.raises(InputError, match="`concat` of cell `normal` must hold nodes, 2 to 5"):
+        random_architecture(space, 0)

@@ -50,16 +50,21 @@ class Fix(Chooser):
             if operation is None:
                 if not choice.keep_zero:
                     raise InputError(f"Choice `{choice.name}` cannot keep the zero operation.")
+                outputs += self._zero(inputs[i], operations[i], f"{prefix}_in{i}")
                 continue
             label = f"{prefix}_in{i}_{name}"
             used[label] += 1
             suffix = f"_{used[label]}" if used[label] > 1 else ""
             outputs.append(operation(inputs[i], label + suffix))
         if not outputs:
-            return _zeros(inputs[0], operations[0], prefix)
+            return zeros(inputs[0], operations[0], prefix)
         if len(outputs) == 1:
             return outputs[0]
         return tf.keras.layers.Add(name=f"{prefix}_sum")(outputs)
+
+    def _zero(self, x: tf.Tensor, operations: Operations, prefix: str) -> list[tf.Tensor]:
+        """Return what an input adds to its node that the zero operation was chosen on."""
+        return []
 
     def unused(self) -> list[str]:
         """Return the names of values that no choice asked for."""
@@ -90,7 +95,7 @@ def ask(expansion: Expansion) -> Filters:
     return Filters(nearest, lambda answers: answers[expansion.name])
 
 
-def _zeros(x: tf.Tensor, operations: Operations, prefix: str) -> tf.Tensor:
+def zeros(x: tf.Tensor, operations: Operations, prefix: str) -> tf.Tensor:
     """Return zeros of the shape that an operation on `x` would give."""
     operation = next(operation for operation in operations.values() if operation is not None)
     # What this builds is read by nothing, and so is no part of the model.

@@ -114,7 +114,10 @@ def _bnas(profile: Profile) -> dict[str, Any]:
     binary = [row.binary for row in profile.layers]
     first = binary.index(True)
     skips = sum(row.macs for row in profile.layers[first:] if row.kind == "conv")
-    return {"flops": _flops(profile.macs - skips, profile.binary_macs + skips)}
+    return {
+        "flops": _flops(profile.macs - skips, profile.binary_macs + skips),
+        "parameters": sum(row.trainable for row in profile.layers),
+    }
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ class Convention:
         formulas: the formula of each column.
         flatters: what the columns leave out, beside the honest figures.
         count: computes the columns.
+        whole: whether the paper counts parts of a network that only zeros read.
         misfit: returns why a network cannot be counted so; empty if it can.
         settings: settings of a backbone that the paper's tables are of, by its name.
     """
@@ -136,6 +140,7 @@ class Convention:
     count: Callable[[Profile], dict[str, Any]] = field(repr=False)
     misfit: Callable[[Profile], str] = field(repr=False)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    whole: bool = False
 
 
 CONVENTIONS: Mapping[str, Convention] = {
@@ -179,11 +184,13 @@ CONVENTIONS: Mapping[str, Convention] = {
         "BNAS v2, Table 2",
         {
             "flops": "MACs of the stem and the last layer + MACs of all other convolutions / 64, "
-            "binary or not"
+            "binary or not",
+            "parameters": "trainable weights before deployment, those too that only zeros read",
         },
         "the convolutions of the skips between cells are real, but count as binary",
         _bnas,
         _misfit_of_bnas,
+        whole=True,
     ),
 }
 

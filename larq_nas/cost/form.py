@@ -1,7 +1,5 @@
 """A network in the form that a paper counts, where that is not the one that is deployed."""
 
-import dataclasses
-
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
@@ -9,7 +7,7 @@ from larq_nas.choosers import Fix, Operations
 from larq_nas.choosers.fix import zeros
 from larq_nas.cost.conventions import CONVENTIONS, by_convention
 from larq_nas.cost.profile import profile
-from larq_nas.spaces import Space, WidthSpace
+from larq_nas.spaces import Space, WidthSpace, resolve
 
 __all__ = ["columns"]
 
@@ -43,11 +41,11 @@ def columns(
         classes: number of classes.
     """
     counts = CONVENTIONS[convention]
-    space = dataclasses.replace(space, **counts.settings.get(space.name, {}))
+    space = resolve(space, counts.settings.get(space.name))
     choose = _Whole(architecture.choices) if counts.whole else Fix(architecture.choices)
     found = by_convention(convention, profile(space.build(choose, input_shape, classes)))
     if isinstance(space, WidthSpace):
-        twin = dataclasses.replace(space, precision="real", expansion=1)
+        twin = resolve(space, {"precision": "real", "expansion": 1})
         model = twin.build(Fix({}), input_shape, classes)
         of_twin = by_convention(convention, profile(model))
         found |= {_RATIOS[k]: of_twin[k] / found[k] for k in list(found) if k in _RATIOS}

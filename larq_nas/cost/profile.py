@@ -32,6 +32,7 @@ class LayerProfile:
         binary_macs: multiply-accumulates of binary inputs with binary weights (BOPs).
         parameters: number of its weights by their bits; a batch norm counts the two vectors
             that are left of it in a deployed network.
+        trainable: number of its trainable weights before deployment.
         kernel_weights: number of its weights without biases and vectors.
         taps: positions of its kernel, or those a pool takes together.
         groups: groups of channels that do not mix.
@@ -47,6 +48,7 @@ class LayerProfile:
     macs: int
     binary_macs: int
     parameters: dict[int, int]
+    trainable: int = 0
     kernel_weights: int = 0
     taps: int = 1
     groups: int = 1
@@ -194,6 +196,7 @@ def _row(structure: Structure, index: int, counted: Counted) -> LayerProfile:
         macs=int(counted.macs),
         binary_macs=int(counted.binary_macs),
         parameters=dict(sorted(parameters.items())),
+        trainable=sum(math.prod(w.shape) for w in call.layer.trainable_weights) * call.first,
         kernel_weights=int(counted.kernel_weights),
         taps=network.calls[call.inputs[0]].area if facts.kind in _GLOBAL_POOLS else facts.taps,
         groups=facts.groups,

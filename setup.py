@@ -37,6 +37,7 @@ setup(
         "larq-compute-engine>=0.16,<0.17; platform_machine != 'aarch64'",
         "numpy>=1.26,<2",
         "scikit-learn>=1.3",
+        "terminaltables>=3.1",
     ],
     extras_require={
         "tensorflow": ["tensorflow==2.15.1; python_version < '3.12'", *newer_python],

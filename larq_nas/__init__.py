@@ -4,7 +4,7 @@ from larq_nas._environment import prepare
 
 prepare()
 
-from larq_nas import choosers, datasets, errors, layers, searchers, spaces, training  # noqa: E402
+from larq_nas import choosers, cost, datasets, errors, layers, searchers, spaces, training  # noqa: E402
 from larq_nas.architecture import Architecture  # noqa: E402
 from larq_nas.deploy import Conversion, convert  # noqa: E402
 from larq_nas.search import search  # noqa: E402
@@ -14,6 +14,7 @@ __all__ = [
     "Conversion",
     "choosers",
     "convert",
+    "cost",
     "datasets",
     "errors",
     "layers",

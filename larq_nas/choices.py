@@ -113,7 +113,9 @@ class Choice:
         return InputError(f"Choice `{self.name}` expects {form}, but got {value!r}.")
 
 
-def share_parameter_free(choices: Mapping[str, Choice], chosen: Mapping[str, list[Pair]]) -> float:
+def share_parameter_free(
+    choices: Mapping[str, Choice], chosen: Mapping[str, Sequence[Pair]]
+) -> float:
     """Return the share of chosen operations that have no trainable weights."""
     free = [
         pair in choices[name].parameter_free for name, pairs in chosen.items() for pair in pairs

@@ -12,16 +12,17 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
+from larq_nas.cost import Budget, Limits, SpaceCosts, profile
 from larq_nas.deploy import convert
 from larq_nas.deploy.gate import first_images, summarize
 from larq_nas.errors import ConversionError, InputError, require_whole
 from larq_nas.files import replacing, write_atomically
 from larq_nas.pipeline.augment import Augment, check_augment, describe, resolve_augment
-from larq_nas.pipeline.check import check_data
+from larq_nas.pipeline.check import DataFacts, check_data
 from larq_nas.pipeline.streams import validation_stream
 from larq_nas.run import Run
 from larq_nas.searchers import Searcher, resolve_searcher
-from larq_nas.spaces import SpaceLike, resolve
+from larq_nas.spaces import Space, SpaceLike, resolve
 from larq_nas.task import Task
 from larq_nas.training.recipe import TwoStage
 
@@ -44,6 +45,12 @@ def search(
     directory: str | Path | None = None,
     seed: int = 0,
     resume: bool = True,
+    max_memory: float | str | None = None,
+    max_flatbuffer: float | str | None = None,
+    max_activation_memory: float | str | None = None,
+    max_macs: float | str | None = None,
+    max_binary_macs: float | str | None = None,
+    max_parameters: float | str | None = None,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     recipe: TwoStage | None = None,
     verbose: int | str = "auto",
@@ -81,6 +88,13 @@ def search(
         directory: where the run is kept; by default nothing is.
         seed: seed of everything random; the same seed gives the same result.
         resume: whether to go on with a run that is in `directory` already.
+        max_memory: most bytes of weights, as a number or with a unit such as `"64KB"` (1,000
+            bytes each) or `"64KiB"` (1,024).
+        max_flatbuffer: most bytes of `model.tflite`.
+        max_activation_memory: most bytes of activations alive at once for one image.
+        max_macs: most multiply-accumulates of one image that are not binary, such as `"1.5M"`.
+        max_binary_macs: most binary ones.
+        max_parameters: most weights, of any precision.
         callbacks: further Keras callbacks, for search and training.
         recipe: how the found network is trained; by default as the space's paper does.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
@@ -94,6 +108,16 @@ def search(
         DivergenceError: if a loss becomes NaN or infinite.
     """
     _check_numbers(epochs, train_epochs, seed)
+    budget = Budget.parse(
+        {
+            "max_memory": max_memory,
+            "max_flatbuffer": max_flatbuffer,
+            "max_activation_memory": max_activation_memory,
+            "max_macs": max_macs,
+            "max_binary_macs": max_binary_macs,
+            "max_parameters": max_parameters,
+        }
+    )
     resolved, method = resolve(space), resolve_searcher(searcher)
     trainer = resolved.recipe() if recipe is None else recipe
     augmentation = resolve_augment(augment)
@@ -102,7 +126,6 @@ def search(
     facts = check_data(train, validation, classes)
     resolved.check(facts.input_shape)
     check_augment(augmentation, facts.input_shape)
-    task = Task(train, validation, facts, seed, augmentation)
     settings = {
         "space": {"name": resolved.name, **resolved.settings()},
         "choices": resolved.questions(facts.input_shape, facts.classes),
@@ -110,6 +133,7 @@ def search(
         "recipe": trainer.settings(),
         "data": dataclasses.asdict(facts),
         "augment": describe(augmentation),
+        "budget": dict(budget.limits),
         "epochs": epochs,
         "train_epochs": train_epochs,
         "seed": seed,
@@ -117,7 +141,10 @@ def search(
     run = Run(directory, settings, resume)
     run.check()
     # Everything that can be wrong with a search shows here, before anything is written.
-    prepared = None if run.architecture.exists() else method.prepare(resolved, task, epochs)
+    searched = run.architecture.exists()
+    limits = None if searched else _limits(budget, resolved, facts, verbose)
+    task = Task(train, validation, facts, seed, augmentation, limits)
+    prepared = None if searched else method.prepare(resolved, task, epochs)
     with run:
         if prepared and not run.architecture.exists():
             prepared.search(run, callbacks, verbose).save(run.architecture)
@@ -129,7 +156,7 @@ def search(
             with replacing(run.model) as path:
                 trained.save(path)
         model = trainer.restore(architecture, resolved, task, run)
-        _finish(model, task, run, verbose)
+        _finish(model, task, run, budget, verbose)
     return model
 
 
@@ -144,7 +171,28 @@ def _check_numbers(epochs: int, train_epochs: int, seed: int) -> None:
         raise InputError(f"Keras's precision policy must be float32 to convert, but is {policy}.")
 
 
-def _finish(model: tf.keras.Model, task: Task, run: Run, verbose: int | str) -> None:
+def _limits(budget: Budget, space: Space, facts: DataFacts, verbose: int | str) -> Limits | None:
+    """Return what the search must keep to, or raise `InputError` if nothing can."""
+    if not budget:
+        return None
+    if verbose:
+        print("Costing the space: one build of all of it", flush=True)
+    limits = Limits(SpaceCosts(space, facts.input_shape, facts.classes), budget)
+    feasible = limits.require_feasible()
+    if verbose:
+        print(feasible, flush=True)
+    if limits.costs.unknown:
+        warnings.warn(
+            f"The budget does not count the operations of {', '.join(limits.costs.unknown)}: "
+            "larq_nas does not know these layers.",
+            stacklevel=3,
+        )
+    return limits
+
+
+def _finish(
+    model: tf.keras.Model, task: Task, run: Run, budget: Budget, verbose: int | str
+) -> None:
     """Convert the model if that was not done, and say what came of it all."""
     if verbose:
         lq.models.summary(model)
@@ -152,11 +200,21 @@ def _finish(model: tf.keras.Model, task: Task, run: Run, verbose: int | str) -> 
     if result is None:
         result = _convert(model, task, run)
         write_atomically(run.result, json.dumps(result, indent=2) + "\n")
+    most = budget.limits.get("max_flatbuffer")
+    if most is not None and result.get("bytes", 0) > most:
+        warnings.warn(
+            f"`model.tflite` has {result['bytes']:,} bytes, more than max_flatbuffer={most:,}: "
+            "it was predicted to have less; search with a lower limit.",
+            stacklevel=3,
+        )
     if "refused" in result:
         warnings.warn(f"No `model.tflite` was written: {result['refused']}", stacklevel=3)
     if verbose:
         if "refused" not in result:
             print(summarize(result), flush=True)
+        if budget and "bytes" in result:
+            used = {**result["costs"], "flatbuffer_bytes": result["bytes"]}
+            print(f"budget: {budget.report(used)}", flush=True)
         print(f"accuracy on validation data: {result['accuracy']:.2%}")
         print(f"written: {run.directory if 'refused' in result else run.flatbuffer}", flush=True)
 
@@ -174,6 +232,7 @@ def _read_result(run: Run) -> dict[str, Any] | None:
 def _convert(model: tf.keras.Model, task: Task, run: Run) -> dict[str, Any]:
     measured = model.evaluate(validation_stream(task.validation), verbose=0, return_dict=True)
     result: dict[str, Any] = {"accuracy": measured["accuracy"], "loss": measured["loss"]}
+    result["costs"] = {k: v for k, v in profile(model).summary().items() if k != "layers"}
     images = first_images(task.validation, _sample_size(task))
     with replacing(run.sample) as path:
         np.save(path, images)

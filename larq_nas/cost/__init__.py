@@ -3,7 +3,7 @@
 from larq_nas.cost.budget import BUDGETS, Budget
 from larq_nas.cost.conventions import CONVENTIONS, Convention, by_convention
 from larq_nas.cost.expected import Expected
-from larq_nas.cost.limits import require_feasible, strongest_within
+from larq_nas.cost.limits import Limits, require_feasible, strongest_within
 from larq_nas.cost.profile import LayerProfile, Profile, profile
 from larq_nas.cost.space import SpaceCosts
 from larq_nas.cost.structure import QUANTITIES
@@ -17,6 +17,7 @@ __all__ = [
     "Convention",
     "Expected",
     "LayerProfile",
+    "Limits",
     "Profile",
     "SpaceCosts",
     "by_convention",

@@ -12,14 +12,15 @@ __all__ = ["BUDGETS", "Budget", "amount"]
 
 BUDGETS = {
     "max_memory": "weight_bits",
-    "max_flatbuffer": "flatbuffer",
-    "max_activation_memory": "activation_memory",
+    "max_flatbuffer": "flatbuffer_bytes",
+    "max_activation_memory": "activation_bytes",
     "max_macs": "macs",
     "max_binary_macs": "binary_macs",
     "max_parameters": "parameters",
 }
 """The quantity that each limit is about."""
 
+_UNITS = {"max_memory": 8}
 _BYTES = ("max_memory", "max_flatbuffer", "max_activation_memory")
 _DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -98,6 +99,13 @@ class Budget:
         """Return by which share a network is over its limits, in sum; 0 if it keeps to them."""
         return float(sum(max(0.0, float(used) - 1) for used in self.use(costs).values()))
 
+    def report(self, costs: Mapping[str, Any]) -> str:
+        """Return what a finished network uses of each limit, for a reader."""
+        return ", ".join(
+            f"{math.ceil(costs[BUDGETS[name]] / _UNITS.get(name, 1)):,} of {name}={limit:,}"
+            for name, limit in self.limits.items()
+        )
+
     def describe(self, costs: Mapping[str, Any]) -> str:
         """Return what a network needs of each limit it exceeds, for a reader."""
         over = [name for name, used in self.use(costs).items() if float(used) > 1]
@@ -108,9 +116,7 @@ class Budget:
 
 def charged(name: str, costs: Mapping[str, Any]) -> Any:
     """Return what counts against a limit, in its unit."""
-    cost = costs[BUDGETS[name]]
-    if name == "max_memory":
-        return cost / 8
+    cost = costs[BUDGETS[name]] / _UNITS.get(name, 1)
     if name == "max_flatbuffer":
         return cost + _BYTES_OFF + cost * _SHARE_OFF
     return cost

@@ -152,8 +152,8 @@ CONVENTIONS: Mapping[str, Convention] = {
             "ReLU, for each bias of the last layer, and for each number a pool reads (Table 2)",
             "memory_bits": "bits of the kernels; no bias, no batch norm",
         },
-        "a binary MAC counts as 1/64 FLOP, which no measurement here supports; batch norm takes "
-        "no memory",
+        "a binary MAC counts as 1/64 FLOP, whatever it takes on a device; batch norm takes no "
+        "memory",
         _shen2019,
         _misfit_of_plain,
     ),

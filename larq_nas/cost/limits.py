@@ -12,12 +12,35 @@ from larq_nas.cost.linear import Chosen, Linearized, linearize
 from larq_nas.cost.space import SpaceCosts
 from larq_nas.errors import InputError
 
-__all__ = ["require_feasible", "strongest_within"]
+__all__ = ["Limits", "require_feasible", "strongest_within"]
 
 _ROUNDS = 8
 
 Scores = Mapping[str, np.ndarray]
 """How good each `(input, operation)` of each choice is."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a search must keep to.
+
+    # Arguments
+        costs: the costs of the space that the found network is of.
+        budget: what it may cost at most.
+    """
+
+    costs: SpaceCosts
+    budget: Budget
+
+    def require_feasible(self) -> str:
+        """Return a line on what the lightest network uses, or raise `InputError` if too much."""
+        costs = self.costs.narrowest()
+        lightest = costs.of(require_feasible(self.costs, self.budget))
+        uses = [
+            f"{name}={limit:,} (a light one needs {required(name, lightest):,})"
+            for name, limit in self.budget.limits.items()
+        ]
+        return f"Budget of the found network: {', '.join(uses)}"
 
 
 @dataclass(frozen=True)

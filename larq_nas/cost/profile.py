@@ -175,8 +175,8 @@ def profile_structure(structure: Structure) -> Profile:
     rows = [_row(structure, index, counted) for index, counted in enumerate(structure.count())]
     return Profile(
         rows,
-        flatbuffer_bytes=int(costs["flatbuffer"]),
-        activation_bytes=int(costs["activation_memory"]),
+        flatbuffer_bytes=int(costs["flatbuffer_bytes"]),
+        activation_bytes=int(costs["activation_bytes"]),
         float_activation_bytes=int(structure.float_activation_memory()),
         unknown=structure.network.unknown,
     )

@@ -16,8 +16,8 @@ QUANTITIES = (
     "binary_macs",
     "parameters",
     "weight_bits",
-    "flatbuffer",
-    "activation_memory",
+    "flatbuffer_bytes",
+    "activation_bytes",
 )
 """What a network costs: real and binary multiply-accumulates of one image, weights, bits of
 them, bytes of the flatbuffer, and the most bytes of activations alive at once."""
@@ -63,8 +63,8 @@ class Structure:
             "binary_macs": sum(call.binary_macs for call in counted),
             "parameters": sum(part.count for part in weights),
             "weight_bits": sum(part.count * part.bits for part in weights),
-            "flatbuffer": flatbuffer_bytes(self.network, self.operators, channels),
-            "activation_memory": peak_memory(self.network, self.operators, channels),
+            "flatbuffer_bytes": flatbuffer_bytes(self.network, self.operators, channels),
+            "activation_bytes": peak_memory(self.network, self.operators, channels),
         }
 
     def float_activation_memory(self, answers: Mapping[str, Any] | None = None) -> Any:

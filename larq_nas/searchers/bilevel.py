@@ -1,6 +1,6 @@
 """A supernet that learns weights and architecture parameters in turns."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -21,6 +21,7 @@ class BilevelModel(tf.keras.Model):
         mixtures: the layers that hold the architecture parameters.
         weight_decay: L2 coefficient added to the gradient of the weights.
         architecture_weight_decay: L2 coefficient added to that of the alphas.
+        penalty: returns what is added to the loss of the alphas, such as for a budget.
 
     # References
         - [DARTS: Differentiable Architecture Search](https://arxiv.org/abs/1806.09055)
@@ -32,11 +33,13 @@ class BilevelModel(tf.keras.Model):
         mixtures: Mapping[str, Mixture],
         weight_decay: float,
         architecture_weight_decay: float,
+        penalty: Callable[[], tf.Tensor] | None = None,
     ) -> None:
         super().__init__(supernet.inputs, supernet.outputs, name="supernet")
         self.mixtures = list(mixtures.values())
         self.weight_decay = weight_decay
         self.architecture_weight_decay = architecture_weight_decay
+        self.penalty = penalty
         self.searching = tf.Variable(False, trainable=False, name="searching")
         alphas = {id(alpha) for alpha in self.alphas}
         self.ordinary_weights = [w for w in self.trainable_weights if id(w) not in alphas]
@@ -64,12 +67,16 @@ class BilevelModel(tf.keras.Model):
         architecture_optimizer.build(self.alphas)
         self._means = {
             name: tf.keras.metrics.Mean(name)
-            for name in ("loss", "search_loss", "entropy", "confidence")
+            for name in ("loss", "search_loss", "entropy", "confidence", *self._penalty_names)
         }
         self._accuracies = {
             name: tf.keras.metrics.SparseCategoricalAccuracy(name)
             for name in ("accuracy", "search_accuracy")
         }
+
+    @property
+    def _penalty_names(self) -> tuple[str, ...]:
+        return () if self.penalty is None else ("budget_penalty",)
 
     @property
     def metrics(self) -> list[tf.keras.metrics.Metric]:
@@ -95,6 +102,7 @@ class BilevelModel(tf.keras.Model):
             self.architecture_optimizer,
             self.architecture_weight_decay,
             "search_accuracy",
+            self.penalty,
         )
         self._means["search_loss"].update_state(loss)
         return tf.no_op()
@@ -107,17 +115,23 @@ class BilevelModel(tf.keras.Model):
         optimizer: tf.keras.optimizers.Optimizer,
         decay: float,
         accuracy: str,
+        penalty: Callable[[], tf.Tensor] | None = None,
     ) -> tf.Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             logits = self(images, training=True)
             loss = self.compiled_loss(labels, logits)
-        gradients = tape.gradient(loss, variables)
+            total = loss if penalty is None else loss + self._charge(penalty())
+        gradients = tape.gradient(total, variables)
         # PyTorch's Adam, and so the paper's, adds the decay to the gradient.
         decayed = [g + decay * v for g, v in zip(gradients, variables, strict=True)]
         optimizer.apply_gradients(zip(decayed, variables, strict=True))
         self._accuracies[accuracy].update_state(labels, logits)
         return loss
+
+    def _charge(self, penalty: tf.Tensor) -> tf.Tensor:
+        self._means["budget_penalty"].update_state(penalty)
+        return penalty
 
 
 def mean_entropy(mixtures: list[Mixture]) -> tf.Tensor:

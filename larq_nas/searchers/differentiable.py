@@ -12,12 +12,14 @@ import tensorflow as tf
 from larq_nas.architecture import Architecture
 from larq_nas.choices import Choice, Pair, share_parameter_free
 from larq_nas.choosers import Relax, require_temperature
+from larq_nas.cost import Limits, strongest_within
 from larq_nas.errors import InputError, require_not_negative, require_positive
 from larq_nas.layers import SEARCH, building_in
 from larq_nas.pipeline.streams import bilevel_stream
 from larq_nas.run import Run
 from larq_nas.searchers.bilevel import BilevelModel, mean_entropy
 from larq_nas.searchers.estimate import estimate
+from larq_nas.searchers.penalty import BudgetPenalty
 from larq_nas.seeding import seed_everything
 from larq_nas.spaces import Space
 from larq_nas.task import Task
@@ -51,6 +53,8 @@ class Differentiable:
         architecture_learning_rate: Adam's learning rate for the architecture parameters.
         architecture_weight_decay: L2 coefficient of the architecture parameters.
         architecture_betas: Adam's decay rates for the architecture parameters.
+        budget_weight: loss of the architecture parameters for each limit of a budget that is
+            exceeded by its own size.
 
     # References
         - [BATS: Binary ArchitecTure Search](https://arxiv.org/abs/2003.01711)
@@ -66,6 +70,7 @@ class Differentiable:
     architecture_learning_rate: float = 6e-4
     architecture_weight_decay: float = 1e-3
     architecture_betas: tuple[float, float] = (0.5, 0.999)
+    budget_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.temperature is not None:
@@ -77,6 +82,7 @@ class Differentiable:
         require_not_negative(
             weight_decay=self.weight_decay,
             architecture_weight_decay=self.architecture_weight_decay,
+            budget_weight=self.budget_weight,
         )
 
     def settings(self) -> dict[str, Any]:
@@ -111,8 +117,13 @@ class Differentiable:
             )
         if not choose.mixtures:
             raise InputError(f"Space `{space.name}` asks nothing: there is nothing to search.")
+        limits = task.limits
         model = BilevelModel(
-            supernet, choose.mixtures, self.weight_decay, self.architecture_weight_decay
+            supernet,
+            choose.mixtures,
+            self.weight_decay,
+            self.architecture_weight_decay,
+            BudgetPenalty(limits, choose.mixtures, self.budget_weight) if limits else None,
         )
         first, second = self.architecture_betas
         model.compile(
@@ -180,7 +191,7 @@ class Prepared:
             callbacks=[_Progress(model, choose, self.warm_up), *callbacks],
             verbose=verbose,
         )
-        chosen = strongest(choose)
+        chosen = _derive(choose, task.limits)
         _warn_if_undecided(model)
         _warn_if_collapsed(choose.choices, chosen)
         values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
@@ -195,24 +206,48 @@ def strongest(choose: Relax) -> dict[str, list[Pair]]:
     }
 
 
+def _derive(choose: Relax, limits: Limits | None) -> Mapping[str, Sequence[Pair]]:
+    """Return the strongest operations and inputs, or the best ones within the budget."""
+    chosen: Mapping[str, Sequence[Pair]] = strongest(choose)
+    if limits is None:
+        return chosen
+    costs = limits.costs.of(chosen)
+    if not limits.budget.excess(costs):
+        return chosen
+    scores = {name: mixture.probabilities.numpy() for name, mixture in choose.mixtures.items()}
+    within = strongest_within(limits.costs, scores, limits.budget)
+    changed = sum(len(set(within[name]) - set(pairs)) for name, pairs in chosen.items())
+    total = sum(map(len, chosen.values()))
+    warnings.warn(
+        f"The strongest architecture is over the budget (it needs "
+        f"{limits.budget.describe(costs)}): the best one found within it was taken, with "
+        f"{changed} of {total} operations changed.",
+        stacklevel=4,
+    )
+    return within
+
+
 class _Progress(tf.keras.callbacks.Callback):
     """Starts the architecture steps after the warm-up, and reports what is being chosen."""
 
     def __init__(self, model: BilevelModel, choose: Relax, warm_up: int) -> None:
         super().__init__()
         self._searching = model.searching
+        self._penalty = model.penalty
         self._choose = choose
         self._warm_up = warm_up
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._searching.assign(epoch >= self._warm_up)
+        if isinstance(self._penalty, BudgetPenalty):
+            self._penalty.update()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if logs is not None:
             share = share_parameter_free(self._choose.choices, strongest(self._choose))
             logs["parameter_free"] = share
             if epoch < self._warm_up:
-                for name in ("search_loss", "search_accuracy"):
+                for name in ("search_loss", "search_accuracy", "budget_penalty"):
                     logs.pop(name, None)
 
 
@@ -228,7 +263,7 @@ def _warn_if_undecided(model: BilevelModel) -> None:
         )
 
 
-def _warn_if_collapsed(choices: Mapping[str, Choice], chosen: Mapping[str, list[Pair]]) -> None:
+def _warn_if_collapsed(choices: Mapping[str, Choice], chosen: Mapping[str, Sequence[Pair]]) -> None:
     shares = {
         group: share_parameter_free(
             choices, {name: pairs for name, pairs in chosen.items() if choices[name].group == group}

@@ -103,6 +103,10 @@ class ResNet18(_ResNet18):
 
     stem_kernel: int = 7
 
+    @property
+    def images(self) -> tuple[tuple[int, int, int], int]:
+        return (224, 224, 3), 1000
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_whole(stem_kernel=self.stem_kernel)

@@ -80,6 +80,10 @@ class CellSpace(Space):
             raise InputError(f"`operations` must hold more than zero, but got {self.operations}.")
 
     @property
+    def images(self) -> tuple[tuple[int, int, int], int]:
+        return super().images if self.stem == "cifar" else ((224, 224, 3), 1000)
+
+    @property
     def reductions(self) -> set[int]:
         """Indices of the cells that halve the image."""
         return {self.cells // 3, 2 * self.cells // 3}

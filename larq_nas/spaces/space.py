@@ -21,6 +21,7 @@ __all__ = [
     "Space",
     "SpaceFunction",
     "SpaceLike",
+    "names",
     "register",
     "resolve",
 ]
@@ -41,6 +42,11 @@ class Space(ABC):
     name: ClassVar[str]
     temperature: ClassVar[float | Mapping[str, float]] = 0.2
     """The temperature its paper searches with, for all choices or by their group."""
+
+    @property
+    def images(self) -> tuple[tuple[int, int, int], int]:
+        """The images its paper's tables are of: their shape, and the number of classes."""
+        return (32, 32, 3), 10
 
     @abstractmethod
     def build(
@@ -151,6 +157,11 @@ def resolve(space: SpaceLike, settings: Mapping[str, Any] | None = None) -> Spac
     if settings:
         raise InputError(f"Space `{space.__name__}` is a function and has no settings: {settings}.")
     return FunctionSpace(space)
+
+
+def names() -> list[str]:
+    """Return the names of the spaces that `resolve` knows."""
+    return sorted(_registry)
 
 
 def create(kind: type[Space], settings: Mapping[str, Any]) -> Space:

@@ -1,0 +1,26 @@
+"""`larq-nas`: the same from a shell."""
+
+import click
+
+from larq_nas import __version__
+from larq_nas.cli.convert import convert
+from larq_nas.cli.cost import cost
+from larq_nas.cli.search import search
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="larq-nas")
+def main() -> None:
+    """Search, train and convert binary neural networks.
+
+    A first network, searched on real data in a few minutes:
+
+      larq-nas search --data digits --epochs 3 --train-epochs 10 --directory runs/digits
+    """
+
+
+main.add_command(search)
+main.add_command(convert)
+main.add_command(cost)

@@ -1,0 +1,75 @@
+"""What the commands share: errors in one line, settings, and models from files."""
+
+import json
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+import tensorflow as tf
+
+from larq_nas.errors import InputError, LarqNasError, first_line
+from larq_nas.run import read_settings
+from larq_nas.spaces import SpaceLike
+from larq_nas.spaces.space import load_function
+
+__all__ = ["assignments", "load_model", "model_path", "one_line_errors", "read_space"]
+
+
+def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn expected errors and warnings into one line each."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                command(*args, **kwargs)
+            except LarqNasError as error:
+                raise click.ClickException(str(error)) from None
+
+    return wrapped
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"Warning: {message}", err=True)
+
+
+def assignments(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    settings = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals:
+            raise click.BadParameter(f"expected NAME=VALUE, but got {value!r}")
+        try:
+            settings[name] = json.loads(text)
+        except json.JSONDecodeError:
+            settings[name] = text
+        if name == "operations" and isinstance(settings[name], str):
+            settings[name] = text.split(",")
+    return settings
+
+
+def read_space(reference: str) -> SpaceLike:
+    return load_function(reference) if ":" in reference else reference
+
+
+def model_path(source: Path) -> Path:
+    if not source.is_dir() or (source / "saved_model.pb").exists():
+        return source
+    model = source / "model.keras"
+    if not model.exists():
+        read_settings(source)
+        raise InputError(f"The run in `{source}` has no model yet: finish it with larq-nas search.")
+    return model
+
+
+def load_model(path: Path) -> tf.keras.Model:
+    try:
+        return tf.keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"Cannot load a Keras model from `{path}`: {first_line(error)}."
+        ) from error

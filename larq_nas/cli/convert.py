@@ -1,0 +1,83 @@
+"""`larq-nas convert`."""
+
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+
+from larq_nas.cli.common import load_model, model_path, one_line_errors
+from larq_nas.deploy import convert as convert_model
+from larq_nas.errors import InputError, first_line
+
+__all__ = ["convert"]
+
+
+@click.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write; by default a .tflite of the same name beside the model.",
+)
+@click.option(
+    "--examples", type=int, default=512, show_default=True, help="Images to compare on, at most."
+)
+@click.option(
+    "--kernel",
+    "kernels",
+    multiple=True,
+    default=("default", "reference"),
+    show_default=True,
+    help="Kernel that must agree with Keras: default, reference or indirect; repeat for more.",
+)
+@click.option("--allow-float", multiple=True, help="Binary layer that may run in float.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, nothing else.")
+@one_line_errors
+def convert(
+    source: Path,
+    output: Path | None,
+    examples: int,
+    kernels: tuple[str, ...],
+    allow_float: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Convert the model of a run, or any saved Keras or Larq model, for Larq Compute Engine.
+
+    SOURCE is the directory of a run, a .keras or .h5 file, or a SavedModel. Outputs are compared
+    with those of Keras on the run's validation images, otherwise on random ones. Nothing is
+    written if a binary layer would run in float, or if outputs differ.
+
+    \b
+    larq-nas convert runs/digits
+    larq-nas convert model.keras --output model.tflite --kernel indirect
+    """
+    path = model_path(source)
+    images = _sample(path) if path != source else None
+    if images is None:
+        click.echo("No images at hand: comparing on random numbers", err=True)
+    conversion = convert_model(
+        load_model(path),
+        images,
+        examples=examples,
+        kernels=kernels,  # type: ignore[arg-type]
+        allow_float=allow_float,
+    )
+    target = output or path.with_suffix(".tflite")
+    conversion.save(target)
+    if as_json:
+        click.echo(json.dumps({"output": str(target), **conversion.summary()}, indent=2))
+    else:
+        click.echo(f"{conversion}\nwritten: {target}")
+
+
+def _sample(path: Path) -> np.ndarray | None:
+    """Return the validation images that a run kept."""
+    sample = path.with_name("sample.npy")
+    if not sample.exists():
+        return None
+    try:
+        images: np.ndarray = np.load(sample)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"`{sample}` is damaged ({first_line(error)}): delete it.") from error
+    return images

@@ -1,0 +1,42 @@
+"""What a supernet is charged for a budget it is expected to exceed."""
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from larq_nas.cost import Expected, Limits
+from larq_nas.layers import Mixture
+
+__all__ = ["BudgetPenalty"]
+
+
+class BudgetPenalty:
+    """Added to the loss of the architecture parameters: `weight * sum_b max(0, E[c_b] / b - 1)`.
+
+    `E[c_b]` is what the network that is searched for is expected to use of the limit `b`.
+
+    # Arguments
+        limits: the budget, and the costs of the space.
+        mixtures: the layers that hold the architecture parameters, by name of the choice.
+        weight: loss for each limit that is exceeded by its own size.
+    """
+
+    def __init__(self, limits: Limits, mixtures: Mapping[str, Mixture], weight: float) -> None:
+        self._budget = limits.budget
+        self._expected = Expected(limits.costs)
+        self._mixtures = mixtures
+        self._weight = weight
+        self.update()
+
+    def update(self) -> None:
+        """Compute the costs around what would be derived now; to be done before each epoch."""
+        self._expected.update(
+            {name: mixture.probabilities.numpy() for name, mixture in self._mixtures.items()}
+        )
+
+    def __call__(self) -> tf.Tensor:
+        """Return the penalty."""
+        probabilities = {name: mixture.probabilities for name, mixture in self._mixtures.items()}
+        used = self._budget.use(self._expected(probabilities)).values()
+        over = tf.add_n([tf.maximum(tf.cast(share, tf.float32) - 1, 0) for share in used])
+        return self._weight * over

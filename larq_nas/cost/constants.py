@@ -1,6 +1,6 @@
 """The constants of an operation: kernels, and vectors of a number for each channel."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from larq_nas.cost.count import WEIGHTED, divide
@@ -58,13 +58,22 @@ def separable_constants(fusing: Fusing, index: int) -> tuple[Constants, Constant
     return depthwise, pointwise
 
 
-def plain_constants(fusing: Fusing, index: int) -> Constants:
-    """Return the constants of an operation that is not binary."""
+def plain_constants(fusing: Fusing, index: int, known: Mapping[int, float | None]) -> Constants:
+    """Return the constants of an operation that is not binary.
+
+    # Arguments
+        fusing: what fuses with what.
+        index: index of the call.
+        known: the calls whose outputs do not depend on the image, and what they hold all over.
+    """
     call, facts = fusing.network.calls[index], fusing.network.facts[index]
     offset = facts.bias or any(fusing.kind(i) == "norm" for i in fusing.chain(index))
+    stored = [read for read in fusing.inputs[index] if read in known]
 
     def constants(channels: Sequence[Any]) -> list[Constant]:
         outputs = channels[index]
+        if stored:
+            return [_stored(fusing, read, known[read], channels) for read in stored]
         if facts.kind in WEIGHTED:
             inputs = 1 if facts.kind == "depthwise" else channels[call.inputs[0]]
             kernel = divide(4 * facts.taps * inputs * outputs, facts.groups)
@@ -74,3 +83,8 @@ def plain_constants(fusing: Fusing, index: int) -> Constants:
         return [Constant(_INDICES[facts.kind])] if facts.kind in _INDICES else []
 
     return constants
+
+
+def _stored(fusing: Fusing, index: int, value: float | None, channels: Sequence[Any]) -> Constant:
+    """Return the output of call `index` as a constant."""
+    return Constant(4 * fusing.network.calls[index].area * channels[index], value)

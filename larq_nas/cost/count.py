@@ -71,6 +71,22 @@ class Network:
         """What each call does."""
         return [call.facts for call in self.calls]
 
+    @cached_property
+    def stands_for(self) -> Sequence[int]:
+        """For each call the first that computes the same: the converter merges them."""
+        stands_for: list[int] = []
+        seen: dict[tuple[str, tuple[int, ...]], int] = {}
+        for index, call in enumerate(self.calls):
+            inputs = tuple(stands_for[i] for i in call.inputs)
+            same = call.facts.same
+            stands_for.append(seen.setdefault((same, inputs), index) if same else index)
+        return stands_for
+
+    @cached_property
+    def inputs(self) -> Sequence[Sequence[int]]:
+        """What each call reads, equal calls merged."""
+        return [[self.stands_for[i] for i in call.inputs] for call in self.calls]
+
     def signs(self, index: int) -> bool:
         """Return whether the output of call `index` holds only -1 and 1."""
         while self.facts[index].kind in _SIGN_PASSES[1:]:

@@ -11,7 +11,7 @@ from larq_nas.cost.count import Network
 from larq_nas.cost.kinds import is_sign
 from larq_nas.layers import BinaryConv2D
 
-__all__ = ["cause_of_fallback", "runs_in_binary", "scales_kernel"]
+__all__ = ["cause_of_fallback", "runs_in_binary", "scales_kernel", "shares_dilation"]
 
 
 def runs_in_binary(network: Network, index: int) -> bool:
@@ -34,7 +34,7 @@ def cause_of_fallback(network: Network, index: int) -> str:
         return ""
     if layer.groups > 1 and (layer.input_spec.axes[-1] // layer.groups) % 32:
         return "its groups are not of 32 channels; use larq_nas.layers.BinaryConv2D"
-    if max(layer.dilation_rate) > 1 and _shares_dilation(network, index):
+    if shares_dilation(network, index):
         return (
             "another layer dilates the same tensor in the same way; "
             "use larq_nas.layers.BinaryConv2D"
@@ -60,17 +60,21 @@ def _scales(quantizer: Any) -> bool:
         return True
 
 
-def _shares_dilation(network: Network, index: int) -> bool:
-    call, own = network.calls[index], network.calls[index].layer
-    for other_index, other in enumerate(network.calls):
-        if other_index == index or other.inputs != call.inputs:
-            continue
-        layer = other.layer
-        if (
-            isinstance(layer, tf.keras.layers.Conv2D)
-            and not isinstance(layer, BinaryConv2D)
-            and layer.dilation_rate == own.dilation_rate
-            and layer.kernel_size == own.kernel_size
-        ):
-            return True
-    return False
+def shares_dilation(network: Network, index: int) -> bool:
+    """Return whether another layer dilates the same tensor in the same way.
+
+    Keras dilates through a space-to-batch transform. The converter undoes it, but not where two
+    layers have come to share it. `BinaryConv2D` has none.
+    """
+    own, inputs = _dilation(network.calls[index].layer), network.inputs[index]
+    return bool(own) and any(
+        number != index and network.inputs[number] == inputs and _dilation(call.layer) == own
+        for number, call in enumerate(network.calls)
+    )
+
+
+def _dilation(layer: Any) -> tuple[Any, ...]:
+    rate = getattr(layer, "dilation_rate", (1,))
+    if isinstance(layer, BinaryConv2D) or not isinstance(rate, tuple) or max(rate) == 1:
+        return ()
+    return rate, layer.kernel_size, layer.padding

@@ -23,6 +23,10 @@ class Fusing:
     # Arguments
         network: the network.
         binary: whether binary layers run in binary; otherwise it is the float twin's.
+
+    # Attributes
+        inputs: what each call reads, equal calls merged.
+        readers: which calls read each.
     """
 
     def __init__(self, network: Network, binary: bool = True) -> None:
@@ -32,10 +36,12 @@ class Fusing:
         self.emulated = [
             binary and network.binary(index) and not self.binary[index] for index in calls
         ]
+        self.inputs = network.inputs
         self.readers: dict[int, list[int]] = defaultdict(list)
-        for index, call in enumerate(network.calls):
-            for read in call.inputs:
-                self.readers[read].append(index)
+        for index, inputs in enumerate(self.inputs):
+            if network.stands_for[index] == index:
+                for read in inputs:
+                    self.readers[read].append(index)
 
     def kind(self, index: int) -> str:
         """Return the kind of call `index`."""
@@ -61,11 +67,18 @@ class Fusing:
         """Return whether call `index` takes in batch norms and scales, and whether a ReLU."""
         layer, kind = self.network.calls[index].layer, self.kind(index)
         if self.binary[index]:
-            grouped = self.network.facts[index].groups > 1
-            free = own_activation(layer) is None and not scales_kernel(layer)
-            return not grouped, free and not grouped
+            if self.network.facts[index].groups > 1 or self.activates_apart(index):
+                return False, False
+            return True, own_activation(layer) is None and not scales_kernel(layer)
         free = own_activation(layer) is None
         return free and kind in WEIGHTED, free and kind in _FUSES_RELU
+
+    def activates_apart(self, index: int) -> bool:
+        """Return whether the activation of binary call `index` stays an operation of its own."""
+        layer = self.network.calls[index].layer
+        activation = own_activation(layer)
+        fuses = activation is tf.keras.activations.relu and not scales_kernel(layer)
+        return activation is not None and not fuses
 
     def read_as_bits(self, index: int) -> bool:
         """Return whether all that reads the output of call `index` wants its signs alone."""

@@ -28,6 +28,19 @@ _ACTIVATIONS = (
     _keras.Softmax,
     _keras.ThresholdedReLU,
 )
+_MERGED = (
+    "activation",
+    "average_pool",
+    "crop",
+    "global_average_pool",
+    "global_max_pool",
+    "max_pool",
+    "pad",
+    "relu",
+    "reshape",
+    "sign",
+    "zeros",
+)
 _ARITHMETIC = ("add", "sub", "subtract", "mul", "multiply", "truediv", "divide", "maximum")
 _SIGN_QUANTIZERS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
 _OTHER_QUANTIZERS = (lq.quantizers.DoReFa, lq.quantizers.SteTern, lq.quantizers.SteHeaviside)
@@ -52,6 +65,8 @@ class Facts:
         kernel_bits: bits of a weight of its kernel; of its depthwise kernel and then its
             pointwise one, if it has both.
         binary_inputs: whether it takes the sign of its inputs.
+        same: of a layer without weights its settings: of the same tensors, two layers of the
+            same settings compute the same.
     """
 
     kind: str
@@ -65,14 +80,19 @@ class Facts:
     stored: int = 0
     kernel_bits: tuple[int, ...] = (32,)
     binary_inputs: bool = False
+    same: str = ""
 
 
 def facts_of(layer: tf.keras.layers.Layer) -> Facts:
     """Return what the costs of `layer` depend on."""
-    for kind, read in _READERS.items():
-        if isinstance(layer, kind):
-            return read(layer)
-    return Facts(_operation(layer))
+    read = next((read for kind, read in _READERS.items() if isinstance(layer, kind)), None)
+    facts = Facts(_operation(layer)) if read is None else read(layer)
+    return dataclasses.replace(facts, same=_settings(layer)) if facts.kind in _MERGED else facts
+
+
+def _settings(layer: tf.keras.layers.Layer) -> str:
+    config = {key: value for key, value in layer.get_config().items() if key != "name"}
+    return f"{type(layer).__name__} {config}"
 
 
 def is_sign(quantizer: Any) -> bool:

@@ -1,14 +1,13 @@
 """Which operations Larq Compute Engine's converter makes of a network."""
 
-from typing import Any
-
 import tensorflow as tf
 
-from larq_nas.cost.constants import binary_constants, plain_constants, separable_constants, vector
-from larq_nas.cost.count import WEIGHTED, Network
-from larq_nas.cost.fallback import scales_kernel
+from larq_nas.cost.constants import binary_constants, plain_constants, vector
+from larq_nas.cost.count import Network
+from larq_nas.cost.fallback import shares_dilation
 from larq_nas.cost.fusing import AFFINE, Fusing, own_activation
 from larq_nas.cost.operators import Constant, Constants, Operator, Tensor, bits
+from larq_nas.cost.patterns import grouped, separable, spread
 
 __all__ = ["lower"]
 
@@ -31,6 +30,9 @@ _KINDS = {
 }
 
 
+_KEEP_ZERO = ("add", "zeros", "average_pool", "max_pool", "pass", "relu", "crop", "pad", "scale")
+
+
 def lower(network: Network, binary: bool = True) -> list[Operator]:
     """Return the operations of the flatbuffer, each after those it reads.
 
@@ -48,14 +50,15 @@ class _Lowering:
         self.fusing = fusing
         self.calls = fusing.network.calls
         self.operators: list[Operator] = []
-        self.tensors: dict[int, Tensor] = {}
+        self._tensors: dict[int, Tensor] = {}
         self._written: set[Tensor] = set()
-        self._computed: dict[Any, Tensor] = {}
+        # Outputs that the converter knows beforehand, with what they hold if it is one number.
+        self._known: dict[int, float | None] = {}
 
     def run(self) -> list[Operator]:
         fused: set[int] = set()
         for index in range(len(self.calls)):
-            if index not in fused:
+            if index not in fused and self.fusing.network.stands_for[index] == index:
                 chain = self.fusing.chain(index)
                 fused |= set(chain)
                 self._emit(index, chain[-1] if chain else index)
@@ -64,10 +67,13 @@ class _Lowering:
     def _emit(self, index: int, end: int) -> None:
         """Add the operations of call `index` and what it fuses with, up to call `end`."""
         kind = self.fusing.kind(index)
-        if kind == "input":
-            self.tensors[end] = Tensor(index)
-        elif kind == "pass":
-            self.tensors[end] = self._read(index)[0]
+        if self._is_known(index):
+            value = 0.0 if kind in _KEEP_ZERO and end == index else None
+            self._known |= {index: value, end: value}
+        elif kind == "input":
+            self._tensors[end] = Tensor(index)
+        elif kind == "pass" or (kind == "reshape" and self._keeps_order(index)):
+            self._tensors[end] = self._read(index)[0]
         elif kind == "sign":
             self._emit_sign(index, end)
         elif self.fusing.binary[index]:
@@ -78,10 +84,19 @@ class _Lowering:
             self._emit_sum(index, end)
         elif kind == "max_pool" and self.fusing.read_as_bits(end):
             self._add("LceBMaxPool2d", index, (self._bits_of(index),), bits(end))
-        elif kind == "separable":
-            self._emit_separable(index, end)
+            self._tensors[end] = bits(end)
         else:
             self._emit_plain(index, end)
+
+    def _is_known(self, index: int) -> bool:
+        """Return whether the output of call `index` does not depend on the image."""
+        inputs = self.fusing.inputs[index]
+        is_zero = self.fusing.kind(index) == "zeros"
+        return is_zero or (bool(inputs) and all(read in self._known for read in inputs))
+
+    def _keeps_order(self, index: int) -> bool:
+        """Return whether a reshape of a single position needs no operation."""
+        return self.calls[self.fusing.inputs[index][0]].area == self.calls[index].area == 1
 
     def _add(
         self,
@@ -91,58 +106,54 @@ class _Lowering:
         write: Tensor,
         constants: Constants = lambda channels: [],
     ) -> None:
-        self.operators.append(Operator(kind, call, reads, (write,), constants))
-        self._written.add(write)
-        self.tensors[write.call] = write
+        self._append([Operator(kind, call, reads, (write,), constants)])
+
+    def _append(self, operators: list[Operator]) -> None:
+        """Add operations, but not one that was added for another call before."""
+        for operator in operators:
+            if not self._written.issuperset(operator.writes):
+                self.operators.append(operator)
+                self._written.update(operator.writes)
 
     def _read(self, index: int) -> tuple[Tensor, ...]:
-        return tuple(self.tensors[read] for read in self.calls[index].inputs)
+        """Return the tensors that call `index` reads, those that are known left out."""
+        inputs = self.fusing.inputs[index]
+        return tuple(self._tensors[read] for read in inputs if read not in self._known)
 
     def _bits_of(self, index: int) -> Tensor:
         """Return the bits of what call `index` reads, made once for all that read them."""
         tensor = self._read(index)[0]
         if tensor.packed:
             return tensor
-        packed = bits(tensor.call)
-        if packed not in self._written:
-            self._add("LceQuantize", index, (tensor,), packed)
-            self.tensors[tensor.call] = tensor
-        return packed
+        self._add("LceQuantize", index, (tensor,), bits(tensor.call))
+        return bits(tensor.call)
 
     def _emit_sign(self, index: int, end: int) -> None:
         packed = self._bits_of(index)
-        if self.fusing.read_as_bits(end):
-            self.tensors[end] = packed
-        else:
+        self._tensors[end] = packed
+        if not self.fusing.read_as_bits(end):
+            self._tensors[end] = Tensor(end)
             self._add("LceDequantize", index, (packed,), Tensor(end))
 
     def _emit_binary(self, index: int, end: int) -> None:
-        layer, facts = self.calls[index].layer, self.fusing.network.facts[index]
-        packs = facts.groups == 1 and self.fusing.read_as_bits(end)
+        groups = self.fusing.network.facts[index].groups
+        apart = self.fusing.activates_apart(index)
+        packs = groups == 1 and not apart and self.fusing.read_as_bits(end)
         constants = binary_constants(self.fusing, index, packs)
-        if facts.groups > 1:
-            self._emit_groups(index, facts.groups, constants)
+        self._tensors[end] = bits(end) if packs else Tensor(end)
+        if groups > 1:
+            self._append(grouped(index, groups, self._read(index)[0], constants))
         else:
-            output = bits(end) if packs else Tensor(end)
-            self._add("LceBconv2d", index, (self._bits_of(index),), output, constants)
-        activation = own_activation(layer)
-        fused = activation is tf.keras.activations.relu and not scales_kernel(layer)
-        if activation is not None and not fused and not packs:
-            self._add("ACTIVATION", index, (self.tensors[end],), Tensor(end, "activated"))
+            packed = self._bits_of(index)
+            self._add("LceBconv2d", index, (packed,), self._tensors[end], constants)
+        if apart:
+            self._activate(index, end)
 
-    def _emit_groups(self, index: int, groups: int, constants: Constants) -> None:
-        read = self.calls[index].inputs[0]
-        source = self.tensors[read]
-        parts = tuple(Tensor(read, f"part{g} of {index}", groups) for g in range(groups))
-        self.operators.append(Operator("SPLIT", index, (source,), parts, _scalar))
-        packed = [Tensor(read, f"bits{g} of {index}", groups, True) for g in range(groups)]
-        for part, signs in zip(parts, packed, strict=True):
-            self._add("LceQuantize", index, (part,), signs)
-        outputs = tuple(Tensor(index, f"output{g}", groups) for g in range(groups))
-        for signs, output in zip(packed, outputs, strict=True):
-            self._add("LceBconv2d", index, (signs,), output, constants)
-        self._add("CONCATENATION", index, outputs, Tensor(index))
-        self.tensors[read] = source
+    def _activate(self, index: int, end: int) -> None:
+        relu = own_activation(self.calls[index].layer) is tf.keras.activations.relu
+        active = Tensor(end, "activated")
+        self._add("RELU" if relu else "ACTIVATION", index, (self._tensors[end],), active)
+        self._tensors[end] = active
 
     def _emit_affine(self, index: int, end: int) -> None:
         (tensor,) = self._read(index)
@@ -152,45 +163,39 @@ class _Lowering:
             self._add("ADD", index, (scaled,), Tensor(end), vector(index))
         else:
             self._add("MUL", index, (tensor,), Tensor(end), vector(index))
+        self._tensors[end] = Tensor(end)
 
     def _emit_sum(self, index: int, end: int) -> None:
         total, *others = self._read(index)
-        if not others:  # a number is added
-            self._add("ADD", index, (total,), Tensor(end), _scalar)
+        inputs = self.fusing.inputs[index]
+        known = [read for read in inputs if read in self._known]
+        if not others and known and all(self._known[read] == 0 for read in known):
+            self._tensors[end] = total
+            return
+        if not others:  # a constant is added
+            self._add("ADD", index, (total,), Tensor(end), lambda channels: [Constant(4)])
         for number, other in enumerate(others, 1):
             output = Tensor(end) if number == len(others) else Tensor(end, f"sum{number}")
             self._add("ADD", index, (total, other), output)
             total = output
-
-    def _emit_separable(self, index: int, end: int) -> None:
-        depthwise, pointwise = separable_constants(self.fusing, index)
-        read = self.calls[index].inputs[0]
-        between = Tensor(read, f"depthwise of {index}")
-        source = self.tensors[read]
-        self._add("DEPTHWISE_CONV_2D", index, (source,), between, depthwise)
-        self.tensors[read] = source
-        self._add("CONV_2D", index, (between,), Tensor(end), pointwise)
+        self._tensors[end] = Tensor(end)
 
     def _emit_plain(self, index: int, end: int) -> None:
-        kind, layer, reads = self.fusing.kind(index), self.calls[index].layer, self._read(index)
+        kind, reads, output = self.fusing.kind(index), self._read(index), Tensor(end)
+        name = _KINDS.get(kind, kind.upper())
+        constants = plain_constants(self.fusing, index, self._known)
         if self.fusing.emulated[index]:
             # The converter keeps the signs, as numbers.
             signs = Tensor(reads[0].call, f"signs for {index}")
             self._add("LceDequantize", index, (self._bits_of(index),), signs)
-            self.tensors[reads[0].call], reads = reads[0], (signs,)
-        if kind not in WEIGHTED and not layer.weights:
-            # What is computed twice of the same tensors, the converter computes once.
-            config = {key: value for key, value in layer.get_config().items() if key != "name"}
-            same = (kind, reads, repr(config), end == index)
-            if same in self._computed:
-                self.tensors[end] = self._computed[same]
-                return
-            self._computed[same] = Tensor(end)
-        constants = plain_constants(self.fusing, index)
-        self._add(_KINDS.get(kind, kind.upper()), index, reads, Tensor(end), constants)
+            reads = (signs,)
+        self._tensors[end] = output
+        if kind == "separable":
+            self._append(separable(self.fusing, index, reads[0], output))
+        elif shares_dilation(self.fusing.network, index):
+            self._append(spread(self.fusing, index, name, reads[0], output, constants))
+        else:
+            self._add(name, index, reads, output, constants)
+        layer = self.calls[index].layer
         if own_activation(layer) not in (None, tf.keras.activations.relu):
-            self._add("ACTIVATION", index, (Tensor(end),), Tensor(end, "activated"))
-
-
-def _scalar(channels: Any) -> list[Constant]:
-    return [Constant(4)]
+            self._activate(index, end)

@@ -37,17 +37,20 @@ class Tensor:
         form: `"float"`, `"bits"`, or a name of its own for what lies between operations.
         parts: into how many it is split along the channels.
         packed: whether 32 channels share a word.
+        area: number of positions, if not that of the output.
     """
 
     call: int
     form: str = "float"
     parts: int = 1
     packed: bool = False
+    area: int | None = None
 
     def bytes(self, network: Network, channels: Sequence[Any]) -> Any:
         """Return its size, given the number of channels of each call's output."""
         wide = divide(channels[self.call], self.parts)
-        return 4 * network.calls[self.call].area * (words(wide) if self.packed else wide)
+        area = network.calls[self.call].area if self.area is None else self.area
+        return 4 * area * (words(wide) if self.packed else wide)
 
 
 def bits(call: int) -> Tensor:

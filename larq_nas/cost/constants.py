@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from larq_nas.cost.count import WEIGHTED, divide
+from larq_nas.cost.count import divide
 from larq_nas.cost.fallback import scales_kernel
 from larq_nas.cost.fusing import AFFINE, Fusing
+from larq_nas.cost.network import WEIGHTED
 from larq_nas.cost.operators import Constant, Constants, words
 
 __all__ = ["binary_constants", "plain_constants", "separable_constants", "vector"]

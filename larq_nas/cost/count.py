@@ -8,18 +8,16 @@ and what a gradient flows through are one computation.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from larq_nas.cost.graph import Call
 from larq_nas.cost.kinds import Facts
+from larq_nas.cost.network import Network
 from larq_nas.expansion import at
 
-__all__ = ["WEIGHTED", "Counted", "Network", "Weights", "count", "divide", "understand"]
-
-_SIGN_PASSES = ("sign", "max_pool", "reshape", "concat", "crop", "pass")
+__all__ = ["Counted", "Weights", "count", "divide", "understand"]
 
 
 @dataclass(frozen=True)
@@ -52,56 +50,6 @@ class Counted:
     binary_macs: Any = 0
     weights: tuple[Weights, ...] = ()
     kernel_weights: Any = 0
-
-
-@dataclass(frozen=True)
-class Network:
-    """The calls of a network with what their costs depend on.
-
-    # Arguments
-        calls: the calls, each after those it reads; the last gives the output.
-        unknown: names of layers whose operations are not counted, in order.
-    """
-
-    calls: Sequence[Call]
-    unknown: tuple[str, ...] = ()
-
-    @cached_property
-    def facts(self) -> Sequence[Facts]:
-        """What each call does."""
-        return [call.facts for call in self.calls]
-
-    @cached_property
-    def stands_for(self) -> Sequence[int]:
-        """For each call the first that computes the same: the converter merges them."""
-        stands_for: list[int] = []
-        seen: dict[tuple[str, tuple[int, ...]], int] = {}
-        for index, call in enumerate(self.calls):
-            inputs = tuple(stands_for[i] for i in call.inputs)
-            same = call.facts.same
-            stands_for.append(seen.setdefault((same, inputs), index) if same else index)
-        return stands_for
-
-    @cached_property
-    def inputs(self) -> Sequence[Sequence[int]]:
-        """What each call reads, equal calls merged."""
-        return [[self.stands_for[i] for i in call.inputs] for call in self.calls]
-
-    def signs(self, index: int) -> bool:
-        """Return whether the output of call `index` holds only -1 and 1."""
-        while self.facts[index].kind in _SIGN_PASSES[1:]:
-            inputs = self.calls[index].inputs
-            if self.facts[index].kind == "concat":
-                return all(self.signs(read) for read in inputs)
-            index = inputs[0]
-        return self.facts[index].kind == "sign"
-
-    def binary(self, index: int) -> bool:
-        """Return whether call `index` multiplies binary inputs with binary weights."""
-        facts, call = self.facts[index], self.calls[index]
-        if facts.kind not in WEIGHTED or max(facts.kernel_bits) > 1:
-            return False
-        return facts.binary_inputs or self.signs(call.inputs[0])
 
 
 def understand(calls: Sequence[Call]) -> Network:
@@ -147,7 +95,7 @@ def _count(
     call, facts = network.calls[index], network.facts[index]
     channels = _channels(network, index, read, answers)
     weights = _weights(call, facts, read, channels) if call.first else ()
-    formula = WEIGHTED.get(facts.kind)
+    formula = _MACS.get(facts.kind)
     macs = formula(network, index, read[0], channels) if formula else 0
     binary = network.binary(index)
     return Counted(
@@ -208,7 +156,7 @@ def _separable(network: Network, index: int, inputs: Any, outputs: Any) -> Any:
     return call.area * inputs * facts.multiplier * (facts.taps + outputs)
 
 
-WEIGHTED = {
+_MACS = {
     "conv": _conv,
     "dense": _conv,
     "transposed": _transposed,

@@ -7,8 +7,8 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.count import Network
-from larq_nas.cost.kinds import is_sign
+from larq_nas.cost.network import Network
+from larq_nas.cost.quantizers import is_sign
 from larq_nas.layers import BinaryConv2D
 
 __all__ = ["cause_of_fallback", "runs_in_binary", "scales_kernel", "shares_dilation"]

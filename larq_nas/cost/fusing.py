@@ -8,8 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from larq_nas.cost.count import WEIGHTED, Network
 from larq_nas.cost.fallback import runs_in_binary, scales_kernel
+from larq_nas.cost.network import WEIGHTED, Network
 
 __all__ = ["AFFINE", "Fusing", "own_activation"]
 

@@ -9,9 +9,10 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.cost.quantizers import bits, is_sign
 from larq_nas.layers import Mixture, Scale, Zeros
 
-__all__ = ["Facts", "facts_of", "is_sign"]
+__all__ = ["Facts", "facts_of"]
 
 _keras = tf.keras.layers
 _PASSING = (
@@ -42,9 +43,6 @@ _MERGED = (
     "zeros",
 )
 _ARITHMETIC = ("add", "sub", "subtract", "mul", "multiply", "truediv", "divide", "maximum")
-_SIGN_QUANTIZERS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
-_OTHER_QUANTIZERS = (lq.quantizers.DoReFa, lq.quantizers.SteTern, lq.quantizers.SteHeaviside)
-_SIGNS = np.array([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0], dtype="float32")
 
 
 @dataclass(frozen=True)
@@ -95,27 +93,6 @@ def _settings(layer: tf.keras.layers.Layer) -> str:
     return f"{type(layer).__name__} {config}"
 
 
-def is_sign(quantizer: Any) -> bool:
-    """Return whether `quantizer` gives -1 or 1, and 1 at 0, as binary kernels compute it."""
-    if quantizer is None or isinstance(quantizer, _OTHER_QUANTIZERS):
-        return False
-    if isinstance(quantizer, _SIGN_QUANTIZERS):
-        return True
-    try:
-        outputs = np.asarray(quantizer(tf.constant(_SIGNS)))
-    except Exception:  # noqa: BLE001 - a quantizer of someone else may want another shape
-        return False
-    return outputs.shape == _SIGNS.shape and np.array_equal(outputs, np.where(_SIGNS < 0, -1, 1))
-
-
-def _bits(quantizer: Any) -> int:
-    """Return the bits of a quantized number; one that does not say is taken at its sign."""
-    if quantizer is None:
-        return 32
-    precision = getattr(quantizer, "precision", None)
-    return int(precision) if precision else (1 if is_sign(quantizer) else 32)
-
-
 def _convolution(layer: Any) -> Facts:
     return Facts(
         "conv",
@@ -123,8 +100,8 @@ def _convolution(layer: Any) -> Facts:
         taps=int(np.prod(layer.kernel_size)),
         groups=layer.groups,
         bias=layer.use_bias,
-        kernel_bits=(_bits(getattr(layer, "kernel_quantizer", None)),),
-        binary_inputs=_bits(getattr(layer, "input_quantizer", None)) == 1,
+        kernel_bits=(bits(getattr(layer, "kernel_quantizer", None)),),
+        binary_inputs=bits(getattr(layer, "input_quantizer", None)) == 1,
     )
 
 
@@ -138,8 +115,8 @@ def _depthwise(layer: Any) -> Facts:
         taps=int(np.prod(layer.kernel_size)),
         multiplier=layer.depth_multiplier,
         bias=layer.use_bias,
-        kernel_bits=(_bits(getattr(layer, "depthwise_quantizer", None)),),
-        binary_inputs=_bits(getattr(layer, "input_quantizer", None)) == 1,
+        kernel_bits=(bits(getattr(layer, "depthwise_quantizer", None)),),
+        binary_inputs=bits(getattr(layer, "input_quantizer", None)) == 1,
     )
 
 
@@ -151,8 +128,8 @@ def _separable(layer: Any) -> Facts:
         taps=int(np.prod(layer.kernel_size)),
         multiplier=layer.depth_multiplier,
         bias=layer.use_bias,
-        kernel_bits=tuple(_bits(getattr(layer, name, None)) for name in quantizers),
-        binary_inputs=_bits(getattr(layer, "input_quantizer", None)) == 1,
+        kernel_bits=tuple(bits(getattr(layer, name, None)) for name in quantizers),
+        binary_inputs=bits(getattr(layer, "input_quantizer", None)) == 1,
     )
 
 
@@ -161,8 +138,8 @@ def _dense(layer: Any) -> Facts:
         "dense",
         filters=layer.units,
         bias=layer.use_bias,
-        kernel_bits=(_bits(getattr(layer, "kernel_quantizer", None)),),
-        binary_inputs=_bits(getattr(layer, "input_quantizer", None)) == 1,
+        kernel_bits=(bits(getattr(layer, "kernel_quantizer", None)),),
+        binary_inputs=bits(getattr(layer, "input_quantizer", None)) == 1,
     )
 
 
@@ -190,7 +167,7 @@ def _activation(layer: Any) -> Facts:
         return Facts("pass")
     if isinstance(layer, _keras.ReLU) or function is tf.keras.activations.relu:
         return Facts("relu")
-    return Facts("sign" if function is not None and is_sign(function) else "activation")
+    return Facts("sign" if is_sign(function) else "activation")
 
 
 _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {

@@ -3,9 +3,9 @@
 import tensorflow as tf
 
 from larq_nas.cost.constants import binary_constants, plain_constants, vector
-from larq_nas.cost.count import Network
 from larq_nas.cost.fallback import shares_dilation
 from larq_nas.cost.fusing import AFFINE, Fusing, own_activation
+from larq_nas.cost.network import Network
 from larq_nas.cost.operators import Constant, Constants, Operator, Tensor, bits
 from larq_nas.cost.patterns import grouped, separable, spread
 

@@ -6,7 +6,8 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from larq_nas.cost.count import Network, divide
+from larq_nas.cost.count import divide
+from larq_nas.cost.network import Network
 
 __all__ = ["Constant", "Constants", "Operator", "Tensor", "words"]
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.count import Network
+from larq_nas.cost.network import Network
 from larq_nas.cost.operators import Operator, Tensor
 
 __all__ = ["flatbuffer_bytes", "order", "peak_memory"]

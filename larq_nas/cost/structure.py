@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from larq_nas.cost.count import Counted, Network, count
+from larq_nas.cost.count import Counted, count
 from larq_nas.cost.lower import lower
+from larq_nas.cost.network import Network
 from larq_nas.cost.operators import Operator
 from larq_nas.cost.runtime import flatbuffer_bytes, order, peak_memory
 

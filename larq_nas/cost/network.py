@@ -1,0 +1,65 @@
+"""A network as its costs see it: calls, what is binary, and what the converter merges."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from larq_nas.cost.graph import Call
+from larq_nas.cost.kinds import Facts
+
+__all__ = ["WEIGHTED", "Network"]
+
+WEIGHTED = ("conv", "dense", "transposed", "depthwise", "separable")
+"""The kinds of layers that multiply their inputs with a kernel."""
+
+_SIGN_PASSES = ("max_pool", "reshape", "concat", "crop", "pass")
+
+
+@dataclass(frozen=True)
+class Network:
+    """The calls of a network with what their costs depend on.
+
+    # Arguments
+        calls: the calls, each after those it reads; the last gives the output.
+        unknown: names of layers whose operations are not counted, in order.
+    """
+
+    calls: Sequence[Call]
+    unknown: tuple[str, ...] = ()
+
+    @cached_property
+    def facts(self) -> Sequence[Facts]:
+        """What each call does."""
+        return [call.facts for call in self.calls]
+
+    @cached_property
+    def stands_for(self) -> Sequence[int]:
+        """For each call the first that computes the same: the converter merges them."""
+        stands_for: list[int] = []
+        seen: dict[tuple[str, tuple[int, ...]], int] = {}
+        for index, call in enumerate(self.calls):
+            inputs = tuple(stands_for[i] for i in call.inputs)
+            same = call.facts.same
+            stands_for.append(seen.setdefault((same, inputs), index) if same else index)
+        return stands_for
+
+    @cached_property
+    def inputs(self) -> Sequence[Sequence[int]]:
+        """What each call reads, equal calls merged."""
+        return [[self.stands_for[i] for i in call.inputs] for call in self.calls]
+
+    def signs(self, index: int) -> bool:
+        """Return whether the output of call `index` holds only -1 and 1."""
+        while self.facts[index].kind in _SIGN_PASSES:
+            inputs = self.calls[index].inputs
+            if self.facts[index].kind == "concat":
+                return all(self.signs(read) for read in inputs)
+            index = inputs[0]
+        return self.facts[index].kind == "sign"
+
+    def binary(self, index: int) -> bool:
+        """Return whether call `index` multiplies binary inputs with binary weights."""
+        facts, call = self.facts[index], self.calls[index]
+        if facts.kind not in WEIGHTED or max(facts.kernel_bits) > 1:
+            return False
+        return facts.binary_inputs or self.signs(call.inputs[0])

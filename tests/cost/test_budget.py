@@ -1,0 +1,138 @@
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+
+from larq_nas.cost import BUDGETS, Budget, SpaceCosts, require_feasible, strongest_within
+from larq_nas.errors import InputError
+from larq_nas.spaces import Bats, Vgg11
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "number"),
+    [
+        ("max_memory", "64KB", 64_000),
+        ("max_memory", "64 kb", 64_000),
+        ("max_memory", "64KiB", 65_536),
+        ("max_flatbuffer", "1.5MB", 1_500_000),
+        ("max_flatbuffer", 1e3, 1000),
+        ("max_activation_memory", "300", 300),
+        ("max_macs", "1.5M", 1_500_000),
+        ("max_parameters", "20K", 20_000),
+        ("max_binary_macs", "2e9", 2_000_000_000),
+    ],
+)
+def test_units(name: str, text: float | str, number: int) -> None:
+    assert Budget.parse({name: text}).limits == {name: number}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("max_memory", "64 potatoes"),
+        ("max_memory", "-3KB"),
+        ("max_memory", "1.2.3KB"),
+        ("max_memory", "0"),
+        ("max_memory", "KB"),
+        ("max_memory", ""),
+        ("max_memory", float("nan")),
+        ("max_memory", float("inf")),
+        ("max_memory", True),
+        ("max_memory", [3]),
+        ("max_memory", "1iB"),
+        ("max_macs", "5MB"),
+        ("max_macs", "5Mi"),
+    ],
+)
+def test_malformed_limits_are_refused(name: str, text: object) -> None:
+    with pytest.raises(InputError, match=f"`{name}` must be a number of"):
+        Budget.parse({name: text})  # type: ignore[dict-item]
+
+
+def test_unknown_limits_are_refused() -> None:
+    with pytest.raises(InputError, match="Unknown budget `max_memry`; did you mean `max_memory`"):
+        Budget.parse({"max_memry": 3})
+
+
+SPACE = Bats(
+    cells=3, channels=8, nodes=1, operations=("group_conv_3x3", "identity", "max_pool_3x3", "zero")
+)
+SHAPE = (8, 8, 1)
+
+
+@pytest.fixture(scope="module")
+def costs() -> SpaceCosts:
+    return SpaceCosts(SPACE, SHAPE, 10)
+
+
+def every_network(costs: SpaceCosts) -> list[dict]:
+    """All networks of a space, by brute force."""
+    answers = []
+    for choice in costs.choices.values():
+        kept = combinations(range(choice.inputs), min(choice.keep, choice.inputs))
+        answers.append(
+            [
+                list(zip(operations, inputs, strict=True))
+                for inputs in kept
+                for operations in product(choice.eligible, repeat=len(inputs))
+            ]
+        )
+    return [dict(zip(costs.choices, answer, strict=True)) for answer in product(*answers)]
+
+
+def random_scores(costs: SpaceCosts, seed: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return {
+        name: generator.dirichlet(np.ones(len(choice.operations)), choice.inputs)
+        for name, choice in costs.choices.items()
+    }
+
+
+def score(costs: SpaceCosts, scores: dict[str, np.ndarray], chosen) -> float:
+    return sum(
+        float(scores[name][index, costs.choices[name].operations.index(operation)])
+        for name, pairs in chosen.items()
+        for operation, index in pairs
+    )
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_the_best_within_is_that_of_brute_force(costs: SpaceCosts, name: str) -> None:
+    networks = every_network(costs)
+    found = [(chosen, costs.of(chosen)) for chosen in networks]
+    reached = 0
+    for seed in range(4):
+        scores = random_scores(costs, seed)
+        needs = sorted({Budget({name: 10**9}).use(cost)[name] for _, cost in found})
+        limit = int(needs[len(needs) // 2] * 10**9) + 1
+        budget = Budget({name: limit})
+        best = max(score(costs, scores, n) for n, cost in found if not budget.excess(cost))
+        within = strongest_within(costs, scores, budget)
+        assert not budget.excess(costs.of(within))
+        reached += score(costs, scores, within) >= 0.95 * best
+    assert reached >= 3
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_what_nothing_can_meet_is_refused_with_the_smallest(costs: SpaceCosts, name: str) -> None:
+    used = [Budget({name: 10**9}).use(costs.of(chosen))[name] for chosen in every_network(costs)]
+    smallest = int(np.ceil(min(used) * 10**9 - 1e-3))
+    budget = Budget({name: smallest})
+    assert not budget.excess(costs.of(require_feasible(costs, budget)))
+    with pytest.raises(InputError, match=f"`{name}` must be at least {smallest:,}"):
+        require_feasible(costs, Budget({name: smallest - 1}))
+
+
+def test_limits_that_exclude_each_other_are_refused() -> None:
+    costs = SpaceCosts(Bats(cells=2, channels=8, nodes=1), SHAPE, 10)
+    light = Budget.parse({"max_memory": 1, "max_macs": "1G"})
+    with pytest.raises(InputError, match="`max_memory` must be at least"):
+        require_feasible(costs, light)
+
+
+def test_the_lightest_of_a_space_of_widths_is_the_narrowest() -> None:
+    costs = SpaceCosts(Vgg11(), (32, 32, 3), 10)
+    narrow = costs.exact(dict.fromkeys(costs.expansions, 0.25))["parameters"]
+    require_feasible(costs, Budget({"max_parameters": narrow}))
+    with pytest.raises(InputError, match=f"at least {narrow:,}"):
+        require_feasible(costs, Budget({"max_parameters": narrow - 1}))

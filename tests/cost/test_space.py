@@ -1,0 +1,136 @@
+"""Costs of candidates, without building them, against the networks when built."""
+
+import random
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import random_architecture
+
+import larq_nas
+from larq_nas.cost import QUANTITIES, SpaceCosts, profile
+from larq_nas.errors import InputError
+from larq_nas.layers import BinaryConv2D, batch_norm, binary_conv, classifier, stem
+from larq_nas.spaces import Bats, Bnas, Darts, ResNet18, ResNet18Cifar, Space, Vgg11, VggSmall
+
+CELLS: list[tuple[Space, tuple[int, int, int]]] = [
+    (Bats(cells=3, channels=8, nodes=2), (16, 16, 3)),
+    (Bats(cells=3, channels=12, groups=3, activation="prelu"), (8, 8, 1)),
+    (Bnas(cells=3, channels=8, nodes=3), (8, 8, 3)),
+    (Darts(cells=3, channels=8, nodes=2), (8, 8, 3)),
+]
+
+
+def built_costs(space: Space, values, shape: tuple[int, int, int]) -> dict[str, int]:
+    architecture = larq_nas.Architecture(space.name, space.settings(), values)
+    costs = profile(architecture.build(shape, 10, space)).summary()
+    return {name: costs[name] for name in QUANTITIES}
+
+
+def random_widths(costs: SpaceCosts, number: int) -> list[dict[str, float]]:
+    draw = random.Random(0)
+    return [
+        {name: draw.choice(asked.ratios) for name, asked in costs.expansions.items()}
+        for _ in range(number)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("space", "shape", "built"),
+    [
+        (ResNet18(), (64, 64, 3), 20),
+        (ResNet18Cifar(downsample="real"), (32, 32, 3), 10),
+        (VggSmall(), (32, 32, 3), 15),
+        (Vgg11(ratios=(0.3, 1, 1.7)), (32, 32, 3), 15),
+    ],
+)
+def test_widths_cost_what_the_built_network_costs(
+    space: Space, shape: tuple[int, int, int], built: int
+) -> None:
+    """In all: 60 built networks; 1,000 candidates at once are those one by one."""
+    costs = SpaceCosts(space, shape, 10)
+    candidates = random_widths(costs, 1000)
+    together = costs.exact_many(candidates)
+    for number in range(built):
+        expected = built_costs(space, candidates[number], shape)
+        assert costs.exact(candidates[number]) == expected
+        assert {name: cost[number] for name, cost in together.items()} == expected
+    assert np.unique(together["binary_macs"]).size > 300
+
+
+@pytest.mark.parametrize(("space", "shape"), CELLS)
+def test_cells_cost_what_the_built_network_costs(space: Space, shape: tuple[int, int, int]) -> None:
+    costs = SpaceCosts(space, shape, 10)
+    for seed in range(6):
+        values = random_architecture(space, seed, shape).choices
+        assert costs.exact(values) == built_costs(space, values, shape)
+
+
+def test_a_pair_that_occurs_twice() -> None:
+    space = Bats(cells=2, channels=8, nodes=1)
+    costs = SpaceCosts(space, (8, 8, 1), 10)
+    twice = [["group_conv_3x3", 0], ["group_conv_3x3", 0]]
+    values = {"normal/2": twice, "reduction/2": twice}
+    names = {"normal/2", "reduction/2"} & set(costs.choices)
+    values = {name: values[name] for name in names}
+    assert costs.exact(values) == built_costs(space, values, (8, 8, 1))
+
+
+def mixed(choose, input_shape, classes) -> tf.keras.Model:
+    """Chooses widths and operations."""
+    images = tf.keras.Input(input_shape)
+    filters = choose.filters("width", 16, (0.5, 1, 2))
+    x = stem(images, 3 * filters)
+    for block in range(2):
+        operations = {
+            f"conv{size}": lambda x, name, size=size: binary_conv(
+                x, filters + 4, size, name=name, identity=False
+            )
+            for size in (1, 3)
+        }
+        x = choose.op(f"block{block}", x, operations)
+    return tf.keras.Model(images, classifier(x, classes))
+
+
+def rounding(choose, input_shape, classes) -> tf.keras.Model:
+    """Turns a width into a plain number, and builds a layer for some widths alone."""
+    images = x = tf.keras.Input(input_shape)
+    for block in range(2):
+        filters = int(choose.filters(f"width{block}", 16, (0.5, 1, 2)))
+        x = batch_norm(BinaryConv2D(filters, 3)(x), f"bn{block}")
+        if filters > 16:
+            x = tf.keras.layers.ReLU()(x)
+    return tf.keras.Model(images, classifier(x, classes))
+
+
+def test_widths_and_operations_together() -> None:
+    costs = SpaceCosts(mixed, (8, 8, 3), 10)
+    candidates = [
+        {"width": ratio, "block0": one, "block1": other}
+        for ratio in (0.5, 2)
+        for one in ("conv1", "conv3")
+        for other in ("conv1", "conv3")
+    ]
+    together = costs.exact_many(candidates)
+    for number, values in enumerate(candidates):
+        expected = built_costs(costs.space, values, (8, 8, 3))
+        assert {name: cost[number] for name, cost in together.items()} == expected
+
+
+def test_a_space_whose_costs_do_not_follow_is_built_and_told() -> None:
+    costs = SpaceCosts(rounding, (8, 8, 3), 10)
+    with pytest.warns(UserWarning, match="do not follow from one build"):
+        found = costs.exact({"width0": 2, "width1": 0.5})
+    assert found == built_costs(costs.space, {"width0": 2, "width1": 0.5}, (8, 8, 3))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "asks for 6 choices, but `conv1` is missing"),
+        ({"conv9": 1}, "is not one of them|is missing"),
+    ],
+)
+def test_values_that_do_not_answer_are_refused(values, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SpaceCosts(VggSmall(), (32, 32, 3), 10).exact(values)

@@ -37,8 +37,10 @@ class Sample(Fix):
 
     def _answer_filters(self, expansion: Expansion) -> int:
         if expansion.name not in self.values:
-            drawn = self.hyperparameters.Choice(expansion.name, list(expansion.ratios))
-            self.values[expansion.name] = drawn
+            # keras-tuner wants numbers of one type.
+            ratios = [float(ratio) for ratio in expansion.ratios]
+            drawn = self.hyperparameters.Choice(expansion.name, ratios)
+            self.values[expansion.name] = expansion.decode(drawn)
         return super()._answer_filters(expansion)
 
     def _draw(self, choice: Choice) -> list[Pair]:

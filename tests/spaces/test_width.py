@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from conftest import random_architecture, randomize
+
+import larq_nas
+from larq_nas.choosers import Sample
+from larq_nas.errors import InputError
+from larq_nas.spaces import ResNet18, ResNet18Cifar, Vgg11, VggSmall, resolve
+
+
+def filters(model) -> dict[str, int]:
+    return {layer.name: layer.filters for layer in model.layers if hasattr(layer, "filters")}
+
+
+def test_every_layer_has_its_own_ratio() -> None:
+    ratios = (1, 2, 0.5, 0.25, 1, 0.75)
+    model = larq_nas.Architecture("vgg_small", {"expansion": ratios}).build((32, 32, 3), 10)
+    assert list(filters(model).values()) == [128, 256, 128, 64, 512, 384]
+
+
+def test_a_stage_has_one_width_and_each_block_its_own() -> None:
+    space = ResNet18Cifar(expansion=(1, 2, 0.5, 2, 1, 1, 1, 1, 1, 1, 1, 1))
+    names = filters(space.build(larq_nas.choosers.Fix({}), (32, 32, 3), 10))
+    assert names["stem_conv"] == names["stage1_block1_2_conv"] == 16
+    assert (names["stage1_block1_1_conv"], names["stage1_block2_1_conv"]) == (32, 8)
+    assert names["stage2_block1_2_conv"] == names["stage2_block1_downsample_conv"] == 64
+    assert len(names) == 1 + 16 + 3
+
+
+@pytest.mark.parametrize(
+    ("space", "shape"),
+    [
+        (VggSmall(ratios=(0.1, 0.25)), (16, 16, 3)),
+        (Vgg11(), (32, 32, 3)),
+        (ResNet18Cifar(), (16, 16, 3)),
+        (ResNet18(ratios=(0.125, 0.25), downsample="real"), (32, 32, 3)),
+    ],
+)
+def test_sampled_networks_convert_in_binary(space, shape) -> None:
+    model = randomize(random_architecture(space, 0, shape).build(shape, 10))
+    images = np.random.default_rng(0).normal(size=(32, *shape)).astype("float32")
+    conversion = larq_nas.convert(model, images)
+    assert conversion.audit.fallbacks == []
+    real = [row.layer for row in conversion.audit.layers if not row.binary]
+    downsampled = 3 if isinstance(space, ResNet18) else 0
+    assert len(real) == 2 + downsampled
+    assert all(parity.equal for parity in conversion.parity)
+
+
+def test_keras_tuner_draws_ratios() -> None:
+    import keras_tuner
+
+    hyperparameters = keras_tuner.HyperParameters()
+    choose = Sample(hyperparameters)
+    Vgg11().build(choose, (32, 32, 3), 10)
+    assert choose.values == dict.fromkeys(Vgg11().layers, 0.25)
+    assert set(hyperparameters.values) == set(Vgg11().layers)
+
+
+def test_an_architecture_of_widths_survives_its_file(tmp_path) -> None:
+    architecture = random_architecture(Vgg11(), 1, (32, 32, 3))
+    architecture.save(tmp_path / "a.json")
+    loaded = larq_nas.Architecture.load(tmp_path / "a.json")
+    model, again = (a.build((32, 32, 3), 10) for a in (architecture, loaded))
+    assert filters(model) == filters(again)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"expansion": 0}, "`expansion` must be positive, but got 0"),
+        ({"expansion": (1, -2, 1, 1, 1, 1)}, "`expansion` must be positive, but got -2"),
+        ({"expansion": (1, 2)}, "`expansion` must be one ratio, or 6 .* but got 2"),
+        ({"expansion": "two"}, "`expansion` must be"),
+        ({"ratios": ()}, "`ratios` must be a list"),
+        ({"ratios": (0.5, -1)}, "`ratios` must be positive, but got -1"),
+        ({"ratios": (1, 1)}, "`ratios` must differ"),
+        ({"precision": "ternary"}, "Unknown precision `ternary`"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        resolve("vgg_small", settings).build(Sample(None), (32, 32, 3), 10)
+
+
+def test_values_that_are_no_ratio_are_refused() -> None:
+    values = dict.fromkeys(Vgg11().layers, 1)
+    with pytest.raises(InputError, match=r"Choice `conv3` expects a ratio of 0\.25, .*, but got 7"):
+        larq_nas.Architecture("vgg11", {}, {**values, "conv3": 7}).build((32, 32, 3), 10)
+
+
+def test_images_too_small_are_refused() -> None:
+    with pytest.raises(InputError, match="at least 32x32 pixels for the 5 max-pools"):
+        larq_nas.Architecture("vgg11", {"expansion": 1}).build((16, 16, 3), 10)

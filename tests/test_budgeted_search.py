@@ -1,0 +1,132 @@
+"""Searches that must keep to a budget, and what is said when they cannot."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+import larq_nas
+from larq_nas.cost import BUDGETS, Budget, SpaceCosts, profile
+from larq_nas.cost.limits import require_feasible
+from larq_nas.errors import InputError
+from larq_nas.searchers import Differentiable
+from larq_nas.spaces import Bats, VggSmall
+
+SPACE = Bats(cells=2, channels=8, nodes=2)
+QUICK = {"epochs": 2, "train_epochs": 0, "verbose": 0}
+
+
+@pytest.fixture(scope="module")
+def costs() -> SpaceCosts:
+    return SpaceCosts(SPACE, (8, 8, 1), 10)
+
+
+def tight(costs: SpaceCosts, name: str) -> int:
+    """A limit a little above what the lightest network needs."""
+    easy = Budget({name: 10**9})
+    chosen = {choice.name: choice.any() for choice in costs.choices.values()}
+    start = int(easy.use(costs.of(chosen))[name] * 10**9) + 1
+    for share in (0.6, 0.8, 0.9, 1.0):
+        try:
+            require_feasible(costs, Budget({name: int(share * start)}))
+        except InputError:
+            continue
+        return int(share * start)
+    raise AssertionError
+
+
+@pytest.mark.filterwarnings("ignore:The search")
+@pytest.mark.filterwarnings("ignore:The strongest architecture")
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_search_ends_within_its_budget(
+    costs: SpaceCosts, digits, tmp_path: Path, name: str
+) -> None:
+    limit = tight(costs, name)
+    model = larq_nas.search(*digits, SPACE, directory=tmp_path / "run", **{name: limit}, **QUICK)
+    found = profile(model).summary()
+    used = {
+        "max_memory": found["weight_bits"] / 8,
+        "max_flatbuffer": (tmp_path / "run" / "model.tflite").stat().st_size,
+        "max_activation_memory": found["activation_bytes"],
+        "max_macs": found["macs"],
+        "max_binary_macs": found["binary_macs"],
+        "max_parameters": found["parameters"],
+    }[name]
+    assert used <= limit
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["costs"]["weight_bits"] == found["weight_bits"]
+
+
+def test_the_strongest_is_told_if_it_is_over(costs: SpaceCosts, digits, tmp_path, capsys) -> None:
+    limit = tight(costs, "max_binary_macs")
+    searcher = Differentiable(budget_weight=1e-9, weights_only_epochs=0)
+    with pytest.warns(UserWarning, match=r"over the budget \(it needs .* of max_binary_macs="):
+        larq_nas.search(
+            *digits,
+            Bats(cells=2, channels=8, nodes=2, operations=("group_conv_5x5", "max_pool_3x3")),
+            searcher,
+            max_binary_macs=limit,
+            epochs=1,
+            train_epochs=0,
+            directory=tmp_path / "run",
+            seed=3,
+        )
+    printed = capsys.readouterr().out
+    assert f"Budget of the found network: max_binary_macs={limit:,} (a light one needs" in printed
+    assert "budget: " in printed
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_the_impossible_is_refused_before_training(digits, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=f"`{name}` must be at least .* but got 10"):
+        larq_nas.search(*digits, SPACE, directory=tmp_path / "run", **{name: 10}, **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_malformed_limit_is_refused_before_the_data_is_read(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"`max_memory` must be a number of bytes.*got '64 apples'"
+    ):
+        larq_nas.search(None, None, SPACE, directory=tmp_path / "run", max_memory="64 apples")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_budget_is_another_run(digits, tmp_path: Path) -> None:
+    small = Bats(cells=1, channels=4, nodes=1)
+    settings = {"directory": tmp_path / "run", **QUICK}
+    larq_nas.search(*digits, small, max_memory="1MB", **settings)
+    with pytest.raises(InputError, match=r"budget\.max_memory was 1000000, now 2000000"):
+        larq_nas.search(*digits, small, max_memory="2MB", **settings)
+    larq_nas.search(*digits, small, max_memory=10**6, **settings)
+
+
+class Stop(tf.keras.callbacks.Callback):
+    """Stops as a killed process would, in the second epoch."""
+
+    def on_epoch_begin(self, epoch: int, logs=None) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("ignore:The s")
+def test_interrupted_and_resumed_gives_the_same(costs, digits, tmp_path: Path) -> None:
+    settings = {**QUICK, "max_flatbuffer": tight(costs, "max_flatbuffer"), "epochs": 3}
+    searcher = Differentiable(architecture_learning_rate=0.05, weights_only_epochs=0)
+    larq_nas.search(*digits, SPACE, searcher, directory=tmp_path / "whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        larq_nas.search(
+            *digits, SPACE, searcher, directory=tmp_path / "cut", callbacks=[Stop()], **settings
+        )
+    larq_nas.search(*digits, SPACE, searcher, directory=tmp_path / "cut", **settings)
+    for name in ("architecture.json", "history.csv"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert "budget_penalty" in (tmp_path / "cut" / "history.csv").read_text()
+
+
+def test_a_space_of_widths_needs_another_searcher(digits, tmp_path: Path) -> None:
+    images = tf.data.Dataset.from_tensors((tf.zeros((4, 8, 8, 3)), tf.constant([0, 1, 2, 3])))
+    with pytest.raises(InputError, match=r"chooses widths .* but searcher `differentiable`"):
+        larq_nas.search(
+            images, images, VggSmall(), directory=tmp_path / "run", epochs=1, train_epochs=0
+        )

@@ -1,12 +1,14 @@
 """How wide a layer is: the question, and a width that remembers where it came from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from larq_nas.errors import InputError, require_whole
 
-__all__ = ["Expansion", "Filters", "expand"]
+__all__ = ["Expansion", "Filters", "at", "expand", "require_ratios"]
+
+_MOST = 64
 
 
 def expand(filters: int, ratio: float) -> int:
@@ -30,8 +32,9 @@ class Expansion:
 
     def __post_init__(self) -> None:
         require_whole(**{f"filters of choice {self.name}": self.filters})
-        if not self.ratios or any(not _is_ratio(ratio) for ratio in self.ratios):
-            raise InputError(f"`ratios` must be positive, but got {self.ratios}.")
+        if not self.ratios:
+            raise InputError(f"`ratios` of choice `{self.name}` must hold one, but is empty.")
+        require_ratios("ratios", self.ratios)
         if len(set(self.ratios)) < len(self.ratios):
             raise InputError(f"`ratios` must differ from each other, but got {self.ratios}.")
 
@@ -55,16 +58,20 @@ class Expansion:
         )
 
 
-def _is_ratio(ratio: object) -> bool:
-    return isinstance(ratio, int | float) and not isinstance(ratio, bool) and 0 < ratio < 1e6
+def require_ratios(name: str, ratios: Sequence[float]) -> None:
+    """Raise `InputError` for a ratio that is no number above 0 and up to 64."""
+    for ratio in ratios:
+        number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
+        if not number or not 0 < ratio <= _MOST:
+            raise InputError(f"`{name}` must be positive, up to {_MOST}, but got {ratio!r}.")
 
 
 class Filters(int):
     """A number of filters that remembers which choice it came from.
 
     Layers keep it as they keep any whole number. It lets the costs of every other width be
-    computed from one build of the network. Adding, multiplying and dividing whole numbers
-    is remembered too; what turns it into a plain `int` is not.
+    computed from one build of the network. `+`, `-`, `*` and `//` with whole numbers are
+    remembered too; what turns it into a plain `int` is not.
 
     # Arguments
         value: the number of filters.
@@ -78,6 +85,12 @@ class Filters(int):
         filters.at = at
         return filters
 
+    def __deepcopy__(self, memo: Any) -> "Filters":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, (int(self),)
+
     def __add__(self, other: int) -> "Filters":
         return self._with(other, lambda a, b: a + b)
 
@@ -86,6 +99,9 @@ class Filters(int):
 
     def __sub__(self, other: int) -> "Filters":
         return self._with(other, lambda a, b: a - b)
+
+    def __rsub__(self, other: int) -> "Filters":
+        return self._with(other, lambda a, b: b - a)
 
     def __mul__(self, other: int) -> "Filters":
         return self._with(other, lambda a, b: a * b)

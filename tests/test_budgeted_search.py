@@ -73,7 +73,7 @@ def test_the_strongest_is_told_if_it_is_over(costs: SpaceCosts, digits, tmp_path
             seed=3,
         )
     printed = capsys.readouterr().out
-    assert f"Budget of the found network: max_binary_macs={limit:,} (a light one needs" in printed
+    assert f"Budget of the found network: max_binary_macs={limit:,} (a network that fits" in printed
     assert "budget: " in printed
 
 

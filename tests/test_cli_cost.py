@@ -86,6 +86,8 @@ def test_a_table_for_a_reader() -> None:
         (("--model", "vgg11", "--input", "8x8x3"), "at least 32x32 pixels"),
         (("--model", "vgg11", "--expansion", "wide"), "`--expansion` must be a ratio"),
         (("--model", "vgg11", "--expansion", "-1"), "`expansion` must be positive"),
+        (("--model", "vgg11", "--expansion", "1e9"), "must be positive, up to 64"),
+        (("--model", "vgg11", "--real", "--set", "precision=binary"), "was given twice"),
         (("--model", "vgg11", "--classes", "0"), "`--classes` must be 1 or more"),
         (("--model", "vgg11", "--convention", "bats"), "does not apply"),
         (("--model", "vgg11", "--convention", "shen"), "did you mean `shen2019`"),

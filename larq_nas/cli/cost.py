@@ -101,11 +101,11 @@ def cost(
             raise unknown_name("convention", name, CONVENTIONS)
     if (source is None) == (model is None):
         raise click.UsageError("Give either SOURCE or --model.")
-    changes = dict(settings)
-    if expansion is not None:
-        changes["expansion"] = _ratios(expansion)
-    if real:
-        changes["precision"] = "real"
+    short: dict[str, Any] = {} if expansion is None else {"expansion": _ratios(expansion)}
+    short |= {"precision": "real"} if real else {}
+    for name in short.keys() & settings.keys():
+        raise InputError(f"`{name}` was given twice: as an option and by --set; leave one out.")
+    changes = {**settings, **short}
     own = None if space is None else read_space(space)
     if source is not None and source.suffix != ".json":
         if changes or size or classes or own:

@@ -1,10 +1,13 @@
 """Limits a network must keep to, with units."""
 
 import math
+import numbers
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from larq_nas.errors import InputError, unknown_name
 
@@ -41,7 +44,7 @@ def amount(name: str, value: float | str) -> int:
         InputError: if it is none of these, or not above 0.
     """
     number = _parse(value, name in _BYTES)
-    if number is None or not math.isfinite(number) or number < 1:
+    if number is None or not 1 <= number < 1e18:
         forms = '"64KB", "48KiB" or "1.5M"' if name in _BYTES else '"1.5M" or "300K"'
         unit = "bytes" if name in _BYTES else "operations or weights"
         raise InputError(
@@ -52,8 +55,11 @@ def amount(name: str, value: float | str) -> int:
 
 
 def _parse(value: object, in_bytes: bool) -> float | None:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_):
+        try:
+            return float(value)
+        except OverflowError:
+            return None
     match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return None
@@ -76,13 +82,17 @@ class Budget:
 
     limits: Mapping[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name, limit in self.limits.items():
+            if name not in BUDGETS:
+                raise unknown_name("budget", name, BUDGETS)
+            amount(name, limit)
+
     @classmethod
     def parse(cls, limits: Mapping[str, float | str | None]) -> "Budget":
         """Return the budget of those limits that are given, with units or without."""
-        for name in limits:
-            if name not in BUDGETS:
-                raise unknown_name("budget", name, BUDGETS)
-        return cls({k: amount(k, v) for k, v in limits.items() if v is not None})
+        given = {name: value for name, value in limits.items() if value is not None}
+        return cls({k: amount(k, v) if k in BUDGETS else 1 for k, v in given.items()})
 
     def __bool__(self) -> bool:
         return bool(self.limits)

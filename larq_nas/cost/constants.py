@@ -8,8 +8,16 @@ from larq_nas.cost.fallback import scales_kernel
 from larq_nas.cost.fusing import AFFINE, Fusing
 from larq_nas.cost.network import WEIGHTED
 from larq_nas.cost.operators import Constant, Constants, words
+from larq_nas.layers import BinaryConv2D
 
-__all__ = ["binary_constants", "plain_constants", "separable_constants", "vector"]
+__all__ = [
+    "binary_constants",
+    "numbers",
+    "plain_constants",
+    "separable_constants",
+    "shared",
+    "vector",
+]
 
 _INDICES = {"reshape": 8, "global_average_pool": 8, "global_max_pool": 8, "crop": 48, "pad": 32}
 
@@ -17,6 +25,25 @@ _INDICES = {"reshape": 8, "global_average_pool": 8, "global_max_pool": 8, "crop"
 def vector(index: int) -> Constants:
     """Return a number for each channel of the output of call `index`."""
     return lambda channels: [Constant(4 * channels[index])]
+
+
+def numbers(count: int) -> Constants:
+    """Return a constant of so many numbers."""
+    return lambda channels: [Constant(4 * count)]
+
+
+def shared(layers: Sequence[Any], constants: Constants) -> Constants:
+    """Return the constants of layers that are called more than once: the file holds them once."""
+    key = tuple(id(layer) for layer in layers)
+
+    def named(channels: Sequence[Any]) -> list[Constant]:
+        found = constants(channels)
+        return [
+            constant if constant.same is not None else Constant(constant.bytes, (key, slot))
+            for slot, constant in enumerate(found)
+        ]
+
+    return named
 
 
 def binary_constants(fusing: Fusing, index: int, packs: bool) -> Constants:
@@ -30,11 +57,13 @@ def binary_constants(fusing: Fusing, index: int, packs: bool) -> Constants:
     """
     call, facts = fusing.network.calls[index], fusing.network.facts[index]
     fused = {fusing.kind(i) for i in fusing.chain(index)}
-    scaled = fused & set(AFFINE) or scales_kernel(call.layer)
-    multiplier, offset = None if scaled else 1.0, None if "norm" in fused or facts.bias else 0.0
+    scaled = fused & {"norm", "scale"} or scales_kernel(call.layer)
+    moved = fused & {"norm", "offset"} or facts.bias
+    multiplier, offset = None if scaled else 1.0, None if moved else 0.0
+    parts = facts.groups if isinstance(call.layer, BinaryConv2D) else 1
 
     def constants(channels: Sequence[Any]) -> list[Constant]:
-        outputs = divide(channels[index], facts.groups)
+        outputs = divide(channels[index], parts)
         inputs = divide(channels[call.inputs[0]], facts.groups)
         kernel = Constant(4 * facts.taps * outputs * words(inputs))
         if packs:
@@ -68,7 +97,8 @@ def plain_constants(fusing: Fusing, index: int, known: Mapping[int, float | None
         known: the calls whose outputs do not depend on the image, and what they hold all over.
     """
     call, facts = fusing.network.calls[index], fusing.network.facts[index]
-    offset = facts.bias or any(fusing.kind(i) == "norm" for i in fusing.chain(index))
+    offset = facts.bias or any(fusing.kind(i) in AFFINE[::2] for i in fusing.chain(index))
+    sizes = [int(weight.shape.num_elements()) for weight in call.layer.weights]
     stored = [read for read in fusing.inputs[index] if read in known]
 
     def constants(channels: Sequence[Any]) -> list[Constant]:
@@ -81,6 +111,10 @@ def plain_constants(fusing: Fusing, index: int, known: Mapping[int, float | None
             return [Constant(kernel), Constant(4 * outputs, None if offset else 0.0)]
         if facts.kind == "prelu":
             return [Constant(4 * outputs * (call.area if facts.vectors < 0 else 1))]
+        if facts.kind == "unknown" and call.first:
+            return [Constant(4 * size) for size in sizes if size]
+        if facts.constants:
+            return [Constant(4 * facts.constants)]
         return [Constant(_INDICES[facts.kind])] if facts.kind in _INDICES else []
 
     return constants

@@ -10,6 +10,7 @@ from larq_nas.errors import InputError, unknown_name
 __all__ = ["CONVENTIONS", "Convention", "by_convention"]
 
 _WEIGHTED = ("conv", "dense")
+_MERGES = ("add", "arithmetic", "average")
 _MIB = 2**20
 
 
@@ -35,6 +36,8 @@ def by_convention(name: str, profile: Profile) -> dict[str, Any]:
     """
     if name not in CONVENTIONS:
         raise unknown_name("convention", name, CONVENTIONS)
+    if not isinstance(profile, Profile):
+        raise InputError(f"`profile` must be a larq_nas.cost.Profile, but got {profile!r}.")
     convention = CONVENTIONS[name]
     if profile.unknown:
         raise InputError(
@@ -63,7 +66,7 @@ def _misfit_without_convolutions(profile: Profile) -> str:
 
 
 def _misfit_of_bats(profile: Profile) -> str:
-    if not _has(profile, "add") and not _has(profile, "concat"):
+    if not _has(profile, *_MERGES) and not _has(profile, "concat"):
         return "it counts networks of cells and residual ones; `shen2019` and `dms` count VGG"
     return _misfit_without_convolutions(profile)
 
@@ -75,8 +78,8 @@ def _misfit_of_bnas(profile: Profile) -> str:
 
 
 def _shen2019(profile: Profile) -> dict[str, Any]:
-    if _has(profile, "add"):
-        extra = _elements(profile, "norm") + _elements(profile, "relu")
+    if _has(profile, *_MERGES):
+        extra = sum(row.elements * ((row.kind == "norm") + row.relu) for row in profile.layers)
         extra += sum(row.taps * row.elements for row in profile.layers if "pool" in row.kind)
         extra += sum(row.elements for row in profile.layers if row.kind == "dense" and row.bias)
     else:
@@ -87,7 +90,7 @@ def _shen2019(profile: Profile) -> dict[str, Any]:
 
 def _dms(profile: Profile) -> dict[str, Any]:
     bits = sum(row.kernel_bits for row in profile.layers if row.kind in _WEIGHTED)
-    if not _has(profile, "add"):
+    if not _has(profile, *_MERGES):
         bits += 32 * sum(row.shape[-1] for row in profile.layers if row.binary)
     return {"megabytes": bits / 8 / _MIB}
 
@@ -97,13 +100,13 @@ def _bats(profile: Profile) -> dict[str, Any]:
     for row in profile.layers:
         if row.kind in _BATS_OPERATIONS:
             flops += _BATS_OPERATIONS[row.kind](row) * row.elements
+        flops += 2 * row.relu * row.elements * (not row.binary)
     return {"flops": flops, "bops": profile.binary_macs}
 
 
 _BATS_OPERATIONS: Mapping[str, Callable[[LayerProfile], int]] = {
     "norm": lambda row: 2,
-    "relu": lambda row: 2,
-    "add": lambda row: 1,
+    "add": lambda row: row.summands - 1,
     "max_pool": lambda row: row.taps - 1,
     "average_pool": lambda row: row.taps,
     "global_average_pool": lambda row: row.taps,
@@ -172,8 +175,9 @@ CONVENTIONS: Mapping[str, Convention] = {
     "bats": Convention(
         "BATS, Table 6",
         {
-            "flops": "real MACs + 2 for each output of batch norm and (P)ReLU, 1 of an addition, "
-            "k^2 - 1 of a k x k max-pool, k^2 of an average pool, height x width of the global one",
+            "flops": "real MACs + 2 for each output of batch norm and of a real layer's ReLU, 1 of "
+            "an addition, k^2 - 1 of a k x k max-pool, k^2 of an average pool, height x width of "
+            "the global one",
             "bops": "binary MACs",
         },
         "nothing: FLOPs and BOPs stand side by side",
@@ -195,12 +199,8 @@ CONVENTIONS: Mapping[str, Convention] = {
 }
 
 
-def _has(profile: Profile, kind: str) -> bool:
-    return any(row.kind == kind for row in profile.layers)
-
-
-def _elements(profile: Profile, kind: str) -> int:
-    return sum(row.elements for row in profile.layers if row.kind == kind)
+def _has(profile: Profile, *kinds: str) -> bool:
+    return any(row.kind in kinds for row in profile.layers)
 
 
 def _flops(real: int, binary: int) -> int | float:

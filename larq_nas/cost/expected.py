@@ -10,6 +10,7 @@ from larq_nas.choices import Choice
 from larq_nas.cost.linear import Chosen, Linearized, linearize
 from larq_nas.cost.space import SpaceCosts
 from larq_nas.cost.structure import QUANTITIES
+from larq_nas.errors import InputError
 
 __all__ = ["Expected", "kept_share"]
 
@@ -45,6 +46,7 @@ class Expected:
     """
 
     def __init__(self, costs: SpaceCosts) -> None:
+        costs.require_following()
         self.costs = costs
         self._around: Linearized | None = None
         self._exact: dict[str, tf.Variable] = {}
@@ -61,6 +63,11 @@ class Expected:
         """
         if tf.executing_eagerly():
             self.update(probabilities)
+        elif self.costs.expansions and self.costs.choices:
+            raise InputError(
+                f"Space `{self.costs.space.name}` chooses operations and widths: compute its "
+                "expected costs outside of a graph."
+            )
         kept = {
             name: keeping(choice, tf.cast(probabilities[name], tf.float64))
             for name, choice in self.costs.choices.items()
@@ -74,6 +81,7 @@ class Expected:
         Outside of a graph a call does so itself. A graph keeps what was computed last: update
         it from time to time, such as before each epoch.
         """
+        self._check(probabilities)
         chosen = {
             name: choice.strongest(np.asarray(probabilities[name]))
             for name, choice in self.costs.choices.items()
@@ -87,6 +95,20 @@ class Expected:
             for name, choice in self.costs.choices.items():
                 _assign(self._chosen, name, choice.one_hot(chosen[name]))
         self._update_widths(chosen, probabilities)
+
+    def _check(self, probabilities: Mapping[str, Any]) -> None:
+        shapes: dict[str, tuple[int, ...]] = {
+            name: (choice.inputs, len(choice.operations))
+            for name, choice in self.costs.choices.items()
+        }
+        shapes |= {name: (len(asked.ratios),) for name, asked in self.costs.expansions.items()}
+        for name, shape in shapes.items():
+            got = np.shape(probabilities[name]) if name in probabilities else None
+            if got != shape:
+                raise InputError(
+                    f"`probabilities` of choice `{name}` must have shape {shape}, but got "
+                    f"{'none' if got is None else got}."
+                )
 
     def _update_widths(self, chosen: Chosen, probabilities: Mapping[str, Any]) -> None:
         nearest = {

@@ -1,14 +1,11 @@
 """Which binary layers Larq Compute Engine will run in binary."""
 
-import functools
 from typing import Any
 
-import larq as lq
-import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.network import Network
-from larq_nas.cost.quantizers import is_sign
+from larq_nas.cost.quantizers import is_sign, kernel_scale
 from larq_nas.layers import BinaryConv2D
 
 __all__ = ["cause_of_fallback", "runs_in_binary", "scales_kernel", "shares_dilation"]
@@ -27,9 +24,13 @@ def cause_of_fallback(network: Network, index: int) -> str:
             f"Larq Compute Engine has no binary kernel for {type(layer).__name__}; "
             "use a QuantConv2D (1x1 in place of a dense layer)"
         )
-    quantizer = getattr(layer, "input_quantizer", None)
-    if quantizer is not None and not is_sign(quantizer):
+    if getattr(layer, "input_quantizer", None) is None:
+        if not network.reads_signs(index):
+            return "its signs are taken before another layer; take them in the convolution"
+    elif not is_sign(layer.input_quantizer):
         return "its input quantizer gives other numbers than -1 and 1"
+    if kernel_scale(layer.kernel_quantizer) == "other":
+        return "its kernel quantizer gives other numbers than one scale times -1 and 1"
     if isinstance(layer, BinaryConv2D):
         return ""
     if layer.groups > 1 and (layer.input_spec.axes[-1] // layer.groups) % 32:
@@ -45,19 +46,7 @@ def cause_of_fallback(network: Network, index: int) -> str:
 def scales_kernel(layer: Any) -> bool:
     """Return whether the kernel quantizer of `layer` gives other sizes than 1."""
     quantizer = getattr(layer, "kernel_quantizer", None)
-    return quantizer is not None and _scales(quantizer)
-
-
-@functools.lru_cache(maxsize=256)
-def _scales(quantizer: Any) -> bool:
-    if isinstance(quantizer, lq.quantizers.SteSign):
-        return False
-    kernel = tf.constant([[[[-0.5], [0.25]]]])
-    try:
-        with lq.context.quantized_scope(True):
-            return not np.allclose(np.abs(np.asarray(quantizer(kernel))), 1)
-    except Exception:  # noqa: BLE001 - a quantizer of someone else may want another shape
-        return True
+    return quantizer is not None and kernel_scale(quantizer) != "ones"
 
 
 def shares_dilation(network: Network, index: int) -> bool:
@@ -77,4 +66,5 @@ def _dilation(layer: Any) -> tuple[Any, ...]:
     rate = getattr(layer, "dilation_rate", (1,))
     if isinstance(layer, BinaryConv2D) or not isinstance(rate, tuple) or max(rate) == 1:
         return ()
-    return rate, layer.kernel_size, layer.padding
+    quantizer = type(getattr(layer, "input_quantizer", None))
+    return rate, layer.kernel_size, layer.padding, getattr(layer, "pad_values", 0), quantizer

@@ -13,7 +13,7 @@ from larq_nas.cost.network import WEIGHTED, Network
 
 __all__ = ["AFFINE", "Fusing", "own_activation"]
 
-AFFINE = ("norm", "scale")
+AFFINE = ("norm", "scale", "offset")
 _FUSES_RELU = (*WEIGHTED, "add", "arithmetic", "max_pool", "average_pool")
 
 
@@ -51,7 +51,7 @@ class Fusing:
         """Return the calls that go into the operation of call `index`, in order."""
         affine, relu = self._fusible(index)
         binary, chain = self.binary[index], []
-        while len(self.readers[index]) == 1:
+        while len(self.readers[index]) == 1 and not self.network.calls[index].output:
             (index,) = self.readers[index]
             kind = self.kind(index)
             if affine and kind in AFFINE:
@@ -83,6 +83,8 @@ class Fusing:
     def read_as_bits(self, index: int) -> bool:
         """Return whether all that reads the output of call `index` wants its signs alone."""
         readers = self.readers[index]
+        if self.network.calls[index].output:
+            return False
         return bool(readers) and all(self._wants_bits(reader) for reader in readers)
 
     def _wants_bits(self, index: int) -> bool:

@@ -1,7 +1,7 @@
 """A network as a list of layer calls, nested models taken apart."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ class Call:
         facts: what the layer does.
         index: how often the layer was called before, in the order the network was written.
         first: whether it is the layer's first call here, at which its weights are counted.
+        output: whether it gives an output of the network.
     """
 
     layer: tf.keras.layers.Layer
@@ -34,6 +35,7 @@ class Call:
     facts: Facts
     index: int = 0
     first: bool = True
+    output: bool = False
 
     @property
     def area(self) -> int:
@@ -42,20 +44,17 @@ class Call:
 
 
 def read_graph(model: tf.keras.Model) -> list[Call]:
-    """Return the calls of `model`, each after those it reads; its output is the last's.
+    """Return the calls of `model`, each after those it reads.
 
     # Raises
-        InputError: if the model is not built, not functional, has no static shape, or more
-            than one output.
+        InputError: if the model is not built, not functional, or has no static shape.
     """
     if not isinstance(model, tf.keras.Model):
         raise InputError(f"`model` must be a tf.keras.Model, but got {model!r}.")
     _require_graph(model, "`model`")
-    if len(model.outputs) != 1:
-        raise InputError(f"`model` must have one output, but has {len(model.outputs)}.")
     reader = _Reader()
     outputs = reader.read(model, [reader.add_input(layer) for layer in model._input_layers], "")
-    return prune(reader.calls, outputs[0])
+    return prune(reader.calls, outputs)
 
 
 class _Reader:
@@ -65,7 +64,7 @@ class _Reader:
         self.calls: list[Call] = []
 
     def add_input(self, layer: tf.keras.layers.Layer) -> int:
-        return self._add(layer, layer.name, (), layer.output_shape, 0)
+        return self._add(layer, layer.name, (), layer.output_shape, facts_of(layer), 0)
 
     def read(self, model: tf.keras.Model, inputs: list[int], prefix: str) -> list[int]:
         """Read the calls of `model` on `inputs`, and return the calls of its outputs."""
@@ -90,7 +89,8 @@ class _Reader:
             return self.read(layer, list(inputs), f"{name}/")
         index = layer._inbound_nodes.index(node)
         outputs = tf.nest.flatten(node.outputs)
-        return [self._add(layer, name, inputs, tensor.shape, index) for tensor in outputs]
+        facts = facts_of(layer, node)
+        return [self._add(layer, name, inputs, tensor.shape, facts, index) for tensor in outputs]
 
     def _add(
         self,
@@ -98,6 +98,7 @@ class _Reader:
         name: str,
         inputs: tuple[int, ...],
         shape: tf.TensorShape,
+        facts: Facts,
         index: int,
     ) -> int:
         if isinstance(shape, list):
@@ -108,7 +109,7 @@ class _Reader:
                 f"Every shape must be static, but the output of layer `{name}` is "
                 f"{tuple(shape)}: give the input its height and width."
             )
-        self.calls.append(Call(layer, name, inputs, static, facts_of(layer), index))
+        self.calls.append(Call(layer, name, inputs, static, facts, index))
         return len(self.calls) - 1
 
 
@@ -128,15 +129,15 @@ def _nodes(model: tf.keras.Model) -> Iterator["tf.keras.engine.node.Node"]:
         yield from model._nodes_by_depth[depth]
 
 
-def prune(calls: list[Call], output: int) -> list[Call]:
-    """Return the calls that `output` depends on, in the order they were in, `output` last."""
-    needed, waiting = set(), [output]
+def prune(calls: list[Call], outputs: Sequence[int]) -> list[Call]:
+    """Return the calls that `outputs` depend on, in the order they were in."""
+    needed, waiting = set(), list(outputs)
     while waiting:
         index = waiting.pop()
         if index not in needed:
             needed.add(index)
             waiting += calls[index].inputs
-    order = [*sorted(needed - {output}), output]
+    order = sorted(needed)
     numbers = {old: new for new, old in enumerate(order)}
     seen: set[int] = set()
     kept = []
@@ -145,5 +146,5 @@ def prune(calls: list[Call], output: int) -> list[Call]:
         first = id(call.layer) not in seen
         seen.add(id(call.layer))
         inputs = tuple(numbers[index] for index in call.inputs)
-        kept.append(dataclasses.replace(call, inputs=inputs, first=first))
+        kept.append(dataclasses.replace(call, inputs=inputs, first=first, output=old in outputs))
     return kept

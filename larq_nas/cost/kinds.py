@@ -42,7 +42,19 @@ _MERGED = (
     "sign",
     "zeros",
 )
-_ARITHMETIC = ("add", "sub", "subtract", "mul", "multiply", "truediv", "divide", "maximum")
+_ARITHMETIC = (
+    "add",
+    "divide",
+    "maximum",
+    "minimum",
+    "mul",
+    "multiply",
+    "sub",
+    "subtract",
+    "truediv",
+)
+_ONE_OPERATION = ("elu", "hard_sigmoid", "relu6", "sigmoid", "softmax", "tanh")
+_TRUSTED = ("keras.", "tf_keras.", "larq.", "larq_nas.", "tensorflow.")
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,7 @@ class Facts:
         kernel_bits: bits of a weight of its kernel; of its depthwise kernel and then its
             pointwise one, if it has both.
         binary_inputs: whether it takes the sign of its inputs.
+        constants: numbers in constants of its own, such as `t` in `x + t`.
         same: of a layer without weights its settings: of the same tensors, two layers of the
             same settings compute the same.
     """
@@ -78,14 +91,38 @@ class Facts:
     stored: int = 0
     kernel_bits: tuple[int, ...] = (32,)
     binary_inputs: bool = False
+    constants: int = 0
     same: str = ""
 
 
-def facts_of(layer: tf.keras.layers.Layer) -> Facts:
-    """Return what the costs of `layer` depend on."""
+def facts_of(layer: tf.keras.layers.Layer, node: Any = None) -> Facts:
+    """Return what the costs of `layer` depend on.
+
+    # Arguments
+        layer: the layer.
+        node: its call, of which a TensorFlow operation takes more than tensors.
+    """
+    if not _is_as_known(layer):
+        return Facts("unknown")
     read = next((read for kind, read in _READERS.items() if isinstance(layer, kind)), None)
-    facts = Facts(_operation(layer)) if read is None else read(layer)
+    if read is None:
+        return _operation(layer, node)
+    facts = read(layer)
     return dataclasses.replace(facts, same=_settings(layer)) if facts.kind in _MERGED else facts
+
+
+def _is_as_known(layer: Any) -> bool:
+    """Return whether `layer` computes what its class is known for: channels last, its own call."""
+    own = type(layer).call.__module__.startswith(_TRUSTED)
+    return own and getattr(layer, "data_format", None) != "channels_first" and _is_last(layer)
+
+
+def _is_last(layer: Any) -> bool:
+    """Return whether a batch norm is over the last axis; others are."""
+    if not isinstance(layer, _keras.BatchNormalization):
+        return True
+    axis = layer.axis if isinstance(layer.axis, int) else layer.axis[-1]
+    return axis in (-1, layer.input_spec.ndim - 1)
 
 
 def _settings(layer: tf.keras.layers.Layer) -> str:
@@ -165,9 +202,14 @@ def _activation(layer: Any) -> Facts:
     function = getattr(layer, "activation", None)
     if function is tf.keras.activations.linear:
         return Facts("pass")
-    if isinstance(layer, _keras.ReLU) or function is tf.keras.activations.relu:
+    if isinstance(layer, _keras.ReLU) or function in (tf.keras.activations.relu, tf.nn.relu6):
         return Facts("relu")
-    return Facts("sign" if is_sign(function) else "activation")
+    if function is None:
+        return Facts("activation")
+    if is_sign(function):
+        return Facts("sign")
+    one = getattr(function, "__name__", "") in _ONE_OPERATION
+    return Facts("activation" if one else "composite")
 
 
 _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
@@ -189,8 +231,8 @@ _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
         _keras.Multiply,
         _keras.Maximum,
         _keras.Minimum,
-        _keras.Average,
     ): _named("arithmetic"),
+    _keras.Average: _named("average"),
     _keras.Concatenate: _named("concat"),
     (_keras.Flatten, _keras.Reshape, _keras.Permute): _named("reshape"),
     (_keras.MaxPool1D, _keras.MaxPool2D, _keras.MaxPool3D): _pool("max_pool"),
@@ -218,12 +260,27 @@ _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
 }
 
 
-def _operation(layer: Any) -> str:
-    """Return the kind of a TensorFlow operation written on Keras tensors, such as `x + y`."""
+def _operation(layer: Any, node: Any) -> Facts:
+    """Return what a TensorFlow operation does that is written on Keras tensors, as `x + y`."""
     symbol = str(getattr(layer, "symbol", "")).rsplit(".", maxsplit=1)[-1].strip("_")
+    tensors = 2 if node is None else len(node.keras_inputs)
+    constants = 0 if node is None else _numbers((node.call_args, node.call_kwargs))
+    if symbol in _ARITHMETIC and tensors == 1 and symbol not in ("maximum", "minimum"):
+        kind = "offset" if symbol in ("add", "sub", "subtract") else "scale"
+        return Facts(kind, constants=max(1, constants))
     if symbol == "add":
-        return "add"
+        return Facts("add", constants=constants)
     if symbol in _ARITHMETIC:
-        return "arithmetic"
-    kinds = {"concat": "concat", "reshape": "reshape", "relu": "relu", "pad": "pad"}
-    return kinds.get(symbol, "unknown")
+        return Facts("arithmetic", constants=constants)
+    kinds = {"concat": "concat", "reshape": "reshape", "relu": "relu", "relu6": "relu"}
+    return Facts({**kinds, "pad": "pad"}.get(symbol, "unknown"), constants=constants)
+
+
+def _numbers(arguments: Any) -> int:
+    """Return how many numbers the constant tensors among `arguments` hold."""
+    constants = [
+        value
+        for value in tf.nest.flatten(arguments)
+        if isinstance(value, tf.Tensor | np.ndarray) and not tf.keras.backend.is_keras_tensor(value)
+    ]
+    return sum(int(np.size(value)) for value in constants)

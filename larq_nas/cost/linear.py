@@ -35,30 +35,37 @@ class Linearized:
     slopes: Mapping[str, Mapping[str, np.ndarray]]
 
 
-def linearize(costs: SpaceCosts, chosen: Chosen) -> Linearized:
+def linearize(
+    costs: SpaceCosts, chosen: Chosen, ratios: Mapping[str, float] | None = None
+) -> Linearized:
     """Return how the costs change around one network.
 
     # Arguments
-        costs: the costs of its space; widths are those nearest to their own.
+        costs: the costs of its space.
         chosen: the network's operations.
+        ratios: the ratio of each width; by default those nearest to 1.
     """
-    base = costs.of(chosen)
+    base = costs.of(chosen, ratios)
     slopes: dict[str, dict[str, np.ndarray]] = {name: {} for name in QUANTITIES}
     for name, choice in costs.choices.items():
-        found = _slopes(costs, chosen, choice, base)
+        found = _slopes(costs, chosen, ratios, choice, base)
         for quantity in QUANTITIES:
             slopes[quantity][name] = found[quantity]
     return Linearized(dict(chosen), base, slopes)
 
 
 def _slopes(
-    costs: SpaceCosts, chosen: Chosen, choice: Choice, base: Mapping[str, Any]
+    costs: SpaceCosts,
+    chosen: Chosen,
+    ratios: Mapping[str, float] | None,
+    choice: Choice,
+    base: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
     own = list(chosen[choice.name])
 
     def change(slot: int, pair: Pair) -> np.ndarray:
         pairs = [pair if k == slot else kept for k, kept in enumerate(own)]
-        found = costs.of({**chosen, choice.name: pairs})
+        found = costs.of({**chosen, choice.name: pairs}, ratios)
         return np.array([found[name] - base[name] for name in QUANTITIES], dtype=np.float64)
 
     slots = {index: slot for slot, (_, index) in enumerate(own)}

@@ -2,12 +2,21 @@
 
 import tensorflow as tf
 
-from larq_nas.cost.constants import binary_constants, plain_constants, vector
+from larq_nas.cost.constants import binary_constants, numbers, plain_constants, shared, vector
 from larq_nas.cost.fallback import shares_dilation
 from larq_nas.cost.fusing import AFFINE, Fusing, own_activation
-from larq_nas.cost.network import Network
-from larq_nas.cost.operators import Constant, Constants, Operator, Tensor, bits
-from larq_nas.cost.patterns import grouped, separable, spread
+from larq_nas.cost.network import WEIGHTED, Network
+from larq_nas.cost.operators import Constants, Operator, Tensor, bits
+from larq_nas.cost.patterns import (
+    composite,
+    grouped,
+    in_one_dimension,
+    separable,
+    signs_as_numbers,
+    spread,
+    total,
+)
+from larq_nas.layers import BinaryConv2D
 
 __all__ = ["lower"]
 
@@ -54,6 +63,7 @@ class _Lowering:
         self._written: set[Tensor] = set()
         # Outputs that the converter knows beforehand, with what they hold if it is one number.
         self._known: dict[int, float | None] = {}
+        self._shared = {id(call.layer) for call in self.calls if not call.first}
 
     def run(self) -> list[Operator]:
         fused: set[int] = set()
@@ -80,7 +90,7 @@ class _Lowering:
             self._emit_binary(index, end)
         elif kind in AFFINE:
             self._emit_affine(index, end)
-        elif kind == "add":
+        elif kind in ("add", "average", "arithmetic"):
             self._emit_sum(index, end)
         elif kind == "max_pool" and self.fusing.read_as_bits(end):
             self._add("LceBMaxPool2d", index, (self._bits_of(index),), bits(end))
@@ -106,7 +116,14 @@ class _Lowering:
         write: Tensor,
         constants: Constants = lambda channels: [],
     ) -> None:
-        self._append([Operator(kind, call, reads, (write,), constants)])
+        self._append([Operator(kind, call, reads, (write,), self._once(call, constants))])
+
+    def _once(self, call: int, constants: Constants) -> Constants:
+        """Return the constants of an operation, known by their layers where these are shared."""
+        layers = [self.calls[i].layer for i in (call, *self.fusing.chain(call))]
+        if any(id(layer) in self._shared for layer in layers):
+            return shared(layers, constants)
+        return constants
 
     def _append(self, operators: list[Operator]) -> None:
         """Add operations, but not one that was added for another call before."""
@@ -136,7 +153,8 @@ class _Lowering:
             self._add("LceDequantize", index, (packed,), Tensor(end))
 
     def _emit_binary(self, index: int, end: int) -> None:
-        groups = self.fusing.network.facts[index].groups
+        layer = self.calls[index].layer
+        groups = layer.groups if isinstance(layer, BinaryConv2D) else 1
         apart = self.fusing.activates_apart(index)
         packs = groups == 1 and not apart and self.fusing.read_as_bits(end)
         constants = binary_constants(self.fusing, index, packs)
@@ -157,45 +175,45 @@ class _Lowering:
 
     def _emit_affine(self, index: int, end: int) -> None:
         (tensor,) = self._read(index)
-        if self.fusing.kind(index) == "norm":
+        kind, count = self.fusing.kind(index), self.calls[index].facts.constants
+        values = numbers(count) if count else vector(index)
+        if kind == "norm":
             scaled = Tensor(index, "scaled")
-            self._add("MUL", index, (tensor,), scaled, vector(index))
-            self._add("ADD", index, (scaled,), Tensor(end), vector(index))
+            self._add("MUL", index, (tensor,), scaled, values)
+            self._add("ADD", index, (scaled,), Tensor(end), values)
         else:
-            self._add("MUL", index, (tensor,), Tensor(end), vector(index))
+            self._add("MUL" if kind == "scale" else "ADD", index, (tensor,), Tensor(end), values)
         self._tensors[end] = Tensor(end)
 
     def _emit_sum(self, index: int, end: int) -> None:
-        total, *others = self._read(index)
-        inputs = self.fusing.inputs[index]
+        reads, inputs = self._read(index), self.fusing.inputs[index]
         known = [read for read in inputs if read in self._known]
-        if not others and known and all(self._known[read] == 0 for read in known):
-            self._tensors[end] = total
+        if len(reads) == 1 and known and all(self._known[read] == 0 for read in known):
+            self._tensors[end] = reads[0]
             return
-        if not others:  # a constant is added
-            self._add("ADD", index, (total,), Tensor(end), lambda channels: [Constant(4)])
-        for number, other in enumerate(others, 1):
-            output = Tensor(end) if number == len(others) else Tensor(end, f"sum{number}")
-            self._add("ADD", index, (total, other), output)
-            total = output
+        self._append(total(self.fusing.kind(index), index, reads, Tensor(end)))
         self._tensors[end] = Tensor(end)
 
     def _emit_plain(self, index: int, end: int) -> None:
         kind, reads, output = self.fusing.kind(index), self._read(index), Tensor(end)
+        call = self.calls[index]
         name = _KINDS.get(kind, kind.upper())
-        constants = plain_constants(self.fusing, index, self._known)
-        if self.fusing.emulated[index]:
-            # The converter keeps the signs, as numbers.
-            signs = Tensor(reads[0].call, f"signs for {index}")
-            self._add("LceDequantize", index, (self._bits_of(index),), signs)
-            reads = (signs,)
+        constants = self._once(index, plain_constants(self.fusing, index, self._known))
+        if self.fusing.emulated[index] and getattr(call.layer, "input_quantizer", None):
+            shape = self.calls[reads[0].call].shape
+            added = signs_as_numbers(call.layer, index, self._bits_of(index), shape)
+            self._append(added)
+            reads = added[-1].writes
         self._tensors[end] = output
         if kind == "separable":
             self._append(separable(self.fusing, index, reads[0], output))
+        elif kind == "composite":
+            self._append(composite(index, reads, output))
+        elif kind in WEIGHTED and kind != "dense" and len(call.shape) == 2:
+            self._append(in_one_dimension(index, name, reads[0], output, constants))
         elif shares_dilation(self.fusing.network, index):
             self._append(spread(self.fusing, index, name, reads[0], output, constants))
         else:
             self._add(name, index, reads, output, constants)
-        layer = self.calls[index].layer
-        if own_activation(layer) not in (None, tf.keras.activations.relu):
+        if own_activation(call.layer) not in (None, tf.keras.activations.relu):
             self._activate(index, end)

@@ -20,7 +20,7 @@ class Network:
     """The calls of a network with what their costs depend on.
 
     # Arguments
-        calls: the calls, each after those it reads; the last gives the output.
+        calls: the calls, each after those it reads.
         unknown: names of layers whose operations are not counted, in order.
     """
 
@@ -56,6 +56,13 @@ class Network:
                 return all(self.signs(read) for read in inputs)
             index = inputs[0]
         return self.facts[index].kind == "sign"
+
+    def reads_signs(self, index: int) -> bool:
+        """Return whether call `index` reads the output of a sign itself."""
+        (read,) = self.calls[index].inputs
+        while self.facts[read].kind == "pass":
+            (read,) = self.calls[read].inputs
+        return self.facts[read].kind == "sign"
 
     def binary(self, index: int) -> bool:
         """Return whether call `index` multiplies binary inputs with binary weights."""

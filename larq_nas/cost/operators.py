@@ -1,6 +1,6 @@
 """The operations of a flatbuffer, their tensors and their constants."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -18,11 +18,12 @@ class Constant:
 
     # Arguments
         bytes: its size.
-        value: what it holds all over, if one number; the file holds equal constants once.
+        same: constants of the same size and the same name are equal, and the file holds them
+            once: what it holds all over if that is one number, or where it comes from.
     """
 
     bytes: Any
-    value: float | None = None
+    same: Hashable = None
 
 
 Constants: TypeAlias = Callable[[Sequence[Any]], list[Constant]]

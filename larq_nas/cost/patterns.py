@@ -1,14 +1,22 @@
-"""Layers that become several operations: groups, separable and dilated convolutions."""
+"""Layers that become several operations: groups, dilations, sums and so on."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from larq_nas.cost.constants import separable_constants
+from larq_nas.cost.constants import numbers, separable_constants
 from larq_nas.cost.fusing import Fusing
 from larq_nas.cost.operators import Constant, Constants, Operator, Tensor
 
-__all__ = ["grouped", "separable", "spread"]
+__all__ = [
+    "composite",
+    "grouped",
+    "in_one_dimension",
+    "separable",
+    "signs_as_numbers",
+    "spread",
+    "total",
+]
 
 
 def grouped(index: int, groups: int, source: Tensor, constants: Constants) -> list[Operator]:
@@ -32,7 +40,7 @@ def grouped(index: int, groups: int, source: Tensor, constants: Constants) -> li
         Operator("LceBconv2d", index, (packed,), (output,), constants)
         for packed, output in zip(signs, outputs, strict=True)
     ]
-    split = Operator("SPLIT", index, (source,), parts, lambda channels: [Constant(4)])
+    split = Operator("SPLIT", index, (source,), parts, numbers(1))
     joined = Operator("CONCATENATION", index, outputs, (Tensor(index),))
     return [split, *quantized, *convolved, joined]
 
@@ -66,6 +74,65 @@ def spread(
         Operator("SPACE_TO_BATCH_ND", index, (source,), (batch,), _block_and_padding),
         Operator(kind, index, (batch,), (convolved,), constants),
         Operator("BATCH_TO_SPACE_ND", index, (convolved,), (output,), _block_and_padding),
+    ]
+
+
+def total(kind: str, index: int, reads: Sequence[Tensor], output: Tensor) -> list[Operator]:
+    """Return a sum, mean or other arithmetic of tensors, two at a time."""
+    name = "ARITHMETIC" if kind == "arithmetic" else "ADD"
+    if len(reads) == 1:  # and a constant
+        return [Operator(name, index, (reads[0],), (output,), numbers(1))]
+    operators = []
+    so_far = reads[0]
+    for number, other in enumerate(reads[1:], 2):
+        last = number == len(reads) and kind != "average"
+        result = output if last else Tensor(output.call, f"sum{number}")
+        operators.append(Operator(name, index, (so_far, other), (result,)))
+        so_far = result
+    if kind == "average":
+        operators.append(Operator("MUL", index, (so_far,), (output,), numbers(1)))
+    return operators
+
+
+def composite(index: int, reads: tuple[Tensor, ...], output: Tensor) -> list[Operator]:
+    """Return an activation such as swish, `x * sigmoid(x)`."""
+    between = Tensor(output.call, "between")
+    return [
+        Operator("ACTIVATION", index, reads, (between,)),
+        Operator("MUL", index, (*reads, between), (output,)),
+    ]
+
+
+def signs_as_numbers(
+    layer: Any, index: int, packed: Tensor, shape: Sequence[int]
+) -> list[Operator]:
+    """Return what gives a binary layer that runs in float its signs, padded.
+
+    # Arguments
+        layer: the layer.
+        index: index of the call.
+        packed: the signs, as bits.
+        shape: shape of what the layer reads.
+    """
+    signs = Tensor(packed.call, f"signs for {index}")
+    operators = [Operator("LceDequantize", index, (packed,), (signs,))]
+    if getattr(layer, "pad_values", 0) and layer.padding == "same":
+        sizes = zip(shape[:-1], layer.kernel_size, strict=True)
+        area = math.prod(size + taps - 1 for size, taps in sizes)
+        padded = Tensor(packed.call, f"padded for {index}", area=area)
+        operators.append(Operator("PADV2", index, (signs,), (padded,), numbers(9)))
+    return operators
+
+
+def in_one_dimension(
+    index: int, kind: str, source: Tensor, output: Tensor, constants: Constants
+) -> list[Operator]:
+    """Return a convolution over rows: one over images of height 1."""
+    image, result = Tensor(source.call, f"image for {index}"), Tensor(output.call, "image")
+    return [
+        Operator("RESHAPE", index, (source,), (image,), numbers(4)),
+        Operator(kind, index, (image,), (result,), constants),
+        Operator("RESHAPE", index, (result,), (output,), numbers(3)),
     ]
 
 

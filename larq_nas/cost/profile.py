@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from larq_nas.cost.count import Counted, understand
 from larq_nas.cost.fallback import cause_of_fallback
+from larq_nas.cost.fusing import own_activation
 from larq_nas.cost.graph import read_graph
 from larq_nas.cost.structure import Structure
 
@@ -37,6 +38,8 @@ class LayerProfile:
         taps: positions of its kernel, or those a pool takes together.
         groups: groups of channels that do not mix.
         bias: whether it adds a bias.
+        summands: number of tensors an addition reads.
+        relu: whether it applies ReLU, or is one.
         binary: whether its inputs and weights are binary by definition.
         fallback: why Larq Compute Engine will run it in float though it is binary; empty if it
             will not.
@@ -53,6 +56,8 @@ class LayerProfile:
     taps: int = 1
     groups: int = 1
     bias: bool = False
+    summands: int = 1
+    relu: bool = False
     binary: bool = False
     fallback: str = ""
 
@@ -201,6 +206,8 @@ def _row(structure: Structure, index: int, counted: Counted) -> LayerProfile:
         taps=network.calls[call.inputs[0]].area if facts.kind in _GLOBAL_POOLS else facts.taps,
         groups=facts.groups,
         bias=facts.bias,
+        summands=len(call.inputs),
+        relu=facts.kind == "relu" or own_activation(call.layer) is tf.keras.activations.relu,
         binary=binary,
         fallback=cause_of_fallback(network, index) if binary else "",
     )

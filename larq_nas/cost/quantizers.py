@@ -1,12 +1,13 @@
 """What quantizers of inputs and weights give, in bits."""
 
+import functools
 from typing import Any
 
 import larq as lq
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["bits", "is_sign"]
+__all__ = ["bits", "is_sign", "kernel_scale"]
 
 _SIGN_QUANTIZERS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
 _OTHER_QUANTIZERS = (lq.quantizers.DoReFa, lq.quantizers.SteTern, lq.quantizers.SteHeaviside)
@@ -32,3 +33,26 @@ def bits(quantizer: Any) -> int:
         return 32
     precision = getattr(quantizer, "precision", None)
     return int(precision) if precision else (1 if is_sign(quantizer) else 32)
+
+
+@functools.lru_cache(maxsize=256)
+def kernel_scale(quantizer: Any) -> str:
+    """Return what a kernel quantizer gives, as binary kernels see it.
+
+    # Returns
+        `"ones"` for -1 and 1, `"scaled"` for a scale times that in each filter, `"other"` for
+        what no binary kernel computes.
+    """
+    if isinstance(quantizer, lq.quantizers.SteSign):
+        return "ones"
+    kernel = np.random.default_rng(0).uniform(-0.9, 0.9, (1, 1, 8, 2)).astype("float32")
+    try:
+        with lq.context.quantized_scope(True):
+            sizes = np.abs(np.asarray(quantizer(tf.constant(kernel))))
+    except Exception:  # noqa: BLE001 - a quantizer of someone else may want another shape
+        return "scaled"
+    if sizes.shape != kernel.shape or not np.allclose(sizes, sizes[:, :, :1], rtol=1e-4):
+        return "other"
+    if np.any(sizes == 0):
+        return "other"
+    return "ones" if np.allclose(sizes, 1) else "scaled"

@@ -1,6 +1,6 @@
 """What the operations of a flatbuffer need: its bytes, and memory while it runs."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,40 +15,39 @@ __all__ = ["flatbuffer_bytes", "order", "peak_memory"]
 _FILE, _BINARY, _CONSTANT, _TENSOR = 760, 161, 98, 148
 
 
-def flatbuffer_bytes(
-    network: Network, operators: Sequence[Operator], channels: Sequence[Any]
-) -> Any:
+def flatbuffer_bytes(operators: Sequence[Operator], channels: Sequence[Any]) -> Any:
     """Return how many bytes the flatbuffer will have.
 
     # Arguments
-        network: the network.
         operators: its operations.
         channels: number of channels of each call's output.
     """
     total: Any = _FILE
-    uniform: dict[float, list[Any]] = {}
+    named: dict[Hashable, list[Any]] = {}
     for operator in operators:
         total = total + len(operator.writes) * _TENSOR
         total = total + (_BINARY if operator.kind == "LceBconv2d" else 0)
         for constant in operator.constants(channels):
-            if constant.value is None:
+            if constant.same is None:
                 total = total + constant.bytes + _CONSTANT
             else:
-                uniform.setdefault(constant.value, []).append(constant.bytes)
-    for sizes in uniform.values():
-        for earlier, size in enumerate(sizes):
-            total = total + _new(size, sizes[:earlier]) * (size + _CONSTANT)
+                named.setdefault(constant.same, []).append(constant.bytes)
+    for sizes in named.values():
+        for number, size in enumerate(sizes):
+            total = total + _is_new(size, sizes[:number]) * (size + _CONSTANT)
     return total
 
 
-def _new(size: Any, earlier: Sequence[Any]) -> Any:
+def _is_new(size: Any, earlier: Sequence[Any]) -> Any:
     """Return 1 where `size` is none of `earlier`, else 0."""
-    if isinstance(size, int):
-        return int(size not in earlier)
     new: Any = 1
     for other in earlier:
-        new = new * (tf.cast(size != other, size.dtype) if tf.is_tensor(size) else size != other)
-    return new
+        if tf.is_tensor(size) or tf.is_tensor(other):
+            differ = tf.not_equal(tf.cast(size, tf.float64), tf.cast(other, tf.float64))
+            new = new * tf.cast(differ, tf.float64)
+        else:
+            new = new * np.not_equal(size, other)
+    return int(new) if np.ndim(new) == 0 and not tf.is_tensor(new) else new
 
 
 def peak_memory(network: Network, operators: Sequence[Operator], channels: Sequence[Any]) -> Any:
@@ -104,7 +103,7 @@ def _by_name(network: Network, operators: Sequence[Operator], numbers: Any) -> l
 
 def _larger(one: Any, other: Any) -> Any:
     if isinstance(one, tf.Tensor) or isinstance(other, tf.Tensor):
-        return tf.maximum(one, other)
+        return tf.maximum(tf.cast(one, tf.float64), tf.cast(other, tf.float64))
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
         return np.maximum(one, other)
     return max(one, other)

@@ -49,7 +49,8 @@ class Supernet:
             calls[index] = self._replaced(call, tuple(stands_for[i] for i in call.inputs), chosen)
             if calls[index].facts.kind == "mixture":
                 (stands_for[index],) = calls[index].inputs
-        kept = prune(calls, stands_for[-1])
+        outputs = [stands_for[i] for i, call in enumerate(self._network.calls) if call.output]
+        kept = prune(calls, outputs)
         names = {call.name for call in kept}
         return Network(kept, tuple(name for name in self._network.unknown if name in names))
 

@@ -1,7 +1,5 @@
 """What the networks of a search space cost, without building them."""
 
-import copy
-import random
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -19,12 +17,11 @@ from larq_nas.cost.structure import QUANTITIES, Structure
 from larq_nas.errors import InputError
 from larq_nas.expansion import Expansion, expand
 from larq_nas.layers import DEPLOYED, building_in
-from larq_nas.spaces import FunctionSpace, Space, SpaceLike, resolve
+from larq_nas.spaces import Space, SpaceLike, is_built_in, resolve
 
 __all__ = ["SpaceCosts"]
 
 _REMEMBERED = 4
-_CHECKS = 2
 
 
 class SpaceCosts:
@@ -59,7 +56,6 @@ class SpaceCosts:
         self.unknown = network.unknown
         self._supernet = Supernet(network, choose.choices, choose.mixtures, choose.prefixes)
         self._structures: dict[str, Structure] = {}
-        self._widths_now: dict[str, Any] | None = None
 
     def exact(self, values: Mapping[str, Value]) -> dict[str, Any]:
         """Return what one network costs, for each of `QUANTITIES`.
@@ -70,10 +66,7 @@ class SpaceCosts:
         # Raises
             InputError: if the values do not answer the space's questions.
         """
-        chosen, ratios = self.decode(values)
-        if self._needs_building(chosen):
-            return self._built(values).costs()
-        return self.structure(chosen).costs(self._widths([ratios]) if ratios else None)
+        return self.of(*self.decode(values))
 
     def exact_many(self, candidates: Sequence[Mapping[str, Value]]) -> dict[str, np.ndarray]:
         """Return what each of many networks costs: for each of `QUANTITIES` an array.
@@ -100,16 +93,40 @@ class SpaceCosts:
                 costs[name][numbers] = cost
         return costs
 
-    def of(self, chosen: Mapping[str, Sequence[Pair]]) -> dict[str, Any]:
-        """Return what a network of these operations costs, its widths as they are now."""
-        return Structure(self._supernet.select(chosen)).costs(self._widths_now)
+    def of(
+        self, chosen: Mapping[str, Sequence[Pair]], ratios: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
+        """Return what a network costs, for each of `QUANTITIES`.
 
-    def narrowest(self) -> "SpaceCosts":
-        """Return the costs of the same space with every width the smallest."""
-        narrow = copy.copy(self)
-        ratios = {name: min(asked.ratios) for name, asked in self.expansions.items()}
-        narrow._widths_now = self._widths([ratios]) if ratios else None
-        return narrow
+        # Arguments
+            chosen: operations and inputs of each choice.
+            ratios: the ratio of each width; by default those nearest to 1.
+        """
+        ratios = self.usual if ratios is None else ratios
+        if self._needs_building(chosen):
+            return self._built(self.encode(chosen, ratios)).costs()
+        return self.structure(chosen).costs(self._widths([ratios]) if ratios else None)
+
+    @property
+    def usual(self) -> dict[str, float]:
+        """The ratio nearest to 1 of each width."""
+        return {
+            name: min(asked.ratios, key=lambda ratio: abs(ratio - 1))
+            for name, asked in self.expansions.items()
+        }
+
+    @property
+    def narrowest(self) -> dict[str, float]:
+        """The smallest ratio of each width."""
+        return {name: min(asked.ratios) for name, asked in self.expansions.items()}
+
+    def require_following(self) -> None:
+        """Raise `InputError` if the costs of other widths do not follow from the one build."""
+        if not self._follows_widths:
+            raise InputError(
+                f"The costs of space `{self.space.name}` do not follow from one build of it: "
+                "compute widths by +, -, * and // alone, and build the same layers for every width."
+            )
 
     def decode(self, values: Mapping[str, Value]) -> tuple[dict[str, list[Pair]], dict[str, float]]:
         """Return chosen operations, and ratios, of an architecture's values."""
@@ -167,19 +184,40 @@ class SpaceCosts:
         They do not in a space of one's own that turns a width into another number, or builds
         other layers for other widths.
         """
-        if not self.expansions or not isinstance(self.space, FunctionSpace):
+        if not self.expansions or is_built_in(self.space):
             return True
-        draw = random.Random(0)
-        for _ in range(_CHECKS):
-            ratios = {name: draw.choice(asked.ratios) for name, asked in self.expansions.items()}
-            chosen = {name: choice.any() for name, choice in self.choices.items()}
-            costs = self.structure(chosen).costs(self._widths([ratios]))
-            if costs != self._built(self.encode(chosen, ratios)).costs():
-                warnings.warn(
-                    f"The costs of space `{self.space.name}` do not follow from one build of it "
-                    "(it computes a width by more than +, -, * and //, or builds other layers for "
-                    "other widths): each network is built to be costed, which is slow.",
-                    stacklevel=4,
-                )
-                return False
-        return True
+        if all(self._follows(ratio, operation) for ratio, operation in self._checks()):
+            return True
+        warnings.warn(
+            f"The costs of space `{self.space.name}` do not follow from one build of it (it "
+            "computes a width by more than +, -, * and //, or builds other layers for other "
+            "widths): each network is built to be costed, which is slow.",
+            stacklevel=4,
+        )
+        return False
+
+    def _checks(self) -> list[tuple[int, int]]:
+        """Return which ratio and operation to compare with built networks.
+
+        Each ratio comes up, and each operation at the smallest and the largest.
+        """
+        ratios = max(len(asked.ratios) for asked in self.expansions.values())
+        operations = max((len(choice.eligible) for choice in self.choices.values()), default=1)
+        extremes = [(ratio, number) for number in range(operations) for ratio in (0, -1)]
+        return [*((ratio, 0) for ratio in range(ratios)), *extremes]
+
+    def _follows(self, ratio: int, operation: int) -> bool:
+        """Return whether a network costs what it does when it is built."""
+        ratios = {
+            name: sorted(asked.ratios)[ratio if ratio < 0 else (ratio + place) % len(asked.ratios)]
+            for place, (name, asked) in enumerate(self.expansions.items())
+        }
+        chosen = {
+            name: [
+                (choice.eligible[operation % len(choice.eligible)], index)
+                for _, index in choice.any()
+            ]
+            for name, choice in self.choices.items()
+        }
+        costs = self.structure(chosen).costs(self._widths([ratios]))
+        return costs == self._built(self.encode(chosen, ratios)).costs()

@@ -4,7 +4,15 @@ from larq_nas.spaces.bats import Bats
 from larq_nas.spaces.bnas import Bnas
 from larq_nas.spaces.darts import Darts
 from larq_nas.spaces.resnet import ResNet18, ResNet18Cifar
-from larq_nas.spaces.space import FunctionSpace, Space, SpaceFunction, SpaceLike, names, resolve
+from larq_nas.spaces.space import (
+    FunctionSpace,
+    Space,
+    SpaceFunction,
+    SpaceLike,
+    is_built_in,
+    names,
+    resolve,
+)
 from larq_nas.spaces.vgg import Vgg11, VggSmall
 from larq_nas.spaces.width import WidthSpace
 
@@ -21,6 +29,7 @@ __all__ = [
     "Vgg11",
     "VggSmall",
     "WidthSpace",
+    "is_built_in",
     "names",
     "resolve",
 ]

@@ -164,6 +164,11 @@ def names() -> list[str]:
     return sorted(_registry)
 
 
+def is_built_in(space: Space) -> bool:
+    """Return whether a space comes with larq_nas."""
+    return type(space) in _registry.values()
+
+
 def create(kind: type[Space], settings: Mapping[str, Any]) -> Space:
     """Return a space of `kind`, or raise `InputError` for a setting it does not have."""
     known: list[str] = []

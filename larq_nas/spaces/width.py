@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from larq_nas.choosers import Chooser
-from larq_nas.errors import InputError, require_positive, unknown_name
-from larq_nas.expansion import expand
+from larq_nas.errors import InputError, unknown_name
+from larq_nas.expansion import expand, require_ratios
 from larq_nas.layers import batch_norm, sign_conv
 from larq_nas.spaces.space import Precision, Space
 
@@ -39,10 +39,8 @@ class WidthSpace(Space):
             raise unknown_name("precision", self.precision, ("binary", "real"))
         if not isinstance(self.ratios, tuple) or not self.ratios:
             raise InputError(f"`ratios` must be a list of numbers, but got {self.ratios!r}.")
-        for ratio in self.ratios:
-            require_positive(ratios=ratio)
-        for ratio in self._given() or ():
-            require_positive(expansion=ratio)
+        require_ratios("ratios", self.ratios)
+        require_ratios("expansion", self._given() or ())
         if isinstance(self.expansion, tuple) and len(self.expansion) != len(self.layers):
             raise InputError(
                 f"`expansion` must be one ratio, or {len(self.layers)} (for "

@@ -2,6 +2,7 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from larq_nas.cost import BUDGETS, Budget, SpaceCosts, require_feasible, strongest_within
 from larq_nas.errors import InputError
@@ -17,6 +18,7 @@ from larq_nas.spaces import Bats, Vgg11
         ("max_flatbuffer", "1.5MB", 1_500_000),
         ("max_flatbuffer", 1e3, 1000),
         ("max_activation_memory", "300", 300),
+        ("max_activation_memory", np.int64(300), 300),
         ("max_macs", "1.5M", 1_500_000),
         ("max_parameters", "20K", 20_000),
         ("max_binary_macs", "2e9", 2_000_000_000),
@@ -39,6 +41,7 @@ def test_units(name: str, text: float | str, number: int) -> None:
         ("max_memory", float("inf")),
         ("max_memory", True),
         ("max_memory", [3]),
+        ("max_memory", 10**400),
         ("max_memory", "1iB"),
         ("max_macs", "5MB"),
         ("max_macs", "5Mi"),
@@ -49,11 +52,17 @@ def test_malformed_limits_are_refused(name: str, text: object) -> None:
         Budget.parse({name: text})  # type: ignore[dict-item]
 
 
+def test_a_limit_of_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="1 or more"):
+        Budget({"max_memory": 0})
+
+
 def test_unknown_limits_are_refused() -> None:
     with pytest.raises(InputError, match="Unknown budget `max_memry`; did you mean `max_memory`"):
         Budget.parse({"max_memry": 3})
 
 
+LAYERS = tf.keras.layers
 SPACE = Bats(
     cells=3, channels=8, nodes=1, operations=("group_conv_3x3", "identity", "max_pool_3x3", "zero")
 )
@@ -121,6 +130,35 @@ def test_what_nothing_can_meet_is_refused_with_the_smallest(costs: SpaceCosts, n
     assert not budget.excess(costs.of(require_feasible(costs, budget)))
     with pytest.raises(InputError, match=f"`{name}` must be at least {smallest:,}"):
         require_feasible(costs, Budget({name: smallest - 1}))
+
+
+def held_by_two(choose, input_shape, classes) -> tf.keras.Model:
+    """Two operations that each hold the peak: changing one alone saves nothing."""
+    x = images = tf.keras.Input(input_shape)
+    operations = {
+        "wide": lambda x, name: LAYERS.Conv2D(8, 1, name=f"{name}_b")(
+            LAYERS.Conv2D(64, 1, name=f"{name}_a")(x)
+        ),
+        "thin": lambda x, name: LAYERS.Conv2D(8, 1, name=name)(x),
+    }
+    for block in ("one", "other"):
+        x = choose.op(block, x, operations)
+    return tf.keras.Model(images, LAYERS.Dense(classes)(LAYERS.GlobalAveragePooling2D()(x)))
+
+
+def test_memory_that_two_operations_hold_is_found_to_be_avoidable() -> None:
+    costs = SpaceCosts(held_by_two, (8, 8, 8), 3)
+    budget = Budget({"max_activation_memory": 8000})
+    thin = {"one": [("thin", 0)], "other": [("thin", 0)]}
+    assert require_feasible(costs, budget) == thin
+    even = {name: np.full((1, 2), 0.5) for name in costs.choices}
+    assert strongest_within(costs, even, budget) == thin
+
+
+def test_the_best_within_is_of_operations_alone() -> None:
+    costs = SpaceCosts(Vgg11(), (32, 32, 3), 10)
+    with pytest.raises(InputError, match="chooses widths too"):
+        strongest_within(costs, {}, Budget({"max_macs": 10**9}))
 
 
 def test_limits_that_exclude_each_other_are_refused() -> None:

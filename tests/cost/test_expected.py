@@ -5,6 +5,7 @@ from conftest import random_architecture
 
 from larq_nas.cost import QUANTITIES, Expected, SpaceCosts
 from larq_nas.cost.expected import kept_share
+from larq_nas.errors import InputError
 from larq_nas.spaces import Bats, Bnas, Darts, ResNet18Cifar, Space, Vgg11, VggSmall
 
 SPACES: list[tuple[Space, tuple[int, int, int]]] = [
@@ -70,6 +71,23 @@ def test_gradient_is_that_of_finite_differences(space: Space, shape: tuple[int, 
             slope = (above - below) / 2e-4
             scale = max(abs(float(cost)), 1.0)
             assert float(gradients[key][at]) == pytest.approx(slope, rel=1e-3, abs=1e-6 * scale)
+
+
+@pytest.mark.parametrize(("space", "shape"), [SPACES[0], SPACES[-1]])
+def test_a_graph_computes_the_same(space: Space, shape: tuple[int, int, int]) -> None:
+    costs = SpaceCosts(space, shape, 10)
+    expected, alphas = Expected(costs), random_alphas(costs)
+    probabilities = {name: tf.nn.softmax(alpha) for name, alpha in alphas.items()}
+    eager = expected(probabilities)
+    graph = tf.function(expected)(probabilities)
+    for name in QUANTITIES:
+        assert float(graph[name]) == pytest.approx(float(eager[name]), rel=1e-9)
+
+
+def test_probabilities_of_another_shape_are_refused() -> None:
+    costs = SpaceCosts(Vgg11(), (32, 32, 3), 10)
+    with pytest.raises(InputError, match=r"of choice `conv1` .* \(6,\), but got none"):
+        Expected(costs)({})
 
 
 def test_is_the_mean_over_sampled_networks_for_costs_that_add_up() -> None:

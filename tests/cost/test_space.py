@@ -8,7 +8,7 @@ import tensorflow as tf
 from conftest import random_architecture
 
 import larq_nas
-from larq_nas.cost import QUANTITIES, SpaceCosts, profile
+from larq_nas.cost import QUANTITIES, Expected, SpaceCosts, profile
 from larq_nas.errors import InputError
 from larq_nas.layers import BinaryConv2D, batch_norm, binary_conv, classifier, stem
 from larq_nas.spaces import Bats, Bnas, Darts, ResNet18, ResNet18Cifar, Space, Vgg11, VggSmall
@@ -117,11 +117,68 @@ def test_widths_and_operations_together() -> None:
         assert {name: cost[number] for name, cost in together.items()} == expected
 
 
-def test_a_space_whose_costs_do_not_follow_is_built_and_told() -> None:
-    costs = SpaceCosts(rounding, (8, 8, 3), 10)
+def wider_alone(choose, input_shape, classes) -> tf.keras.Model:
+    """Builds another layer for the widest alone."""
+    images = tf.keras.Input(input_shape)
+    width = choose.filters("width0", 16, (0.25, 0.5, 1, 2, 3, 4))
+    x = tf.keras.layers.Conv2D(width, 3, padding="same")(images)
+    if width > 60:
+        x = tf.keras.layers.Conv2D(width, 3, padding="same")(x)
+    return tf.keras.Model(images, classifier(x, classes))
+
+
+def at_least(choose, input_shape, classes) -> tf.keras.Model:
+    """Computes a width by what is not remembered, in an operation that is not the first."""
+    images = tf.keras.Input(input_shape)
+    width = choose.filters("width0", 16, (0.5, 1, 2))
+    operations = {
+        "plain": lambda x, name: tf.keras.layers.Conv2D(16, 3, name=name)(x),
+        "odd": lambda x, name: tf.keras.layers.Conv2D(16, 1, name=f"{name}_b")(
+            tf.keras.layers.Conv2D(max(12, int(width)), 3, name=name)(x)
+        ),
+    }
+    x = choose.op("operation", images, operations)
+    return tf.keras.Model(images, classifier(x, classes))
+
+
+@pytest.mark.parametrize("space", [rounding, wider_alone, at_least])
+def test_a_space_whose_costs_do_not_follow_is_built_and_told(space) -> None:
+    costs = SpaceCosts(space, (8, 8, 3), 10)
+    values = {name: asked.ratios[-1] for name, asked in costs.expansions.items()}
+    values |= {name: choice.operations[-1] for name, choice in costs.choices.items()}
     with pytest.warns(UserWarning, match="do not follow from one build"):
-        found = costs.exact({"width0": 2, "width1": 0.5})
-    assert found == built_costs(costs.space, {"width0": 2, "width1": 0.5}, (8, 8, 3))
+        found = costs.exact(values)
+    assert found == built_costs(costs.space, values, (8, 8, 3))
+    assert costs.of(*costs.decode(values)) == found
+    with pytest.raises(InputError, match="compute widths by"):
+        Expected(costs)
+
+
+def fixed_and_asked(choose, input_shape, classes) -> tf.keras.Model:
+    """A width that is asked for beside one that is not, in layers that share constants."""
+    images = tf.keras.Input(input_shape)
+    width = choose.filters("width", 16, (0.5, 1, 2, 3))
+    x = tf.keras.layers.Conv2D(width, 3, use_bias=False)(images)
+    x = tf.keras.layers.Conv2D(8, 3, use_bias=False)(tf.keras.layers.ReLU()(x))
+    return tf.keras.Model(images, classifier(x, classes))
+
+
+def test_a_fixed_width_beside_one_that_is_asked_for() -> None:
+    costs = SpaceCosts(fixed_and_asked, (16, 16, 3), 10)
+    candidates = [{"width": ratio} for ratio in (0.5, 1, 2, 3)]
+    together = costs.exact_many(candidates)
+    for number, values in enumerate(candidates):
+        expected = built_costs(costs.space, values, (16, 16, 3))
+        assert {name: cost[number] for name, cost in together.items()} == expected
+
+
+def test_a_model_that_is_cloned_in_a_space_keeps_its_widths() -> None:
+    def cloned(choose, input_shape, classes) -> tf.keras.Model:
+        model = fixed_and_asked(choose, input_shape, classes)
+        return tf.keras.Model.from_config(model.get_config())
+
+    found = SpaceCosts(cloned, (16, 16, 3), 10).exact({"width": 2})
+    assert found == SpaceCosts(fixed_and_asked, (16, 16, 3), 10).exact({"width": 2})
 
 
 @pytest.mark.parametrize(

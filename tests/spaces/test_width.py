@@ -68,12 +68,12 @@ def test_an_architecture_of_widths_survives_its_file(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"expansion": 0}, "`expansion` must be positive, but got 0"),
-        ({"expansion": (1, -2, 1, 1, 1, 1)}, "`expansion` must be positive, but got -2"),
+        ({"expansion": 0}, "`expansion` must be positive, up to 64, but got 0"),
+        ({"expansion": (1, -2, 1, 1, 1, 1)}, "`expansion` must be positive, up to 64, but got -2"),
         ({"expansion": (1, 2)}, "`expansion` must be one ratio, or 6 .* but got 2"),
         ({"expansion": "two"}, "`expansion` must be"),
         ({"ratios": ()}, "`ratios` must be a list"),
-        ({"ratios": (0.5, -1)}, "`ratios` must be positive, but got -1"),
+        ({"ratios": (0.5, -1)}, "`ratios` must be positive, up to 64, but got -1"),
         ({"ratios": (1, 1)}, "`ratios` must differ"),
         ({"precision": "ternary"}, "Unknown precision `ternary`"),
     ],

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from larq_nas.cost.facts import Facts
 from larq_nas.cost.graph import Call
-from larq_nas.cost.kinds import Facts
 from larq_nas.cost.network import Network
 from larq_nas.expansion import at
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.kinds import Facts, facts_of
+from larq_nas.cost.facts import Facts
+from larq_nas.cost.kinds import facts_of
 from larq_nas.errors import InputError
 
 __all__ = ["Call", "prune", "read_graph"]

@@ -2,17 +2,18 @@
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.cost.facts import Facts
+from larq_nas.cost.functions import facts_of_function
 from larq_nas.cost.quantizers import bits, is_sign
 from larq_nas.layers import Mixture, Scale, Zeros
 
-__all__ = ["Facts", "facts_of"]
+__all__ = ["facts_of"]
 
 _keras = tf.keras.layers
 _PASSING = (
@@ -42,57 +43,8 @@ _MERGED = (
     "sign",
     "zeros",
 )
-_ARITHMETIC = (
-    "add",
-    "divide",
-    "maximum",
-    "minimum",
-    "mul",
-    "multiply",
-    "sub",
-    "subtract",
-    "truediv",
-)
 _ONE_OPERATION = ("elu", "hard_sigmoid", "relu6", "sigmoid", "softmax", "tanh")
 _TRUSTED = ("keras.", "tf_keras.", "larq.", "larq_nas.", "tensorflow.")
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the costs of a layer depend on, besides its inputs.
-
-    # Arguments
-        kind: `"conv"`, `"dense"`, `"norm"`, `"add"` and so on; `"unknown"` for a layer whose
-            operations cannot be counted.
-        filters: number of its output channels, if it sets it.
-        taps: number of positions of its kernel.
-        groups: groups of channels that do not mix.
-        multiplier: outputs of a depthwise convolution for each of its inputs.
-        bias: whether it adds a bias.
-        vectors: number of its weights for each channel, besides kernel and bias.
-        folded: how many more it trains with; a batch norm becomes a scale and an offset.
-        stored: number of further weights that no deployed network has.
-        kernel_bits: bits of a weight of its kernel; of its depthwise kernel and then its
-            pointwise one, if it has both.
-        binary_inputs: whether it takes the sign of its inputs.
-        constants: numbers in constants of its own, such as `t` in `x + t`.
-        same: of a layer without weights its settings: of the same tensors, two layers of the
-            same settings compute the same.
-    """
-
-    kind: str
-    filters: int | None = None
-    taps: int = 1
-    groups: int = 1
-    multiplier: int = 1
-    bias: bool = False
-    vectors: int = 0
-    folded: int = 0
-    stored: int = 0
-    kernel_bits: tuple[int, ...] = (32,)
-    binary_inputs: bool = False
-    constants: int = 0
-    same: str = ""
 
 
 def facts_of(layer: tf.keras.layers.Layer, node: Any = None) -> Facts:
@@ -106,9 +58,11 @@ def facts_of(layer: tf.keras.layers.Layer, node: Any = None) -> Facts:
         return Facts("unknown")
     read = next((read for kind, read in _READERS.items() if isinstance(layer, kind)), None)
     if read is None:
-        return _operation(layer, node)
+        return facts_of_function(layer, node)
     facts = read(layer)
-    return dataclasses.replace(facts, same=_settings(layer)) if facts.kind in _MERGED else facts
+    if facts.kind not in _MERGED or not _is_named(getattr(layer, "activation", None)):
+        return facts
+    return dataclasses.replace(facts, same=_settings(layer))
 
 
 def _is_as_known(layer: Any) -> bool:
@@ -123,6 +77,12 @@ def _is_last(layer: Any) -> bool:
         return True
     axis = layer.axis if isinstance(layer.axis, int) else layer.axis[-1]
     return axis in (-1, layer.input_spec.ndim - 1)
+
+
+def _is_named(function: Any) -> bool:
+    """Return whether a function is known by its name, as a `lambda` is not."""
+    module = getattr(function, "__module__", None) or ""
+    return function is None or module.startswith(_TRUSTED)
 
 
 def _settings(layer: tf.keras.layers.Layer) -> str:
@@ -258,29 +218,3 @@ _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
     Zeros: _named("zeros"),
     Mixture: lambda layer: Facts("mixture", stored=layer.inputs * layer.operations),
 }
-
-
-def _operation(layer: Any, node: Any) -> Facts:
-    """Return what a TensorFlow operation does that is written on Keras tensors, as `x + y`."""
-    symbol = str(getattr(layer, "symbol", "")).rsplit(".", maxsplit=1)[-1].strip("_")
-    tensors = 2 if node is None else len(node.keras_inputs)
-    constants = 0 if node is None else _numbers((node.call_args, node.call_kwargs))
-    if symbol in _ARITHMETIC and tensors == 1 and symbol not in ("maximum", "minimum"):
-        kind = "offset" if symbol in ("add", "sub", "subtract") else "scale"
-        return Facts(kind, constants=max(1, constants))
-    if symbol == "add":
-        return Facts("add", constants=constants)
-    if symbol in _ARITHMETIC:
-        return Facts("arithmetic", constants=constants)
-    kinds = {"concat": "concat", "reshape": "reshape", "relu": "relu", "relu6": "relu"}
-    return Facts({**kinds, "pad": "pad"}.get(symbol, "unknown"), constants=constants)
-
-
-def _numbers(arguments: Any) -> int:
-    """Return how many numbers the constant tensors among `arguments` hold."""
-    constants = [
-        value
-        for value in tf.nest.flatten(arguments)
-        if isinstance(value, tf.Tensor | np.ndarray) and not tf.keras.backend.is_keras_tensor(value)
-    ]
-    return sum(int(np.size(value)) for value in constants)

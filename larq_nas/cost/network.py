@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from larq_nas.cost.facts import Facts
 from larq_nas.cost.graph import Call
-from larq_nas.cost.kinds import Facts
 
 __all__ = ["WEIGHTED", "Network"]
 

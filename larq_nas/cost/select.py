@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 
 from larq_nas.choices import Choice, Pair
+from larq_nas.cost.facts import Facts
 from larq_nas.cost.graph import Call, prune
-from larq_nas.cost.kinds import Facts
 from larq_nas.cost.network import Network
 from larq_nas.layers import Mixture
 

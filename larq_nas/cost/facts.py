@@ -1,0 +1,43 @@
+"""What the costs of a layer depend on."""
+
+from dataclasses import dataclass
+
+__all__ = ["Facts"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the costs of a layer depend on, besides its inputs.
+
+    # Arguments
+        kind: `"conv"`, `"dense"`, `"norm"`, `"add"` and so on; `"unknown"` for a layer whose
+            operations cannot be counted.
+        filters: number of its output channels, if it sets it.
+        taps: number of positions of its kernel.
+        groups: groups of channels that do not mix.
+        multiplier: outputs of a depthwise convolution for each of its inputs.
+        bias: whether it adds a bias.
+        vectors: number of its weights for each channel, besides kernel and bias.
+        folded: how many more it trains with; a batch norm becomes a scale and an offset.
+        stored: number of further weights that no deployed network has.
+        kernel_bits: bits of a weight of its kernel; of its depthwise kernel and then its
+            pointwise one, if it has both.
+        binary_inputs: whether it takes the sign of its inputs.
+        constants: numbers in constants of its own, such as `t` in `x + t`.
+        same: of a layer without weights its settings: of the same tensors, two layers of the
+            same settings compute the same.
+    """
+
+    kind: str
+    filters: int | None = None
+    taps: int = 1
+    groups: int = 1
+    multiplier: int = 1
+    bias: bool = False
+    vectors: int = 0
+    folded: int = 0
+    stored: int = 0
+    kernel_bits: tuple[int, ...] = (32,)
+    binary_inputs: bool = False
+    constants: int = 0
+    same: str = ""

@@ -3,24 +3,14 @@
 import random
 import statistics
 import time
-from collections.abc import Callable
 
 import larq_nas
 from larq_nas.cost import QUANTITIES, SpaceCosts, profile
 from larq_nas.spaces import ResNet18
 
-from record import record  # isort: skip  (beside this file)
+from record import record, timed  # isort: skip  (beside this file)
 
 SHAPE, CLASSES, CANDIDATES, ONE_BY_ONE, BUILT, REPEATS = (224, 224, 3), 1000, 1000, 100, 5, 5
-
-
-def timed(step: Callable[[], object], repeats: int = REPEATS) -> list[float]:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return times
 
 
 def main() -> None:
@@ -42,10 +32,10 @@ def main() -> None:
         assert costs.exact(values) == {name: built[name] for name in QUANTITIES}
     measured = {
         "one_build_for_all": [once],
-        "1000_at_once": timed(lambda: costs.exact_many(candidates)),
-        "100_one_by_one": timed(lambda: [costs.exact(c) for c in candidates[:ONE_BY_ONE]]),
+        "1000_at_once": timed(lambda: costs.exact_many(candidates), REPEATS),
+        "100_one_by_one": timed(lambda: [costs.exact(c) for c in candidates[:ONE_BY_ONE]], REPEATS),
         "5_built": timed(lambda: [a.build(SHAPE, CLASSES) for a in architectures], 1),
-        "5_profiled_once_built": timed(lambda: [profile(model) for model in models]),
+        "5_profiled_once_built": timed(lambda: [profile(model) for model in models], REPEATS),
     }
     seconds = {name: statistics.median(times) for name, times in measured.items()}
     per_second = {

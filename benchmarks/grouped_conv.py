@@ -1,7 +1,6 @@
 """How long a grouped convolution trains: natively, and as `BinaryConv2D` does it."""
 
 import statistics
-import time
 from collections.abc import Callable
 
 import larq as lq
@@ -9,19 +8,9 @@ import tensorflow as tf
 
 import larq_nas
 
-from record import record  # isort: skip  (beside this file)
+from record import record, timed  # isort: skip  (beside this file)
 
 CHANNELS, GROUPS, SIZE, BATCH, REPEATS = 36, 12, 32, 64, 5
-
-
-def timed(step: Callable[[], object]) -> list[float]:
-    step()
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return times
 
 
 def training_step(layer: tf.keras.layers.Layer) -> Callable[[], object]:
@@ -46,7 +35,7 @@ def main() -> None:
             CHANNELS, 3, groups=GROUPS, kernel_quantizer=None
         ),
     }
-    measured = {name: timed(training_step(layer)) for name, layer in layers.items()}
+    measured = {name: timed(training_step(layer), REPEATS) for name, layer in layers.items()}
     medians = {name: statistics.median(times) for name, times in measured.items()}
     ratio = medians["native"] / medians["BinaryConv2D"]
     print(f"native takes {ratio:.1f} times as long")

@@ -1,13 +1,27 @@
-"""Writes what a benchmark measured, and where."""
+"""Measures times, and writes what a benchmark measured, and where."""
 
 import json
 import os
 import platform
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+
+
+def timed(step: Callable[[], object], repeats: int) -> list[float]:
+    """Return how long `step` takes, in seconds, each of so many times after a first one."""
+    if repeats > 1:
+        step()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return times
 
 
 def record(name: str, settings: dict[str, Any], measured: Any) -> None:

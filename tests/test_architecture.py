@@ -87,6 +87,8 @@ def test_published_architectures_are_listed() -> None:
     assert larq_nas.Architecture.published_names() == [
         "amoebanet_a",
         "bats",
+        "bats_imagenet",
+        "bats_imagenet_wide",
         "bnas_cifar",
         "bnas_imagenet",
         "darts_first_order",
@@ -105,6 +107,6 @@ def test_published_architectures_build_and_survive_their_file(name: str, tmp_pat
     assert larq_nas.Architecture.load(tmp_path / "a.json") == published
     file = Path(larq_nas.__file__).parent / "architectures" / f"{name}.json"
     assert file.read_text() == published.to_json()
-    narrow = {"channels": 8, "groups": 4} if name == "bats" else {"channels": 8}
+    narrow = {"channels": 8, "groups": 4} if published.space == "bats" else {"channels": 8}
     small = published.with_settings(cells=3, **narrow)
     assert small.build((32, 32, 3), 10).output_shape == (None, 10)

@@ -45,7 +45,7 @@ class _Found:
 @click.option(
     "--model",
     help="A backbone (vgg_small, vgg11, resnet18, resnet18_cifar) or a published architecture "
-    "(bats, bnas_cifar, nasnet_a, ...).",
+    "(bats, bats_imagenet, bnas_cifar, nasnet_a, ...).",
 )
 @click.option(
     "--expansion", help="Times a backbone's own width: a ratio, or one for each layer as 1,2,0.5."
@@ -93,8 +93,7 @@ def cost(
     larq-nas cost runs/digits
     larq-nas cost --model vgg_small --expansion 2 --convention shen2019
     larq-nas cost --model resnet18 --expansion 1 --input 224x224x3 --classes 1000 --json
-    larq-nas cost --model bats --set cells=14 --set channels=80 --set groups=16 \\
-        --set stem=imagenet --convention bats
+    larq-nas cost --model bats_imagenet --set channels=120 --set groups=24 --convention bats
     """
     for name in conventions:
         if name not in CONVENTIONS:

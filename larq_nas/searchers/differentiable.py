@@ -1,23 +1,21 @@
 """Differentiable search: learn the architecture parameters, keep the strongest."""
 
 import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
-from larq_nas.choices import Choice, Pair, share_parameter_free
+from larq_nas.choices import share_parameter_free
 from larq_nas.choosers import Relax, require_temperature
-from larq_nas.cost import Limits, strongest_within
 from larq_nas.errors import InputError, require_not_negative, require_positive
 from larq_nas.layers import SEARCH, building_in
 from larq_nas.pipeline.streams import bilevel_stream
 from larq_nas.run import Run
-from larq_nas.searchers.bilevel import BilevelModel, mean_entropy
+from larq_nas.searchers.bilevel import BilevelModel
+from larq_nas.searchers.derive import derive, strongest, warn_if_collapsed, warn_if_undecided
 from larq_nas.searchers.estimate import estimate
 from larq_nas.searchers.penalty import BudgetPenalty
 from larq_nas.seeding import seed_everything
@@ -27,8 +25,7 @@ from larq_nas.training.loop import fit
 
 __all__ = ["Differentiable"]
 
-_COLLAPSED = 0.75
-_UNDECIDED = 0.99
+_LONG = 5.0
 
 
 @dataclass(frozen=True)
@@ -181,6 +178,11 @@ class Prepared:
         stream = bilevel_stream(task.train, task.facts, task.seed, task.augment)
         if verbose:
             print(estimate(model, task.facts.batch_size, stream.steps * self.epochs), flush=True)
+            if isinstance(model.penalty, BudgetPenalty) and model.penalty.seconds > _LONG:
+                print(
+                    f"Budget: its costs take up to {model.penalty.seconds:.0f} s before each epoch",
+                    flush=True,
+                )
         fit(
             model,
             "search",
@@ -191,40 +193,11 @@ class Prepared:
             callbacks=[_Progress(model, choose, self.warm_up), *callbacks],
             verbose=verbose,
         )
-        chosen = _derive(choose, task.limits)
-        _warn_if_undecided(model)
-        _warn_if_collapsed(choose.choices, chosen)
+        chosen = derive(choose, task.limits)
+        warn_if_undecided(model)
+        warn_if_collapsed(choose.choices, chosen)
         values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
         return Architecture(self.space.name, self.space.settings(), values)
-
-
-def strongest(choose: Relax) -> dict[str, list[Pair]]:
-    """Return the strongest operations and inputs of each choice of a supernet."""
-    return {
-        name: choose.choices[name].strongest(mixture.probabilities.numpy())
-        for name, mixture in choose.mixtures.items()
-    }
-
-
-def _derive(choose: Relax, limits: Limits | None) -> Mapping[str, Sequence[Pair]]:
-    """Return the strongest operations and inputs, or the best ones within the budget."""
-    chosen: Mapping[str, Sequence[Pair]] = strongest(choose)
-    if limits is None:
-        return chosen
-    costs = limits.costs.of(chosen)
-    if not limits.budget.excess(costs):
-        return chosen
-    scores = {name: mixture.probabilities.numpy() for name, mixture in choose.mixtures.items()}
-    within = strongest_within(limits.costs, scores, limits.budget)
-    changed = sum(len(set(within[name]) - set(pairs)) for name, pairs in chosen.items())
-    total = sum(map(len, chosen.values()))
-    warnings.warn(
-        f"The strongest architecture is over the budget (it needs "
-        f"{limits.budget.describe(costs)}): the best one found within it was taken, with "
-        f"{changed} of {total} operations changed.",
-        stacklevel=4,
-    )
-    return within
 
 
 class _Progress(tf.keras.callbacks.Callback):
@@ -249,32 +222,3 @@ class _Progress(tf.keras.callbacks.Callback):
             if epoch < self._warm_up:
                 for name in ("search_loss", "search_accuracy", "budget_penalty"):
                     logs.pop(name, None)
-
-
-def _warn_if_undecided(model: BilevelModel) -> None:
-    entropy = float(mean_entropy(model.mixtures))
-    largest = float(np.log([mixture.operations for mixture in model.mixtures]).mean())
-    if largest > 0 and entropy > _UNDECIDED * largest:
-        warnings.warn(
-            f"The search has hardly decided (entropy {entropy:.3f} of {largest:.3f} nats): its "
-            "choices are little more than chance; search for more epochs, or raise "
-            "`architecture_learning_rate`.",
-            stacklevel=4,
-        )
-
-
-def _warn_if_collapsed(choices: Mapping[str, Choice], chosen: Mapping[str, Sequence[Pair]]) -> None:
-    shares = {
-        group: share_parameter_free(
-            choices, {name: pairs for name, pairs in chosen.items() if choices[name].group == group}
-        )
-        for group in dict.fromkeys(choice.group for choice in choices.values())
-    }
-    collapsed = {group: share for group, share in shares.items() if share > _COLLAPSED}
-    if collapsed:
-        listed = ", ".join(f"{group} {share:.0%}" for group, share in collapsed.items())
-        warnings.warn(
-            f"The search collapsed to skips and pools (parameter-free operations: {listed}): "
-            "lower the temperature, or search for fewer epochs.",
-            stacklevel=4,
-        )

@@ -1,5 +1,6 @@
 """What a supernet is charged for a budget it is expected to exceed."""
 
+import time
 from collections.abc import Mapping
 
 import tensorflow as tf
@@ -19,6 +20,9 @@ class BudgetPenalty:
         limits: the budget, and the costs of the space.
         mixtures: the layers that hold the architecture parameters, by name of the choice.
         weight: loss for each limit that is exceeded by its own size.
+
+    # Attributes
+        seconds: how long an update took.
     """
 
     def __init__(self, limits: Limits, mixtures: Mapping[str, Mixture], weight: float) -> None:
@@ -26,7 +30,9 @@ class BudgetPenalty:
         self._expected = Expected(limits.costs)
         self._mixtures = mixtures
         self._weight = weight
+        start = time.perf_counter()
         self.update()
+        self.seconds = time.perf_counter() - start
 
     def update(self) -> None:
         """Compute the costs around what would be derived now; to be done before each epoch."""

@@ -76,9 +76,11 @@ def test_dms_table_1_on_imagenet_has_a_smaller_stem() -> None:
 
 
 def test_bats_table_6() -> None:
-    settings = {"cells": 14, "channels": 80, "groups": 16, "stem": "imagenet"}
-    found = count("bats", "bats", IMAGENET, **settings)
+    found = count("bats", "bats_imagenet", IMAGENET)
     assert found == {"flops": 80_103_360, "bops": 1_149_657_600}
+    wide = count("bats", "bats_imagenet", IMAGENET, channels=120, groups=24)
+    assert wide == count("bats", "bats_imagenet_wide", IMAGENET)
+    assert wide["bops"] > 1.5 * found["bops"]
     assert count("bats", "resnet18", IMAGENET)["bops"] == 1_695_547_392
     assert count("bats", "resnet18", IMAGENET, downsample="real")["bops"] == 1_676_279_808
 

@@ -8,7 +8,7 @@ from larq_nas.errors import InputError
 from larq_nas.pipeline.check import check_data
 from larq_nas.run import Run
 from larq_nas.searchers import Differentiable, resolve_searcher
-from larq_nas.searchers.differentiable import strongest
+from larq_nas.searchers.derive import strongest
 from larq_nas.spaces import Bats
 from larq_nas.spaces.space import FunctionSpace
 from larq_nas.task import Task

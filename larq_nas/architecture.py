@@ -14,7 +14,7 @@ from larq_nas.choices import Value
 from larq_nas.choosers import Fix
 from larq_nas.errors import InputError, unknown_name
 from larq_nas.files import write_atomically
-from larq_nas.spaces import Space, SpaceLike, resolve
+from larq_nas.spaces import Space, SpaceLike, names, resolve
 
 __all__ = ["Architecture"]
 
@@ -69,12 +69,19 @@ class Architecture:
         if choose.unused():
             raise InputError(
                 f"The architecture holds choices that space `{self.space}` does not ask: "
-                f"{', '.join(choose.unused())}."
+                f"{', '.join(choose.unused())}; build it in settings that ask for them, such as 3 "
+                "cells or more."
             )
         return model
 
     def with_settings(self, **settings: Any) -> "Architecture":
-        """Return the same choices in a space of other settings, such as more cells."""
+        """Return the same choices in a space of other settings, such as more cells.
+
+        # Raises
+            InputError: if larq_nas knows the space, and it has no such setting or value.
+        """
+        if self.space in names():
+            resolve(self.space, {**self.settings, **settings})
         return dataclasses.replace(self, settings={**self.settings, **settings})
 
     def save(self, path: str | Path) -> None:
@@ -124,6 +131,11 @@ class Architecture:
         # Raises
             InputError: if there is none of that name.
         """
+        if name in names() and name not in cls.published_names():
+            raise InputError(
+                f"`{name}` is a space, not an architecture: build it as "
+                f"larq_nas.Architecture({name!r}, settings), or search it."
+            )
         if name not in cls.published_names():
             raise unknown_name("published architecture", name, cls.published_names())
         return cls.load(_PUBLISHED / f"{name}.json")

@@ -198,7 +198,7 @@ def _finish(
         lq.models.summary(model)
     result = _read_result(run)
     if result is None:
-        result = _convert(model, task, run)
+        result = {"budget": dict(budget.limits), **_convert(model, task, run)}
         write_atomically(run.result, json.dumps(result, indent=2) + "\n")
     most = budget.limits.get("max_flatbuffer")
     if most is not None and result.get("bytes", 0) > most:

@@ -83,6 +83,13 @@ def test_a_killed_writer_leaves_the_old_file(architecture, tmp_path, monkeypatch
     assert larq_nas.Architecture.load(path) == architecture
 
 
+def test_settings_that_a_space_does_not_have_are_refused_at_once() -> None:
+    with pytest.raises(InputError, match="Unknown setting of space `bats` `chanels`"):
+        larq_nas.Architecture.published("bats").with_settings(chanels=3)
+    with pytest.raises(InputError, match="`vgg11` is a space, not an architecture"):
+        larq_nas.Architecture.published("vgg11")
+
+
 def test_published_architectures_are_listed() -> None:
     assert larq_nas.Architecture.published_names() == [
         "amoebanet_a",

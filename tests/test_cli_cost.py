@@ -12,7 +12,7 @@ import larq_nas
 def counted(*arguments: str) -> dict:
     result = invoke("cost", *arguments, "--json")
     assert result.exit_code == 0, result.output
-    return json.loads(result.output)
+    return json.loads(result.stdout)
 
 
 def test_a_backbone_as_a_paper_counts_it() -> None:
@@ -67,11 +67,33 @@ def test_an_architecture_file_and_a_saved_model(tmp_path: Path) -> None:
     assert from_model["conventions"]["dms"]["megabytes"] > 0
 
 
+def test_an_architecture_of_a_run_is_costed_for_its_images(tmp_path: Path) -> None:
+    arguments = ["search", "--set", "cells=1", "--set", "channels=4", "--set", "nodes=1"]
+    settings = ["--batch-size", "300", "--epochs", "1", "--train-epochs", "0"]
+    run = tmp_path / "run"
+    assert invoke(*arguments, *settings, "--directory", str(run)).exit_code == 0
+    found = counted(str(run / "architecture.json"))
+    assert (found["input"], found["classes"]) == ([8, 8, 1], 10)
+    assert found["macs"] == counted(str(run))["macs"]
+
+
+def test_one_convention_of_several_may_not_apply() -> None:
+    conventions = counted("--model", "vgg11", "--convention", "dms", "--convention", "bats")
+    assert conventions["conventions"]["dms"]["megabytes"] > 0
+    assert "does not apply" in conventions["conventions"]["bats"]["refused"]
+
+
+def test_a_space_of_ones_own_is_asked_for(tmp_path: Path) -> None:
+    larq_nas.Architecture("mine", {}, {}).save(tmp_path / "a.json")
+    assert "give it as --space FILE.py:FUNCTION" in refused("cost", str(tmp_path / "a.json"))
+
+
 def test_a_table_for_a_reader() -> None:
     result = invoke("cost", "--model", "vgg11", "--convention", "dms")
     assert result.exit_code == 0
     assert "| conv2_conv" in result.output
-    assert "flatbuffer: about" in result.output
+    assert "flatbuffer, once trained: about" in result.output
+    assert "for images of 32x32x3 and 10 classes" in result.output
     assert "as DMS, Table 1 counts (dms):" in result.output
     assert "saving:" in result.output
 
@@ -92,7 +114,12 @@ def test_a_table_for_a_reader() -> None:
         (("--model", "vgg11", "--convention", "bats"), "does not apply"),
         (("--model", "vgg11", "--convention", "shen"), "did you mean `shen2019`"),
         (("--model", "vgg11", "--set", "depth=3"), "Unknown setting"),
-        (("--model", "bats", "--expansion", "2"), "Unknown setting of space `bats` `expansion`"),
+        (
+            ("--model", "bats", "--expansion", "2"),
+            "`--expansion` is for other networks",
+        ),
+        (("--model", "bats", "--real"), "`--real` is for other networks"),
+        (("nowhere.tflite",), "is converted already"),
         (("nowhere.json",), "Cannot read architecture"),
         (("nowhere.keras",), "Cannot load a Keras model"),
     ],

@@ -29,6 +29,10 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
                 command(*args, **kwargs)
             except LarqNasError as error:
                 raise click.ClickException(str(error)) from None
+            except KeyboardInterrupt:
+                raise click.ClickException(
+                    "Stopped. What is finished is kept: the same command goes on from there."
+                ) from None
 
     return wrapped
 
@@ -67,9 +71,12 @@ def model_path(source: Path) -> Path:
 
 
 def load_model(path: Path) -> tf.keras.Model:
+    if path.suffix == ".tflite":
+        raise InputError(f"`{path}` is converted already: give the Keras model it was made of.")
     try:
         return tf.keras.models.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(
-            f"Cannot load a Keras model from `{path}`: {first_line(error)}."
+            f"Cannot load a Keras model from `{path}`: {first_line(error)}. (A model with classes "
+            "of your own is read in Python, by larq_nas.cost.profile or larq_nas.convert.)"
         ) from error

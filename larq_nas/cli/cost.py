@@ -13,6 +13,7 @@ from larq_nas.cli.common import assignments, load_model, model_path, one_line_er
 from larq_nas.cost import CONVENTIONS, Profile, by_convention, profile, table
 from larq_nas.cost.form import columns
 from larq_nas.errors import InputError, unknown_name
+from larq_nas.run import read_settings
 from larq_nas.spaces import Space, SpaceLike, WidthSpace, names, resolve
 
 __all__ = ["cost"]
@@ -105,6 +106,8 @@ def cost(
     for name in short.keys() & settings.keys():
         raise InputError(f"`{name}` was given twice: as an option and by --set; leave one out.")
     changes = {**settings, **short}
+    if not as_json:
+        click.echo("Reading the network", err=True)
     own = None if space is None else read_space(space)
     if source is not None and source.suffix != ".json":
         if changes or size or classes or own:
@@ -117,11 +120,16 @@ def cost(
     else:
         architecture = _named(model) if model else Architecture.load(source or "")
         found = _of_architecture(
-            model or str(source), architecture.with_settings(**changes), own, size, classes
+            model or str(source),
+            _changed(architecture, changes),
+            own,
+            size,
+            classes,
+            _images_of_run(source) if source else None,
         )
     record = {"model": found.name, **_described(found), **found.profile.summary()}
     if conventions:
-        record["conventions"] = {name: _counted(name, found) for name in conventions}
+        record["conventions"] = _by_conventions(conventions, found)
     click.echo(json.dumps(record, indent=2) if as_json else _text(found, record))
 
 
@@ -136,15 +144,42 @@ def _named(name: str) -> Architecture:
     return Architecture(name, {"expansion": 1})
 
 
+def _changed(architecture: Architecture, changes: dict[str, Any]) -> Architecture:
+    if architecture.space in names():
+        known = resolve(architecture.space, architecture.settings).settings()
+        for name, option in (("expansion", "--expansion"), ("precision", "--real")):
+            if name in changes and name not in known:
+                raise InputError(
+                    f"`{option}` is for other networks: the settings of `{architecture.space}` are "
+                    f"{', '.join(known)}; change them by --set NAME=VALUE."
+                )
+    return architecture.with_settings(**changes)
+
+
+def _images_of_run(path: Path) -> tuple[tuple[int, int, int], int] | None:
+    """Return what the run was searched for that an architecture file lies in, if it does."""
+    if not (path.parent / "settings.json").exists():
+        return None
+    data = read_settings(path.parent)["data"]
+    height, width, channels = data["input_shape"]
+    return (height, width, channels), data["classes"]
+
+
 def _of_architecture(
     name: str,
     architecture: Architecture,
     own: SpaceLike | None,
     size: str | None,
     classes: int | None,
+    images: tuple[tuple[int, int, int], int] | None,
 ) -> _Found:
+    if own is None and architecture.space not in names():
+        raise InputError(
+            f"Space `{architecture.space}` is not one of larq_nas: give it as --space "
+            "FILE.py:FUNCTION."
+        )
     space = resolve(own or architecture.space, architecture.settings)
-    shape, number = space.images
+    shape, number = images or space.images
     shape = _parse_size(size) if size else shape
     number = number if classes is None else classes
     if number < 1:
@@ -158,6 +193,19 @@ def _described(found: _Found) -> dict[str, Any]:
         return {}
     settings = dict(found.architecture.settings)
     return {"settings": settings, "input": list(found.input_shape), "classes": found.classes}
+
+
+def _by_conventions(names: tuple[str, ...], found: _Found) -> dict[str, Any]:
+    """Return the columns of each convention; one of several may not apply."""
+    if len(names) == 1:
+        return {names[0]: _counted(names[0], found)}
+    counted: dict[str, Any] = {}
+    for name in names:
+        try:
+            counted[name] = _counted(name, found)
+        except InputError as error:
+            counted[name] = {"refused": str(error)}
+    return counted
 
 
 def _counted(name: str, found: _Found) -> dict[str, Any]:
@@ -174,7 +222,13 @@ def _counted(name: str, found: _Found) -> dict[str, Any]:
 
 def _text(found: _Found, record: dict[str, Any]) -> str:
     lines = [table(found.profile)]
+    if found.architecture is not None:
+        size = "x".join(map(str, found.input_shape))
+        lines.append(f"for images of {size} and {found.classes} classes")
     for name, counted in record.get("conventions", {}).items():
+        if "refused" in counted:
+            lines.append(f"\n{counted['refused']}")
+            continue
         lines.append(f"\nas {counted['paper']} counts ({name}):")
         for column, value in counted.items():
             if isinstance(value, int | float):

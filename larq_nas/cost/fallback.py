@@ -8,7 +8,13 @@ from larq_nas.cost.network import Network
 from larq_nas.cost.quantizers import is_sign, kernel_scale
 from larq_nas.layers import BinaryConv2D
 
-__all__ = ["cause_of_fallback", "runs_in_binary", "scales_kernel", "shares_dilation"]
+__all__ = [
+    "cause_of_fallback",
+    "pads_with_zeros",
+    "runs_in_binary",
+    "scales_kernel",
+    "shares_dilation",
+]
 
 
 def runs_in_binary(network: Network, index: int) -> bool:
@@ -47,6 +53,11 @@ def scales_kernel(layer: Any) -> bool:
     """Return whether the kernel quantizer of `layer` gives other sizes than 1."""
     quantizer = getattr(layer, "kernel_quantizer", None)
     return quantizer is not None and kernel_scale(quantizer) != "ones"
+
+
+def pads_with_zeros(layer: Any) -> bool:
+    """Return whether a binary convolution pads with zeros, which keeps ReLU and bits out of it."""
+    return getattr(layer, "padding", "") == "same" and not getattr(layer, "pad_values", 0)
 
 
 def shares_dilation(network: Network, index: int) -> bool:

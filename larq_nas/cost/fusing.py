@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from larq_nas.cost.fallback import runs_in_binary, scales_kernel
+from larq_nas.cost.fallback import pads_with_zeros, runs_in_binary, scales_kernel
 from larq_nas.cost.network import WEIGHTED, Network
 
 __all__ = ["AFFINE", "Fusing", "own_activation"]
@@ -69,7 +69,8 @@ class Fusing:
         if self.binary[index]:
             if self.network.facts[index].groups > 1 or self.activates_apart(index):
                 return False, False
-            return True, own_activation(layer) is None and not scales_kernel(layer)
+            plain = not scales_kernel(layer) and not pads_with_zeros(layer)
+            return True, plain and own_activation(layer) is None
         free = own_activation(layer) is None
         return free and kind in WEIGHTED, free and kind in _FUSES_RELU
 
@@ -77,7 +78,8 @@ class Fusing:
         """Return whether the activation of binary call `index` stays an operation of its own."""
         layer = self.network.calls[index].layer
         activation = own_activation(layer)
-        fuses = activation is tf.keras.activations.relu and not scales_kernel(layer)
+        plain = not scales_kernel(layer) and not pads_with_zeros(layer)
+        fuses = activation is tf.keras.activations.relu and plain
         return activation is not None and not fuses
 
     def read_as_bits(self, index: int) -> bool:

@@ -48,17 +48,19 @@ def require_feasible(costs: SpaceCosts, budget: Budget) -> Chosen:
     needs = costs.of(lightest, costs.narrowest)
     if not budget.excess(needs):
         return lightest
+    refused = []
     for name, limit in budget.limits.items():
         alone = lightest
         if len(budget.limits) > 1:
             alone = _lightest(costs, Budget({name: limit}))
         smallest = required(name, costs.of(alone, costs.narrowest))
         if smallest > limit:
-            raise InputError(
-                f"`{name}` must be at least {smallest:,} in space `{costs.space.name}` with these "
-                "settings (the lightest network found needs so much), but got "
-                f"{limit:,}: raise it, or make the space smaller."
-            )
+            refused.append(f"`{name}` must be at least {smallest:,}, but got {limit:,}")
+    if refused:
+        raise InputError(
+            f"{'; '.join(refused)}: the lightest network found in space `{costs.space.name}` with "
+            "these settings needs so much; raise the limit, or make the space smaller."
+        )
     raise InputError(
         f"No network of space `{costs.space.name}` was found that keeps to all limits at once; "
         f"the nearest needs {budget.describe(needs)}: raise a limit, or make the space smaller."

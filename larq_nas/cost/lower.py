@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from larq_nas.cost.constants import binary_constants, numbers, plain_constants, shared, vector
-from larq_nas.cost.fallback import shares_dilation
+from larq_nas.cost.fallback import pads_with_zeros, shares_dilation
 from larq_nas.cost.fusing import AFFINE, Fusing, own_activation
 from larq_nas.cost.network import WEIGHTED, Network
 from larq_nas.cost.operators import Constants, Operator, Tensor, bits
@@ -156,7 +156,8 @@ class _Lowering:
         layer = self.calls[index].layer
         groups = layer.groups if isinstance(layer, BinaryConv2D) else 1
         apart = self.fusing.activates_apart(index)
-        packs = groups == 1 and not apart and self.fusing.read_as_bits(end)
+        floats = groups > 1 or apart or pads_with_zeros(layer)
+        packs = not floats and self.fusing.read_as_bits(end)
         constants = binary_constants(self.fusing, index, packs)
         self._tensors[end] = bits(end) if packs else Tensor(end)
         if groups > 1:

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.cost.count import Counted, understand
-from larq_nas.cost.fallback import cause_of_fallback
+from larq_nas.cost.fallback import cause_of_fallback, pads_with_zeros
 from larq_nas.cost.fusing import own_activation
 from larq_nas.cost.graph import read_graph
 from larq_nas.cost.structure import Structure
@@ -41,6 +41,8 @@ class LayerProfile:
         summands: number of tensors an addition reads.
         relu: whether it applies ReLU, or is one.
         binary: whether its inputs and weights are binary by definition.
+        zero_padding: whether it is binary and pads with zeros, as Larq does by default: then
+            ReLU and batch norm behind it stay operations of their own.
         fallback: why Larq Compute Engine will run it in float though it is binary; empty if it
             will not.
     """
@@ -59,6 +61,7 @@ class LayerProfile:
     summands: int = 1
     relu: bool = False
     binary: bool = False
+    zero_padding: bool = False
     fallback: str = ""
 
     @property
@@ -88,6 +91,7 @@ class Profile:
             Engine runs it with binary activations packed 32 to a word.
         float_activation_bytes: the same for its float twin.
         unknown: layers whose operations are not counted.
+        operations: number of operations of its flatbuffer, as predicted.
     """
 
     layers: Sequence[LayerProfile]
@@ -95,6 +99,7 @@ class Profile:
     activation_bytes: int
     float_activation_bytes: int
     unknown: tuple[str, ...] = ()
+    operations: int = 0
 
     @cached_property
     def macs(self) -> int:
@@ -129,6 +134,11 @@ class Profile:
         """The layers that are binary by definition and will run in float."""
         return [layer for layer in self.layers if layer.fallback]
 
+    def __str__(self) -> str:
+        from larq_nas.cost.table import table
+
+        return table(self)
+
     def summary(self) -> dict[str, Any]:
         """Return all figures as a dictionary for JSON."""
         return {
@@ -141,6 +151,7 @@ class Profile:
             "flatbuffer_bytes": self.flatbuffer_bytes,
             "activation_bytes": self.activation_bytes,
             "float_activation_bytes": self.float_activation_bytes,
+            "operations": self.operations,
             "unknown": list(self.unknown),
             "layers": [
                 {**dataclasses.asdict(layer), "weight_bits": layer.weight_bits}
@@ -155,8 +166,8 @@ def profile(model: tf.keras.Model) -> Profile:
     !!! example
         ```python
         costs = larq_nas.cost.profile(model)
-        print(costs.binary_macs, costs.flatbuffer_bytes)
-        print(larq_nas.cost.table(costs))
+        print(costs)  # a table
+        costs.binary_macs, costs.flatbuffer_bytes, costs.summary()
         ```
 
     # Arguments
@@ -184,6 +195,7 @@ def profile_structure(structure: Structure) -> Profile:
         activation_bytes=int(costs["activation_bytes"]),
         float_activation_bytes=int(structure.float_activation_memory()),
         unknown=structure.network.unknown,
+        operations=len(structure.operators),
     )
 
 
@@ -209,5 +221,6 @@ def _row(structure: Structure, index: int, counted: Counted) -> LayerProfile:
         summands=len(call.inputs),
         relu=facts.kind == "relu" or own_activation(call.layer) is tf.keras.activations.relu,
         binary=binary,
+        zero_padding=binary and pads_with_zeros(call.layer),
         fallback=cause_of_fallback(network, index) if binary else "",
     )

@@ -33,6 +33,9 @@ def flatbuffer_bytes(operators: Sequence[Operator], channels: Sequence[Any]) -> 
             else:
                 named.setdefault(constant.same, []).append(constant.bytes)
     for sizes in named.values():
+        if all(isinstance(size, int) for size in sizes):
+            total = total + sum(size + _CONSTANT for size in set(sizes))
+            continue
         for number, size in enumerate(sizes):
             total = total + _is_new(size, sizes[:number]) * (size + _CONSTANT)
     return total

@@ -132,10 +132,12 @@ class SpaceCosts:
         """Return chosen operations, and ratios, of an architecture's values."""
         names = {*self.choices, *self.expansions}
         if values.keys() != names:
-            wrong = sorted(values.keys() ^ names)
+            missing, unasked = sorted(names - values.keys()), sorted(values.keys() - names)
+            wrong = f"these are not among them: {', '.join(unasked)}"
+            if missing:
+                wrong = f"these are missing: {', '.join(missing)}"
             raise InputError(
-                f"Space `{self.space.name}` asks for {len(names)} choices, but `{wrong[0]}` is "
-                f"{'not one of them' if wrong[0] in values else 'missing'}."
+                f"Space `{self.space.name}` asks for {len(names)} choices, but {wrong}."
             )
         chosen = {name: choice.decode(values[name]) for name, choice in self.choices.items()}
         ratios = {name: asked.decode(values[name]) for name, asked in self.expansions.items()}
@@ -191,7 +193,8 @@ class SpaceCosts:
         warnings.warn(
             f"The costs of space `{self.space.name}` do not follow from one build of it (it "
             "computes a width by more than +, -, * and //, or builds other layers for other "
-            "widths): each network is built to be costed, which is slow.",
+            "widths, as `binary_conv` does, which adds its input where widths agree: give it "
+            "identity=False): each network is built to be costed, which is slow.",
             stacklevel=4,
         )
         return False

@@ -67,8 +67,10 @@ def _cells(row: LayerProfile, bits: list[int]) -> list[Any]:
 
 def _lines(profile: Profile) -> list[str]:
     deployed, defined = profile.deployed_binary_macs, profile.binary_macs
+    least = "at least" if profile.unknown else "about"
     lines = [
-        f"flatbuffer: about {size(profile.flatbuffer_bytes)}",
+        f"flatbuffer, once trained: {least} {size(profile.flatbuffer_bytes)} in "
+        f"{profile.operations:,} operations",
         f"activations of one image: {size(profile.activation_bytes)} at most at once "
         f"(float twin: {size(profile.float_activation_bytes)})",
     ]
@@ -79,6 +81,14 @@ def _lines(profile: Profile) -> list[str]:
     lines += [
         f"{row.name}: binary, but will run in float: {row.fallback}" for row in profile.fallbacks
     ]
+    padded = sum(row.zero_padding for row in profile.layers)
+    if padded:
+        lines.append(
+            f"{padded} binary layers pad with zeros, Larq's default: what follows is not fused "
+            "into them; with pad_values=1 the file is smaller"
+        )
+    if any(row.groups > 1 and row.binary for row in profile.layers):
+        lines.append("each group of a binary convolution is a convolution of its own in the file")
     if profile.unknown:
         lines.append(
             f"not counted: operations of {', '.join(profile.unknown)} (unknown layers; their "

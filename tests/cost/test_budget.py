@@ -161,6 +161,11 @@ def test_the_best_within_is_of_operations_alone() -> None:
         strongest_within(costs, {}, Budget({"max_macs": 10**9}))
 
 
+def test_all_limits_that_cannot_be_met_are_named(costs: SpaceCosts) -> None:
+    with pytest.raises(InputError, match=r"`max_memory` must be .*; `max_macs` must be at least"):
+        require_feasible(costs, Budget({"max_memory": 1, "max_macs": 1, "max_parameters": 10**9}))
+
+
 def test_limits_that_exclude_each_other_are_refused() -> None:
     costs = SpaceCosts(Bats(cells=2, channels=8, nodes=1), SHAPE, 10)
     light = Budget.parse({"max_memory": 1, "max_macs": "1G"})

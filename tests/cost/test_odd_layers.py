@@ -105,6 +105,23 @@ CASES: dict[str, tuple[Callable, tuple[int, ...], int]] = {
         (16, 16, 32),
         1,
     ),
+    "zeros around, then ReLU": (
+        lambda x: quant_conv(32)(
+            LAYERS.BatchNormalization()(LAYERS.ReLU()(quant_conv(32, pad_values=0)(x)))
+        ),
+        (16, 16, 32),
+        2,
+    ),
+    "zeros around a convolution with ReLU": (
+        lambda x: LAYERS.BatchNormalization()(quant_conv(32, pad_values=0, activation="relu")(x)),
+        (16, 16, 32),
+        1,
+    ),
+    "zeros around, then batch norm": (
+        lambda x: quant_conv(32)(LAYERS.BatchNormalization()(quant_conv(32, pad_values=0)(x))),
+        (16, 16, 32),
+        2,
+    ),
     "a product": (
         lambda x: LAYERS.Multiply()([LAYERS.Conv2D(32, 1)(x), x]),
         (16, 16, 32),
@@ -124,6 +141,11 @@ def test_bytes_and_memory_are_those_of_the_flatbuffer(
     assert real.kinds.count("LceBconv2d") == binary
     deployed = [row for row in costs.layers if row.binary and not row.fallback]
     assert len(deployed) == binary
+
+
+def test_zero_padding_is_told() -> None:
+    model = build(lambda x: quant_conv(32, pad_values=0)(x))
+    assert "1 binary layers pad with zeros" in str(profile(model))
 
 
 def test_a_model_of_two_outputs() -> None:

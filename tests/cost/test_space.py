@@ -184,8 +184,8 @@ def test_a_model_that_is_cloned_in_a_space_keeps_its_widths() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "asks for 6 choices, but `conv1` is missing"),
-        ({"conv9": 1}, "is not one of them|is missing"),
+        ({}, "asks for 6 choices, but these are missing: conv1, conv2, conv3, conv4, conv5, conv6"),
+        (dict.fromkeys([f"conv{n}" for n in range(1, 8)], 1), "are not among them: conv7"),
     ],
 )
 def test_values_that_do_not_answer_are_refused(values, message: str) -> None:

@@ -49,6 +49,7 @@ class Expected:
         costs.require_following()
         self.costs = costs
         self._around: Linearized | None = None
+        self._at: tuple[Chosen, dict[str, float]] = ({}, {})
         self._exact: dict[str, tf.Variable] = {}
         self._nearest: dict[str, tf.Variable] = {}
         self._slopes: dict[str, dict[str, tf.Variable]] = {}
@@ -86,8 +87,12 @@ class Expected:
             name: choice.strongest(np.asarray(probabilities[name]))
             for name, choice in self.costs.choices.items()
         }
-        if self._around is None or chosen != self._around.chosen:
-            self._around = linearize(self.costs, chosen)
+        ratios = {
+            name: asked.ratios[int(np.argmax(probabilities[name]))]
+            for name, asked in self.costs.expansions.items()
+        }
+        if self._around is None or (chosen, ratios) != self._at:
+            self._around, self._at = linearize(self.costs, chosen, ratios), (chosen, ratios)
             for quantity, slopes in self._around.slopes.items():
                 variables = self._slopes.setdefault(quantity, {})
                 for name, slope in slopes.items():

@@ -11,7 +11,7 @@ from larq_nas.spaces import Space, WidthSpace, resolve
 
 __all__ = ["columns"]
 
-_RATIOS = {"flops": "speedup", "megabytes": "saving"}
+_RATIOS = {"shen2019": ("flops", "speedup"), "dms": ("megabytes", "saving")}
 
 
 class _Whole(Fix):
@@ -30,8 +30,8 @@ def columns(
 ) -> dict[str, float]:
     """Return a paper's columns for a network, in the form that the paper counts.
 
-    Where the space has a float twin, its columns over these are there too: the speedup, or
-    the saving in memory.
+    Where the paper compares with the float twin, its column over this one is there too: the
+    speedup, or the saving in memory.
 
     # Arguments
         convention: name of the convention.
@@ -44,9 +44,10 @@ def columns(
     space = resolve(space, counts.settings.get(space.name))
     choose = _Whole(architecture.choices) if counts.whole else Fix(architecture.choices)
     found = by_convention(convention, profile(space.build(choose, input_shape, classes)))
-    if isinstance(space, WidthSpace):
+    if isinstance(space, WidthSpace) and convention in _RATIOS:
         twin = resolve(space, {"precision": "real", "expansion": 1})
         model = twin.build(Fix({}), input_shape, classes)
         of_twin = by_convention(convention, profile(model))
-        found |= {_RATIOS[k]: of_twin[k] / found[k] for k in list(found) if k in _RATIOS}
+        column, name = _RATIOS[convention]
+        found[name] = of_twin[column] / found[column]
     return found

@@ -11,6 +11,7 @@ from larq_nas.cost.linear import Chosen, Linearized, linearize
 from larq_nas.cost.space import SpaceCosts
 from larq_nas.cost.structure import QUANTITIES
 from larq_nas.errors import InputError
+from larq_nas.expansion import expand
 
 __all__ = ["Expected", "kept_share"]
 
@@ -99,7 +100,7 @@ class Expected:
                     _assign(variables, name, slope)
             for name, choice in self.costs.choices.items():
                 _assign(self._chosen, name, choice.one_hot(chosen[name]))
-        self._update_widths(chosen, probabilities)
+        self._update_widths(chosen, ratios)
 
     def _check(self, probabilities: Mapping[str, Any]) -> None:
         shapes: dict[str, tuple[int, ...]] = {
@@ -115,9 +116,9 @@ class Expected:
                     f"{'none' if got is None else got}."
                 )
 
-    def _update_widths(self, chosen: Chosen, probabilities: Mapping[str, Any]) -> None:
+    def _update_widths(self, chosen: Chosen, ratios: Mapping[str, float]) -> None:
         nearest = {
-            name: asked.options[int(np.argmax(probabilities[name]))]
+            name: expand(asked.filters, ratios[name])
             for name, asked in self.costs.expansions.items()
         }
         structure = self.costs.structure(chosen)

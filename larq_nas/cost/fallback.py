@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from larq_nas.cost.network import Network
 from larq_nas.cost.quantizers import is_sign, kernel_scale
+from larq_nas.deploy.causes import no_binary_kernel
 from larq_nas.layers import BinaryConv2D
 
 __all__ = [
@@ -26,10 +27,7 @@ def cause_of_fallback(network: Network, index: int) -> str:
     """Return why binary call `index` will run in float, as far as can be told beforehand."""
     layer = network.calls[index].layer
     if network.facts[index].kind != "conv" or not isinstance(layer, tf.keras.layers.Conv2D):
-        return (
-            f"Larq Compute Engine has no binary kernel for {type(layer).__name__}; "
-            "use a QuantConv2D (1x1 in place of a dense layer)"
-        )
+        return no_binary_kernel(layer)
     if getattr(layer, "input_quantizer", None) is None:
         if not network.reads_signs(index):
             return "its signs are taken before another layer; take them in the convolution"

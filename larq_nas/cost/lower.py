@@ -37,8 +37,6 @@ _KINDS = {
     "transposed": "TRANSPOSE_CONV",
     "depthwise": "DEPTHWISE_CONV_2D",
 }
-
-
 _KEEP_ZERO = ("add", "zeros", "average_pool", "max_pool", "pass", "relu", "crop", "pad", "scale")
 
 
@@ -120,6 +118,8 @@ class _Lowering:
 
     def _once(self, call: int, constants: Constants) -> Constants:
         """Return the constants of an operation, known by their layers where these are shared."""
+        if not self._shared:
+            return constants
         layers = [self.calls[i].layer for i in (call, *self.fusing.chain(call))]
         if any(id(layer) in self._shared for layer in layers):
             return shared(layers, constants)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from larq_nas.layers.conv import BinaryConv2D
 
-__all__ = ["has_quantizer", "is_binary", "likely_cause", "quantized_kernel"]
+__all__ = ["has_quantizer", "is_binary", "likely_cause", "no_binary_kernel", "quantized_kernel"]
 
 _SMALLEST_SCALE = 1.2e-7
 
@@ -41,13 +41,18 @@ def quantized_kernel(layer: tf.keras.layers.Layer) -> np.ndarray:
     return kernel
 
 
+def no_binary_kernel(layer: tf.keras.layers.Layer) -> str:
+    """Return that the engine has no binary kernel for such a layer, and what to use instead."""
+    return (
+        f"Larq Compute Engine has no binary kernel for {type(layer).__name__}; "
+        "use a QuantConv2D (1x1 in place of a dense layer)"
+    )
+
+
 def likely_cause(layer: tf.keras.layers.Layer) -> str:
     """Return why `layer` fell back to float, and what to do, in one clause."""
     if not isinstance(layer, lq.layers.QuantConv2D):
-        return (
-            f"Larq Compute Engine has no binary kernel for {type(layer).__name__}; "
-            "use a QuantConv2D (1x1 in place of a dense layer)"
-        )
+        return no_binary_kernel(layer)
     kernel = quantized_kernel(layer)
     scales = np.abs(kernel).max(axis=(0, 1, 2))
     if np.any(kernel == 0) or np.any(scales <= _SMALLEST_SCALE):

@@ -46,6 +46,7 @@ def derive(choose: Relax, limits: Limits | None) -> Mapping[str, Sequence[Pair]]
 
 
 def warn_if_undecided(model: BilevelModel) -> None:
+    """Warn of probabilities that have hardly moved."""
     entropy = float(mean_entropy(model.mixtures))
     largest = float(np.log([mixture.operations for mixture in model.mixtures]).mean())
     if largest > 0 and entropy > _UNDECIDED * largest:
@@ -58,6 +59,7 @@ def warn_if_undecided(model: BilevelModel) -> None:
 
 
 def warn_if_collapsed(choices: Mapping[str, Choice], chosen: Mapping[str, Sequence[Pair]]) -> None:
+    """Warn of kinds of cells that are mostly skips and pools."""
     shares = {
         group: share_parameter_free(
             choices, {name: pairs for name, pairs in chosen.items() if choices[name].group == group}

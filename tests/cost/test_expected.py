@@ -6,7 +6,7 @@ from conftest import random_architecture
 from larq_nas.cost import QUANTITIES, Expected, SpaceCosts
 from larq_nas.cost.expected import kept_share
 from larq_nas.errors import InputError
-from larq_nas.spaces import Bats, Bnas, Darts, ResNet18Cifar, Space, Vgg11, VggSmall
+from larq_nas.spaces import Bats, Bnas, Darts, ResNet18, ResNet18Cifar, Space, Vgg11, VggSmall
 
 SPACES: list[tuple[Space, tuple[int, int, int]]] = [
     (Bats(cells=3, channels=8, nodes=2), (16, 16, 3)),
@@ -15,6 +15,7 @@ SPACES: list[tuple[Space, tuple[int, int, int]]] = [
     (Darts(cells=3, channels=8, nodes=2), (8, 8, 3)),
     (VggSmall(), (32, 32, 3)),
     (Vgg11(), (32, 32, 3)),
+    (ResNet18(), (64, 64, 3)),
     (ResNet18Cifar(), (32, 32, 3)),
 ]
 

@@ -14,7 +14,8 @@ import tensorflow as tf
 from larq_nas.architecture import Architecture
 from larq_nas.cost import Budget, Limits, SpaceCosts, profile
 from larq_nas.deploy import convert
-from larq_nas.deploy.gate import first_images, summarize
+from larq_nas.deploy.conversion import summarize
+from larq_nas.deploy.gate import first_images
 from larq_nas.errors import ConversionError, InputError, require_whole
 from larq_nas.files import replacing, write_atomically
 from larq_nas.pipeline.augment import Augment, check_augment, describe, resolve_augment

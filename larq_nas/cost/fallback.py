@@ -6,11 +6,11 @@ import tensorflow as tf
 
 from larq_nas.cost.network import Network
 from larq_nas.cost.quantizers import is_sign, kernel_scale
-from larq_nas.deploy.causes import no_binary_kernel
 from larq_nas.layers import BinaryConv2D
 
 __all__ = [
     "cause_of_fallback",
+    "no_binary_kernel",
     "pads_with_zeros",
     "runs_in_binary",
     "scales_kernel",
@@ -45,6 +45,14 @@ def cause_of_fallback(network: Network, index: int) -> str:
             "use larq_nas.layers.BinaryConv2D"
         )
     return ""
+
+
+def no_binary_kernel(layer: tf.keras.layers.Layer) -> str:
+    """Return that the engine has no binary kernel for such a layer, and what to use instead."""
+    return (
+        f"Larq Compute Engine has no binary kernel for {type(layer).__name__}; "
+        "use a QuantConv2D (1x1 in place of a dense layer)"
+    )
 
 
 def scales_kernel(layer: Any) -> bool:

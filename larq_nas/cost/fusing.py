@@ -63,6 +63,10 @@ class Fusing:
             chain.append(index)
         return chain
 
+    def takes_affine(self, index: int) -> bool:
+        """Return whether batch norms behind call `index` fuse into it."""
+        return self._fusible(index)[0]
+
     def _fusible(self, index: int) -> tuple[bool, bool]:
         """Return whether call `index` takes in batch norms and scales, and whether a ReLU."""
         layer, kind = self.network.calls[index].layer, self.kind(index)

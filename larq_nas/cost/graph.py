@@ -27,6 +27,7 @@ class Call:
         index: how often the layer was called before, in the order the network was written.
         first: whether it is the layer's first call here, at which its weights are counted.
         output: whether it gives an output of the network.
+        position: which of the layer's outputs it is, for layers with several.
     """
 
     layer: tf.keras.layers.Layer
@@ -37,6 +38,7 @@ class Call:
     index: int = 0
     first: bool = True
     output: bool = False
+    position: int = 0
 
     @property
     def area(self) -> int:
@@ -91,7 +93,10 @@ class _Reader:
         index = layer._inbound_nodes.index(node)
         outputs = tf.nest.flatten(node.outputs)
         facts = facts_of(layer, node)
-        return [self._add(layer, name, inputs, tensor.shape, facts, index) for tensor in outputs]
+        return [
+            self._add(layer, name, inputs, tensor.shape, facts, index, position)
+            for position, tensor in enumerate(outputs)
+        ]
 
     def _add(
         self,
@@ -101,6 +106,7 @@ class _Reader:
         shape: tf.TensorShape,
         facts: Facts,
         index: int,
+        position: int = 0,
     ) -> int:
         if isinstance(shape, list):
             (shape,) = shape
@@ -110,7 +116,7 @@ class _Reader:
                 f"Every shape must be static, but the output of layer `{name}` is "
                 f"{tuple(shape)}: give the input its height and width."
             )
-        self.calls.append(Call(layer, name, inputs, static, facts, index))
+        self.calls.append(Call(layer, name, inputs, static, facts, index, position=position))
         return len(self.calls) - 1
 
 

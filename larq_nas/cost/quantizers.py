@@ -7,7 +7,9 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["bits", "is_sign", "kernel_scale"]
+from larq_nas.quantizers import LearnedStep
+
+__all__ = ["bits", "is_sign", "kernel_scale", "zero_one"]
 
 _SIGN_QUANTIZERS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
 _OTHER_QUANTIZERS = (lq.quantizers.DoReFa, lq.quantizers.SteTern, lq.quantizers.SteHeaviside)
@@ -25,6 +27,23 @@ def is_sign(quantizer: Any) -> bool:
     except Exception:  # noqa: BLE001 - a quantizer of someone else may want another shape
         return False
     return outputs.shape == _SIGNS.shape and np.array_equal(outputs, np.where(_SIGNS < 0, -1, 1))
+
+
+def zero_one(quantizer: Any) -> tuple[float, float] | None:
+    """Return the height and the threshold of a quantizer that gives 0 or a height above it.
+
+    # Returns
+        `(height, threshold)`: the output is `height` where the input is above `threshold`, and
+        0 elsewhere; `None` for other quantizers.
+    """
+    if isinstance(quantizer, lq.quantizers.DoReFa) and quantizer.mode == "activations":
+        return (1.0, 0.5) if quantizer.precision == 1 else None
+    if isinstance(quantizer, lq.quantizers.SteHeaviside):
+        return 1.0, 0.0
+    if isinstance(quantizer, LearnedStep):
+        step = float(quantizer.step if quantizer.built else quantizer.initial_step)
+        return step, step / 2
+    return None
 
 
 def bits(quantizer: Any) -> int:

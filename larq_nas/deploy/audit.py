@@ -1,7 +1,7 @@
 """Which layer of a model became which operation of its flatbuffer."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +68,11 @@ class Audit:
         return "\n".join([*lines, f"operations: {counts}"])
 
 
-def audit(model: tf.keras.Model, flatbuffer: bytes) -> Audit:
+def audit(
+    model: tf.keras.Model,
+    flatbuffer: bytes,
+    rewritten: Mapping[int, Sequence[np.ndarray]] | None = None,
+) -> Audit:
     """Match the layers of `model` with the operations of `flatbuffer`.
 
     Binary layers are matched by the very bits of their kernels, so that no renaming or
@@ -77,13 +81,20 @@ def audit(model: tf.keras.Model, flatbuffer: bytes) -> Audit:
     # Arguments
         model: the model that was converted.
         flatbuffer: what it was converted to.
+        rewritten: for layers that are computed in another way, by id, the signs of their
+            binary convolutions.
     """
+    rewritten = rewritten or {}
     found = operators(flatbuffer)
     packed = Counter(_key(op.filters) for op in found if op.kind == _BINARY)
     floats = [op for op in found if op.kind in _FLOAT_KINDS]
     rows = []
     for layer, calls in weighted_layers(model):
-        runs_in_binary = _take_kernels(layer, calls, packed)
+        if id(layer) in rewritten:
+            keys = [_key(pack_signs(signs)) for signs in rewritten[id(layer)]]
+            runs_in_binary = _take(packed, keys)
+        else:
+            runs_in_binary = _take_kernels(layer, calls, packed)
         if is_binary(layer):
             cause = "" if runs_in_binary else likely_cause(layer)
             rows.append(LayerAudit(layer.name, True, "float" if cause else _BINARY, cause))
@@ -100,12 +111,16 @@ def _take_kernels(layer: tf.keras.layers.Layer, calls: int, packed: Counter[byte
     kernels = np.split(quantized_kernel(layer), layer.groups, axis=-1)
     split = [_key(pack_signs(kernel)) for kernel in kernels]
     whole = [_key(np.concatenate([pack_signs(kernel) for kernel in kernels]))]
-    for keys in (split, whole):
-        wanted = Counter(calls * keys)
-        if not wanted - packed:
-            packed.subtract(wanted)
-            return True
-    return False
+    return any(_take(packed, calls * keys) for keys in (split, whole))
+
+
+def _take(packed: Counter[bytes], keys: Sequence[bytes]) -> bool:
+    """Return whether there is an operation for each of `keys`, and use them up."""
+    wanted = Counter(keys)
+    if wanted - packed:
+        return False
+    packed.subtract(wanted)
+    return True
 
 
 def _kind_of(layer: tf.keras.layers.Layer, floats: Sequence[Operator]) -> str:

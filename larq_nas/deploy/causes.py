@@ -1,12 +1,25 @@
-"""Why a layer that is binary by definition runs in float."""
+"""Why a layer that is binary by definition runs in float, or gives wrong numbers."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.cost.fallback import no_binary_kernel, pads_with_zeros
+from larq_nas.cost.graph import Call
+from larq_nas.cost.quantizers import bits, is_sign, zero_one
 from larq_nas.layers.conv import BinaryConv2D
 
-__all__ = ["has_quantizer", "is_binary", "likely_cause", "no_binary_kernel", "quantized_kernel"]
+__all__ = [
+    "cause_beforehand",
+    "has_quantizer",
+    "is_binary",
+    "likely_cause",
+    "likely_cause_of_difference",
+    "quantized_kernel",
+]
 
 _SMALLEST_SCALE = 1.2e-7
 
@@ -17,15 +30,13 @@ def has_quantizer(layer: tf.keras.layers.Layer) -> bool:
 
 
 def is_binary(layer: tf.keras.layers.Layer) -> bool:
-    """Return whether inputs and weights of `layer` are binary by definition.
+    """Return whether `layer` quantizes both its inputs and its weights, as binary layers do.
 
-    A quantizer that does not say its precision, such as a function, counts as binary: it is
-    better to ask for `allow_float` than to let one pass.
+    Whatever the quantizers give: it is better to ask for `allow_float` than to let a layer
+    pass that nobody thinks of as float.
     """
     quantizers = [getattr(layer, "input_quantizer", None), *_weight_quantizers(layer)]
-    if len(quantizers) < 2 or None in quantizers:
-        return False
-    return all(getattr(quantizer, "precision", 1) == 1 for quantizer in quantizers)
+    return len(quantizers) > 1 and None not in quantizers
 
 
 def _weight_quantizers(layer: tf.keras.layers.Layer) -> list[object]:
@@ -41,36 +52,82 @@ def quantized_kernel(layer: tf.keras.layers.Layer) -> np.ndarray:
     return kernel
 
 
-def no_binary_kernel(layer: tf.keras.layers.Layer) -> str:
-    """Return that the engine has no binary kernel for such a layer, and what to use instead."""
-    return (
-        f"Larq Compute Engine has no binary kernel for {type(layer).__name__}; "
-        "use a QuantConv2D (1x1 in place of a dense layer)"
-    )
+def cause_beforehand(layer: tf.keras.layers.Layer) -> str:
+    """Return why no conversion can compute `layer` in binary; empty if one might."""
+    if not is_binary(layer):
+        return ""
+    quantizer = layer.input_quantizer
+    if isinstance(quantizer, lq.quantizers.SteTern):
+        return f"its input quantizer {_name(quantizer)} gives three values; use ste_sign"
+    if bits(quantizer) not in (1, 32):
+        return (
+            f"its inputs have {bits(quantizer)} bits, and Larq Compute Engine computes with 1; "
+            "use ste_sign, or DoReFa(1)"
+        )
+    return ""
 
 
 def likely_cause(layer: tf.keras.layers.Layer) -> str:
     """Return why `layer` fell back to float, and what to do, in one clause."""
+    if cause_beforehand(layer):
+        return cause_beforehand(layer)
     if not isinstance(layer, lq.layers.QuantConv2D):
         return no_binary_kernel(layer)
     kernel = quantized_kernel(layer)
     scales = np.abs(kernel).max(axis=(0, 1, 2))
-    if np.any(kernel == 0) or np.any(scales <= _SMALLEST_SCALE):
-        return "its quantized kernel holds zeros or vanishing scales; keep scales above 1e-6"
+    if np.any(scales <= _SMALLEST_SCALE):
+        return "its quantized kernel has vanishing scales; keep them above 1e-6"
+    if np.any(kernel == 0):
+        return "its quantized kernel holds zeros, as tf.sign gives; use ste_sign"
     if not np.allclose(np.abs(kernel), scales, rtol=1e-4):
         return "its quantized kernel is not one scale times +1 or -1 in each filter"
     if not isinstance(layer, BinaryConv2D):
         if layer.groups > 1:
-            return "its groups do not convert; use larq_nas.layers.BinaryConv2D"
+            return "its groups are not of 32 channels; use larq_nas.layers.BinaryConv2D"
         if max(layer.dilation_rate) > 1:
             return (
                 "it dilates through a space-to-batch transform that another layer shares; "
                 "use larq_nas.layers.BinaryConv2D"
             )
+    return _cause_of_quantizer(layer)
+
+
+def _cause_of_quantizer(layer: Any) -> str:
+    quantizer = layer.input_quantizer
+    if zero_one(quantizer):
+        if layer.padding == "same" and layer.pad_values:
+            return "its inputs are 0 and 1, and it pads with another number; pad with zeros"
+        return "its inputs are 0 and 1, not signs; convert it with rewrite=True"
+    if quantizer is None or is_sign(quantizer):
+        return "the converter did not recognize its signs; use ste_sign in the convolution"
     return (
-        f"the converter did not recognize its input quantizer {_name(layer.input_quantizer)}; "
+        f"the converter did not recognize its input quantizer {_name(quantizer)}; "
         "use ste_sign, approx_sign or swish_sign"
     )
+
+
+def likely_cause_of_difference(calls: Sequence[Call], index: int) -> str:
+    """Return why call `index` gives other numbers on a device, and what to do, in one clause."""
+    call = calls[index]
+    layer, source = call.layer, calls[call.inputs[0]]
+    if isinstance(getattr(layer, "input_quantizer", None), lq.quantizers.SteTern):
+        return "its input quantizer gives three values; use ste_sign"
+    if is_binary(layer) and pads_with_zeros(layer) and _is_larger_than_image(layer, source.shape):
+        return (
+            f"it pads with zeros an image of {source.shape[:2]} smaller than its kernel; "
+            "pad with ones (pad_values=1.0)"
+        )
+    if isinstance(source.layer, tf.keras.layers.ZeroPadding2D) and max(layer.strides) > 1:
+        return (
+            f"`{source.name}` pads it on both sides before a stride, which the converter takes "
+            'for padding="same"; use padding="same"'
+        )
+    return "use larq_nas.layers.BinaryConv2D with its defaults"
+
+
+def _is_larger_than_image(layer: Any, shape: Sequence[int]) -> bool:
+    sizes = zip(layer.kernel_size, layer.dilation_rate, shape, strict=False)
+    return any((taps - 1) * step + 1 > size for taps, step, size in sizes)
 
 
 def _name(quantizer: object) -> str:

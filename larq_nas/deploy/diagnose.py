@@ -1,46 +1,92 @@
-"""Finds the layer at which a flatbuffer starts to differ from Keras."""
+"""Finds the layer that gives wrong numbers, and layers whose inputs say nothing."""
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.deploy.audit import weighted_layers
+from larq_nas.deploy.causes import is_binary, likely_cause_of_difference
 from larq_nas.deploy.export import export_function, input_shape, run
 from larq_nas.deploy.flatbuffer import output_names
-from larq_nas.deploy.parity import KERNELS, Kernel
+from larq_nas.deploy.parity import KERNELS, Parity
+from larq_nas.deploy.rewriting import Lowered
+from larq_nas.deploy.rewriting.walk import compute
 
-__all__ = ["first_differing_layer"]
+__all__ = ["constant_channels", "wrong_numbers"]
 
 _IMAGES = 8
 
 
-def first_differing_layer(model: tf.keras.Model, images: np.ndarray, kernel: Kernel) -> str | None:
-    """Return the name of the first layer whose outputs differ from Keras's, if one does.
-
-    The model is converted once more with the output of every convolution and dense layer, so
-    an error that only comes from fusing them may not show.
+def wrong_numbers(lowered: Lowered, images: np.ndarray, result: Parity) -> str:
+    """Return which layer makes the outputs differ from Keras's, and why, in one line.
 
     # Arguments
-        model: the model that converts to wrong numbers.
+        lowered: the model that converts to wrong numbers.
         images: float32, shape `(examples, height, width, channels)`.
-        kernel: the kernel that gives wrong numbers.
+        result: the comparison that failed.
     """
-    own = {layer.name: layer for layer in model.layers}
-    names = [layer.name for layer, _ in weighted_layers(model) if layer.name in own]
-    probe = tf.keras.Model(model.inputs, [own[name].get_output_at(0) for name in names])
+    index = _first_differing(lowered, images[:_IMAGES], result)
+    if index is None:
+        where = "no single layer differs; compare a shorter network"
+    else:
+        cause = likely_cause_of_difference(lowered.calls, index)
+        where = f"layer `{lowered.calls[index].name}` is the first that differs: {cause}"
+    return (
+        f"The flatbuffer of `{lowered.model.name}` does not compute what Keras does: {where} "
+        f"({result})."
+    )
+
+
+def constant_channels(lowered: Lowered, images: np.ndarray) -> list[str]:
+    """Return a line for each binary layer that takes the sign of channels that are always 0.
+
+    A channel multiplied with 0 is not gone: its sign is +1.
+
+    # Arguments
+        lowered: the model.
+        images: float32, shape `(examples, height, width, channels)`.
+    """
+    binary = [index for index, call in enumerate(lowered.calls) if is_binary(call.layer)]
+    read = sorted({lowered.calls[index].inputs[0] for index in binary})
+    values = dict(zip(read, _keras_outputs(lowered, images[:_IMAGES], read), strict=True))
+    lines = []
+    for index in binary:
+        inputs = values[lowered.calls[index].inputs[0]]
+        zero = int(np.sum(~np.any(inputs, axis=tuple(range(inputs.ndim - 1)))))
+        if zero:
+            lines.append(
+                f"`{lowered.calls[index].name}` takes the sign of {zero} of {inputs.shape[-1]} "
+                "channels that are always 0: each counts as +1. A mask before a sign removes no "
+                "channel; put it behind the sign, or build the network with fewer channels"
+            )
+    return lines
+
+
+def _keras_outputs(lowered: Lowered, images: np.ndarray, wanted: list[int]) -> list[np.ndarray]:
+    outputs = compute(lowered.calls, tf.constant(images), wanted)
+    return [output.numpy() for output in outputs]
+
+
+def _first_differing(lowered: Lowered, images: np.ndarray, result: Parity) -> int | None:
+    """Return the first call of a layer with weights whose outputs differ from Keras's.
+
+    The model is converted once more with the outputs of all of them, so an error that only
+    comes from fusing them may not show.
+    """
+    kinds = ("conv", "dense", "depthwise", "separable", "transposed")
+    wanted = [index for index, call in enumerate(lowered.calls) if call.facts.kind in kinds]
 
     def outputs(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        values = tf.nest.flatten(probe(image, training=False))
-        return {f"output{index:04d}": value for index, value in enumerate(values)}
+        values = lowered.outputs_of(image, wanted)
+        return {f"output{number:04d}": value for number, value in enumerate(values)}
 
-    flatbuffer = export_function(outputs, input_shape(model), model.variables)
-    images = images[:_IMAGES]
-    outputs_of_kernel = run(flatbuffer, images, kernel, **KERNELS[kernel])
+    flatbuffer = export_function(outputs, input_shape(lowered.model), lowered.variables)
+    kernel = result.kernel
+    outputs_of_kernel = run(flatbuffer, images, kernel, **KERNELS[kernel])  # type: ignore[index]
     by_name = dict(zip(output_names(flatbuffer), outputs_of_kernel, strict=True))
-    got = [by_name[name] for name in sorted(by_name)]
-    expected = [value.numpy() for value in tf.nest.flatten(probe(images, training=False))]
-    for name, one, other in zip(names, expected, got, strict=True):
-        differing = np.abs(one - other.reshape(one.shape)) > 1e-3 * max(float(one.std()), 1e-6)
+    expected = _keras_outputs(lowered, images, wanted)
+    for index, one, name in zip(wanted, expected, sorted(by_name), strict=True):
+        other = by_name[name].reshape(one.shape)
+        differing = np.abs(one - other) > 1e-3 * max(float(one.std()), 1e-6)
         # A sign that rounding turned changes few numbers; a wrong kernel changes many.
         if differing.mean() > 0.01:
-            return name
+            return index
     return None

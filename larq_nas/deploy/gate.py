@@ -1,65 +1,21 @@
 """The gate: a model leaves only if it runs in binary and computes the same."""
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.deploy.audit import Audit, LayerAudit, audit
-from larq_nas.deploy.diagnose import first_differing_layer
-from larq_nas.deploy.export import export, input_shape
-from larq_nas.deploy.parity import KERNELS, Kernel, Parity, compare
+from larq_nas.deploy.audit import Audit, audit
+from larq_nas.deploy.causes import cause_beforehand
+from larq_nas.deploy.conversion import Conversion
+from larq_nas.deploy.diagnose import constant_channels, wrong_numbers
+from larq_nas.deploy.export import export_function, input_shape
+from larq_nas.deploy.parity import KERNELS, Kernel, compare
+from larq_nas.deploy.rewriting import Lowered, lower
+from larq_nas.deploy.rewriting.measure import group_cost
 from larq_nas.errors import ConversionError, InputError, require_whole, unknown_name
-from larq_nas.files import write_atomically
 
-__all__ = ["Conversion", "convert", "first_images", "summarize"]
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """A model that Larq Compute Engine runs, and the evidence for it.
-
-    # Arguments
-        flatbuffer: the bytes of the `.tflite` file.
-        audit: which layer became which operation.
-        parity: the comparison with Keras, for each kernel.
-    """
-
-    flatbuffer: bytes = field(repr=False)
-    audit: Audit
-    parity: Sequence[Parity]
-
-    def save(self, path: str | Path) -> None:
-        """Write the flatbuffer to `path`, whole or not at all."""
-        try:
-            write_atomically(path, self.flatbuffer)
-        except OSError as error:
-            raise InputError(f"Cannot write `{path}`: {error.strerror}.") from None
-
-    def summary(self) -> dict[str, Any]:
-        """Return the figures as a dictionary for JSON."""
-        return {
-            "bytes": len(self.flatbuffer),
-            "audit": dataclasses.asdict(self.audit),
-            "parity": [dataclasses.asdict(result) for result in self.parity],
-        }
-
-    def __str__(self) -> str:
-        return summarize(self.summary())
-
-
-def summarize(summary: dict[str, Any]) -> str:
-    """Return the figures of a `Conversion.summary`, read from JSON or not, for a reader."""
-    audited = Audit(
-        [LayerAudit(**row) for row in summary["audit"]["layers"]], summary["audit"]["operations"]
-    )
-    parity = [Parity(**{**result, "rounding": None}) for result in summary["parity"]]
-    lines = [f"flatbuffer: {summary['bytes']:,} bytes", audited, *parity]
-    return "\n".join(map(str, lines))
+__all__ = ["convert", "first_images"]
 
 
 def convert(
@@ -69,6 +25,7 @@ def convert(
     examples: int = 128,
     kernels: Sequence[Kernel] = ("default", "reference"),
     allow_float: Sequence[str] = (),
+    rewrite: bool = True,
 ) -> Conversion:
     """Convert a model for Larq Compute Engine, and check it before handing it out.
 
@@ -88,9 +45,11 @@ def convert(
         kernels: the kernels that must agree with Keras: `"default"`, `"reference"` or
             `"indirect"`.
         allow_float: names of binary layers that may run in float.
+        rewrite: whether to compute what would run in float in another way that is binary and
+            gives the same numbers; each is named in the result.
 
     # Returns
-        A `Conversion`: flatbuffer, audit and parity.
+        A `Conversion`: flatbuffer, audit, parity, and what was rewritten.
 
     # Raises
         ConversionError: if a binary layer fell back to float, naming it and the cause, or
@@ -106,15 +65,19 @@ def convert(
         if kernel not in KERNELS:
             raise unknown_name("kernel", kernel, KERNELS)
     require_whole(examples=examples)
-    images = _images(data, input_shape(model), examples)
-    flatbuffer = export(model)
-    audited = audit(model, flatbuffer)
+    shape = input_shape(model)
+    images = _images(data, shape, examples)
+    lowered = lower(model, None if "default" in kernels else group_cost(kernels), rewrite=rewrite)
+    _require_possible(lowered, allow_float)
+    flatbuffer = export_function(lowered, shape, lowered.variables)
+    audited = audit(model, flatbuffer, lowered.kernels())
     _require_binary(audited, allow_float)
     parity = compare(model, flatbuffer, images, kernels)
     for result in parity:
         if not result.equal:
-            raise _wrong_numbers(model, images, result)
-    return Conversion(flatbuffer, audited, parity)
+            raise ConversionError(wrong_numbers(lowered, images, result))
+    warnings = constant_channels(lowered, images)
+    return Conversion(flatbuffer, audited, parity, lowered.reasons, warnings)
 
 
 def first_images(data: tf.data.Dataset, examples: int) -> np.ndarray:
@@ -132,13 +95,19 @@ def first_images(data: tf.data.Dataset, examples: int) -> np.ndarray:
     return np.concatenate(batches)[:examples]
 
 
-def _wrong_numbers(model: tf.keras.Model, images: np.ndarray, result: Parity) -> ConversionError:
-    layer = first_differing_layer(model, images, result.kernel)  # type: ignore[arg-type]
-    where = f"layer `{layer}` is the first that differs" if layer else "no single layer differs"
-    return ConversionError(
-        f"The flatbuffer of `{model.name}` does not compute what Keras does: {where} ({result}); "
-        "such layers pad with zeros on an image smaller than their kernel, pad by hand before a "
-        "stride, or quantize to three values: use larq_nas.layers.BinaryConv2D with its defaults."
+def _require_possible(lowered: Lowered, allow_float: Sequence[str]) -> None:
+    """Refuse before converting what no rewriting makes binary, as far as that is certain."""
+    for index, call in enumerate(lowered.calls):
+        cause = "" if index in lowered.rewrites else cause_beforehand(call.layer)
+        if cause and call.layer.name not in allow_float:
+            raise ConversionError(_would_run_in_float(call.layer.name, cause))
+
+
+def _would_run_in_float(layer: str, cause: str, others: int = 0) -> str:
+    more = f" (and {others} more layers)" if others else ""
+    return (
+        f"Binary layer `{layer}`{more} would run in float: {cause}; or accept it with "
+        f"allow_float=[{layer!r}]."
     )
 
 
@@ -154,11 +123,8 @@ def _require_binary(audited: Audit, allow_float: Sequence[str]) -> None:
         )
     refused = [row for row in audited.fallbacks if row.layer not in allow_float]
     if refused:
-        others = f" (and {len(refused) - 1} more layers)" if len(refused) > 1 else ""
-        raise ConversionError(
-            f"Binary layer `{refused[0].layer}`{others} would run in float: {refused[0].cause}; "
-            f"or accept it with allow_float=[{refused[0].layer!r}]."
-        )
+        first = refused[0]
+        raise ConversionError(_would_run_in_float(first.layer, first.cause, len(refused) - 1))
 
 
 def _images(

@@ -1,0 +1,65 @@
+"""What a conversion hands out: the flatbuffer and the evidence for it."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from larq_nas.deploy.audit import Audit, LayerAudit
+from larq_nas.deploy.parity import Parity
+from larq_nas.errors import InputError
+from larq_nas.files import write_atomically
+
+__all__ = ["Conversion", "summarize"]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A model that Larq Compute Engine runs, and the evidence for it.
+
+    # Arguments
+        flatbuffer: the bytes of the `.tflite` file.
+        audit: which layer became which operation.
+        parity: the comparison with Keras, for each kernel.
+        rewrites: what was computed in another way than the layers say, and why; exact.
+        warnings: what works, but probably not as it was meant.
+    """
+
+    flatbuffer: bytes = field(repr=False)
+    audit: Audit
+    parity: Sequence[Parity]
+    rewrites: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+    def save(self, path: str | Path) -> None:
+        """Write the flatbuffer to `path`, whole or not at all."""
+        try:
+            write_atomically(path, self.flatbuffer)
+        except OSError as error:
+            raise InputError(f"Cannot write `{path}`: {error.strerror}.") from None
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures as a dictionary for JSON."""
+        return {
+            "bytes": len(self.flatbuffer),
+            "audit": dataclasses.asdict(self.audit),
+            "parity": [dataclasses.asdict(result) for result in self.parity],
+            "rewrites": list(self.rewrites),
+            "warnings": list(self.warnings),
+        }
+
+    def __str__(self) -> str:
+        return summarize(self.summary())
+
+
+def summarize(summary: dict[str, Any]) -> str:
+    """Return the figures of a `Conversion.summary`, read from JSON or not, for a reader."""
+    audited = Audit(
+        [LayerAudit(**row) for row in summary["audit"]["layers"]], summary["audit"]["operations"]
+    )
+    parity = [Parity(**{**result, "rounding": None}) for result in summary["parity"]]
+    lines = [f"flatbuffer: {summary['bytes']:,} bytes", audited, *parity]
+    lines += [f"rewritten, exactly: {reason}" for reason in summary.get("rewrites", [])]
+    lines += [f"warning: {warning}" for warning in summary.get("warnings", [])]
+    return "\n".join(map(str, lines))

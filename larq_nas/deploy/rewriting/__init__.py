@@ -1,0 +1,5 @@
+"""Exact rewritings of what Larq Compute Engine would run in float, or slowly."""
+
+from larq_nas.deploy.rewriting.network import Lowered, lower
+
+__all__ = ["Lowered", "lower"]

@@ -1,0 +1,138 @@
+"""Binary layers that the converter would run in float, in the form that runs in binary."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.cost.graph import Call
+from larq_nas.cost.quantizers import is_sign, zero_one
+from larq_nas.deploy.causes import quantized_kernel
+from larq_nas.deploy.rewriting.form import BinaryForm
+from larq_nas.deploy.rewriting.groups import GroupCost, SplitGroups, group_computation
+from larq_nas.deploy.rewriting.walk import Rewrite
+from larq_nas.layers import BinaryConv2D
+
+__all__ = ["rewrite_binary"]
+
+_LAYERS = (lq.layers.QuantConv2D, lq.layers.QuantConv1D, lq.layers.QuantDense)
+_SMALLEST_SCALE = 1e-6
+# The converter quantizes constants of up to 128 MiB itself, and leaves larger ones in float.
+_LARGEST_KERNEL = 2**24
+
+
+def rewrite_binary(calls: Sequence[Call], index: int, cost: GroupCost | None) -> Rewrite | None:
+    """Return how to compute call `index` in binary, if its own way would not be.
+
+    # Arguments
+        calls: the network.
+        index: a call of any layer.
+        cost: measures ways to compute groups on a kernel that runs padded ones; `None` if a
+            kernel that does not is to run the model.
+    """
+    call = calls[index]
+    if not isinstance(call.layer, _LAYERS) or call.layer.kernel_quantizer is None:
+        return None
+    read, quantizer = _quantizer(calls, index)
+    form = _form(call.layer, quantizer)
+    if form is None:
+        return None
+    reasons = _reasons(calls, index, form)
+    compute: Any = form
+    kernels, variables = [form.signs], [form.kernel]
+    if form.groups > 1:
+        compute, reason = group_computation(form, calls[read].shape, cost)
+        # `BinaryConv2D` splits its groups itself.
+        kernels, variables = compute.kernels, compute.variables
+        own = isinstance(call.layer, BinaryConv2D) and isinstance(compute, SplitGroups)
+        reasons += [] if own and cost is None else [reason]
+    if not isinstance(call.layer, lq.layers.QuantConv2D):
+        compute = _as_image(compute, calls[read].shape, call.shape)
+    if not reasons:
+        return None
+    text = f"`{call.name}`: " + "; ".join(reasons)
+    return Rewrite(index, (read,), compute, text, kernels, variables)
+
+
+def _quantizer(calls: Sequence[Call], index: int) -> tuple[int, Any]:
+    """Return the call that a binary layer takes the sign of, and what quantizes it.
+
+    A quantizer to 0 and 1 that is a layer of its own goes into the convolution.
+    """
+    call = calls[index]
+    read = call.inputs[0]
+    own = call.layer.input_quantizer
+    if own is None and zero_one(calls[read].layer):
+        return calls[read].inputs[0], calls[read].layer
+    return read, own
+
+
+def _form(layer: Any, quantizer: Any) -> BinaryForm | None:
+    kernel = quantized_kernel(layer)
+    kernel = kernel.reshape((1,) * (4 - kernel.ndim) + kernel.shape)
+    if isinstance(layer, lq.layers.QuantConv1D):
+        kernel = np.moveaxis(kernel, 0, 1)
+    scale = np.abs(kernel).max(axis=(0, 1, 2))
+    levels = zero_one(quantizer)
+    padding = getattr(layer, "padding", "valid")
+    pad_values = float(getattr(layer, "pad_values", 0.0))
+    if not np.allclose(np.abs(kernel), scale, rtol=1e-4, atol=0):
+        return None
+    if not levels and quantizer is not None and not is_sign(quantizer):
+        return None
+    if padding == "causal" or (levels and padding == "same" and pad_values):
+        return None
+    signs = np.where(kernel < 0, -1.0, 1.0).astype("float32")
+    offset = layer.bias.numpy() if layer.use_bias else None
+    plain = bool(np.allclose(scale, 1.0))
+    activation = layer.activation
+    form = BinaryForm(
+        signs,
+        None if plain else scale,
+        offset,
+        quantizer=quantizer,
+        strides=_pair(getattr(layer, "strides", (1, 1))),
+        dilation_rate=_pair(getattr(layer, "dilation_rate", (1, 1))),
+        padding=padding,
+        pad_values=pad_values,
+        groups=getattr(layer, "groups", 1),
+        activation=None if activation is tf.keras.activations.linear else activation,
+    )
+    return form.on_zero_one(*levels) if levels else form
+
+
+def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
+    return (sizes[0], 1) if len(sizes) == 1 else (sizes[0], sizes[1])
+
+
+def _reasons(calls: Sequence[Call], index: int, form: BinaryForm) -> list[str]:
+    """Return what keeps the layer, as it is, from running in binary."""
+    layer = calls[index].layer
+    reasons = []
+    if not isinstance(layer, lq.layers.QuantConv2D):
+        reasons.append(f"{type(layer).__name__} runs as a binary convolution")
+    if form.flips:
+        reasons.append("inputs of 0 and 1 run as signs")
+    if form.scale is not None and form.scale.min() < _SMALLEST_SCALE:
+        dead = int(np.sum(form.scale < _SMALLEST_SCALE))
+        reasons.append(f"scales of {dead} filters below 1e-6 moved behind the convolution")
+    if form.signs.size > _LARGEST_KERNEL:
+        reasons.append(f"{4 * form.signs.size / 1e6:.0f} MB of weights quantized beforehand")
+    if max(form.dilation_rate) > 1 and not isinstance(layer, BinaryConv2D):
+        reasons.append("dilates inside the convolution")
+    return reasons
+
+
+def _as_image(
+    compute: Callable[..., Any], read: tuple[int, ...], written: tuple[int, ...]
+) -> Callable[..., Any]:
+    """Return `compute` for rows or vectors: images of height 1, or of one pixel."""
+    rows = read[0] if len(read) > 1 else 1
+    flat = (-1, rows, int(np.prod(read[1:-1])), read[-1])
+
+    def reshaped(x: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(compute(tf.reshape(x, flat)), (-1, *written))
+
+    return reshaped

@@ -1,0 +1,110 @@
+"""A binary convolution in the one form that Larq Compute Engine runs in binary."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["BinaryForm"]
+
+
+@dataclass(frozen=True)
+class BinaryForm:
+    """`activation(scale * conv(quantizer(x), signs) + offset)`, the sign perhaps of another `x`.
+
+    # Arguments
+        signs: the kernel, of -1 and 1, shape `(height, width, inputs / groups, filters)`.
+        scale: for each filter, 0 or more; `None` stands for 1.
+        offset: for each filter; `None` stands for 0.
+        flips: whether the sign is that of `threshold - x`, not of `x`.
+        threshold: what is added before the sign, if it flips.
+        quantizer: the sign; `None` if its inputs are signs already.
+        strides: steps, in pixels.
+        dilation_rate: spacing of the kernel's taps, in pixels.
+        padding: `"same"` or `"valid"`.
+        pad_values: the sign that `"same"` pads with, or 0.
+        groups: groups of channels that do not mix.
+        activation: what follows, if anything.
+    """
+
+    signs: np.ndarray = field(repr=False)
+    scale: np.ndarray | None = None
+    offset: np.ndarray | None = None
+    flips: bool = False
+    threshold: float = 0.0
+    quantizer: Callable[[tf.Tensor], tf.Tensor] | None = lq.math.sign
+    strides: tuple[int, int] = (1, 1)
+    dilation_rate: tuple[int, int] = (1, 1)
+    padding: str = "same"
+    pad_values: float = 1.0
+    groups: int = 1
+    activation: Any = None
+
+    @cached_property
+    def kernel(self) -> tf.Variable:
+        """The signs as a variable: as a constant, a large one would slow the converter down."""
+        return tf.Variable(self.signs, trainable=False, dtype=tf.float32)
+
+    def on_zero_one(self, height: float, threshold: float) -> "BinaryForm":
+        r"""Return the form for inputs that are `height` above `threshold`, and 0 elsewhere.
+
+        With \\(s = \\operatorname{sign}(t - x)\\) they are \\(h (1 - s) / 2\\), so that
+        \\[ W * x_b = \\frac{h}{2} (\\sum W + (-W) * s) \\]
+        where zeros outside the image are signs of 1.
+        """
+        half = height / 2 * (1.0 if self.scale is None else self.scale)
+        sums = self.signs.sum(axis=(0, 1, 2))
+        return dataclasses.replace(
+            self,
+            signs=-self.signs,
+            scale=np.broadcast_to(half, sums.shape).astype("float32"),
+            offset=(half * sums + (0.0 if self.offset is None else self.offset)).astype("float32"),
+            flips=True,
+            threshold=threshold,
+            quantizer=lq.math.sign,
+            pad_values=1.0,
+        )
+
+    def prepare(self, x: tf.Tensor) -> tf.Tensor:
+        """Return what the sign is taken of."""
+        # Times -1 rather than `threshold - x`, which would stay an operation of its own.
+        return x * -1.0 + self.threshold if self.flips else x
+
+    def convolve(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Return the convolution of the signs of `x` with `kernel`."""
+        x = self.quantizer(x) if self.quantizer else x
+        if self.padding == "same" and self.pad_values:
+            x = tf.pad(x, self._paddings(x.shape), constant_values=self.pad_values)
+        padding = "SAME" if self.padding == "same" and not self.pad_values else "VALID"
+        return tf.nn.conv2d(x, kernel, self.strides, padding, dilations=self.dilation_rate)
+
+    def finish(self, y: tf.Tensor, part: slice = slice(None)) -> tf.Tensor:
+        """Apply scale, offset and activation, for the filters `part`.
+
+        Scales are not negative, so a ReLU may come first, where the converter fuses it.
+        """
+        first = self.activation is tf.keras.activations.relu and self.offset is None
+        y = self.activation(y) if first else y
+        y = y if self.scale is None else y * self.scale[part]
+        y = y if self.offset is None else y + self.offset[part]
+        return self.activation(y) if self.activation and not first else y
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """Return the output for `x`."""
+        return self.finish(self.convolve(self.prepare(x), tf.convert_to_tensor(self.kernel)))
+
+    def _paddings(self, shape: Sequence[int]) -> list[tuple[int, int]]:
+        sizes = zip(shape[1:3], self.signs.shape[:2], self.strides, self.dilation_rate, strict=True)
+        spatial = [_same(size, (taps - 1) * gap + 1, step) for size, taps, step, gap in sizes]
+        return [(0, 0), *spatial, (0, 0)]
+
+
+def _same(size: int, taps: int, step: int) -> tuple[int, int]:
+    outputs = -(-size // step)
+    total = max((outputs - 1) * step + taps - size, 0)
+    return total // 2, total - total // 2

@@ -1,0 +1,82 @@
+"""A network in the form that is converted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.cost.fusing import Fusing
+from larq_nas.cost.graph import Call, read_graph
+from larq_nas.cost.network import Network
+from larq_nas.deploy.rewriting.binary import rewrite_binary
+from larq_nas.deploy.rewriting.groups import GroupCost
+from larq_nas.deploy.rewriting.norms import rewrite_norm
+from larq_nas.deploy.rewriting.walk import Rewrite, compute
+
+__all__ = ["Lowered", "lower"]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A network in the form that is converted, computing what its Keras model does.
+
+    # Arguments
+        model: the Keras model.
+        calls: its calls.
+        rewrites: those computed in another way, by index.
+    """
+
+    model: tf.keras.Model
+    calls: Sequence[Call] = field(repr=False)
+    rewrites: dict[int, Rewrite] = field(repr=False)
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        """Return the outputs for `images`."""
+        if not self.rewrites:
+            return self.model(images, training=False)
+        (output,) = [index for index, call in enumerate(self.calls) if call.output]
+        return compute(self.calls, images, [output], self.rewrites)[0]
+
+    def outputs_of(self, images: tf.Tensor, wanted: Sequence[int]) -> list[tf.Tensor]:
+        """Return the outputs of the calls `wanted`."""
+        return compute(self.calls, images, wanted, self.rewrites)
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """All variables it reads."""
+        added = [variable for one in self.rewrites.values() for variable in one.variables]
+        return [*self.model.variables, *added]
+
+    @property
+    def reasons(self) -> list[str]:
+        """What was rewritten and why, one line each."""
+        return [rewrite.reason for rewrite in self.rewrites.values()]
+
+    def kernels(self) -> dict[int, list[np.ndarray]]:
+        """Return the signs of the rewritten layers' binary convolutions, by id of the layer."""
+        kernels: dict[int, list[np.ndarray]] = {}
+        for index, rewrite in self.rewrites.items():
+            kernels.setdefault(id(self.calls[index].layer), []).extend(rewrite.kernels)
+        return kernels
+
+
+def lower(model: tf.keras.Model, cost: GroupCost | None = None, *, rewrite: bool = True) -> Lowered:
+    """Return `model` in the form that is converted.
+
+    # Arguments
+        model: a functional or Sequential model with static shapes.
+        cost: measures ways to compute groups of channels, if those that the default kernel
+            does not run are allowed.
+        rewrite: whether to rewrite anything.
+    """
+    calls = read_graph(model)
+    if not rewrite:
+        return Lowered(model, calls, {})
+    fusing = Fusing(Network(calls))
+    rewrites = {}
+    for index in range(len(calls)):
+        found = rewrite_binary(calls, index, cost) or rewrite_norm(fusing, index)
+        if found:
+            rewrites[index] = found
+    return Lowered(model, calls, rewrites)

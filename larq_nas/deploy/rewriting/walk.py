@@ -1,0 +1,92 @@
+"""Computes a network call by call, with some calls computed in another way."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.cost.graph import Call
+
+__all__ = ["Rewrite", "compute"]
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """Another way to compute one call, exact but for rounding.
+
+    # Arguments
+        call: index of the call.
+        inputs: indices of the calls it reads.
+        compute: from their outputs to that of the call.
+        reason: what was done and why, for the user; empty if it goes without saying.
+        kernels: signs that its binary convolutions have, shape `(height, width, inputs,
+            filters)` each.
+        variables: the variables it reads besides the layer's own.
+    """
+
+    call: int
+    inputs: tuple[int, ...]
+    compute: Callable[..., tf.Tensor]
+    reason: str = ""
+    kernels: Sequence[np.ndarray] = field(default=(), repr=False)
+    variables: Sequence[tf.Variable] = field(default=(), repr=False)
+
+
+def compute(
+    calls: Sequence[Call],
+    image: tf.Tensor,
+    wanted: Sequence[int],
+    rewrites: Mapping[int, Rewrite] | None = None,
+) -> list[tf.Tensor]:
+    """Return the outputs of the calls `wanted`.
+
+    # Arguments
+        calls: the network, from `larq_nas.cost.graph.read_graph`.
+        image: its input.
+        wanted: indices of calls.
+        rewrites: for some calls by index, another way to compute them.
+    """
+    rewrites = rewrites or {}
+    values: dict[int, tf.Tensor] = {}
+    made: dict[Any, list[tf.Tensor]] = {}
+    for index in _needed(calls, wanted, rewrites):
+        call, rewrite = calls[index], rewrites.get(index)
+        if rewrite:
+            with tf.name_scope(call.layer.name):
+                values[index] = rewrite.compute(*(values[read] for read in rewrite.inputs))
+        elif isinstance(call.layer, tf.keras.layers.InputLayer):
+            values[index] = image
+        else:
+            key = id(call.layer), call.index, call.inputs
+            if key not in made:
+                made[key] = _call(call, [values[read] for read in call.inputs])
+            values[index] = made[key][call.position]
+    return [values[index] for index in wanted]
+
+
+def _needed(
+    calls: Sequence[Call], wanted: Sequence[int], rewrites: Mapping[int, Rewrite]
+) -> list[int]:
+    needed: set[int] = set()
+    waiting = list(wanted)
+    while waiting:
+        index = waiting.pop()
+        if index not in needed:
+            needed.add(index)
+            waiting += rewrites[index].inputs if index in rewrites else calls[index].inputs
+    return sorted(needed)
+
+
+def _call(call: Call, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Call the layer as the network does, with the arguments that are no tensors too."""
+    node = call.layer._inbound_nodes[call.index]
+    tensors: dict[str, list[tf.Tensor]] = {}
+    for keras_input, value in zip(node.keras_inputs, inputs, strict=True):
+        tensors.setdefault(str(id(keras_input)), []).append(value)
+    args, kwargs = node.map_arguments(tensors)
+    if call.layer._expects_training_arg and kwargs.get("training") is None:
+        kwargs["training"] = False
+    outputs: list[tf.Tensor] = tf.nest.flatten(call.layer(*args, **kwargs))
+    return outputs

@@ -37,7 +37,7 @@ class Adb(Transport):
         if listed.code:
             raise DeviceError(f"`adb devices` failed: {last_line(listed.err)}.")
         self._serial = self._choose(_states(listed.out))
-        self.run("true")
+        self._greet()
 
     def push(self, data: bytes, path: str) -> None:
         with tempfile.TemporaryDirectory(prefix="larq_nas-") as folder:

@@ -49,6 +49,11 @@ class Benchmark:
     warmup_runs: int
     cores: str = ""
 
+    @property
+    def where(self) -> str:
+        """The program and the device, for errors; the temporary folder is gone by then."""
+        return f"`{self.program.removeprefix(f'{self.folder}/')}` on `{self.way.address}`"
+
     def run(self, *, xnnpack: bool, profiling: bool = False) -> str:
         """Return what the program prints, errors last.
 
@@ -72,8 +77,8 @@ class Benchmark:
         output = f"{answer.out}\n{answer.err}"
         if flags := ignored_flags(output):
             raise DeviceError(
-                f"`{self.program}` on `{self.way.address}` does not know {flags}: use the one of "
-                "the release 0.16.0 of Larq Compute Engine."
+                f"{self.where} does not know {flags}: use the one of the "
+                "release 0.16.0 of Larq Compute Engine."
             )
         return output
 
@@ -95,7 +100,7 @@ class Benchmark:
         return [f"--{name}={value}" for name, value in flags.items()]
 
     def _failure(self, answer: Answer) -> str:
-        program = f"`{self.program}` on `{self.way.address}`"
+        program = self.where
         if answer.code in (_CANNOT_RUN, _NOT_FOUND):
             detail = last_line(answer.err) or f"exit code {answer.code}"
             return (

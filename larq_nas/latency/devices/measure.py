@@ -148,8 +148,7 @@ def _time(benchmark: Benchmark, xnnpack: bool) -> Timing:
     timing = read_timing(benchmark.run(xnnpack=xnnpack))
     if timing is None:
         raise DeviceError(
-            f"`{benchmark.program}` on `{benchmark.way.address}` printed no timings: is it the "
-            "lce_benchmark_model of Larq Compute Engine?"
+            f"{benchmark.where} printed no timings: is it the program of Larq Compute Engine?"
         )
     return timing
 

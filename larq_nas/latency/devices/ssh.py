@@ -40,7 +40,7 @@ class Ssh(Transport):
         self._reached = False
 
     def check(self) -> None:
-        self.run("true")
+        self._greet()
         self._reached = True
 
     def push(self, data: bytes, path: str) -> None:

@@ -17,6 +17,7 @@ _BEGIN = "larq_nas: begin"
 _END = "larq_nas: end"
 _MEGABYTE = 1 << 20
 _ROOM_TO_SPARE = _MEGABYTE
+_SECONDS_TO_ANSWER = 30.0
 _SECONDS_TO_CLEAN = 20.0
 
 
@@ -117,6 +118,10 @@ class Transport(ABC):
             raise
         if not self._clean(path):
             warnings.warn(f"`{path}` may be left on `{self.address}`.", stacklevel=2)
+
+    def _greet(self) -> None:
+        """Raise `DeviceError` if the device runs nothing, or takes long to."""
+        self.run("true", timeout=min(self.timeout, _SECONDS_TO_ANSWER))
 
     def require_room(self, path: str, size: int) -> None:
         """Raise `DeviceError` if `size` bytes do not fit into the folder `path`."""

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -181,6 +182,16 @@ def test_a_device_that_does_not_answer_or_refuses(device, tmp_path) -> None:
     one_line(caught)
     with pytest.raises(DeviceError, match=r"does not answer .*not resolve hostname") as caught:
         measure_on("ssh://no-such-device.invalid", MODEL, ssh_options=["-F", "none"])
+    one_line(caught)
+
+
+def test_a_device_that_listens_and_says_nothing(device) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"ssh://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(
+            DeviceError, match=r"does not answer|did not finish within 3 s"
+        ) as caught:
+            measure_on(address, MODEL, ssh_options=device.options(), timeout=3)
     one_line(caught)
 
 

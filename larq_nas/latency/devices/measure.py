@@ -110,7 +110,9 @@ def measure_on(
     median = float(np.median(averages))
     warnings += drift(averages) + _of_runs(timings, runs)
     if way.pins_cores and not cores:
-        warnings.append("the program was not bound to cores: their frequencies are not told")
+        warnings.append(
+            "the program was not bound to cores: they are equal, or the device does not tell"
+        )
     if per_operation:
         warnings += _of_operations(operations, median)
     return Latency(

@@ -41,16 +41,26 @@ class LearnedStep(lq.quantizers.Quantizer):
             name="step",
             shape=(),
             initializer=tf.keras.initializers.Constant(self.initial_step),
-            constraint=lambda step: tf.maximum(step, _SMALLEST_STEP),
+            constraint=_positive,
         )
         super().build(input_shape)
 
+    @property
+    def height(self) -> float:
+        r"""\\(\\alpha\\), the step as it is now."""
+        return float(_positive(self.step)) if self.built else self.initial_step
+
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        share = tf.clip_by_value(inputs / self.step, 0.0, 1.0)
-        return self.step * (share + tf.stop_gradient(tf.round(share) - share))
+        step = _positive(self.step)
+        share = tf.clip_by_value(inputs / step, 0.0, 1.0)
+        return step * (share + tf.stop_gradient(tf.round(share) - share))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "step": self.initial_step}
+
+
+def _positive(step: tf.Tensor) -> tf.Tensor:
+    return tf.maximum(step, _SMALLEST_STEP)
 
 
 @tf.keras.utils.register_keras_serializable("larq_nas")

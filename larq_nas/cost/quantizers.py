@@ -41,8 +41,7 @@ def zero_one(quantizer: Any) -> tuple[float, float] | None:
     if isinstance(quantizer, lq.quantizers.SteHeaviside):
         return 1.0, 0.0
     if isinstance(quantizer, LearnedStep):
-        step = float(quantizer.step if quantizer.built else quantizer.initial_step)
-        return step, step / 2
+        return quantizer.height, quantizer.height / 2
     return None
 
 

@@ -86,15 +86,13 @@ def audit(
     """
     rewritten = rewritten or {}
     found = operators(flatbuffer)
-    packed = Counter(_key(op.filters) for op in found if op.kind == _BINARY)
+    packed = [op.filters for op in found if op.kind == _BINARY and op.filters is not None]
     floats = [op for op in found if op.kind in _FLOAT_KINDS]
     rows = []
     for layer, calls in weighted_layers(model):
-        if id(layer) in rewritten:
-            keys = [_key(pack_signs(signs)) for signs in rewritten[id(layer)]]
-            runs_in_binary = _take(packed, keys)
-        else:
-            runs_in_binary = _take_kernels(layer, calls, packed)
+        known = rewritten.get(id(layer))
+        ways = [known] if known else _own_kernels(layer, calls)
+        runs_in_binary = any(_take(packed, kernels) for kernels in ways)
         if is_binary(layer):
             cause = "" if runs_in_binary else likely_cause(layer)
             rows.append(LayerAudit(layer.name, True, "float" if cause else _BINARY, cause))
@@ -104,23 +102,38 @@ def audit(
     return Audit(rows, dict(Counter(op.kind for op in found).most_common()))
 
 
-def _take_kernels(layer: tf.keras.layers.Layer, calls: int, packed: Counter[bytes]) -> bool:
-    """Return whether every call of `layer` has its binary operations, and use them up."""
+def _own_kernels(layer: tf.keras.layers.Layer, calls: int) -> list[list[np.ndarray]]:
+    """Return the kernels of `layer` if nothing is rewritten: all groups in one, or each."""
     if not isinstance(layer, tf.keras.layers.Conv2D):
-        return False
-    kernels = np.split(quantized_kernel(layer), layer.groups, axis=-1)
-    split = [_key(pack_signs(kernel)) for kernel in kernels]
-    whole = [_key(np.concatenate([pack_signs(kernel) for kernel in kernels]))]
-    return any(_take(packed, calls * keys) for keys in (split, whole))
+        return []
+    kernel = quantized_kernel(layer)
+    return [calls * [kernel], calls * np.split(kernel, layer.groups, axis=-1)]
 
 
-def _take(packed: Counter[bytes], keys: Sequence[bytes]) -> bool:
-    """Return whether there is an operation for each of `keys`, and use them up."""
-    wanted = Counter(keys)
-    if wanted - packed:
-        return False
-    packed.subtract(wanted)
+def _take(packed: list[np.ndarray], kernels: Sequence[np.ndarray]) -> bool:
+    """Return whether there is an operation for each of `kernels`, and use them up."""
+    left = list(packed)
+    for kernel in kernels:
+        same = (number for number, filters in enumerate(left) if _holds_signs(filters, kernel))
+        found = next(same, None)
+        if found is None:
+            return False
+        del left[found]
+    packed[:] = left
     return True
+
+
+def _holds_signs(filters: np.ndarray, kernel: np.ndarray) -> bool:
+    """Return whether packed `filters` are those of `kernel`, up to the sign of each filter.
+
+    The converter turns the sign of filters whose outputs are scaled by a negative number.
+    """
+    own = pack_signs(kernel)
+    if own.shape != filters.shape:
+        return False
+    axes = (1, 2, 3)
+    turned = pack_signs(-kernel)
+    return bool(np.all(np.all(own == filters, axes) | np.all(turned == filters, axes)))
 
 
 def _kind_of(layer: tf.keras.layers.Layer, floats: Sequence[Operator]) -> str:
@@ -154,9 +167,3 @@ def weighted_layers(model: tf.keras.Model) -> Iterator[tuple[tf.keras.layers.Lay
     for layer in model._flatten_layers():
         if isinstance(layer, _WEIGHTED) or has_quantizer(layer):
             yield layer, max(1, calls[id(layer)])
-
-
-def _key(filters: np.ndarray | None) -> bytes:
-    if filters is None:
-        return b""
-    return repr(filters.shape).encode() + filters.tobytes()

@@ -154,18 +154,21 @@ def _rounding(model: tf.keras.Model, images: np.ndarray, expected: np.ndarray) -
     weights = model.get_weights()
     figures = []
     for _ in range(_JITTERS):
-        jittered.set_weights(
-            [
-                (w * (1 + _ROUNDING * generator.standard_normal(w.shape))).astype(w.dtype)
-                for w in weights
-            ]
-        )
+        jittered.set_weights([_jittered(w, generator) for w in weights])
         figures.append(_figures("", expected, predict(jittered, images)))
     return Rounding(
         mean=float(np.mean([figure.mean for figure in figures])),
         exact=float(np.mean([figure.exact for figure in figures])),
         agreement=float(np.mean([figure.agreement for figure in figures])),
     )
+
+
+def _jittered(weight: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return `weight` changed as rounding would change what it gives."""
+    noise = _ROUNDING * generator.standard_normal(weight.shape)
+    # A batch norm fresh from the factory has means of 0, on which whole sums of signs tie.
+    changed = weight * (1 + noise) + (noise if weight.ndim == 1 else 0)
+    return np.asarray(changed.astype(weight.dtype))
 
 
 def _spread(expected: np.ndarray) -> float:

@@ -59,7 +59,7 @@ class PaddedGroups:
     Larq Compute Engine does not load it.
 
     # Arguments
-        form: the convolution; if it pads with zeros, there must be nothing odd.
+        form: the convolution.
     """
 
     form: BinaryForm
@@ -90,9 +90,8 @@ class PaddedGroups:
 
     @property
     def possible(self) -> bool:
-        """Whether the padding adds the same everywhere."""
-        form = self.form
-        return not self._rest or form.padding == "valid" or form.pad_values == 1
+        """Whether the padding adds the same everywhere, at the borders of the image too."""
+        return self.form.padding == "valid" or self.form.pad_values == 1 or self._spare % 2 == 0
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         form, groups = self.form, self.form.groups

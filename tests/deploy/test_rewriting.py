@@ -1,0 +1,258 @@
+"""Each rewriting gives Keras's numbers on every kernel, and leaves nothing binary in float."""
+
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import randomize
+
+import larq_nas
+from larq_nas.deploy.rewriting import lower
+from larq_nas.layers import classifier
+from larq_nas.quantizers import LearnedStep, StandardizedSign
+
+layers = tf.keras.layers
+KERNELS = ("default", "reference", "indirect")
+SIGNS = {
+    "input_quantizer": "ste_sign",
+    "kernel_quantizer": "ste_sign",
+    "kernel_constraint": "weight_clip",
+}
+
+
+def conv(filters: int = 40, kernel_size: int = 3, **settings) -> lq.layers.QuantConv2D:
+    defaults = {**SIGNS, "padding": "same", "pad_values": 1.0, "use_bias": False}
+    return lq.layers.QuantConv2D(filters, kernel_size, **{**defaults, **settings})
+
+
+def on_zero_one(quantizer, **settings) -> lq.layers.QuantConv2D:
+    return conv(input_quantizer=quantizer, pad_values=0.0, **settings)
+
+
+def model_of(block, shape=(9, 10, 36), seed: int = 0) -> tf.keras.Model:
+    inputs = tf.keras.Input(shape)
+    model = randomize(tf.keras.Model(inputs, classifier(block(inputs), 4)), seed)
+    for layer in model.layers:  # negative scales turn filters in the converter
+        if isinstance(layer, layers.BatchNormalization) and seed:
+            sign = np.random.default_rng(seed).choice([-1.0, 1.0], layer.gamma.shape)
+            layer.gamma.assign(layer.gamma * sign)
+    return model
+
+
+def converted(model: tf.keras.Model, **settings) -> larq_nas.Conversion:
+    """Return the conversion, exact on all kernels and without a convolution in float."""
+    conversion = larq_nas.convert(model, **{"kernels": KERNELS, **settings})
+    assert all(parity.exact >= 0.98 for parity in conversion.parity)
+    assert {"CONV_2D", "LceDequantize"}.isdisjoint(conversion.audit.operations)
+    assert conversion.audit.fallbacks == []
+    return conversion
+
+
+def three(make_quantizer, **settings):
+    """Three convolutions on 0 and 1, with batch norms: the chain of VGG."""
+
+    def block(x: tf.Tensor) -> tf.Tensor:
+        for _ in range(3):
+            x = layers.BatchNormalization()(on_zero_one(make_quantizer(), **settings)(x))
+        return x
+
+    return block
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    "block",
+    [
+        three(lambda: lq.quantizers.DoReFa(1), kernel_quantizer="magnitude_aware_sign"),
+        three(lambda: LearnedStep(0.7), kernel_quantizer=StandardizedSign()),
+        three(lambda: lq.quantizers.SteHeaviside(), padding="valid"),
+        three(lambda: lq.quantizers.DoReFa(1), strides=2, use_bias=True, activation="relu"),
+    ],
+    ids=["Shen's", "DMS's", "heaviside, valid", "bias, relu, strides"],
+)
+def test_zero_one_activations_run_in_binary_and_bits_pass_between(block, seed: int) -> None:
+    model = model_of(block, seed=seed)
+    conversion = converted(model)
+    assert conversion.audit.operations["LceBconv2d"] == 3
+    assert len(conversion.rewrites) == 3
+    assert all("inputs of 0 and 1 run as signs" in line for line in conversion.rewrites)
+    names = [layer.name for layer in model.layers if isinstance(layer, lq.layers.QuantConv2D)]
+    before = larq_nas.convert(model, rewrite=False, allow_float=names)
+    assert len(conversion.flatbuffer) < 0.15 * len(before.flatbuffer)
+
+
+def test_the_flip_to_signs_folds_into_thresholds() -> None:
+    block = three(lambda: lq.quantizers.DoReFa(1))
+    operations = converted(model_of(block)).audit.operations
+    # One affine and one quantize at the entrance; between the convolutions nothing but bits.
+    assert operations["LceQuantize"] == operations["MUL"] == operations["ADD"] == 1
+
+
+def test_a_zero_one_quantizer_that_is_a_layer_goes_into_the_convolution() -> None:
+    def block(x: tf.Tensor) -> tf.Tensor:
+        return conv(input_quantizer=None, pad_values=0.0)(lq.quantizers.DoReFa(1)(x))
+
+    assert converted(model_of(block)).audit.operations["LceBconv2d"] == 1
+
+
+def test_zero_one_inputs_padded_with_ones_are_refused_with_the_cause() -> None:
+    model = model_of(lambda x: conv(input_quantizer=lq.quantizers.DoReFa(1), name="a")(x))
+    with pytest.raises(larq_nas.errors.ConversionError, match=r"`a` would .* pad with zeros"):
+        larq_nas.convert(model)
+
+
+@pytest.mark.parametrize(
+    ("block", "reason"),
+    [
+        (
+            lambda x: layers.Reshape((1, 1, 20))(
+                lq.layers.QuantDense(20, activation="relu", **SIGNS)(layers.Flatten()(x))
+            ),
+            "QuantDense runs as a binary convolution",
+        ),
+        (lambda x: lq.layers.QuantDense(20, **SIGNS)(x), "QuantDense runs"),
+        (
+            lambda x: layers.Reshape((9, 10, 18))(
+                lq.layers.QuantConv1D(18, 3, padding="same", pad_values=1.0, **SIGNS)(
+                    layers.Reshape((90, 36))(x)
+                )
+            ),
+            "QuantConv1D runs as a binary convolution",
+        ),
+    ],
+    ids=["vector", "image", "rows"],
+)
+def test_dense_and_one_dimensional_layers_run_as_convolutions(block, reason: str) -> None:
+    model = model_of(block)
+    conversion = converted(model)
+    assert reason in conversion.rewrites[0]
+    assert conversion.audit.operations["LceBconv2d"] == 1
+    rows = [row for row in conversion.audit.layers if row.binary]
+    before = larq_nas.convert(model, rewrite=False, allow_float=[row.layer for row in rows])
+    assert len(conversion.flatbuffer) < len(before.flatbuffer)
+
+
+def test_convolutions_that_share_a_dilated_tensor_run_in_binary() -> None:
+    def block(x: tf.Tensor) -> tf.Tensor:
+        return layers.Add()([conv(36, dilation_rate=2)(x) for _ in range(2)])
+
+    conversion = converted(model_of(block))
+    assert conversion.audit.operations["LceBconv2d"] == 2
+    assert all("dilates inside the convolution" in line for line in conversion.rewrites)
+
+
+@pytest.mark.parametrize("zero_one", [False, True])
+@pytest.mark.parametrize(("groups", "kernel_size"), [(12, 3), (4, 1), (2, (1, 3))])
+def test_groups_run_on_every_kernel(groups: int, kernel_size, zero_one: bool) -> None:
+    settings = {"groups": groups, "activation": "relu", "name": "grouped"}
+    if zero_one:
+        settings |= {"input_quantizer": lq.quantizers.DoReFa(1), "pad_values": 0.0}
+    model = model_of(lambda x: conv(48, kernel_size, **settings)(x))
+    assert converted(model).audit.operations["LceBconv2d"] == groups
+    without_default = converted(model, kernels=("reference", "indirect"))
+    (line,) = without_default.rewrites
+    assert "rather than" in line
+    assert line.count(" bytes and ") == line.count(" ms") == 2
+    assert without_default.audit.operations["LceBconv2d"] in (1, groups)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, (1, 2)])
+@pytest.mark.parametrize("pad_values", [0.0, 1.0])
+@pytest.mark.parametrize("channels", [36, 64, 60])
+def test_padded_groups_are_exact(kernel_size, pad_values: float, channels: int) -> None:
+    """Even and odd numbers of padding, and none at all."""
+    groups = 12 if channels < 64 else 2
+
+    def padded(computation, shape) -> tuple[int, float]:
+        return (1, 1.0) if "padded" in computation.name else (2, 2.0)
+
+    layer = conv(24, kernel_size, groups=groups, pad_values=pad_values, activation="relu")
+    model = model_of(lambda x: layer(x), (9, 10, channels))
+    lowered = lower(model, padded)
+    (rewrite,) = lowered.rewrites.values()
+    odd = channels // groups % 2
+    assert ("padded" in rewrite.reason.split("rather")[0]) == (pad_values == 1 or not odd)
+    images = np.random.default_rng(0).normal(size=(8, 9, 10, channels)).astype("float32")
+    np.testing.assert_allclose(lowered(images), model(images), atol=1e-5)
+
+
+def test_vanishing_scales_are_moved_behind_the_convolution() -> None:
+    layer = conv(8, kernel_quantizer="magnitude_aware_sign", name="decayed")
+    model = model_of(lambda x: layer(x))
+    values = layer.get_weights()[0]
+    values[..., 3] = 0.0
+    values[..., 4] *= 1e-9
+    layer.set_weights([values])
+    with pytest.raises(larq_nas.errors.ConversionError, match=r"`decayed` .*vanishing scales"):
+        larq_nas.convert(model, rewrite=False)
+    (line,) = converted(model).rewrites
+    assert "scales of 2 filters below 1e-6" in line
+
+
+def test_a_batch_norm_behind_a_concatenation_goes_into_the_convolutions() -> None:
+    def block(x: tf.Tensor) -> tf.Tensor:
+        parts = [conv(20)(x), conv(12)(x)]
+        return conv()(layers.BatchNormalization(name="norm")(layers.Concatenate()(parts)))
+
+    model = model_of(block, seed=1)
+    conversion = converted(model)
+    assert {"MUL", "ADD"}.isdisjoint(conversion.audit.operations)
+    assert any("`norm` is computed before" in line for line in conversion.rewrites)
+    before = larq_nas.convert(model, rewrite=False)
+    assert len(conversion.flatbuffer) < len(before.flatbuffer)
+
+
+def pooled(x: tf.Tensor) -> tf.Tensor:
+    return conv()(layers.BatchNormalization(name="norm")(layers.MaxPool2D()(conv()(x))))
+
+
+def test_a_batch_norm_behind_a_max_pool_goes_before_it() -> None:
+    operations = converted(model_of(pooled)).audit.operations
+    assert operations["LceBMaxPool2d"] == 1
+    assert {"MUL", "ADD", "MAX_POOL_2D"}.isdisjoint(operations)
+
+
+def test_a_batch_norm_that_turns_the_order_stays_behind_the_pool() -> None:
+    conversion = converted(model_of(pooled, seed=1))
+    assert conversion.rewrites == []
+    assert conversion.audit.operations["MUL"] == conversion.audit.operations["ADD"] == 1
+
+
+def test_a_tensor_that_others_read_keeps_its_batch_norm() -> None:
+    def block(x: tf.Tensor) -> tf.Tensor:
+        joined = layers.Concatenate()([conv(18)(x), conv(18)(x)])
+        return layers.Add()([joined, conv(36)(layers.BatchNormalization()(joined))])
+
+    assert converted(model_of(block)).rewrites == []
+
+
+def test_filters_that_the_converter_turned_are_recognized() -> None:
+    """A negative batch norm between two convolutions turns the signs of a filter."""
+    model = model_of(lambda x: conv()(layers.BatchNormalization()(conv()(x))), seed=1)
+    assert converted(model).rewrites == []
+
+
+def test_nested_shared_and_several_output_layers_are_computed_as_keras_does() -> None:
+    inner_input = tf.keras.Input((9, 10, 36))
+    inner = tf.keras.Model(inner_input, conv(36, dilation_rate=2)(inner_input), name="inner")
+
+    def block(x: tf.Tensor) -> tf.Tensor:
+        first, second = tf.split(layers.Dropout(0.5)(inner(inner(x))), 2, axis=-1)
+        return layers.Concatenate()([second, first, tf.nn.relu(second) + 1.0])
+
+    model = model_of(block)
+    lowered = lower(model)
+    assert len(lowered.rewrites) == 2
+    images = np.random.default_rng(0).normal(size=(8, 9, 10, 36)).astype("float32")
+    np.testing.assert_allclose(lowered(images), model(images), atol=1e-5)
+    assert converted(model).audit.operations["LceBconv2d"] == 2
+
+
+def test_rewriting_leaves_the_model_as_it_was() -> None:
+    model = model_of(three(lambda: lq.quantizers.DoReFa(1)))
+    weights = [weight.copy() for weight in model.get_weights()]
+    nodes = [len(layer._inbound_nodes) for layer in model.layers]
+    larq_nas.convert(model)
+    assert nodes == [len(layer._inbound_nodes) for layer in model.layers]
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)

@@ -117,7 +117,7 @@ def likely_cause_of_difference(calls: Sequence[Call], index: int) -> str:
             f"it pads with zeros an image of {source.shape[:2]} smaller than its kernel; "
             "pad with ones (pad_values=1.0)"
         )
-    if isinstance(source.layer, tf.keras.layers.ZeroPadding2D) and max(layer.strides) > 1:
+    if source.facts.kind == "pad" and max(layer.strides) > 1:
         return (
             f"`{source.name}` pads it on both sides before a stride, which the converter takes "
             'for padding="same"; use padding="same"'

@@ -67,8 +67,8 @@ def run(flatbuffer: bytes, images: np.ndarray, kernel: str, **options: bool) -> 
         outputs = _engine().testing.Interpreter(flatbuffer, **options).predict(images)
     except RuntimeError as error:
         raise ConversionError(
-            f"The {kernel} kernel cannot run the model ({first_line(error)}); grouped "
-            "convolutions need larq_nas.layers.BinaryConv2D, other operations another layer."
+            f"The {kernel} kernel cannot run the model ({first_line(error)}); use other layers "
+            "for the operations it names."
         ) from error
     return outputs if isinstance(outputs, list) else [outputs]
 

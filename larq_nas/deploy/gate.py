@@ -14,6 +14,7 @@ from larq_nas.deploy.parity import KERNELS, Kernel, compare
 from larq_nas.deploy.rewriting import Lowered, lower
 from larq_nas.deploy.rewriting.measure import group_cost
 from larq_nas.errors import ConversionError, InputError, require_whole, unknown_name
+from larq_nas.layers import BinaryConv2D
 
 __all__ = ["convert", "first_images"]
 
@@ -72,6 +73,7 @@ def convert(
     flatbuffer = export_function(lowered, shape, lowered.variables)
     audited = audit(model, flatbuffer, lowered.kernels())
     _require_binary(audited, allow_float)
+    _require_loadable(lowered, audited, kernels)
     parity = compare(model, flatbuffer, images, kernels)
     for result in parity:
         if not result.equal:
@@ -101,6 +103,20 @@ def _require_possible(lowered: Lowered, allow_float: Sequence[str]) -> None:
         cause = "" if index in lowered.rewrites else cause_beforehand(call.layer)
         if cause and call.layer.name not in allow_float:
             raise ConversionError(_would_run_in_float(call.layer.name, cause))
+
+
+def _require_loadable(lowered: Lowered, audited: Audit, kernels: Sequence[Kernel]) -> None:
+    """Refuse grouped binary operations for the default kernel, which does not load them."""
+    binary = {row.layer for row in audited.layers if row.runs_as == "LceBconv2d"}
+    for index, call in enumerate(lowered.calls):
+        if index in lowered.rewrites or isinstance(call.layer, BinaryConv2D):
+            continue
+        if call.facts.groups > 1 and call.layer.name in binary and "default" in kernels:
+            raise ConversionError(
+                f"The default kernel cannot run the model: `{call.layer.name}` has "
+                f"{call.facts.groups} groups; convert it with rewrite=True, or only for "
+                "kernels=('reference', 'indirect')."
+            )
 
 
 def _would_run_in_float(layer: str, cause: str, others: int = 0) -> str:

@@ -84,7 +84,7 @@ def binary_conv(
         dilation_rate=dilation_rate,
         groups=groups,
     )
-    y = _scale_and_activate(y, name, activation, scaling)
+    y = _activate(_scale(y, name, scaling), name, activation)
     if identity and strides in (1, (1, 1)) and x.shape[-1] == filters:
         y = tf.keras.layers.Add(name=f"{name}_add")([x, y])
     return y
@@ -131,12 +131,13 @@ def factorized_reduce(
     """
     even, odd = split_halves(batch_norm(x, f"{name}_bn"), name=name)
     few = filters // 2
-    halves = [
-        _conv(even, few, 1, f"{name}_even", activation, strides=2),
-        _conv(odd, filters - few, 1, f"{name}_odd", activation, strides=2),
-    ]
+    halves = []
+    for half, x, width in (("even", even, few), ("odd", odd, filters - few)):
+        y = _conv(x, width, 1, f"{name}_{half}", activation, strides=2)
+        # Scaled before they are joined: behind it, the scale would be an operation of its own.
+        halves.append(_scale(y, f"{name}_{half}"))
     y = tf.keras.layers.Concatenate(name=f"{name}_concat")(halves)
-    return _scale_and_activate(y, name, activation)
+    return _activate(y, name, activation)
 
 
 def split_halves(x: tf.Tensor, *, name: str) -> tuple[tf.Tensor, tf.Tensor]:
@@ -177,11 +178,13 @@ def _conv(
     )(x)
 
 
-def _scale_and_activate(
-    y: tf.Tensor, name: str, activation: Activation, scaling: Scaling = "learned"
-) -> tf.Tensor:
+def _scale(y: tf.Tensor, name: str, scaling: Scaling = "learned") -> tf.Tensor:
     if scaling == "learned" and current_domain().weights == "binary":
         y = Scale(name=f"{name}_scale")(y)
+    return y
+
+
+def _activate(y: tf.Tensor, name: str, activation: Activation) -> tf.Tensor:
     if activation == "prelu":
         y = tf.keras.layers.PReLU(
             alpha_initializer=tf.keras.initializers.Constant(0.25),

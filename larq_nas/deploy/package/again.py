@@ -6,11 +6,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.deploy.package.calls import calls_in_depth
 from larq_nas.errors import ConversionError, first_line
 
 __all__ = ["load_module", "require_equal"]
@@ -63,7 +63,7 @@ def _first_difference(model: tf.keras.Model, again: tf.keras.Model) -> str:
         generator.standard_normal((_EXAMPLES, *(size or 8 for size in tensor.shape[1:])))
         for tensor in model.inputs
     ]
-    pairs = zip(_calls(model), _calls(again), strict=True)
+    pairs = zip(calls_in_depth(model), calls_in_depth(again), strict=True)
     results = zip(_run(model, images), _run(again, images), strict=True)
     for (node, other), (expected, got) in zip(pairs, results, strict=True):
         if isinstance(node.layer, tf.keras.Model):
@@ -78,7 +78,7 @@ def _first_difference(model: tf.keras.Model, again: tf.keras.Model) -> str:
 
 def _run(model: tf.keras.Model, images: list[np.ndarray]) -> list[list[np.ndarray]]:
     """Return the outputs of each call in `model`."""
-    outputs = [tf.nest.flatten(node.outputs) for node in _calls(model)]
+    outputs = [tf.nest.flatten(node.outputs) for node in calls_in_depth(model)]
     if not outputs:  # a model that passes its input on
         return []
     every = tf.keras.Model(model.inputs, outputs)
@@ -86,10 +86,3 @@ def _run(model: tf.keras.Model, images: list[np.ndarray]) -> list[list[np.ndarra
     results = every(inputs if len(inputs) > 1 else inputs[0], training=False)
     arrays = [tensor.numpy() for tensor in tf.nest.flatten(results)]
     return list(tf.nest.pack_sequence_as(outputs, arrays))
-
-
-def _calls(model: tf.keras.Model) -> list[Any]:
-    """Return the calls of layers, in an order that depends on the network alone."""
-    depths = sorted(model._nodes_by_depth, reverse=True)
-    nodes = [node for depth in depths for node in model._nodes_by_depth[depth]]
-    return [node for node in nodes if not isinstance(node.layer, tf.keras.layers.InputLayer)]

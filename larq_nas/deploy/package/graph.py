@@ -3,11 +3,12 @@
 import keyword
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
+from larq_nas.deploy.package.calls import all_calls, calls_as_written
 from larq_nas.deploy.package.layout import assignment
 from larq_nas.deploy.package.operations import is_operation, operation_source
 from larq_nas.deploy.package.values import class_source, shortest_arguments, value_source
@@ -33,12 +34,12 @@ class GraphWriter:
         self._taken = set(_RESERVED)
         self._tensors: dict[int, str] = {}
         self._layers: dict[int, str] = {}
-        self._calls = Counter(id(node.layer) for node in _all_nodes(model, set()))
+        self._calls = Counter(id(node.layer) for node in all_calls(model))
         self._write_model(model, last=True)
 
     def _write_model(self, model: tf.keras.Model, last: bool = False) -> None:
         _require_graph(model)
-        nodes = _in_order(model)
+        nodes = calls_as_written(model)
         for node in nodes:
             if isinstance(node.layer, tf.keras.Model) and id(node.layer) not in self._layers:
                 self._write_model(node.layer)
@@ -170,39 +171,3 @@ def _require_graph(model: tf.keras.Model) -> None:
 
 def _is_symbolic(value: Any) -> bool:
     return hasattr(value, "_keras_history") or type(value).__name__ == "KerasTensor"
-
-
-def _all_nodes(model: tf.keras.Model, seen: set[int]) -> Iterator[Any]:
-    """Yield the calls in `model` and in the models within, each once."""
-    if id(model) in seen:
-        return
-    seen.add(id(model))
-    for nodes in getattr(model, "_nodes_by_depth", {}).values():
-        for node in nodes:
-            yield node
-            if isinstance(node.layer, tf.keras.Model):
-                yield from _all_nodes(node.layer, seen)
-
-
-def _in_order(model: tf.keras.Model) -> list[Any]:
-    """Return the calls of `model` as one would write them: what takes longest to reach first."""
-    nodes = [
-        node for depth in sorted(model._nodes_by_depth) for node in model._nodes_by_depth[depth]
-    ]
-    makers = {id(tensor): node for node in nodes for tensor in tf.nest.flatten(node.outputs)}
-    heights: dict[int, int] = {}
-    for node in reversed(nodes):
-        below = [heights[id(makers[id(t)])] for t in node.keras_inputs if id(t) in makers]
-        heights[id(node)] = 1 + max(below, default=0)
-    inputs = [makers[id(tensor)] for tensor in model.inputs]
-    ordered: dict[int, Any] = {id(node): node for node in inputs}
-    waiting = [makers[id(tensor)] for tensor in reversed(model.outputs)]
-    while waiting:
-        node = waiting[-1]
-        read = [makers[id(tensor)] for tensor in node.keras_inputs if id(tensor) in makers]
-        missing = [maker for maker in read if id(maker) not in ordered]
-        if missing and id(node) not in ordered:
-            waiting.append(max(missing, key=lambda maker: heights[id(maker)]))
-        else:
-            ordered.setdefault(id(waiting.pop()), node)
-    return list(ordered.values())

@@ -144,7 +144,9 @@ def _constant_source(value: Any, where: str) -> str:
             "that network.py holds: make it a weight of a layer."
         )
     dtype = tf.as_dtype(array.dtype).name
-    return f"tf.constant({value_source(array.tolist(), where)}, tf.{dtype})"
+    # Few digits are enough for a float32; a Python float would show all of a float64.
+    values = array.astype(str).astype("float64") if dtype == "float32" else array
+    return f"tf.constant({value_source(values.tolist(), where)}, tf.{dtype})"
 
 
 def _object_source(serialized: Mapping[str, Any], where: str) -> str:

@@ -25,12 +25,12 @@ from larq_nas.layers import BinaryConv2D, classifier
 from larq_nas.spaces import Bats, Bnas, Darts, ResNet18, ResNet18Cifar, Vgg11, VggSmall
 
 SPACES = {
-    "bats": (Bats(cells=3, channels=8), (8, 8, 1)),
-    "bats_groups": (Bats(cells=3, channels=12, groups=3, activation="prelu"), (9, 8, 1)),
+    "bats": (Bats(cells=2, channels=8), (8, 8, 1)),
+    "bats_groups": (Bats(cells=2, channels=12, groups=3, activation="prelu"), (9, 8, 1)),
     "bats_imagenet": (Bats(cells=1, channels=40, groups=2, stem="imagenet"), (32, 32, 3)),
-    "bnas": (Bnas(cells=3, channels=8), (8, 8, 1)),
+    "bnas": (Bnas(cells=2, channels=8), (8, 8, 1)),
     "darts": (Darts(cells=2, channels=8), (8, 8, 1)),
-    "darts_binary": (Darts(cells=2, channels=8, precision="binary"), (8, 8, 1)),
+    "darts_binary": (Darts(cells=1, channels=8, precision="binary"), (8, 8, 1)),
     "vgg_small": (VggSmall(ratios=(0.125, 0.25)), (16, 16, 3)),
     "vgg11": (Vgg11(ratios=(0.5, 1)), (32, 32, 3)),
     "resnet18": (ResNet18(ratios=(0.125, 0.25)), (32, 32, 3)),

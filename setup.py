@@ -27,7 +27,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["larq_nas", "larq_nas.*"]),
-    package_data={"larq_nas": ["py.typed", "architectures/*.json"]},
+    package_data={
+        "larq_nas": ["py.typed", "architectures/*.json", "deploy/package/templates/*.txt"]
+    },
     python_requires=">=3.10,<3.13",
     install_requires=[
         "click>=8",

@@ -2,13 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
+from larq_nas.architecture import Architecture
 from larq_nas.cli.common import load_model, model_path, one_line_errors
 from larq_nas.deploy import convert as convert_model
+from larq_nas.deploy.package import Accuracy, write_package
 from larq_nas.errors import InputError, first_line
+from larq_nas.run import read_settings
 
 __all__ = ["convert"]
 
@@ -31,6 +35,12 @@ __all__ = ["convert"]
     show_default=True,
     help="Kernel that must agree with Keras: default, reference or indirect; repeat for more.",
 )
+@click.option(
+    "--package",
+    type=click.Path(path_type=Path),
+    help="Directory to write all into that deploying takes: model card, C++ and Android code, "
+    "and the network as plain Keras.",
+)
 @click.option("--allow-float", multiple=True, help="Binary layer that may run in float.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, nothing else.")
 @one_line_errors
@@ -39,6 +49,7 @@ def convert(
     output: Path | None,
     examples: int,
     kernels: tuple[str, ...],
+    package: Path | None,
     allow_float: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -51,24 +62,42 @@ def convert(
     \b
     larq-nas convert runs/digits
     larq-nas convert model.keras --output model.tflite --kernel indirect
+    larq-nas convert runs/digits --package packages/digits
     """
     path = model_path(source)
     images = _sample(path) if path != source else None
     if images is None:
         click.echo("No images at hand: comparing on random numbers", err=True)
+    known = _known(source) if package and path != source else {}
+    model = load_model(path)
     conversion = convert_model(
-        load_model(path),
+        model,
         images,
         examples=examples,
         kernels=kernels,  # type: ignore[arg-type]
         allow_float=allow_float,
     )
+    if package:
+        write_package(package, conversion, model, images=images, **known)
     target = output or path.with_suffix(".tflite")
     conversion.save(target)
+    written = {"output": str(target), **({"package": str(package)} if package else {})}
     if as_json:
-        click.echo(json.dumps({"output": str(target), **conversion.summary()}, indent=2))
+        click.echo(json.dumps({**written, **conversion.summary()}, indent=2))
     else:
-        click.echo(f"{conversion}\nwritten: {target}")
+        click.echo("\n".join([str(conversion), *(f"written: {at}" for at in written.values())]))
+
+
+def _known(run: Path) -> dict[str, Any]:
+    """Return what a run tells of its network: architecture, and accuracy if it was measured."""
+    known: dict[str, Any] = {"architecture": Architecture.load(run / "architecture.json")}
+    examples = read_settings(run).get("data", {}).get("validation_examples")
+    try:
+        value = json.loads((run / "result.json").read_text(encoding="utf-8"))["accuracy"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return known
+    known["accuracy"] = Accuracy(value, "the validation data of the search", examples)
+    return known
 
 
 def _sample(path: Path) -> np.ndarray | None:

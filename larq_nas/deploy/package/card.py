@@ -1,0 +1,177 @@
+"""The card of a model: what it is, what it costs, and what was checked."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+
+import tensorflow as tf
+
+from larq_nas.cost.table import size
+from larq_nas.deploy.package.facts import Facts, engine_version
+from larq_nas.deploy.package.snippets import flags
+from larq_nas.deploy.package.texts import fill
+from larq_nas.deploy.parity import Parity
+
+__all__ = ["card"]
+
+
+def card(facts: Facts, standalone: bool) -> str:
+    """Return the model's card as Markdown; what is not known is said to be so.
+
+    # Arguments
+        facts: the model and what is known of it.
+        standalone: whether `network.py` and `weights.npz` lie beside it.
+    """
+    from larq_nas import __version__
+
+    rows = (
+        "| `network.py`, `weights.npz` | the network in Keras and Larq alone, and its weights |\n"
+    )
+    return fill(
+        "README.md",
+        name=facts.model.name,
+        larq_nas=__version__,
+        bytes=f"{len(facts.conversion.flatbuffer):,}",
+        standalone=rows if standalone else "",
+        ends=_ends(facts),
+        accuracy=str(facts.accuracy or "Not measured.").strip(),
+        costs=_costs(facts),
+        precision=_precision(facts),
+        kernels=_kernels(facts),
+        parity="\n".join(f"- {_parity(result)}" for result in facts.conversion.parity),
+        flags=flags(facts.kernel),
+        latency=_latency(facts),
+        architecture=_architecture(facts),
+        versions=_versions(),
+    )
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _ends(facts: Facts) -> str:
+    shape = ", ".join(map(str, (1, *facts.shape)))
+    values = "value range: not told"
+    if facts.value_range:
+        least, greatest = facts.value_range
+        values = f"the images handed in hold numbers from {least:g} to {greatest:g}"
+    outputs = ", ".join(map(str, (1, *facts.model.output.shape[1:])))
+    return (
+        f"- Input: one image, float32, shape ({shape}), channels last; {values}.\n"
+        f"- Output: float32, shape ({outputs}): {facts.meaning}."
+    )
+
+
+def _costs(facts: Facts) -> str:
+    costs = facts.profile
+    rows: list[tuple[str, str]] = [
+        ("real multiply-accumulates", f"{costs.macs:,}"),
+        ("binary multiply-accumulates", f"{costs.binary_macs:,}"),
+        ("of these run in binary", f"{costs.deployed_binary_macs:,}"),
+        *((f"{bits}-bit weights", f"{count:,}") for bits, count in costs.parameters.items()),
+        ("`model.tflite`", f"{len(facts.conversion.flatbuffer):,} bytes"),
+        ("activations alive at once", f"{costs.activation_bytes:,} bytes (predicted)"),
+        ("operations", f"{sum(facts.conversion.audit.operations.values()):,}"),
+    ]
+    text = table(("cost", "value"), rows)
+    if costs.unknown:
+        text += f"\n\nNot counted, so that these are the least: {', '.join(costs.unknown)}."
+    return text
+
+
+def _precision(facts: Facts) -> str:
+    audit = facts.conversion.audit
+    binary = [row for row in audit.layers if row.binary and not row.cause]
+    named = {layer.name: layer for layer in facts.model._flatten_layers()}
+    rows = [
+        (f"`{row.layer}`", row.runs_as, row.cause or why_real(named[row.layer]))
+        for row in audit.layers
+        if row not in binary
+    ]
+    text = (
+        f"{len(binary)} of {len(audit.layers)} convolutions and dense layers run in binary, as "
+        "`LceBconv2d`."
+    )
+    if rows:
+        text += f" The others:\n\n{table(('layer', 'runs as', 'why'), rows)}"
+    counts = ", ".join(f"{kind} {count}" for kind, count in audit.operations.items())
+    return f"{text}\n\nOperations: {counts}."
+
+
+def why_real(layer: tf.keras.layers.Layer) -> str:
+    """Return why a layer is not binary by definition."""
+    names = ("kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
+    weights = any(getattr(layer, name, None) for name in names)
+    if weights and getattr(layer, "input_quantizer", None):
+        return "quantized to more than 1 bit"
+    return "reads real numbers" if weights else "has real weights"
+
+
+def _kernels(facts: Facts) -> str:
+    compared = {result.kernel for result in facts.conversion.parity}
+    rows = []
+    for kernel, runs in facts.runs.items():
+        state = "compared with Keras" if kernel in compared else "runs it; not compared with Keras"
+        flag = f"`{flags(kernel).strip()}`" if flags(kernel) else "none"
+        rows.append((kernel, state, flag) if runs else (kernel, "refuses it", ""))
+    text = table(("kernel", "this model", "flags of `lce_benchmark_model`"), rows)
+    lines = [f"`main.cc` and `Network.java` are for the {facts.kernel} kernel."]
+    if not facts.runs["default"]:
+        lines.append(
+            "The default kernel refuses the model, as it does all grouped binary convolutions: "
+            f"a device needs `{flags(facts.kernel).strip()}`."
+        )
+    return f"{text}\n\n{' '.join(lines)}"
+
+
+def _parity(result: Parity) -> str:
+    text = str(result)
+    if result.rounding is None:
+        return text
+    return (
+        f"{text}; weights changed by 1e-6 of their value leave {result.rounding.exact:.1%} exact "
+        f"and {result.rounding.agreement:.1%} of the same class in Keras itself"
+    )
+
+
+def _latency(facts: Facts) -> str:
+    if not facts.latencies:
+        return "Latency: not measured."
+    rows = [
+        (
+            latency.device,
+            latency.kernel,
+            latency.threads,
+            f"{latency.milliseconds:.3g} ms",
+            f"{latency.spread:.0%} over {latency.runs:,} runs",
+            "; ".join(latency.warnings),
+        )
+        for latency in facts.latencies
+    ]
+    return table(("device", "kernel", "threads", "median", "between quartiles", "doubts"), rows)
+
+
+def _architecture(facts: Facts) -> str:
+    if facts.architecture:
+        return f"```json\n{facts.architecture.to_json()}```"
+    rows = [
+        (f"`{row.name}`", row.kind, "x".join(map(str, row.shape)), size(row.weight_bits / 8))
+        for row in facts.profile.layers
+    ]
+    return table(("layer", "kind", "output", "weights"), rows)
+
+
+def _versions() -> str:
+    from larq_nas import __version__
+
+    rows = [
+        ("larq_nas", __version__),
+        ("TensorFlow", tf.__version__),
+        ("Larq", metadata.version("larq")),
+        ("Larq Compute Engine", engine_version()),
+        ("Python", ".".join(map(str, sys.version_info[:3]))),
+    ]
+    return table(("package", "version"), rows)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from larq_nas.architecture import Architecture
 from larq_nas.cost import profile
 from larq_nas.deploy.audit import audit
-from larq_nas.deploy.gate import Conversion
+from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.package.card import card
 from larq_nas.deploy.package.facts import Accuracy, Facts, choose_kernel
 from larq_nas.deploy.package.snippets import android, cpp

@@ -5,10 +5,10 @@ from typing import Any
 
 from larq_nas.cost.count import divide
 from larq_nas.cost.fallback import scales_kernel
-from larq_nas.cost.fusing import AFFINE, Fusing
+from larq_nas.cost.fusing import Fusing
 from larq_nas.cost.network import WEIGHTED
 from larq_nas.cost.operators import Constant, Constants, words
-from larq_nas.layers import BinaryConv2D
+from larq_nas.cost.quantizers import zero_one
 
 __all__ = [
     "binary_constants",
@@ -56,14 +56,15 @@ def binary_constants(fusing: Fusing, index: int, packs: bool) -> Constants:
             an offset.
     """
     call, facts = fusing.network.calls[index], fusing.network.facts[index]
-    fused = {fusing.kind(i) for i in fusing.chain(index)}
-    scaled = fused & {"norm", "scale"} or scales_kernel(call.layer)
-    moved = fused & {"norm", "offset"} or facts.bias
-    multiplier, offset = None if scaled else 1.0, None if moved else 0.0
-    parts = facts.groups if isinstance(call.layer, BinaryConv2D) else 1
+    fused = fusing.fused_kinds(index)
+    scaled = bool(fused & {"norm", "scale"}) or scales_kernel(call.layer)
+    moved = bool(fused & {"norm", "offset"}) or facts.bias
+    height, _ = zero_one(getattr(call.layer, "input_quantizer", None)) or (None, 0)
+    multiplier = None if scaled else 1.0 if height is None else height / 2
+    offset = 0.0 if height is None and not moved else None
 
     def constants(channels: Sequence[Any]) -> list[Constant]:
-        outputs = divide(channels[index], parts)
+        outputs = divide(channels[index], facts.groups)
         inputs = divide(channels[call.inputs[0]], facts.groups)
         kernel = Constant(4 * facts.taps * outputs * words(inputs))
         if packs:
@@ -97,7 +98,7 @@ def plain_constants(fusing: Fusing, index: int, known: Mapping[int, float | None
         known: the calls whose outputs do not depend on the image, and what they hold all over.
     """
     call, facts = fusing.network.calls[index], fusing.network.facts[index]
-    offset = facts.bias or any(fusing.kind(i) in AFFINE[::2] for i in fusing.chain(index))
+    offset = facts.bias or fusing.fused_kinds(index) & {"norm", "offset"}
     sizes = [int(weight.shape.num_elements()) for weight in call.layer.weights]
     stored = [read for read in fusing.inputs[index] if read in known]
 

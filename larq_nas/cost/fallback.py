@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import larq as lq
 import tensorflow as tf
 
 from larq_nas.cost.network import Network
-from larq_nas.cost.quantizers import is_sign, kernel_scale
+from larq_nas.cost.quantizers import is_sign, kernel_scale, zero_one
 from larq_nas.layers import BinaryConv2D
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "shares_dilation",
 ]
 
+_EXPORTED_IN_BINARY = (lq.layers.QuantConv2D, lq.layers.QuantConv1D, lq.layers.QuantDense)
+
 
 def runs_in_binary(network: Network, index: int) -> bool:
     """Return whether call `index` is binary, and will be computed in binary."""
@@ -26,24 +29,19 @@ def runs_in_binary(network: Network, index: int) -> bool:
 def cause_of_fallback(network: Network, index: int) -> str:
     """Return why binary call `index` will run in float, as far as can be told beforehand."""
     layer = network.calls[index].layer
-    if network.facts[index].kind != "conv" or not isinstance(layer, tf.keras.layers.Conv2D):
+    if not isinstance(layer, _EXPORTED_IN_BINARY):
         return no_binary_kernel(layer)
-    if getattr(layer, "input_quantizer", None) is None:
+    quantizer = getattr(layer, "input_quantizer", None)
+    if zero_one(quantizer):
+        if layer.padding == "same" and layer.pad_values:
+            return "its inputs are 0 and 1, and it pads with another number; pad with zeros"
+    elif quantizer is None:
         if not network.reads_signs(index):
             return "its signs are taken before another layer; take them in the convolution"
-    elif not is_sign(layer.input_quantizer):
+    elif not is_sign(quantizer):
         return "its input quantizer gives other numbers than -1 and 1"
     if kernel_scale(layer.kernel_quantizer) == "other":
         return "its kernel quantizer gives other numbers than one scale times -1 and 1"
-    if isinstance(layer, BinaryConv2D):
-        return ""
-    if layer.groups > 1 and (layer.input_spec.axes[-1] // layer.groups) % 32:
-        return "its groups are not of 32 channels; use larq_nas.layers.BinaryConv2D"
-    if shares_dilation(network, index):
-        return (
-            "another layer dilates the same tensor in the same way; "
-            "use larq_nas.layers.BinaryConv2D"
-        )
     return ""
 
 
@@ -62,8 +60,12 @@ def scales_kernel(layer: Any) -> bool:
 
 
 def pads_with_zeros(layer: Any) -> bool:
-    """Return whether a binary convolution pads with zeros, which keeps ReLU and bits out of it."""
-    return getattr(layer, "padding", "") == "same" and not getattr(layer, "pad_values", 0)
+    """Return whether a binary convolution pads with zeros, which keeps ReLU and bits out of it.
+
+    Around inputs of 0 and 1, a zero is the sign of an input that is 0.
+    """
+    zeros = getattr(layer, "padding", "") == "same" and not getattr(layer, "pad_values", 0)
+    return zeros and not zero_one(getattr(layer, "input_quantizer", None))
 
 
 def shares_dilation(network: Network, index: int) -> bool:

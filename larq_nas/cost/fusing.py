@@ -6,10 +6,12 @@ The rules are what Larq Compute Engine's converter does, seen in its flatbuffers
 from collections import defaultdict
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.fallback import pads_with_zeros, runs_in_binary, scales_kernel
 from larq_nas.cost.network import WEIGHTED, Network
+from larq_nas.cost.quantizers import zero_one
 
 __all__ = ["AFFINE", "Fusing", "own_activation"]
 
@@ -43,9 +45,34 @@ class Fusing:
                 for read in inputs:
                     self.readers[read].append(index)
 
+        self.moved: set[int] = set()
+        self.moved = {index for index in calls if binary and self._moves(index)}
+
     def kind(self, index: int) -> str:
         """Return the kind of call `index`."""
-        return self.network.facts[index].kind
+        return "pass" if index in self.moved else self.network.facts[index].kind
+
+    def _moves(self, index: int) -> bool:
+        """Return whether norm `index` is computed before the call it reads, where it fuses.
+
+        The export does so for a concatenation of convolutions, and for a max-pool of one if all
+        scales are positive: then the order of numbers is kept.
+        """
+        layer, (read, *_) = self.network.calls[index].layer, (*self.inputs[index], index)
+        if type(layer) is not tf.keras.layers.BatchNormalization or self.kind(index) != "norm":
+            return False
+        if self.readers[read] != [index] or self.network.calls[read].output:
+            return False
+        last = getattr(self.network.calls[read].layer, "axis", -1) in (-1, 3)
+        positive = not layer.scale or bool(np.all(layer.gamma.numpy() > 0))
+        keeps = {"concat": last, "max_pool": positive}.get(self.kind(read), False)
+        return keeps and all(self._ends_in(source, read) for source in self.inputs[read])
+
+    def _ends_in(self, index: int, reader: int) -> bool:
+        """Return whether `reader` alone reads call `index`, and that could take an affine."""
+        only = self.readers[index] == [reader] and not self.network.calls[index].output
+        start = self.chain_start(index)
+        return only and self.takes_affine(start) and not self._has_relu(start)
 
     def chain(self, index: int) -> list[int]:
         """Return the calls that go into the operation of call `index`, in order."""
@@ -63,6 +90,30 @@ class Fusing:
             chain.append(index)
         return chain
 
+    def takes_flip(self, index: int) -> bool:
+        """Return whether an affine behind call `index` fuses into the operation it goes into."""
+        readers = self.readers[index]
+        return len(readers) == 1 and self._ends_in(index, readers[0])
+
+    def fused_kinds(self, index: int) -> set[str]:
+        """Return the kinds of what goes into the operation of call `index`."""
+        chain = self.chain(index)
+        readers = self.readers[chain[-1] if chain else index]
+        moved = any(norm in self.moved for read in readers for norm in self.readers[read])
+        return {self.kind(i) for i in chain} | ({"norm"} if moved else set())
+
+    def _has_relu(self, index: int) -> bool:
+        """Return whether a ReLU is fused where no affine follows it."""
+        kinds = [self.kind(i) for i in self.chain(index)]
+        return "relu" in kinds and not self.binary[index]
+
+    def chain_start(self, index: int) -> int:
+        """Return the call whose operation call `index` goes into; itself, if into none."""
+        start = index
+        while self.kind(start) in (*AFFINE, "relu", "pass") and len(self.inputs[start]) == 1:
+            start = self.inputs[start][0]
+        return start if index in (start, *self.chain(start)) else index
+
     def takes_affine(self, index: int) -> bool:
         """Return whether batch norms behind call `index` fuse into it."""
         return self._fusible(index)[0]
@@ -73,8 +124,7 @@ class Fusing:
         if self.binary[index]:
             if self.network.facts[index].groups > 1 or self.activates_apart(index):
                 return False, False
-            plain = not scales_kernel(layer) and not pads_with_zeros(layer)
-            return True, plain and own_activation(layer) is None
+            return True, self._is_plain(layer) and own_activation(layer) is None
         free = own_activation(layer) is None
         return free and kind in WEIGHTED, free and kind in _FUSES_RELU
 
@@ -82,9 +132,13 @@ class Fusing:
         """Return whether the activation of binary call `index` stays an operation of its own."""
         layer = self.network.calls[index].layer
         activation = own_activation(layer)
-        plain = not scales_kernel(layer) and not pads_with_zeros(layer)
-        fuses = activation is tf.keras.activations.relu and plain
+        fuses = activation is tf.keras.activations.relu and self._is_plain(layer)
         return activation is not None and not fuses
+
+    def _is_plain(self, layer: Any) -> bool:
+        """Return whether a ReLU right behind a binary convolution fuses into it."""
+        flipped = zero_one(getattr(layer, "input_quantizer", None))
+        return not (scales_kernel(layer) or pads_with_zeros(layer) or flipped)
 
     def read_as_bits(self, index: int) -> bool:
         """Return whether all that reads the output of call `index` wants its signs alone."""

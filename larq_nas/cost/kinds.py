@@ -97,9 +97,14 @@ def _convolution(layer: Any) -> Facts:
         taps=int(np.prod(layer.kernel_size)),
         groups=layer.groups,
         bias=layer.use_bias,
+        stored=_weights_of(getattr(layer, "input_quantizer", None)),
         kernel_bits=(bits(getattr(layer, "kernel_quantizer", None)),),
         binary_inputs=bits(getattr(layer, "input_quantizer", None)) == 1,
     )
+
+
+def _weights_of(quantizer: Any) -> int:
+    return sum(int(np.prod(weight.shape)) for weight in getattr(quantizer, "weights", ()))
 
 
 def _transposed(layer: Any) -> Facts:
@@ -135,6 +140,7 @@ def _dense(layer: Any) -> Facts:
         "dense",
         filters=layer.units,
         bias=layer.use_bias,
+        stored=_weights_of(getattr(layer, "input_quantizer", None)),
         kernel_bits=(bits(getattr(layer, "kernel_quantizer", None)),),
         binary_inputs=bits(getattr(layer, "input_quantizer", None)) == 1,
     )

@@ -16,7 +16,7 @@ from larq_nas.cost.patterns import (
     spread,
     total,
 )
-from larq_nas.layers import BinaryConv2D
+from larq_nas.cost.quantizers import zero_one
 
 __all__ = ["lower"]
 
@@ -142,8 +142,33 @@ class _Lowering:
         tensor = self._read(index)[0]
         if tensor.packed:
             return tensor
-        self._add("LceQuantize", index, (tensor,), bits(tensor.call))
-        return bits(tensor.call)
+        tensor = self._as_image(index, self._flipped(index, tensor))
+        packed = Tensor(tensor.call, f"bits of {tensor.form}", packed=True)
+        self._add("LceQuantize", index, (tensor,), packed)
+        return packed
+
+    def _flipped(self, index: int, tensor: Tensor) -> Tensor:
+        """Return what the sign is taken of where inputs are 0 and 1: `threshold - x`."""
+        levels = zero_one(getattr(self.calls[index].layer, "input_quantizer", None))
+        if not levels or self.fusing.takes_flip(self.fusing.inputs[index][0]):
+            return tensor
+        turned = Tensor(tensor.call, "turned")
+        flipped = Tensor(tensor.call, f"from {levels[1]}") if levels[1] else turned
+        self._add("MUL", index, (tensor,), turned, numbers(1))
+        if levels[1]:
+            self._add("ADD", index, (turned,), flipped, numbers(1))
+        return flipped
+
+    def _as_image(self, index: int, tensor: Tensor) -> Tensor:
+        """Return the rows or the vector that a binary layer reads, as an image."""
+        source = self.calls[self.fusing.inputs[index][0]]
+        rows = self.fusing.kind(index) == "conv" and len(self.calls[index].shape) == 2
+        vector = self.fusing.kind(index) == "dense" and len(source.shape) == 1
+        if not rows and (not vector or source.facts.kind == "reshape"):
+            return tensor
+        image = Tensor(tensor.call, f"image of {tensor.form}")
+        self._add("RESHAPE", index, (tensor,), image, numbers(4))
+        return image
 
     def _emit_sign(self, index: int, end: int) -> None:
         packed = self._bits_of(index)
@@ -154,14 +179,15 @@ class _Lowering:
 
     def _emit_binary(self, index: int, end: int) -> None:
         layer = self.calls[index].layer
-        groups = layer.groups if isinstance(layer, BinaryConv2D) else 1
+        groups = self.calls[index].facts.groups
         apart = self.fusing.activates_apart(index)
         floats = groups > 1 or apart or pads_with_zeros(layer)
         packs = not floats and self.fusing.read_as_bits(end)
         constants = binary_constants(self.fusing, index, packs)
         self._tensors[end] = bits(end) if packs else Tensor(end)
         if groups > 1:
-            self._append(grouped(index, groups, self._read(index)[0], constants))
+            source = self._flipped(index, self._read(index)[0])
+            self._append(grouped(index, groups, source, constants))
         else:
             packed = self._bits_of(index)
             self._add("LceBconv2d", index, (packed,), self._tensors[end], constants)

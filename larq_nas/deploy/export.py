@@ -14,7 +14,7 @@ __all__ = ["export", "export_function", "input_shape", "run"]
 
 
 def export(model: tf.keras.Model) -> bytes:
-    """Return `model` as a flatbuffer for images one at a time, not yet checked.
+    """Return `model` as a flatbuffer for images one at a time, rewritten but not checked.
 
     # Arguments
         model: a built model with one input of static shape `(batch, height, width, channels)`
@@ -23,8 +23,10 @@ def export(model: tf.keras.Model) -> bytes:
     # Raises
         ConversionError: if the converter fails, or is not installed.
     """
-    shape = input_shape(model)
-    return export_function(lambda image: model(image, training=False), shape, model.variables)
+    from larq_nas.deploy.rewriting import lower  # which measures what it exports
+
+    lowered = lower(model)
+    return export_function(lowered, input_shape(model), lowered.variables)
 
 
 def export_function(

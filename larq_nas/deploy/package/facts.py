@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from larq_nas.architecture import Architecture
 from larq_nas.cost import Profile
-from larq_nas.deploy.export import input_shape, run
 from larq_nas.deploy.conversion import Conversion
+from larq_nas.deploy.export import input_shape, run
 from larq_nas.deploy.parity import KERNELS, Kernel
 from larq_nas.errors import ConversionError, InputError, require_not_negative, require_whole
 from larq_nas.latency import Latency

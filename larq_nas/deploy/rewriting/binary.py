@@ -92,7 +92,7 @@ def _form(layer: Any, quantizer: Any) -> BinaryForm | None:
         signs,
         None if plain else scale,
         offset,
-        quantizer=quantizer,
+        quantizer=None if quantizer is None else lq.math.sign,
         strides=_pair(getattr(layer, "strides", (1, 1))),
         dilation_rate=_pair(getattr(layer, "dilation_rate", (1, 1))),
         padding=padding,

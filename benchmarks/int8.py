@@ -1,0 +1,64 @@
+"""What int8 costs in accuracy and saves in bytes: CIFAR-10's test images, before and after."""
+
+import argparse
+from pathlib import Path
+
+import tensorflow as tf
+
+import larq_nas
+from larq_nas.layers import binary_conv, classifier, stem
+from larq_nas.pipeline.augment import pad_crop_flip
+from larq_nas.seeding import seed_everything
+
+WIDTHS = (64, 128, 256)
+
+
+def network() -> tf.keras.Model:
+    """Return six binary convolutions with shortcuts, between a real first and last layer."""
+    images = tf.keras.Input((32, 32, 3))
+    x = tf.keras.layers.MaxPool2D(2, name="stem_pool")(stem(images, 32))
+    for stage, width in enumerate(WIDTHS):
+        x = binary_conv(x, width, 3, name=f"stage{stage}_1", strides=1 if stage == 0 else 2)
+        x = binary_conv(x, width, 3, name=f"stage{stage}_2")
+    return tf.keras.Model(images, classifier(x, 10), name="binary_resnet")
+
+
+def trained(examples: int, epochs: int, seed: int) -> tf.keras.Model:
+    seed_everything(seed)
+    train, test = larq_nas.datasets.load("cifar10", 100, train_split=f"train[:{examples}]")
+
+    def change(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        number = tf.random.uniform((2,), maxval=2**31 - 1, dtype=tf.int32)
+        return pad_crop_flip(images, number), labels
+
+    batches = train.unbatch().shuffle(examples, seed=seed).batch(100).map(change)
+    model = network()
+    steps = epochs * examples // 100
+    model.compile(
+        tf.keras.optimizers.Adam(tf.keras.optimizers.schedules.CosineDecay(2e-3, steps)),
+        tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    model.fit(batches, epochs=epochs, validation_data=test.take(20), verbose=2)
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--examples", type=int, default=20000)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", type=Path, help="Keeps the trained network, or reads it.")
+    arguments = parser.parse_args()
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    if arguments.model and arguments.model.exists():
+        model = tf.keras.models.load_model(arguments.model, compile=False)
+    else:
+        model = trained(arguments.examples, arguments.epochs, arguments.seed)
+        if arguments.model:
+            model.save(arguments.model)
+
+
+if __name__ == "__main__":
+    main()

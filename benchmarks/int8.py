@@ -2,14 +2,22 @@
 
 import argparse
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import tensorflow as tf
 
 import larq_nas
+from larq_nas.deploy.export import run
+from larq_nas.deploy.int8.report import accuracy
+from larq_nas.deploy.parity import KERNELS, Kernel
 from larq_nas.layers import binary_conv, classifier, stem
 from larq_nas.pipeline.augment import pad_crop_flip
 from larq_nas.seeding import seed_everything
 
+from record import record  # isort: skip  (beside this file)
+
+KERNEL: Kernel = "indirect"
 WIDTHS = (64, 128, 256)
 
 
@@ -43,6 +51,25 @@ def trained(examples: int, epochs: int, seed: int) -> tf.keras.Model:
     return model
 
 
+def converted(
+    model: tf.keras.Model,
+    which: Literal["ends", "all"] | None,
+    train: tf.data.Dataset,
+    images: np.ndarray,
+    labels: np.ndarray,
+) -> dict[str, Any]:
+    """Return what a conversion, calibrated on training images, does on test images."""
+    conversion = larq_nas.convert(model, train, examples=512, kernels=[KERNEL], int8=which)
+    print(conversion, flush=True)
+    outputs = run(conversion.flatbuffer, images, KERNEL, **KERNELS[KERNEL])[0]
+    return {
+        "accuracy": accuracy(outputs, labels),
+        "bytes": len(conversion.flatbuffer),
+        "operations": conversion.audit.operations,
+        "classes": outputs.argmax(axis=1),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=20000)
@@ -58,6 +85,17 @@ def main() -> None:
         model = trained(arguments.examples, arguments.epochs, arguments.seed)
         if arguments.model:
             model.save(arguments.model)
+    train, test = larq_nas.datasets.load("cifar10", 100)
+    pairs = list(test.as_numpy_iterator())
+    images, labels = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    expected = model.predict(images, batch_size=100, verbose=0)
+    measured: dict[str, Any] = {"keras": accuracy(expected, labels)}
+    for which in (None, "ends", "all"):
+        measured[which or "float"] = row = converted(model, which, train, images, labels)
+        row["agreement"] = float(np.mean(row.pop("classes") == expected.argmax(axis=1)))
+        print(which or "float", row, flush=True)
+    settings = vars(arguments) | {"model": None, "data": "cifar10", "kernel": KERNEL}
+    record("int8", {**settings, "parameters": model.count_params()}, measured)
 
 
 if __name__ == "__main__":

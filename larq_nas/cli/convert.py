@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import click
 import numpy as np
@@ -32,6 +33,11 @@ __all__ = ["convert"]
     help="Kernel that must agree with Keras: default, reference or indirect; repeat for more.",
 )
 @click.option("--allow-float", multiple=True, help="Binary layer that may run in float.")
+@click.option(
+    "--int8",
+    type=click.Choice(["ends", "all"]),
+    help="Real layers to run in int8: the first and last, or all; calibrated on a run's images.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, nothing else.")
 @one_line_errors
 def convert(
@@ -40,6 +46,7 @@ def convert(
     examples: int,
     kernels: tuple[str, ...],
     allow_float: tuple[str, ...],
+    int8: Literal["ends", "all"] | None,
     as_json: bool,
 ) -> None:
     """Convert the model of a run, or any saved Keras or Larq model, for Larq Compute Engine.
@@ -51,6 +58,7 @@ def convert(
     \b
     larq-nas convert runs/digits
     larq-nas convert model.keras --output model.tflite --kernel indirect
+    larq-nas convert runs/digits --int8 ends
     """
     path = model_path(source)
     images = _sample(path) if path != source else None
@@ -62,6 +70,7 @@ def convert(
         examples=examples,
         kernels=kernels,  # type: ignore[arg-type]
         allow_float=allow_float,
+        int8=int8,
     )
     target = output or path.with_suffix(".tflite")
     conversion.save(target)

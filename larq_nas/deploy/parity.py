@@ -150,12 +150,7 @@ class InKeras:
         jittered = tf.keras.models.clone_model(self.model)
         weights = self.model.get_weights()
         for _ in range(_JITTERS):
-            jittered.set_weights(
-                [
-                    (w * (1 + _ROUNDING * generator.standard_normal(w.shape))).astype(w.dtype)
-                    for w in weights
-                ]
-            )
+            jittered.set_weights([_jittered(w, generator) for w in weights])
             yield predict(jittered, images)
 
 
@@ -224,6 +219,14 @@ def _rounding(reference: Reference, images: np.ndarray, expected: np.ndarray) ->
         exact=float(np.mean([figure.exact for figure in found])),
         agreement=float(np.mean([figure.agreement for figure in found])),
     )
+
+
+def _jittered(weight: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return `weight` changed as rounding would change what it gives."""
+    noise = _ROUNDING * generator.standard_normal(weight.shape)
+    # A batch norm fresh from the factory has means of 0, on which whole sums of signs tie.
+    changed = weight * (1 + noise) + (noise if weight.ndim == 1 else 0)
+    return np.asarray(changed.astype(weight.dtype))
 
 
 def _spread(expected: np.ndarray) -> float:

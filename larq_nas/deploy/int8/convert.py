@@ -9,8 +9,8 @@ from larq_nas.deploy.audit import Audit, audit
 from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.export import export_function, run
 from larq_nas.deploy.int8.plan import Int8
-from larq_nas.deploy.int8.quantize import quantize
 from larq_nas.deploy.int8.report import Int8Report, accuracy
+from larq_nas.deploy.int8.rounding import quantize
 from larq_nas.deploy.int8.verify import require_close, require_int8, stays_float
 from larq_nas.deploy.parity import KERNELS, Kernel, compare, figures, predict
 from larq_nas.deploy.rewriting import Lowered

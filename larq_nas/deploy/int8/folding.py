@@ -13,7 +13,7 @@ from larq_nas.deploy.int8.grid import Grid
 from larq_nas.deploy.int8.weights import Weights
 from larq_nas.deploy.rewriting.walk import call_layer
 
-__all__ = ["Folded", "activates_apart", "foldable", "is_affine", "why_not"]
+__all__ = ["Folded", "activates_apart", "foldable", "why_not"]
 
 _PROBES = np.array([-1.0, 0.0, 3.0, 9.0], "float32")
 _RELUS = ([0.0, 0.0, 3.0, 9.0], [0.0, 0.0, 3.0, 6.0])
@@ -29,7 +29,8 @@ class Folded:
         index: call of the layer.
         chain: the calls that follow and are folded into it, from `foldable`.
         read: rounds its input; `None` if that is rounded already.
-        write: rounds its output.
+        write: rounds its output, before an activation that is not fused.
+        active: rounds the output of such an activation, if that is in int8.
     """
 
     def __init__(
@@ -39,15 +40,14 @@ class Folded:
         chain: Sequence[int],
         read: Grid | None,
         write: Grid,
+        active: Grid | None = None,
     ) -> None:
-        self.call, self.read, self.write = calls[index], read, write
+        self.call, self.read, self.write, self.active = calls[index], read, write, active
         (self.reads,) = self.call.inputs
         self.end = chain[-1] if chain else index
         layer, width = self.call.layer, self.call.shape[-1]
         scale, offset = np.ones(width, "float32"), np.zeros(width, "float32")
-        if self.call.facts.kind in AFFINE:
-            scale, offset = _affine(self.call)
-        elif layer.use_bias:
+        if layer.use_bias:
             offset = layer.bias.numpy()
         for follower in (calls[i] for i in chain if calls[i].facts.kind in AFFINE):
             factor, summand = _affine(follower)
@@ -58,6 +58,12 @@ class Folded:
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Return the output for `x`, through fake-quant."""
+        y = self.before_activation(x)
+        y = self.call.layer.activation(y) if activates_apart(self.call.layer) else y
+        return self.active(y) if self.active else y
+
+    def before_activation(self, x: tf.Tensor) -> tf.Tensor:
+        """Return the output for `x` before an activation that is not fused."""
         x = self.read(x) if self.read else x
         with tf.name_scope(self.call.layer.name):
             y = self._multiply(x) + self.bias
@@ -65,8 +71,7 @@ class Folded:
         y = activation(y) if activation is tf.keras.activations.relu else y
         for relu in self._relus:
             (y,) = call_layer(relu, [y])
-        y = self.write(y)
-        return activation(y) if activates_apart(self.call.layer) else y
+        return self.write(y)
 
     def _multiply(self, x: tf.Tensor) -> tf.Tensor:
         layer, kernel = self.call.layer, self.weights.rounded()
@@ -77,8 +82,6 @@ class Folded:
             on_cpu = layer.groups > 1 and tf.executing_eagerly()
             convolve = layer._jit_compiled_convolution_op if on_cpu else layer.convolution_op
             return convolve(x, kernel)
-        if self.call.facts.kind in AFFINE:
-            return tf.nn.depthwise_conv2d(x, kernel, (1, 1, 1, 1), "SAME")
         return tf.nn.depthwise_conv2d(
             x, kernel, (1, *layer.strides, 1), layer.padding.upper(), dilations=layer.dilation_rate
         )
@@ -95,7 +98,7 @@ def foldable(fusing: Fusing, index: int) -> list[int]:
     chain: list[int] = []
     for follower in fusing.chain(index):
         kind = fusing.kind(follower)
-        if kind in AFFINE and not is_affine(calls[follower]):
+        if kind in AFFINE and not _is_affine(calls[follower]):
             break
         if kind == "relu" and not _is_plain_relu(calls[follower]):
             break
@@ -120,7 +123,7 @@ def why_not(call: Call) -> str:
     return ""
 
 
-def is_affine(call: Call) -> bool:
+def _is_affine(call: Call) -> bool:
     """Return whether an affine call has one scale and one offset for each channel."""
     return _probe(call, 0.0).size == call.shape[-1]
 
@@ -146,8 +149,6 @@ def _is_plain_relu(call: Call) -> bool:
 
 def _weights(call: Call, scale: np.ndarray) -> Weights:
     layer = call.layer
-    if call.facts.kind in AFFINE:
-        return Weights(scale.reshape(1, 1, -1, 1), "depthwise")
     if hasattr(layer, "depthwise_kernel"):
         with lq.context.quantized_scope(True):
             kernel = tf.convert_to_tensor(layer.depthwise_kernel).numpy()

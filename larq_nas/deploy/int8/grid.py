@@ -9,7 +9,6 @@ import tensorflow as tf
 __all__ = ["Grid", "Grids"]
 
 _STEPS = 255
-_SMALLEST = 1e-6
 # Where only the sign of a number is read, a narrower range rounds those near 0 more finely,
 # and what it cuts off keeps its sign.
 _SIGNS_ALONE = 1 / 16
@@ -24,17 +23,26 @@ class Grid:
         grids: what it is one of.
         signs_alone: whether only the signs of the tensor are read.
         exact: whether the tensor is float before, so that kernels round it as TensorFlow does.
+        fixed: its range, if that is the same for all images.
     """
 
-    def __init__(self, grids: "Grids", signs_alone: bool = False, exact: bool = False) -> None:
+    def __init__(
+        self,
+        grids: "Grids",
+        signs_alone: bool = False,
+        exact: bool = False,
+        fixed: tuple[float, float] | None = None,
+    ) -> None:
         self._grids, self._signs_alone, self._exact = grids, signs_alone, exact
-        self.seen = np.zeros(2)
+        self._fixed = fixed is not None
+        self.seen = np.array(fixed or (0.0, 0.0))
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Return `x` rounded; while ranges are observed, note its range and return it."""
         if self._grids.mode == "observe":
-            self.seen[0] = min(self.seen[0], tf.reduce_min(x))
-            self.seen[1] = max(self.seen[1], tf.reduce_max(x))
+            if not self._fixed:
+                self.seen[0] = min(self.seen[0], tf.reduce_min(x))
+                self.seen[1] = max(self.seen[1], tf.reduce_max(x))
             return x
         if self._grids.mode == "jitter" and not self._exact:
             x = x + tf.random.uniform(tf.shape(x), -_JITTER, _JITTER) * self.step
@@ -65,7 +73,8 @@ class Grid:
         if self._signs_alone:
             high = _SIGNS_ALONE * max(-low, high)
             low = -high
-        high = max(high, low + _SMALLEST)
+        # Of a tensor that is 0 nothing is known; a tiny step would make biases overflow.
+        high = high if high > low else 1.0
         zero = round(-low * _STEPS / (high - low))
         below = -low / zero if zero else 0.0
         above = high / (_STEPS - zero) if zero < _STEPS else 0.0
@@ -84,9 +93,14 @@ class Grids:
         self.mode = "observe"
         self._all: list[Grid] = []
 
-    def new(self, signs_alone: bool = False, exact: bool = False) -> Grid:
+    def new(
+        self,
+        signs_alone: bool = False,
+        exact: bool = False,
+        fixed: tuple[float, float] | None = None,
+    ) -> Grid:
         """Return another grid."""
-        self._all.append(Grid(self, signs_alone, exact))
+        self._all.append(Grid(self, signs_alone, exact, fixed))
         return self._all[-1]
 
     def join(self, first: Grid, *others: Grid) -> Grid:

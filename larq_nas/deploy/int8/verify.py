@@ -6,14 +6,13 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.deploy.flatbuffer import Operator, operators
-from larq_nas.deploy.int8.folding import Folded
-from larq_nas.deploy.int8.quantize import InInt8
+from larq_nas.deploy.int8.folding import Folded, activates_apart
+from larq_nas.deploy.int8.network import InInt8
 from larq_nas.deploy.rewriting import Lowered
 from larq_nas.errors import ConversionError
 
 __all__ = ["require_close", "require_int8", "stays_float"]
 
-_KINDS = {"conv": "CONV_2D", "depthwise": "DEPTHWISE_CONV_2D", "dense": "FULLY_CONNECTED"}
 _MOVES = ("QUANTIZE", "DEQUANTIZE", "LceQuantize", "LceBconv2d")
 _IMAGES = 64
 # Int8 loses a hundredth or so; a range that is too narrow, or a wrong scale, loses more.
@@ -41,16 +40,38 @@ def require_close(network: InInt8, lowered: Lowered, images: np.ndarray) -> None
 
 
 def losses(network: InInt8, lowered: Lowered, images: np.ndarray) -> Mapping[str, float]:
-    """Return how much the outputs of each layer in int8 differ, in units of their spread."""
-    wanted = [index for layer in network.layers for index in (layer.reads, layer.end)]
-    values = lowered.outputs_of(tf.constant(images[:_IMAGES]), wanted)
+    """Return how much the outputs of each call in int8 differ, in units of their spread."""
+    layers = {layer.end: layer for layer in network.layers}
+    ends = sorted({*network.rounded, *layers})
+    reads = [layers[index].reads if index in layers else index for index in ends]
+    values = lowered.outputs_of(tf.constant(images[:_IMAGES]), [*reads, *ends])
     found = {}
-    for layer, x, output in zip(network.layers, values[::2], values[1::2], strict=True):
-        expected = layer.write.cut(output.numpy())
-        difference = layer(x).numpy() - expected
-        spread = max(float(expected.std()), 1e-6)
-        found[layer.call.name] = float(np.sqrt(np.mean(np.square(difference)))) / spread
+    for index, x, output in zip(ends, values, values[len(ends) :], strict=False):
+        if index in layers:
+            found[layers[index].call.name] = _loss_of_layer(layers[index], x, output)
+        else:
+            grid = network.rounded[index]
+            found[lowered.calls[index].name] = _loss(grid.cut(output.numpy()), grid(output).numpy())
     return found
+
+
+def _loss_of_layer(layer: Folded, x: tf.Tensor, output: tf.Tensor) -> float:
+    # A softmax of large numbers differs more than they do.
+    apart = activates_apart(layer.call.layer)
+    output = _without_activation(layer.call.layer)(x) if apart else output
+    return _loss(layer.write.cut(output.numpy()), layer.before_activation(x).numpy())
+
+
+def _loss(expected: np.ndarray, got: np.ndarray) -> float:
+    root = float(np.sqrt(np.mean(np.square(got - expected))))
+    return root / max(float(expected.std()), 1e-6)
+
+
+def _without_activation(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
+    copy = type(layer).from_config({**layer.get_config(), "activation": "linear"})
+    copy.build(layer.input_shape)
+    copy.set_weights(layer.get_weights())
+    return copy
 
 
 def require_int8(network: InInt8, flatbuffer: bytes) -> dict[str, str]:
@@ -65,8 +86,8 @@ def require_int8(network: InInt8, flatbuffer: bytes) -> dict[str, str]:
 
 
 def _operation(layer: Folded, found: Sequence[Operator]) -> str:
-    kind, name = _KINDS[layer.weights.kind], layer.call.name
-    same = [op for op in found if op.kind == kind and layer.weights.are_those_of(op)]
+    kind, name = layer.weights.operation, layer.call.name
+    same = [op for op in found if layer.weights.are_those_of(op)]
     for op in same:
         if op.type == "INT8" and np.isclose(op.step, layer.write.step, rtol=1e-3):
             return f"{kind} in int8"

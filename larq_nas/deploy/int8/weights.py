@@ -10,6 +10,7 @@ from larq_nas.deploy.flatbuffer import Operator
 
 __all__ = ["Weights"]
 
+_KINDS = {"conv": "CONV_2D", "depthwise": "DEPTHWISE_CONV_2D", "dense": "FULLY_CONNECTED"}
 _LARGEST = 127
 # A filter that is almost 0 would make its bias overflow, which is held in steps of its weights.
 _SMALLEST_FILTER = 1e-3
@@ -28,6 +29,11 @@ class Weights:
 
     def __init__(self, kernel: np.ndarray, kind: Literal["conv", "depthwise", "dense"]) -> None:
         self.kernel, self.kind = kernel.astype("float32"), kind
+
+    @property
+    def operation(self) -> str:
+        """The kind of operation that computes with it."""
+        return _KINDS[self.kind]
 
     @cached_property
     def variable(self) -> tf.Variable:
@@ -68,11 +74,12 @@ class Weights:
 
     def are_those_of(self, operator: Operator) -> bool:
         """Return whether an operation of a flatbuffer computes with this kernel in int8."""
-        if operator.filters is None or operator.steps is None:
+        if operator.kind != self.operation or operator.filters is None or operator.steps is None:
             return False
-        kind = "depthwise" if operator.kind == "DEPTHWISE_CONV_2D" else "other"
-        rows = _rows(operator.filters, kind) if kind == "depthwise" else operator.filters
-        rows = rows.reshape(len(rows), -1) * operator.steps.reshape(-1, 1)
+        filters = operator.filters
+        # A depthwise convolution has its filters last.
+        filters = filters.reshape(-1, filters.shape[-1]).T if self.kind == "depthwise" else filters
+        rows = filters.reshape(len(filters), -1) * operator.steps.reshape(-1, 1)
         steps = self.bounds.reshape(-1, 1) / _LARGEST
         return rows.shape == self.rows.shape and bool(np.all(np.abs(rows - self.rows) <= steps))
 

@@ -66,6 +66,7 @@ def converted(
         "accuracy": accuracy(outputs, labels),
         "bytes": len(conversion.flatbuffer),
         "operations": conversion.audit.operations,
+        "stays_float": conversion.int8.stays_float if conversion.int8 else {},
         "classes": outputs.argmax(axis=1),
     }
 
@@ -89,12 +90,22 @@ def main() -> None:
     pairs = list(test.as_numpy_iterator())
     images, labels = (np.concatenate(part) for part in zip(*pairs, strict=True))
     expected = model.predict(images, batch_size=100, verbose=0)
-    measured: dict[str, Any] = {"keras": accuracy(expected, labels)}
+    noise = np.random.default_rng(0).uniform(-1 / 255, 1 / 255, images.shape)
+    moved = model.predict(images + noise.astype("float32"), batch_size=100, verbose=0)
+    measured: dict[str, Any] = {
+        "keras": {"accuracy": accuracy(expected, labels)},
+        # What this network makes of images that differ by half a level of grey, in float.
+        "keras_half_a_grey_level": {
+            "accuracy": accuracy(moved, labels),
+            "agreement": float(np.mean(moved.argmax(axis=1) == expected.argmax(axis=1))),
+        },
+    }
     for which in (None, "ends", "all"):
         measured[which or "float"] = row = converted(model, which, train, images, labels)
         row["agreement"] = float(np.mean(row.pop("classes") == expected.argmax(axis=1)))
         print(which or "float", row, flush=True)
-    settings = vars(arguments) | {"model": None, "data": "cifar10", "kernel": KERNEL}
+    del arguments.model
+    settings = {**vars(arguments), "data": "cifar10", "test": len(images), "kernel": KERNEL}
     record("int8", {**settings, "parameters": model.count_params()}, measured)
 
 

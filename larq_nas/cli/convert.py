@@ -19,7 +19,7 @@ __all__ = ["convert"]
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="File to write; by default a .tflite of the same name beside the model.",
+    help="File to write; by default a .tflite (or .int8.tflite) of the same name beside the model.",
 )
 @click.option(
     "--examples", type=int, default=512, show_default=True, help="Images to compare on, at most."
@@ -72,7 +72,7 @@ def convert(
         allow_float=allow_float,
         int8=int8,
     )
-    target = output or path.with_suffix(".tflite")
+    target = output or path.with_suffix(".int8.tflite" if int8 else ".tflite")
     conversion.save(target)
     if as_json:
         click.echo(json.dumps({"output": str(target), **conversion.summary()}, indent=2))

@@ -66,7 +66,8 @@ def convert(
         raise unknown_name("part for `int8`", int8, NAMES)
     if int8 and data is None:
         raise InputError(
-            "`int8` needs `data`: real images, on which the ranges of numbers are calibrated."
+            "`int8` needs `data`: real images, on which the ranges of numbers are calibrated "
+            "(on the command line, convert the directory of a run, which keeps some)."
         )
     if isinstance(kernels, str) or isinstance(allow_float, str) or not kernels:
         raise InputError(

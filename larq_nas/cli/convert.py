@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import numpy as np
@@ -22,7 +22,7 @@ __all__ = ["convert"]
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="File to write; by default a .tflite of the same name beside the model.",
+    help="File to write; by default a .tflite (or .int8.tflite) of the same name beside the model.",
 )
 @click.option(
     "--examples", type=int, default=512, show_default=True, help="Images to compare on, at most."
@@ -42,6 +42,11 @@ __all__ = ["convert"]
     "and the network as plain Keras.",
 )
 @click.option("--allow-float", multiple=True, help="Binary layer that may run in float.")
+@click.option(
+    "--int8",
+    type=click.Choice(["ends", "all"]),
+    help="Real layers to run in int8: the first and last, or all; calibrated on a run's images.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, nothing else.")
 @one_line_errors
 def convert(
@@ -51,6 +56,7 @@ def convert(
     kernels: tuple[str, ...],
     package: Path | None,
     allow_float: tuple[str, ...],
+    int8: Literal["ends", "all"] | None,
     as_json: bool,
 ) -> None:
     """Convert the model of a run, or any saved Keras or Larq model, for Larq Compute Engine.
@@ -63,6 +69,7 @@ def convert(
     larq-nas convert runs/digits
     larq-nas convert model.keras --output model.tflite --kernel indirect
     larq-nas convert runs/digits --package packages/digits
+    larq-nas convert runs/digits --int8 ends
     """
     path = model_path(source)
     images = _sample(path) if path != source else None
@@ -76,10 +83,11 @@ def convert(
         examples=examples,
         kernels=kernels,  # type: ignore[arg-type]
         allow_float=allow_float,
+        int8=int8,
     )
     if package:
         write_package(package, conversion, model, images=images, **known)
-    target = output or path.with_suffix(".tflite")
+    target = output or path.with_suffix(".int8.tflite" if int8 else ".tflite")
     conversion.save(target)
     written = {"output": str(target), **({"package": str(package)} if package else {})}
     if as_json:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from larq_nas.deploy.audit import Audit, LayerAudit
+from larq_nas.deploy.int8.report import Int8Report
 from larq_nas.deploy.parity import Parity
 from larq_nas.errors import InputError
 from larq_nas.files import write_atomically
@@ -21,9 +22,10 @@ class Conversion:
     # Arguments
         flatbuffer: the bytes of the `.tflite` file.
         audit: which layer became which operation.
-        parity: the comparison with Keras, for each kernel.
+        parity: the comparison with Keras, for each kernel; with int8 that with fake-quant.
         rewrites: what was computed in another way than the layers say, and why; exact.
         warnings: what works, but probably not as it was meant.
+        int8: what int8 costs and saves, if layers run in it.
     """
 
     flatbuffer: bytes = field(repr=False)
@@ -31,6 +33,7 @@ class Conversion:
     parity: Sequence[Parity]
     rewrites: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    int8: Int8Report | None = None
 
     def save(self, path: str | Path) -> None:
         """Write the flatbuffer to `path`, whole or not at all."""
@@ -47,6 +50,7 @@ class Conversion:
             "parity": [dataclasses.asdict(result) for result in self.parity],
             "rewrites": list(self.rewrites),
             "warnings": list(self.warnings),
+            "int8": dataclasses.asdict(self.int8) if self.int8 else None,
         }
 
     def __str__(self) -> str:
@@ -60,6 +64,7 @@ def summarize(summary: dict[str, Any]) -> str:
     )
     parity = [Parity(**{**result, "rounding": None}) for result in summary["parity"]]
     lines = [f"flatbuffer: {summary['bytes']:,} bytes", audited, *parity]
+    lines += [Int8Report(**summary["int8"])] if summary.get("int8") else []
     lines += [f"rewritten, exactly: {reason}" for reason in summary.get("rewrites", [])]
     lines += [f"warning: {warning}" for warning in summary.get("warnings", [])]
     return "\n".join(map(str, lines))

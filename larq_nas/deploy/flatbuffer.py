@@ -11,6 +11,7 @@ __all__ = ["Operator", "operators", "output_names", "pack_signs"]
 _BUILTIN = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
 }
+_TYPES = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
 _FILTERED = {"LceBconv2d", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
 
 
@@ -23,11 +24,17 @@ class Operator:
         output: name of its first output tensor.
         filters: the filters of a convolution or dense layer, first axis the filters: 32
             signs to an int32 for `LceBconv2d` (a set bit is -1), numbers otherwise.
+        type: type of its output, such as `"FLOAT32"` or `"INT8"`.
+        step: what an int8 output counts in; 0 for others.
+        steps: what int8 filters count in, one for each or one for all; `None` for others.
     """
 
     kind: str
     output: str
     filters: np.ndarray | None = field(default=None, repr=False, compare=False)
+    type: str = "FLOAT32"
+    step: float = 0.0
+    steps: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 def operators(flatbuffer: bytes) -> list[Operator]:
@@ -66,10 +73,22 @@ def _operators(model: schema.ModelT) -> Iterator[Operator]:
         code = model.operatorCodes[operator.opcodeIndex]
         builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
         kind = code.customCode.decode() if code.customCode else _BUILTIN[builtin]
-        filters = None
+        filters = steps = None
         if kind in _FILTERED:
             filters = _values(model, graph.tensors[operator.inputs[1]])
-        yield Operator(kind, graph.tensors[operator.outputs[0]].name.decode(), filters)
+            steps = _steps(graph.tensors[operator.inputs[1]])
+        output = graph.tensors[operator.outputs[0]]
+        written = _steps(output)
+        step = 0.0 if written is None else float(written[0])
+        yield Operator(kind, output.name.decode(), filters, _TYPES[output.type], step, steps)
+
+
+def _steps(tensor: schema.TensorT) -> np.ndarray | None:
+    """Return what the numbers of an int8 tensor count in."""
+    scale = None if tensor.quantization is None else tensor.quantization.scale
+    if tensor.type != schema.TensorType.INT8 or scale is None:
+        return None
+    return np.asarray(scale, "float32")
 
 
 def _values(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray | None:

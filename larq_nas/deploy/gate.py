@@ -10,7 +10,9 @@ from larq_nas.deploy.causes import cause_beforehand
 from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.diagnose import constant_channels, wrong_numbers
 from larq_nas.deploy.export import export_function, input_shape
-from larq_nas.deploy.parity import KERNELS, Kernel, compare
+from larq_nas.deploy.int8 import NAMES, Int8
+from larq_nas.deploy.int8.convert import in_int8
+from larq_nas.deploy.parity import KERNELS, InKeras, Kernel, compare
 from larq_nas.deploy.rewriting import Lowered, lower
 from larq_nas.deploy.rewriting.measure import group_cost
 from larq_nas.errors import ConversionError, InputError, require_whole, unknown_name
@@ -27,6 +29,7 @@ def convert(
     kernels: Sequence[Kernel] = ("default", "reference"),
     allow_float: Sequence[str] = (),
     rewrite: bool = True,
+    int8: Int8 | None = None,
 ) -> Conversion:
     """Convert a model for Larq Compute Engine, and check it before handing it out.
 
@@ -48,6 +51,9 @@ def convert(
         allow_float: names of binary layers that may run in float.
         rewrite: whether to compute what would run in float in another way that is binary and
             gives the same numbers; each is named in the result.
+        int8: which real layers run in int8: `"ends"` for those before the first binary layer
+            and behind the last, `"all"` for all that is not binary, as far as it converts;
+            needs `data`, on which ranges are calibrated. Inputs and outputs stay float32.
 
     # Returns
         A `Conversion`: flatbuffer, audit, parity, and what was rewritten.
@@ -57,6 +63,13 @@ def convert(
             if the outputs differ from Keras's by more than rounding.
         InputError: if the model or the data cannot be used.
     """
+    if int8 is not None and int8 not in NAMES:
+        raise unknown_name("part for `int8`", int8, NAMES)
+    if int8 and data is None:
+        raise InputError(
+            "`int8` needs `data`: real images, on which the ranges of numbers are calibrated "
+            "(on the command line, convert the directory of a run, which keeps some)."
+        )
     if isinstance(kernels, str) or isinstance(allow_float, str) or not kernels:
         raise InputError(
             "`kernels` and `allow_float` must be lists of names, and `kernels` must hold one, but "
@@ -67,34 +80,47 @@ def convert(
             raise unknown_name("kernel", kernel, KERNELS)
     require_whole(examples=examples)
     shape = input_shape(model)
-    images = _images(data, shape, examples)
+    images, labels = _examples(data, shape, examples)
     lowered = lower(model, None if "default" in kernels else group_cost(kernels), rewrite=rewrite)
     _require_possible(lowered, allow_float)
     flatbuffer = export_function(lowered, shape, lowered.variables)
     audited = audit(model, flatbuffer, lowered.kernels())
     _require_binary(audited, allow_float)
     _require_loadable(lowered, audited, kernels)
-    parity = compare(model, flatbuffer, images, kernels)
+    parity = compare(InKeras(model), flatbuffer, images, kernels)
     for result in parity:
         if not result.equal:
             raise ConversionError(wrong_numbers(lowered, images, result))
     warnings = constant_channels(lowered, images)
-    return Conversion(flatbuffer, audited, parity, lowered.reasons, warnings)
+    conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings)
+    if int8:
+        conversion = in_int8(conversion, lowered, int8, images, labels, kernels)
+        _require_binary(conversion.audit, allow_float)
+    return conversion
 
 
 def first_images(data: tf.data.Dataset, examples: int) -> np.ndarray:
     """Return the first images of a batched data set, float32."""
+    return _first(data, examples)[0]
+
+
+def _first(data: tf.data.Dataset, examples: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the first images of a batched data set, and their labels, if it has any."""
     batches: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
     for batch in data:
         images = batch[0] if isinstance(batch, tuple) else batch
         if not isinstance(images, tf.Tensor):
             raise InputError(f"`data` must hold images or (image, label), but got {type(batch)}.")
         batches.append(images.numpy().astype("float32"))
+        if isinstance(batch, tuple) and len(batch) > 1 and isinstance(batch[1], tf.Tensor):
+            labels.append(batch[1].numpy())
         if sum(map(len, batches)) >= examples:
             break
     if not batches:
         raise InputError("`data` must hold images, but it is empty.")
-    return np.concatenate(batches)[:examples]
+    known = len(labels) == len(batches)
+    return np.concatenate(batches)[:examples], np.concatenate(labels)[:examples] if known else None
 
 
 def _require_possible(lowered: Lowered, allow_float: Sequence[str]) -> None:
@@ -143,17 +169,19 @@ def _require_binary(audited: Audit, allow_float: Sequence[str]) -> None:
         raise ConversionError(_would_run_in_float(first.layer, first.cause, len(refused) - 1))
 
 
-def _images(
+def _examples(
     data: tf.data.Dataset | np.ndarray | None, shape: tuple[int, ...], examples: int
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return images to compare on, and their labels, if known."""
     if data is None:
-        return np.random.default_rng(0).standard_normal((examples, *shape)).astype("float32")
+        return np.random.default_rng(0).standard_normal((examples, *shape)).astype("float32"), None
+    labels = None
     if isinstance(data, tf.data.Dataset):
-        data = first_images(data, examples)
+        data, labels = _first(data, examples)
     images: np.ndarray = np.asarray(data, dtype="float32")[:examples]
     if images.shape[1:] != shape or not len(images):
         raise InputError(
             f"`data` must hold images of shape {shape}, but got {len(images)} of shape "
             f"{images.shape[1:]}."
         )
-    return images
+    return images, labels

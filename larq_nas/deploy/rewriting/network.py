@@ -51,7 +51,7 @@ class Lowered:
     @property
     def reasons(self) -> list[str]:
         """What was rewritten and why, one line each."""
-        return [rewrite.reason for rewrite in self.rewrites.values()]
+        return [rewrite.reason for rewrite in self.rewrites.values() if rewrite.reason]
 
     def kernels(self) -> dict[int, list[np.ndarray]]:
         """Return the signs of the rewritten layers' binary convolutions, by id of the layer."""

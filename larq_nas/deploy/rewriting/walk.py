@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from larq_nas.cost.graph import Call
 
-__all__ = ["Rewrite", "compute"]
+__all__ = ["Rewrite", "call_layer", "compute"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def compute(
         else:
             key = id(call.layer), call.index, call.inputs
             if key not in made:
-                made[key] = _call(call, [values[read] for read in call.inputs])
+                made[key] = call_layer(call, [values[read] for read in call.inputs])
             values[index] = made[key][call.position]
     return [values[index] for index in wanted]
 
@@ -79,7 +79,7 @@ def _needed(
     return sorted(needed)
 
 
-def _call(call: Call, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def call_layer(call: Call, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Call the layer as the network does, with the arguments that are no tensors too."""
     node = call.layer._inbound_nodes[call.index]
     tensors: dict[str, list[tf.Tensor]] = {}

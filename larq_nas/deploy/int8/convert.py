@@ -1,0 +1,87 @@
+"""From a conversion to the same in int8, checked again."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from larq_nas.deploy.audit import Audit, audit
+from larq_nas.deploy.conversion import Conversion
+from larq_nas.deploy.export import export_function, run
+from larq_nas.deploy.int8.plan import Int8
+from larq_nas.deploy.int8.report import Int8Report, accuracy
+from larq_nas.deploy.int8.rounding import quantize
+from larq_nas.deploy.int8.verify import require_close, require_int8, stays_float
+from larq_nas.deploy.parity import KERNELS, Kernel, compare, figures, predict
+from larq_nas.deploy.rewriting import Lowered
+from larq_nas.errors import ConversionError
+
+__all__ = ["in_int8"]
+
+_CALIBRATION = 512
+
+
+def in_int8(
+    conversion: Conversion,
+    lowered: Lowered,
+    which: Int8,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    kernels: Sequence[Kernel],
+) -> Conversion:
+    """Return a conversion with its real layers in int8.
+
+    # Arguments
+        conversion: the one without int8.
+        lowered: what it was made of.
+        which: `"ends"` or `"all"`.
+        images: float32, shape `(examples, height, width, channels)`; ranges are calibrated on
+            the first 512.
+        labels: of these images, if known.
+        kernels: the kernels that must agree with fake-quant.
+
+    # Raises
+        ConversionError: if a layer does not run in int8, or loses more than rounding does.
+    """
+    network = quantize(lowered, which, images[:_CALIBRATION])
+    if not network.layers:
+        nothing = "int8 changes nothing: there is no real layer that could run in it"
+        return dataclasses.replace(conversion, warnings=[*conversion.warnings, nothing])
+    require_close(network, lowered, images)
+    shape = images.shape[1:]
+    flatbuffer = export_function(network.lowered, shape, network.lowered.variables)
+    audited = audit(lowered.model, flatbuffer, network.lowered.kernels())
+    audited = _naming(audited, require_int8(network, flatbuffer))
+    parity = compare(network, flatbuffer, images, kernels)
+    for result in parity:
+        if not result.equal:
+            raise ConversionError(
+                f"The flatbuffer of `{network.name}` in int8 does not compute what fake-quant does "
+                f"({result}): convert without int8."
+            )
+    outputs = run(flatbuffer, images, kernels[0], **KERNELS[kernels[0]])[0]
+    expected = predict(lowered.model, images)
+    outputs = outputs.reshape(expected.shape)
+    compared = figures(kernels[0], expected, outputs)
+    report = Int8Report(
+        layers=[layer.call.name for layer in network.layers],
+        stays_float=stays_float(flatbuffer),
+        examples=len(images),
+        agreement=compared.agreement,
+        mean=compared.mean,
+        bytes_before=len(conversion.flatbuffer),
+        bytes_after=len(flatbuffer),
+        accuracy_before=accuracy(expected, labels),
+        accuracy_after=accuracy(outputs, labels),
+    )
+    reasons = network.lowered.reasons
+    return Conversion(flatbuffer, audited, parity, reasons, conversion.warnings, report)
+
+
+def _naming(audited: Audit, operations: dict[str, str]) -> Audit:
+    """Return an audit with the operations of layers in int8."""
+    rows = [
+        dataclasses.replace(row, runs_as=operations.get(row.layer, row.runs_as))
+        for row in audited.layers
+    ]
+    return dataclasses.replace(audited, layers=rows)

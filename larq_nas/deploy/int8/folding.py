@@ -1,0 +1,157 @@
+"""Real layers with what follows folded into their weights, as the converter does it."""
+
+from collections.abc import Sequence
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.cost.fusing import AFFINE, Fusing, own_activation
+from larq_nas.cost.graph import Call
+from larq_nas.deploy.causes import quantized_kernel
+from larq_nas.deploy.int8.grid import Grid
+from larq_nas.deploy.int8.weights import Weights
+from larq_nas.deploy.rewriting.walk import call_layer
+
+__all__ = ["Folded", "activates_apart", "foldable", "why_not"]
+
+_PROBES = np.array([-1.0, 0.0, 3.0, 9.0], "float32")
+_RELUS = ([0.0, 0.0, 3.0, 9.0], [0.0, 0.0, 3.0, 6.0])
+
+_Affine = tuple[np.ndarray, np.ndarray]
+
+
+class Folded:
+    """A real layer, and all that becomes one operation with it, in int8.
+
+    # Arguments
+        calls: the network.
+        index: call of the layer.
+        chain: the calls that follow and are folded into it, from `foldable`.
+        read: rounds its input; `None` if that is rounded already.
+        write: rounds its output, before an activation that is not fused.
+        active: rounds the output of such an activation, if that is in int8.
+    """
+
+    def __init__(
+        self,
+        calls: Sequence[Call],
+        index: int,
+        chain: Sequence[int],
+        read: Grid | None,
+        write: Grid,
+        active: Grid | None = None,
+    ) -> None:
+        self.call, self.read, self.write, self.active = calls[index], read, write, active
+        (self.reads,) = self.call.inputs
+        self.end = chain[-1] if chain else index
+        layer, width = self.call.layer, self.call.shape[-1]
+        scale, offset = np.ones(width, "float32"), np.zeros(width, "float32")
+        if layer.use_bias:
+            offset = layer.bias.numpy()
+        for follower in (calls[i] for i in chain if calls[i].facts.kind in AFFINE):
+            factor, summand = _affine(follower)
+            scale, offset = scale * factor, offset * factor + summand
+        self.weights = _weights(self.call, scale)
+        self.bias = offset.astype("float32")
+        self._relus = [calls[i] for i in chain if calls[i].facts.kind == "relu"]
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """Return the output for `x`, through fake-quant."""
+        y = self.before_activation(x)
+        y = self.call.layer.activation(y) if activates_apart(self.call.layer) else y
+        return self.active(y) if self.active else y
+
+    def before_activation(self, x: tf.Tensor) -> tf.Tensor:
+        """Return the output for `x` before an activation that is not fused."""
+        x = self.read(x) if self.read else x
+        with tf.name_scope(self.call.layer.name):
+            y = self._multiply(x) + self.bias
+        activation = own_activation(self.call.layer)
+        y = activation(y) if activation is tf.keras.activations.relu else y
+        for relu in self._relus:
+            (y,) = call_layer(relu, [y])
+        return self.write(y)
+
+    def _multiply(self, x: tf.Tensor) -> tf.Tensor:
+        layer, kernel = self.call.layer, self.weights.rounded()
+        if self.weights.kind == "dense":
+            return tf.matmul(x, kernel)
+        if self.weights.kind == "conv":
+            # Keras's own way around what TensorFlow lacks on a CPU.
+            on_cpu = layer.groups > 1 and tf.executing_eagerly()
+            convolve = layer._jit_compiled_convolution_op if on_cpu else layer.convolution_op
+            return convolve(x, kernel)
+        return tf.nn.depthwise_conv2d(
+            x, kernel, (1, *layer.strides, 1), layer.padding.upper(), dilations=layer.dilation_rate
+        )
+
+
+def activates_apart(layer: tf.keras.layers.Layer) -> bool:
+    """Return whether the activation of `layer` stays an operation of its own, in float."""
+    return own_activation(layer) not in (None, tf.keras.activations.relu)
+
+
+def foldable(fusing: Fusing, index: int) -> list[int]:
+    """Return the calls that are folded into the real layer of call `index`."""
+    calls = fusing.network.calls
+    chain: list[int] = []
+    for follower in fusing.chain(index):
+        kind = fusing.kind(follower)
+        if kind in AFFINE and not _is_affine(calls[follower]):
+            break
+        if kind == "relu" and not _is_plain_relu(calls[follower]):
+            break
+        chain.append(follower)
+    return chain
+
+
+def why_not(call: Call) -> str:
+    """Return why a real layer cannot run in int8, in one clause; empty if it can."""
+    layer, kinds = call.layer, tf.keras.layers
+    others = (kinds.Conv2DTranspose, kinds.SeparableConv2D)
+    if not isinstance(layer, kinds.Conv2D | kinds.Dense | kinds.DepthwiseConv2D) or isinstance(
+        layer, others
+    ):
+        return f"{type(layer).__name__} is none of Conv2D, DepthwiseConv2D and Dense"
+    if getattr(layer, "input_quantizer", None) is not None:
+        return "it quantizes its inputs itself"
+    if getattr(layer, "pad_values", 0.0) and layer.padding == "same":
+        return "it pads with another number than 0"
+    if isinstance(layer, kinds.Dense) and len(call.shape) > 1:
+        return "a dense layer must read vectors; put a Flatten before it"
+    return ""
+
+
+def _is_affine(call: Call) -> bool:
+    """Return whether an affine call has one scale and one offset for each channel."""
+    return _probe(call, 0.0).size == call.shape[-1]
+
+
+def _affine(call: Call) -> _Affine:
+    """Return scale and offset of an affine call, for each channel."""
+    offset = _probe(call, 0.0)
+    return (_probe(call, 1.0) - offset).reshape(-1), offset.reshape(-1)
+
+
+def _probe(call: Call, value: float) -> np.ndarray:
+    shape = (1,) * len(call.shape) + call.shape[-1:]
+    output: np.ndarray = call_layer(call, [tf.fill(shape, value)])[0].numpy()
+    return output
+
+
+def _is_plain_relu(call: Call) -> bool:
+    (output,) = call_layer(
+        call, [tf.constant(_PROBES.reshape(1, *(1,) * (len(call.shape) - 1), -1))]
+    )
+    return output.numpy().reshape(-1).tolist() in _RELUS
+
+
+def _weights(call: Call, scale: np.ndarray) -> Weights:
+    layer = call.layer
+    if hasattr(layer, "depthwise_kernel"):
+        with lq.context.quantized_scope(True):
+            kernel = tf.convert_to_tensor(layer.depthwise_kernel).numpy()
+        return Weights(kernel * scale.reshape(kernel.shape[2:]), "depthwise")
+    kind = "dense" if isinstance(layer, tf.keras.layers.Dense) else "conv"
+    return Weights(quantized_kernel(layer) * scale, kind)  # type: ignore[arg-type]

@@ -1,0 +1,115 @@
+"""Whether layers asked for in int8 run in int8, and compute almost what they did in float."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.deploy.flatbuffer import Operator, operators
+from larq_nas.deploy.int8.folding import Folded, activates_apart
+from larq_nas.deploy.int8.network import InInt8
+from larq_nas.deploy.rewriting import Lowered
+from larq_nas.errors import ConversionError
+
+__all__ = ["require_close", "require_int8", "stays_float"]
+
+_MOVES = ("QUANTIZE", "DEQUANTIZE", "LceQuantize", "LceBconv2d")
+_IMAGES = 64
+# Int8 loses a hundredth or so; a range that is too narrow, or a wrong scale, loses more.
+_LARGEST_LOSS = 0.1
+
+
+def require_close(network: InInt8, lowered: Lowered, images: np.ndarray) -> None:
+    """Refuse a layer whose outputs in int8 differ from those in float by more than int8 costs.
+
+    Each layer is judged by itself, on what it reads in float: the root mean square of the
+    differences must be at most a tenth of the outputs' spread.
+
+    # Arguments
+        network: the network in int8.
+        lowered: the same in float.
+        images: float32, shape `(examples, height, width, channels)`.
+    """
+    for layer, loss in losses(network, lowered, images).items():
+        if not loss <= _LARGEST_LOSS:
+            raise ConversionError(
+                f"Layer `{layer}` loses too much in int8: its outputs differ by {loss:.0%} of "
+                f"their spread, and at most {_LARGEST_LOSS:.0%} is rounding; calibrate on images "
+                "as they are trained on, or convert without int8."
+            )
+
+
+def losses(network: InInt8, lowered: Lowered, images: np.ndarray) -> Mapping[str, float]:
+    """Return how much the outputs of each call in int8 differ, in units of their spread."""
+    layers = {layer.end: layer for layer in network.layers}
+    ends = sorted({*network.rounded, *layers})
+    reads = [layers[index].reads if index in layers else index for index in ends]
+    values = lowered.outputs_of(tf.constant(images[:_IMAGES]), [*reads, *ends])
+    found = {}
+    for index, x, output in zip(ends, values, values[len(ends) :], strict=False):
+        if index in layers:
+            found[layers[index].call.name] = _loss_of_layer(layers[index], x, output)
+        else:
+            grid = network.rounded[index]
+            found[lowered.calls[index].name] = _loss(grid.cut(output.numpy()), grid(output).numpy())
+    return found
+
+
+def _loss_of_layer(layer: Folded, x: tf.Tensor, output: tf.Tensor) -> float:
+    # A softmax of large numbers differs more than they do.
+    apart = activates_apart(layer.call.layer)
+    output = _without_activation(layer.call.layer)(x) if apart else output
+    return _loss(layer.write.cut(output.numpy()), layer.before_activation(x).numpy())
+
+
+def _loss(expected: np.ndarray, got: np.ndarray) -> float:
+    root = float(np.sqrt(np.mean(np.square(got - expected))))
+    return root / max(float(expected.std()), 1e-6)
+
+
+def _without_activation(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
+    copy = type(layer).from_config({**layer.get_config(), "activation": "linear"})
+    copy.build(layer.input_shape)
+    copy.set_weights(layer.get_weights())
+    return copy
+
+
+def require_int8(network: InInt8, flatbuffer: bytes) -> dict[str, str]:
+    """Return which operation computes each layer in int8, or refuse one that does not.
+
+    # Arguments
+        network: the network in int8.
+        flatbuffer: what it was converted to.
+    """
+    found = operators(flatbuffer)
+    return {layer.call.name: _operation(layer, found) for layer in network.layers}
+
+
+def _operation(layer: Folded, found: Sequence[Operator]) -> str:
+    kind, name = layer.weights.operation, layer.call.name
+    same = [op for op in found if layer.weights.are_those_of(op)]
+    for op in same:
+        if op.type == "INT8" and np.isclose(op.step, layer.write.step, rtol=1e-3):
+            return f"{kind} in int8"
+    if same:
+        raise ConversionError(
+            f"Layer `{name}` has an output in steps of {same[0].step:.3g} in the flatbuffer, not "
+            f"of {layer.write.step:.3g} as calibrated ({same[0].type}): the converter did not use "
+            "the fake-quant on its output."
+        )
+    of_kind = [op for op in found if op.kind == kind]
+    in_int8 = sum(op.steps is not None for op in of_kind)
+    raise ConversionError(
+        f"Layer `{name}` was asked for in int8, but no {kind} of the flatbuffer holds its weights "
+        f"in int8 ({in_int8} of {len(of_kind)} are in int8): the converter needs fake-quant on "
+        "its input, its weights and its output."
+    )
+
+
+def stays_float(flatbuffer: bytes) -> dict[str, int]:
+    """Return the operations whose outputs are float, by kind, the binary convolutions aside."""
+    counts: dict[str, int] = {}
+    for op in operators(flatbuffer):
+        if op.type == "FLOAT32" and op.kind not in _MOVES:
+            counts[op.kind] = counts.get(op.kind, 0) + 1
+    return counts

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,12 @@ from larq_nas.architecture import Architecture
 from larq_nas.cost.space import SpaceCosts
 from larq_nas.deploy.export import export
 from larq_nas.deploy.parity import KERNELS, Kernel
-from larq_nas.errors import InputError, require_not_negative, require_whole, unknown_name
+from larq_nas.errors import InputError, require_whole, unknown_name
+from larq_nas.latency.figures import Check, Measured, Timing
 from larq_nas.latency.latency import Latency
 from larq_nas.latency.plan import Plan, Values, plan
-from larq_nas.latency.read import signatures
-from larq_nas.latency.table import Check, LatencyTable, Measured, Timing
+from larq_nas.latency.read import timed_operations
+from larq_nas.latency.table import LatencyTable
 from larq_nas.latency.weights import randomize
 from larq_nas.spaces import SpaceLike
 
@@ -22,9 +22,6 @@ __all__ = ["Measure", "build_table"]
 
 Measure = Callable[..., Latency]
 """Measures a flatbuffer: called as `measure(flatbuffer, kernel=..., per_operation=...)`."""
-
-# A device may tell milliseconds to so few digits that a short operation takes none.
-_LEAST = 0.01
 
 
 def build_table(
@@ -68,7 +65,7 @@ def build_table(
         classes: number of classes.
         kernel: the kernel of the binary convolutions.
         networks: number of networks to measure operation by operation, at most.
-        checks: number of networks to check predictions with.
+        checks: number of networks to check predictions with, fewer if the space is too small.
         seed: seed of the networks.
         on_progress: called with a line for each network.
 
@@ -80,7 +77,9 @@ def build_table(
             `measure` does not time each operation.
     """
     require_whole(networks=networks, classes=classes)
-    require_not_negative(checks=checks, seed=seed)
+    for name, value in {"checks": checks, "seed": seed}.items():
+        if value != 0:
+            require_whole(**{name: value})
     if kernel not in KERNELS:
         raise unknown_name("kernel", kernel, KERNELS)
     costs = SpaceCosts(space, input_shape, classes)
@@ -106,7 +105,7 @@ class _Builder:
         self.table: LatencyTable | None = None
         if path.exists():
             self.table = LatencyTable.load(path)
-            self._require_same(settings)
+            self._require_same(self.table, settings)
         elif not path.parent.is_dir():
             raise InputError(f"`path` must be in a folder that exists, but got `{path}`.")
 
@@ -114,67 +113,63 @@ class _Builder:
         """Measure what is planned and not there yet."""
         there = [] if self.table is None else [row.choices for row in self.table.networks]
         self._require_planned(there, planned.networks)
-        table = self.table
         for number, values in enumerate(planned.networks[len(there) :], len(there) + 1):
-            table, took = self._add(table, values, planned)
+            table = self._with_network(values, planned)
             tell(
-                f"network {number} of {len(planned.networks)}: {took / 1000:.3f} ms; "
-                f"{table.left} of {len(planned.operations)} operations left"
+                f"network {number} of {len(planned.networks)}: "
+                f"{table.networks[-1].microseconds / 1000:.3f} ms; {table.left} of "
+                f"{len(planned.operations)} operations left"
             )
-        if table is None:
+        if self.table is None:
             raise InputError(f"Space `{self.costs.space.name}` has no operations to measure.")
-        return self._check(table, planned.checks, tell)
+        return self._checked(self.table, planned.checks, tell)
 
-    def _add(
-        self, table: LatencyTable | None, values: Values, planned: Plan
-    ) -> tuple[LatencyTable, float]:
-        """Measure a network's operations, and return the table with them, and the whole's time."""
+    def _with_network(self, values: Values, planned: Plan) -> LatencyTable:
+        """Measure a network's operations, and write the table with them."""
         flatbuffer = self._convert(values)
-        latency = self.measure(flatbuffer, kernel=self.settings["kernel"], per_operation=True)
-        rows = _rows(flatbuffer, latency)
-        times = {} if table is None else {text: row.times for text, row in table.operations.items()}
+        latency = self._measured(flatbuffer, per_operation=True)
+        rows = timed_operations(flatbuffer, latency)
+        table = self.table or LatencyTable(**self.settings, **_device(latency), operations={})
+        times = {text: timing.times for text, timing in table.operations.items()}
         for text, time in rows:
             times[text] = (*times.get(text, ()), time)
         measured = Measured(values, latency.microseconds, sum(time for _, time in rows))
-        device = _device(latency)
-        if table is None:
-            table = LatencyTable(**self.settings, **device, operations={})
-        self.table = table
-        self._require_same(device)
-        table = dataclasses.replace(
-            table,
-            operations={text: Timing(row) for text, row in times.items()},
-            networks=[*table.networks, measured],
-            left=len(planned.operations.keys() - times.keys()),
+        return self._written(
+            dataclasses.replace(
+                table,
+                operations={text: Timing(row) for text, row in times.items()},
+                networks=[*table.networks, measured],
+                left=len(planned.operations.keys() - times.keys()),
+            )
         )
-        table.save(self.path)
-        return table, latency.microseconds
 
-    def _check(
+    def _checked(
         self, table: LatencyTable, planned: Sequence[Values], tell: Callable[[str], None]
     ) -> LatencyTable:
-        """Measure networks that the table has not seen, and predict them."""
+        """Measure networks that the table has not seen, predict them, and write it."""
         self._require_planned([check.choices for check in table.checks], planned)
         # What was measured stays; a table that has grown predicts anew.
-        checks = [self._predicted(table, row.choices, row.measured) for row in table.checks]
+        checks = [self._check(table, row.choices, row.measured) for row in table.checks]
         for number, values in enumerate(planned[len(checks) :], len(checks) + 1):
-            latency = self.measure(self._convert(values), kernel=table.kernel, per_operation=False)
-            self.table = table
-            self._require_same(_device(latency))
-            checks.append(self._predicted(table, values, latency.microseconds))
-            table = dataclasses.replace(table, checks=checks[:])
-            table.save(self.path)
+            latency = self._measured(self._convert(values), per_operation=False)
+            checks.append(self._check(table, values, latency.microseconds))
+            self._written(dataclasses.replace(table, checks=checks[:]))
             tell(
                 f"check {number} of {len(planned)}: {latency.milliseconds:.3f} ms, predicted "
                 f"{checks[-1].predicted / 1000:.3f} ms"
             )
-        table = dataclasses.replace(table, checks=checks)
-        table.save(self.path)
-        return table
+        return self._written(dataclasses.replace(table, checks=checks))
 
-    def _predicted(self, table: LatencyTable, values: Values, measured: float) -> Check:
+    def _check(self, table: LatencyTable, values: Values, measured: float) -> Check:
         found = table.predict(*self.costs.network(values))
         return Check(values, float(found.microseconds), measured, float(found.estimated))
+
+    def _measured(self, flatbuffer: bytes, per_operation: bool) -> Latency:
+        kernel = self.settings["kernel"]
+        latency = self.measure(flatbuffer, kernel=kernel, per_operation=per_operation)
+        if self.table is not None:
+            self._require_same(self.table, _device(latency))
+        return latency
 
     def _convert(self, values: Values) -> bytes:
         space = self.costs.space
@@ -182,13 +177,18 @@ class _Builder:
         input_shape, classes = self.settings["input_shape"], self.settings["classes"]
         return export(randomize(architecture.build(input_shape, classes, space)))
 
-    def _require_same(self, settings: Mapping[str, Any]) -> None:
+    def _written(self, table: LatencyTable) -> LatencyTable:
+        table.save(self.path)
+        self.table = table
+        return table
+
+    def _require_same(self, table: LatencyTable, settings: Mapping[str, Any]) -> None:
         for name, value in settings.items():
-            there = getattr(self.table, name)
-            if there != value:
+            if getattr(table, name) != value:
                 raise InputError(
-                    f"`{self.path}` is a table of other settings: its {name} is {there!r}, not "
-                    f"{value!r}; give another path, or the same settings."
+                    f"`{self.path}` is a table of other settings: its {name} is "
+                    f"{getattr(table, name)!r}, not {value!r}; give another path, or the same "
+                    "settings."
                 )
 
     def _require_planned(self, there: Sequence[Values], planned: Sequence[Values]) -> None:
@@ -197,25 +197,6 @@ class _Builder:
                 f"`{self.path}` holds other networks than these settings give: it was made by "
                 "another version of larq_nas; give another path."
             )
-
-
-def _rows(flatbuffer: bytes, latency: Latency) -> list[tuple[str, float]]:
-    """Return each operation's signature and time, in the order they run."""
-    found = signatures(flatbuffer)
-    kinds = [signature.kind for signature in found]
-    timed = [operation.kind for operation in latency.operations]
-    if timed != kinds:
-        pairs = enumerate(zip_longest(kinds, timed, fillvalue="nothing"), 1)
-        number, (kind, other) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
-        raise InputError(
-            f"`measure` must time each of {len(kinds)} operations in order, but timed "
-            f"{len(timed)}: number {number} is {kind}, and it timed {other}; switch off what joins "
-            "operations, such as XNNPACK."
-        )
-    return [
-        (str(signature), max(_LEAST, operation.microseconds))
-        for signature, operation in zip(found, latency.operations, strict=True)
-    ]
 
 
 def _device(latency: Latency) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from larq_nas.latency.signature import predicted
 
 __all__ = ["Plan", "draw", "plan"]
 
-_SAMPLED = 400
+_SAMPLED, _EACH = 400, 5
 
 Values = Mapping[str, Value]
 
@@ -22,7 +22,8 @@ class Plan:
 
     # Arguments
         networks: the networks to measure operation by operation, in order.
-        checks: networks to check predictions with; none of them was sampled for `networks`.
+        checks: networks to check predictions with, which could not be chosen to be measured; fewer
+            than asked for if the space has no more.
         operations: the operations of all sampled networks, with how many of them have each.
     """
 
@@ -43,8 +44,7 @@ def plan(costs: SpaceCosts, networks: int, checks: int, seed: int) -> Plan:
         checks: number of networks to check predictions with.
         seed: seed of the random networks.
     """
-    generator = random.Random(seed)
-    sampled = _different(costs, _SAMPLED, generator, [])
+    sampled, unseen = _sample(costs, checks, random.Random(seed))
     held = [operations_of(costs, values) for values in sampled]
     weights = Counter(operation for operations in held for operation in operations)
     left = set(weights)
@@ -54,7 +54,7 @@ def plan(costs: SpaceCosts, networks: int, checks: int, seed: int) -> Plan:
         best = max(range(len(held)), key=gains.__getitem__)
         taken.append(sampled[best])
         left -= held[best]
-    return Plan(taken, _different(costs, checks, generator, sampled), weights)
+    return Plan(taken, unseen[:checks], weights)
 
 
 def operations_of(costs: SpaceCosts, values: Values) -> set[str]:
@@ -62,18 +62,24 @@ def operations_of(costs: SpaceCosts, values: Values) -> set[str]:
     return {str(signature) for signature in predicted(*costs.network(values))}
 
 
-def _different(
-    costs: SpaceCosts, count: int, generator: random.Random, others: Sequence[Values]
-) -> list[Values]:
-    """Return `count` random networks that differ, or fewer if the space has no more."""
-    seen = {repr(values) for values in others}
-    found: list[Values] = []
-    for _ in range(10 * count):
+def _sample(
+    costs: SpaceCosts, checks: int, generator: random.Random
+) -> tuple[list[Values], list[Values]]:
+    """Return random networks that differ: those to choose from, and those to check with.
+
+    Each fifth is to check with, so that asking for more of either changes none of the others.
+    """
+    seen: set[str] = set()
+    sampled: list[Values] = []
+    unseen: list[Values] = []
+    for _ in range(10 * (_SAMPLED + _EACH * checks)):
         values = draw(costs, generator)
-        if len(found) < count and repr(values) not in seen:
+        if repr(values) not in seen:
             seen.add(repr(values))
-            found.append(values)
-    return found
+            (sampled if len(seen) % _EACH else unseen).append(values)
+        if len(sampled) >= _SAMPLED and len(unseen) >= checks:
+            break
+    return sampled[:_SAMPLED], unseen
 
 
 def draw(costs: SpaceCosts, generator: random.Random) -> dict[str, Value]:

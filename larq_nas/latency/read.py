@@ -1,18 +1,23 @@
 """Reads the signatures of the operations in a flatbuffer."""
 
 import math
+from itertools import zip_longest
 from typing import Any
 
 from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_nas.deploy.flatbuffer import operators
+from larq_nas.errors import InputError
+from larq_nas.latency.latency import Latency
 from larq_nas.latency.signature import Signature, Size
 
-__all__ = ["signatures"]
+__all__ = ["signatures", "timed_operations"]
 
 _ARITHMETIC = ("ADD", "MUL", "SUB", "DIV")
 _SAME = 0
+# A device may tell milliseconds to so few digits that a short operation takes none.
+_LEAST = 0.01
 _UNITS = {
     value: name.lower() for name, value in vars(schema.TensorType).items() if name.isupper()
 } | {schema.TensorType.FLOAT32: "float", schema.TensorType.INT32: "words"}
@@ -23,6 +28,29 @@ def signatures(flatbuffer: bytes) -> list[Signature]:
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(flatbuffer, 0))
     found = zip(operators(flatbuffer), model.subgraphs[0].operators, strict=True)
     return [_Reader(model, one.kind, operator).signature() for one, operator in found]
+
+
+def timed_operations(flatbuffer: bytes, latency: Latency) -> list[tuple[str, float]]:
+    """Return each operation's signature and microseconds, in the order they run.
+
+    # Raises
+        InputError: if the operations of `latency` are not those of `flatbuffer`.
+    """
+    found = signatures(flatbuffer)
+    kinds = [signature.kind for signature in found]
+    timed = [operation.kind for operation in latency.operations]
+    if timed != kinds:
+        pairs = enumerate(zip_longest(kinds, timed, fillvalue="nothing"), 1)
+        number, (kind, other) = next((n, pair) for n, pair in pairs if pair[0] != pair[1])
+        raise InputError(
+            f"`measure` must time each of {len(kinds)} operations in order, but timed "
+            f"{len(timed)}: number {number} is {kind}, and it timed {other}; switch off what joins "
+            "operations, such as XNNPACK."
+        )
+    return [
+        (str(signature), max(_LEAST, operation.microseconds))
+        for signature, operation in zip(found, latency.operations, strict=True)
+    ]
 
 
 class _Reader:

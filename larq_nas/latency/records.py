@@ -10,8 +10,9 @@ from typing import Any
 from larq_nas.deploy.parity import KERNELS
 from larq_nas.errors import InputError
 from larq_nas.files import write_atomically
+from larq_nas.latency.figures import Check, Measured, Timing
 from larq_nas.latency.signature import parse
-from larq_nas.latency.table import Check, LatencyTable, Measured, Timing
+from larq_nas.latency.table import LatencyTable
 
 __all__ = ["read_table", "write_table"]
 

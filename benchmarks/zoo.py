@@ -13,6 +13,7 @@ import tensorflow as tf
 from larq_zoo.literature.dorefanet import DoReFaNetFactory
 
 from larq_nas.deploy.flatbuffer import operators
+from larq_nas.deploy.parity import predict
 from larq_nas.errors import ConversionError, first_line
 
 from record import record  # isort: skip  (beside this file)
@@ -81,6 +82,7 @@ def measure(build: Callable[..., tf.keras.Model]) -> dict[str, Any]:
     try:
         conversion = larq_nas.convert(model, images[CALIBRATION:], kernels=KERNELS)
         row |= figures(conversion)
+        row["keras_in_double"] = in_double(build, model, images[CALIBRATION:])
     except ConversionError as error:
         row["refused"] = str(error)
     row["plain"] = plain(model)
@@ -100,6 +102,25 @@ def figures(conversion: larq_nas.Conversion) -> dict[str, Any]:
         "rewrites": conversion.rewrites,
         "warnings": conversion.warnings,
         "parity": [dataclasses.asdict(result) for result in conversion.parity],
+    }
+
+
+def in_double(
+    build: Callable[..., tf.keras.Model], model: tf.keras.Model, images: np.ndarray
+) -> dict[str, Any]:
+    """Return how Keras compares with Keras in double precision: what rounding alone does."""
+    expected = predict(model, images)
+    tf.keras.backend.set_floatx("float64")
+    try:
+        double = build(weights=None)
+        double.set_weights(model.get_weights())
+        got = predict(double, images)
+    finally:
+        tf.keras.backend.set_floatx("float32")
+    worst = np.abs(got - expected).max(axis=1)
+    return {
+        "exact": float(np.mean(worst <= 1e-4 * expected.std())),
+        "agreement": float(np.mean(got.argmax(axis=1) == expected.argmax(axis=1))),
     }
 
 
@@ -130,10 +151,12 @@ def line(name: str, row: dict[str, Any]) -> str:
         f"{result['kernel']} {result['exact']:.0%} exact {result['agreement']:.0%} same class"
         for result in row["parity"]
     )
+    double = row["keras_in_double"]
     return (
         f"{name}: {row['bytes']:,} bytes, {row['run_in_binary']} of {row['binary_layers']} binary "
         f"layers run in binary, {row['float_operations']} in float, "
-        f"{len(row['rewrites'])} rewritten; {exact}; plain {row['plain']}"
+        f"{len(row['rewrites'])} rewritten; {exact}; Keras in double "
+        f"{double['exact']:.0%} exact {double['agreement']:.0%} same class; plain {row['plain']}"
     )
 
 

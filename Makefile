@@ -32,9 +32,9 @@ $(VENV)/.installed: setup.py
 
 # Without its dependencies: they pin a protobuf that makes tracing take twice as long.
 $(VENV)/.zoo: $(VENV)/.installed
-	@{ $(RUN)/python -m pip install --quiet --quiet --no-deps larq-zoo==2.4.0 zookeeper==1.4.0 && \
-		$(RUN)/python -m pip install --quiet --quiet 'typeguard>=4,<5' && touch $@; } || \
-		echo "larq-zoo could not be installed: the tests of its networks are skipped"
+	@{ $(RUN)/python -m pip install --quiet --quiet 'typeguard>=4,<5' && \
+		$(RUN)/python -m pip install --quiet --quiet --no-deps larq-zoo==2.4.0 zookeeper==1.4.0 && \
+		touch $@; } || echo "larq-zoo could not be installed: the tests of its networks are skipped"
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -184,9 +184,14 @@ def kernel_total(conversions: Sequence[dict[str, Any]], kernel: str) -> dict[str
         name: sum(result["examples"] * result[name] for result in results) / images
         for name in ("exact", "agreement")
     }
-    least = min(result["agreement"] for result in results)
-    worst = max(result["worst"] for result in results)
-    return {"images": images, **shares, "least_agreement": least, "worst": worst}
+    return {
+        "images": images,
+        **shares,
+        "least_agreement": min(result["agreement"] for result in results),
+        "worst": max(result["worst"] for result in results),
+        "median_of_medians": float(np.median([result["median"] for result in results])),
+        "not_nearly_exact": sum(result["rounding"] is not None for result in results),
+    }
 
 
 def line(row: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 		--batch-size 32 --epochs 10 --architecture-learning-rate 0.003 --train-epochs 30 \
 		--seed 0 --directory runs/demo
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed $(VENV)/.zoo
 	$(RUN)/python -m pytest -n auto --maxprocesses 4
 
 lint: $(VENV)/.installed
@@ -29,6 +29,12 @@ $(VENV)/.installed: setup.py
 	@$(PYTHON) -m venv $(VENV)
 	@$(RUN)/python -m pip install --quiet --quiet --editable '.[$(TENSORFLOW),dev]'
 	@touch $@
+
+# Without its dependencies: they pin a protobuf that makes tracing take twice as long.
+$(VENV)/.zoo: $(VENV)/.installed
+	@{ $(RUN)/python -m pip install --quiet --quiet 'typeguard>=4,<5' && \
+		$(RUN)/python -m pip install --quiet --quiet --no-deps larq-zoo==2.4.0 zookeeper==1.4.0 && \
+		touch $@; } || echo "larq-zoo could not be installed: the tests of its networks are skipped"
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -107,6 +107,17 @@ class SpaceCosts:
             return self._built(self.encode(chosen, ratios)).costs()
         return self.structure(chosen).costs(self._widths([ratios]) if ratios else None)
 
+    def network(self, values: Mapping[str, Value]) -> tuple[Structure, dict[str, Any] | None]:
+        """Return the structure of one network, and the widths to ask its costs for.
+
+        # Arguments
+            values: the value of each choice by name, as an `Architecture` holds them.
+        """
+        chosen, ratios = self.decode(values)
+        if self._needs_building(chosen):
+            return self._built(values), None
+        return self.structure(chosen), self._widths([ratios]) if ratios else None
+
     @property
     def usual(self) -> dict[str, float]:
         """The ratio nearest to 1 of each width."""

@@ -1,5 +1,8 @@
 """How long a converted network takes: here, on a device, and by a table."""
 
+from larq_nas.latency.build import build_table
+from larq_nas.latency.here import measure_here
 from larq_nas.latency.latency import Latency, OperationLatency
+from larq_nas.latency.table import LatencyTable
 
-__all__ = ["Latency", "OperationLatency"]
+__all__ = ["Latency", "LatencyTable", "OperationLatency", "build_table", "measure_here"]

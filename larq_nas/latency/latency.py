@@ -59,3 +59,12 @@ class Latency:
     def summary(self) -> dict[str, Any]:
         """Return the figures as a dictionary for JSON."""
         return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.milliseconds:.3f} ms (middle half of {self.runs} runs within "
+            f"{self.spread:.1%}) on {self.device}: {self.kernel} kernel, threads: {self.threads}, "
+            f"Larq Compute Engine {self.engine}"
+        ]
+        lines += [f"{o.microseconds:12.1f} us  {o.kind}  {o.name}" for o in self.operations]
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])

@@ -1,0 +1,38 @@
+"""Gives networks weights as training leaves them, without training."""
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["calibrate", "randomize"]
+
+
+def randomize(model: tf.keras.Model, seed: int) -> None:
+    """Give every weight a random value: scales of batch norms are negative now and then."""
+    generator = np.random.default_rng(seed)
+    for weight in model.weights:
+        name = weight.name.rsplit("/", maxsplit=1)[-1].partition(":")[0]
+        values = generator.normal(size=weight.shape)
+        if name.endswith("kernel"):
+            values /= np.sqrt(np.prod(weight.shape[:-1]))
+        elif name == "gamma":
+            values = generator.uniform(0.5, 1.5, weight.shape)
+            values *= generator.choice([-1, 1, 1, 1], weight.shape)
+        elif name == "scale":
+            values = generator.uniform(0.05, 0.15, weight.shape)
+        elif name == "alpha":
+            values = 0.25 + 0.1 * values
+        elif name == "moving_variance":
+            values = np.ones(weight.shape)
+        weight.assign(values)
+
+
+def calibrate(model: tf.keras.Model, images: np.ndarray) -> None:
+    """Give every batch norm the statistics of `images`.
+
+    At their initial values whole sums of signs tie with the threshold, and rounding decides.
+    Their momentum is 0 from then on, so the model is not to be trained further.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(images, training=True)

@@ -1,0 +1,196 @@
+"""What decides how long an operation takes, read from a flatbuffer and predicted alike."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from larq_nas.cost.count import divide
+from larq_nas.cost.fallback import pads_with_zeros
+from larq_nas.cost.network import Network
+from larq_nas.cost.operators import Operator, Tensor, words
+from larq_nas.cost.structure import Structure
+from larq_nas.errors import InputError
+
+__all__ = ["Signature", "Size", "parse", "predicted"]
+
+_CONVOLUTIONS = ("LceBconv2d", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
+_POOLS = ("LceBMaxPool2d", "MAX_POOL_2D", "AVERAGE_POOL_2D")
+_ARITHMETIC = ("ADD", "MUL", "SUB", "DIV", "ARITHMETIC")
+_SIZE = re.compile(r"(\d+)x(\d+) (\w+)")
+_SIGNATURE = re.compile(
+    r"(?P<kind>\w+)(?: (?P<kernel>\d+x\d+))?(?: dilated (?P<dilation>\d+x\d+))?"
+    r"(?P<zeros> zero-padded)?(?: by (?P<numbers>\d+(?:, \d+)*))?: "
+    r"(?P<reads>[^>]*) -> (?P<writes>[^>]+)"
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of a tensor.
+
+    # Arguments
+        positions: number of positions, such as height times width.
+        channels: number of channels; of words, if 32 channels share one.
+        unit: what holds a channel: `"float"`, or `"words"`.
+    """
+
+    positions: int
+    channels: Any
+    unit: str = "float"
+
+    def __str__(self) -> str:
+        return f"{self.positions}x{self.channels} {self.unit}"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What decides how long an operation takes.
+
+    As text it is the key of a latency table, such as
+    `"LceBconv2d 3x3: 1024x2 words -> 1024x64 float"`.
+
+    # Arguments
+        kind: the operation.
+        reads: the tensors it reads that are not constant.
+        writes: the tensors it writes.
+        kernel: height and width of its kernel or window, if it has one.
+        dilation: steps between the taps of its kernel.
+        zero_padded: whether it is a binary convolution that pads with zeros.
+        numbers: how many numbers each constant of a sum or product holds.
+    """
+
+    kind: str
+    reads: tuple[Size, ...]
+    writes: tuple[Size, ...]
+    kernel: tuple[int, int] | None = None
+    dilation: tuple[int, int] = (1, 1)
+    zero_padded: bool = False
+    numbers: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        text = self.kind
+        if self.kernel:
+            text += " {}x{}".format(*self.kernel)
+        if self.dilation != (1, 1):
+            text += " dilated {}x{}".format(*self.dilation)
+        text += " zero-padded" * self.zero_padded
+        if self.numbers:
+            text += f" by {', '.join(map(str, self.numbers))}"
+        return f"{text}: {' + '.join(map(str, self.reads))} -> {' + '.join(map(str, self.writes))}"
+
+    @property
+    def widths(self) -> tuple[Any, ...]:
+        """All that depends on the widths of a network."""
+        return (*(size.channels for size in (*self.reads, *self.writes)), *self.numbers)
+
+    def at(self, widths: Sequence[int]) -> "Signature":
+        """Return the same operation with other `widths`."""
+        left = iter(widths)
+        reads = tuple(Size(size.positions, next(left), size.unit) for size in self.reads)
+        writes = tuple(Size(size.positions, next(left), size.unit) for size in self.writes)
+        fixed = self.kind, reads, writes, self.kernel, self.dilation, self.zero_padded
+        return Signature(*fixed, tuple(left))
+
+    @property
+    def moved(self) -> int:
+        """Bytes that it reads and writes, constants not counted."""
+        return 4 * sum(size.positions * size.channels for size in (*self.reads, *self.writes))
+
+    @property
+    def steps(self) -> int:
+        """Multiply-accumulates, or what a window takes in; 32 binary ones in a word count once."""
+        taps = self.kernel[0] * self.kernel[1] if self.kernel else 1
+        written = sum(
+            size.positions * size.channels * (32 if size.unit == "words" else 1)
+            for size in self.writes
+        )
+        mixes = self.kind in ("LceBconv2d", "CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
+        read = sum(size.channels for size in self.reads) if mixes else 1
+        return taps * written * read
+
+
+def parse(text: object) -> Signature:
+    """Return the signature that `text` stands for, or raise `InputError` if it is none."""
+    match = _SIGNATURE.fullmatch(text) if isinstance(text, str) else None
+    sides = [_sizes(match[side]) for side in ("reads", "writes")] if match else [None]
+    if match is None or sides[0] is None or sides[1] is None:
+        raise InputError(
+            f"An operation must read like `MUL by 64: 1024x64 float -> 1024x64 float`, "
+            f"but got {text!r}."
+        )
+    return Signature(
+        match["kind"],
+        sides[0],
+        sides[1],
+        _pair(match["kernel"]),
+        _pair(match["dilation"]) or (1, 1),
+        bool(match["zeros"]),
+        tuple(int(number) for number in (match["numbers"] or "").split(", ") if number),
+    )
+
+
+def _sizes(text: str) -> tuple[Size, ...] | None:
+    if not text:
+        return ()
+    matches = [_SIZE.fullmatch(part) for part in text.split(" + ")]
+    if None in matches:
+        return None
+    return tuple(Size(int(m[1]), int(m[2]), m[3]) for m in matches if m)
+
+
+def _pair(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, width = text.split("x")
+    return int(height), int(width)
+
+
+def predicted(structure: Structure, answers: Mapping[str, Any] | None = None) -> list[Signature]:
+    """Return the signatures of a network's operations, in the order they run.
+
+    # Arguments
+        structure: the network.
+        answers: the widths that were asked for, as `Structure.costs` takes them: whole numbers,
+            or arrays of one element for each candidate, which make arrays of the widths.
+    """
+    channels = [call.channels for call in structure.count(answers)]
+    return [_signature(structure.network, operator, channels) for operator in structure.operators]
+
+
+def _signature(network: Network, operator: Operator, channels: Sequence[Any]) -> Signature:
+    layer, kind = network.calls[operator.call].layer, operator.kind
+    kernel, dilation, numbers = None, (1, 1), ()
+    if kind in _CONVOLUTIONS:
+        kernel, dilation = _two(layer.kernel_size), _two(layer.dilation_rate)
+    elif kind in _POOLS:
+        kernel = _two(layer.pool_size)
+    elif kind in _ARITHMETIC:
+        constants = operator.constants(channels)
+        numbers = tuple(constant.bytes // 4 for constant in constants)
+    if any(tensor.form.startswith("spread") for tensor in operator.reads):
+        dilation = (1, 1)
+    if any(tensor.form.startswith("depthwise") for tensor in operator.reads):
+        kernel, dilation = (1, 1), (1, 1)
+    return Signature(
+        kind,
+        tuple(_size(network, tensor, channels) for tensor in operator.reads),
+        tuple(_size(network, tensor, channels) for tensor in operator.writes),
+        kernel,
+        dilation,
+        kind == "LceBconv2d" and pads_with_zeros(layer),
+        numbers,
+    )
+
+
+def _size(network: Network, tensor: Tensor, channels: Sequence[Any]) -> Size:
+    wide = divide(channels[tensor.call], tensor.parts)
+    area = network.calls[tensor.call].area if tensor.area is None else tensor.area
+    return Size(area, words(wide), "words") if tensor.packed else Size(area, wide)
+
+
+def _two(values: int | Sequence[int]) -> tuple[int, int]:
+    """Return height and width; rows are images of height 1."""
+    values = (values,) if isinstance(values, int) else tuple(values)
+    height, width = (1, *values)[-2:]
+    return int(height), int(width)

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+from conftest import random_architecture
+from tensorflow.lite.python import schema_py_generated as schema
+
+from larq_nas.deploy.export import export, run
+from larq_nas.deploy.flatbuffer import operators
+from larq_nas.deploy.parity import KERNELS
+from larq_nas.errors import ConversionError, InputError
+from larq_nas.latency import measure_here
+from larq_nas.latency.cut import cut, hollow
+from larq_nas.latency.here import measure_all_here
+from larq_nas.latency.weights import randomize
+from larq_nas.spaces import Bats
+
+
+@pytest.fixture(scope="module")
+def flatbuffer() -> bytes:
+    space = Bats(cells=2, channels=8, nodes=2)
+    return export(randomize(random_architecture(space, 0).build((8, 8, 1), 10)))
+
+
+def test_each_operation_is_a_model_of_its_own_that_the_kernels_run(flatbuffer: bytes) -> None:
+    pieces = cut(flatbuffer)
+    found = operators(flatbuffer)
+    assert [(piece.kind, piece.name) for piece in pieces] == [(op.kind, op.output) for op in found]
+    for piece in pieces:
+        assert [op.kind for op in operators(piece.model)] == [piece.kind]
+        assert operators(piece.hollow) == []
+    latency = measure_here(flatbuffer, kernel="indirect", runs=3, per_operation=True)
+    assert [op.kind for op in latency.operations] == [op.kind for op in found]
+    assert all(op.microseconds > 0 for op in latency.operations)
+
+
+def test_the_pieces_together_compute_what_the_whole_does(flatbuffer: bytes) -> None:
+    """Each piece keeps its constants: run one after the other, they give the same numbers."""
+    image = np.random.default_rng(0).standard_normal((1, 8, 8, 1)).astype("float32")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(flatbuffer, 0))
+    graph = model.subgraphs[0]
+    known = {graph.inputs[0]: image}
+    for piece, operator in zip(cut(flatbuffer), graph.operators, strict=True):
+        read = [index for index in dict.fromkeys(operator.inputs) if index in known]
+        part = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(piece.model, 0))
+        inner = part.subgraphs[0]
+        assert len(inner.inputs) == len(read) + 1
+        inner.outputs = list(inner.operators[0].outputs)
+        outputs = run_whole(part, [known[index] for index in read])
+        known |= dict(zip(operator.outputs, outputs, strict=True))
+    (expected,) = run(flatbuffer, image, "default")
+    np.testing.assert_allclose(known[graph.outputs[0]], expected, rtol=1e-5, atol=1e-5)
+
+
+def run_whole(model: schema.ModelT, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    import flatbuffers
+    import larq_compute_engine as engine
+
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    interpreter = engine.testing.Interpreter(bytes(builder.Output())).interpreter
+    return [np.array(found) for found in interpreter.predict([*inputs, np.zeros(1, "float32")])]
+
+
+def test_hollow_models_read_what_the_whole_reads(flatbuffer: bytes) -> None:
+    nothing = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(hollow(flatbuffer), 0))
+    (graph,) = nothing.subgraphs
+    assert not graph.operators
+    assert [list(graph.tensors[i].shape) for i in graph.inputs] == [[1, 8, 8, 1], [1]]
+
+
+def test_a_measurement_says_where_and_how(flatbuffer: bytes, monkeypatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "AMD64")
+    first, second = measure_all_here([flatbuffer, flatbuffer], kernel="reference", runs=12)
+    assert first.runs == second.runs == 12
+    assert (first.device, first.kernel, first.threads) == (
+        "this machine (x86-64)",
+        "reference",
+        1,
+    )
+    assert first.operations == []
+    assert "this machine (x86-64): reference kernel" in str(first)
+    assert "timings say nothing about ARM" in str(first)
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    assert "say nothing" not in str(measure_here(flatbuffer, runs=2))
+
+
+def test_what_cannot_be_measured_is_refused(flatbuffer: bytes) -> None:
+    with pytest.raises(InputError, match="Unknown kernel `indirekt`; did you mean `indirect`"):
+        measure_here(flatbuffer, kernel="indirekt")
+    with pytest.raises(InputError, match="`runs` must be positive"):
+        measure_here(flatbuffer, runs=0)
+    for kernel in KERNELS:
+        with pytest.raises(ConversionError, match=f"The {kernel} kernel cannot run"):
+            measure_here(b"not a flatbuffer", kernel=kernel)

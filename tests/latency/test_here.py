@@ -42,7 +42,7 @@ def test_the_pieces_together_compute_what_the_whole_does(flatbuffer: bytes) -> N
         read = [index for index in dict.fromkeys(operator.inputs) if index in known]
         part = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(piece.model, 0))
         inner = part.subgraphs[0]
-        assert len(inner.inputs) == len(read) + 1
+        assert len(inner.inputs) == len(read) + len(operator.outputs) + 1
         inner.outputs = list(inner.operators[0].outputs)
         outputs = run_whole(part, [known[index] for index in read])
         known |= dict(zip(operator.outputs, outputs, strict=True))

@@ -13,6 +13,8 @@ from larq_nas.latency.here import measure_all_here
 from larq_nas.latency.weights import randomize
 from larq_nas.spaces import Bats
 
+DTYPES = {schema.TensorType.FLOAT32: "float32", schema.TensorType.INT32: "int32"}
+
 
 @pytest.fixture(scope="module")
 def flatbuffer() -> bytes:
@@ -45,9 +47,8 @@ def test_the_pieces_together_compute_what_the_whole_does(flatbuffer: bytes) -> N
         assert len(inner.inputs) == len(read) + len(operator.outputs) + 1
         inner.outputs = list(inner.operators[0].outputs)
         # What it writes over is given to it too.
-        spare = [np.zeros(graph.tensors[i].shape, "float32") for i in operator.outputs]
-        words = [graph.tensors[i].type == schema.TensorType.INT32 for i in operator.outputs]
-        spare = [x.astype("int32") if word else x for x, word in zip(spare, words, strict=True)]
+        written = [graph.tensors[index] for index in operator.outputs]
+        spare = [np.zeros(tensor.shape, DTYPES[tensor.type]) for tensor in written]
         outputs = run_whole(part, [*(known[index] for index in read), *spare])
         known |= dict(zip(operator.outputs, outputs, strict=True))
     (expected,) = run(flatbuffer, image, "default")

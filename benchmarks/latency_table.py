@@ -11,7 +11,7 @@ import numpy as np
 import larq_nas
 from larq_nas.cost import SpaceCosts
 from larq_nas.latency import LatencyTable, build_table, measure_here
-from larq_nas.spaces import Bats, Bnas, ResNet18Cifar, Space, VggSmall
+from larq_nas.spaces import Bats, ResNet18Cifar, Space, VggSmall
 
 from record import record  # isort: skip  (beside this file)
 
@@ -20,7 +20,6 @@ SPACES: dict[str, Space] = {
     "bats": Bats(cells=5, channels=32),
     "vgg_small": VggSmall(ratios=(0.25, 0.5, 1, 2)),
     "resnet18_cifar": ResNet18Cifar(),
-    "bnas": Bnas(cells=5, channels=32),
 }
 
 

@@ -9,7 +9,7 @@ from larq_nas.latency.weights import randomize
 
 from record import record  # isort: skip  (beside this file)
 
-KERNELS, RUNS, CLASSES = ("indirect", "reference"), 100, 10
+KERNELS, RUNS, CLASSES = ("indirect", "reference"), 50, 10
 IMAGES = (32, 32, 3)
 
 

@@ -21,8 +21,8 @@ class Piece:
     # Arguments
         kind: the operation, such as `"LceBconv2d"`.
         name: name of its first output tensor.
-        model: reads what the operation reads, and runs it.
-        hollow: reads the same, and runs nothing.
+        model: is given what the operation reads and what it will write over, and runs it.
+        hollow: is given the same, and runs nothing.
     """
 
     kind: str
@@ -39,7 +39,10 @@ def cut(flatbuffer: bytes) -> list[Piece]:
     for found, operator in zip(operators(flatbuffer), graph.operators, strict=True):
         # A tensor that is read twice is one input; an optional one that is absent is -1.
         inputs = [i for i in dict.fromkeys(operator.inputs) if i >= 0 and not _holds(model, i)]
-        alone, nothing = _part(model, [operator], inputs), _part(model, [], inputs)
+        # In the whole, memory that an operation writes was used shortly before. Here, giving it
+        # numbers brings it into the caches.
+        given = [*inputs, *operator.outputs]
+        alone, nothing = _part(model, [operator], given), _part(model, [], given)
         pieces.append(Piece(found.kind, found.output, alone, nothing))
     return pieces
 

@@ -14,8 +14,10 @@ from larq_nas.latency.latency import Latency, OperationLatency
 
 __all__ = ["measure_all_here", "measure_here"]
 
-_ROUNDS = 10
+_TURNS, _PAUSE = 5, 0.2
 _NOISY = 0.1
+# Nanoseconds that reading two clocks may take, and the least share of runs to go by, one in 5.
+_NO_WAIT, _FEWEST = 20_000, 5
 _LEAST = 0.01
 _X86 = ("x86_64", "amd64", "i386", "i686")
 
@@ -46,8 +48,8 @@ def measure_here(
         runs: number of inferences to time.
         warmup_runs: number of inferences before those.
         per_operation: whether to time each operation too, as a model of its own on random
-            numbers. Their sum is a little less than the whole: alone, an operation finds its
-            caches as it left them.
+            numbers. Their sum differs from the whole by some percent, as an operation finds
+            other caches there.
 
     # Raises
         InputError: if an argument cannot be used.
@@ -86,18 +88,41 @@ def measure_all_here(
     timed = [_Network(flatbuffer, kernel, per_operation) for flatbuffer in flatbuffers]
     clocks = [clock for network in timed for clock in network.clocks]
     for clock in clocks:
-        clock.run(warmup_runs)
-    rounds = min(_ROUNDS, runs)
-    for number in range(rounds):
+        clock.warm_up(warmup_runs)
+    for number in range(runs):
+        if number % _TURNS == 0:
+            # What slows the machine down for a moment then meets a few of the runs, not all.
+            time.sleep(_PAUSE)
         for clock in clocks:
-            # The first run of a turn pays for what the others left in the caches.
-            clock.run(1)
-            clock.run(runs // rounds + (number < runs % rounds), keep=True)
+            clock.take_turn()
     return [network.latency() for network in timed]
 
 
+class _Sample:
+    """Times of one kind of run, in nanoseconds."""
+
+    def __init__(self) -> None:
+        self.times: list[int] = []
+        self.waits: list[int] = []
+
+    @property
+    def undisturbed(self) -> np.ndarray:
+        """Microseconds of the runs that no other program broke into, or of those nearest to that.
+
+        Such a program leaves other caches behind, which a long run pays for and a short one,
+        between two of them, does not.
+        """
+        waits = np.array(self.waits)
+        fewest = np.sort(waits)[-(-len(waits) // _FEWEST) - 1]
+        return np.array(self.times)[waits <= max(fewest, _NO_WAIT)] / 1000
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.undisturbed))
+
+
 class _Clock:
-    """Times one model on random numbers."""
+    """Times one model on random numbers, twice in each turn: after others, and after itself."""
 
     def __init__(self, flatbuffer: bytes, kernel: Kernel) -> None:
         self.interpreter = _load(flatbuffer, kernel)
@@ -107,20 +132,19 @@ class _Clock:
             _random(generator, shape, np.dtype(kind))
             for shape, kind in zip(shapes, types, strict=True)
         ]
-        self.times: list[int] = []
+        self.after_others, self.after_itself = _Sample(), _Sample()
 
-    def run(self, times: int, keep: bool = False) -> None:
-        predict, inputs = self.interpreter.predict, self.inputs
-        for _ in range(times):
-            start = time.thread_time_ns()
-            predict(inputs)
-            took = time.thread_time_ns() - start
-            if keep:
-                self.times.append(took)
+    def warm_up(self, runs: int) -> None:
+        for _ in range(runs):
+            self.interpreter.predict(self.inputs)
 
-    @property
-    def microseconds(self) -> float:
-        return float(np.median(self.times)) / 1000
+    def take_turn(self) -> None:
+        for sample in (self.after_others, self.after_itself):
+            before, start = time.perf_counter_ns(), time.thread_time_ns()
+            self.interpreter.predict(self.inputs)
+            took, passed = time.thread_time_ns() - start, time.perf_counter_ns() - before
+            sample.times.append(took)
+            sample.waits.append(passed - took)
 
 
 class _Network:
@@ -131,15 +155,13 @@ class _Network:
         self.whole = _Clock(flatbuffer, kernel), _Clock(hollow(flatbuffer), kernel)
         self.pieces: list[tuple[Piece, _Clock, _Clock]] = []
         for piece in cut(flatbuffer) if per_operation else []:
-            clocks = _Clock(piece.model, kernel), _Clock(piece.hollow, kernel)
+            clocks = _Clock(piece.hollow, kernel), _Clock(piece.model, kernel)
             self.pieces.append((piece, *clocks))
-
-    @property
-    def clocks(self) -> list[_Clock]:
-        return [*self.whole, *(clock for _, *clocks in self.pieces for clock in clocks)]
+        self.clocks = [*self.whole, *(clock for _, *clocks in self.pieces for clock in clocks)]
 
     def latency(self) -> Latency:
-        first, median, third = np.percentile(self.whole[0].times, (25, 50, 75))
+        sample, without = (clock.after_itself for clock in self.whole)
+        first, median, third = np.percentile(sample.undisturbed, (25, 50, 75))
         spread = float((third - first) / median)
         machine = _machine()
         return Latency(
@@ -147,20 +169,27 @@ class _Network:
             kernel=self.kernel,
             threads=1,
             engine=_engine().__version__,
-            microseconds=_difference(*self.whole),
+            microseconds=max(_LEAST, median - without.median),
             spread=spread,
-            runs=len(self.whole[0].times),
+            runs=len(sample.times),
             operations=[
-                OperationLatency(piece.kind, piece.name, _difference(*clocks))
+                OperationLatency(piece.kind, piece.name, _alone(*clocks))
                 for piece, *clocks in self.pieces
             ],
             warnings=_warnings(machine, spread),
         )
 
 
-def _difference(clock: _Clock, without: _Clock) -> float:
+def _alone(without: _Clock, clock: _Clock) -> float:
+    """Return what an operation takes, in microseconds.
+
+    Between the operations of a network it finds its caches neither as it left them nor as
+    empty as between models, each of which has memory of its own: so, the middle of both.
+    """
+    cold = clock.after_others.median - without.after_others.median
+    warm = clock.after_itself.median - without.after_itself.median
     # What is shorter than the clock can tell comes out as anything around 0.
-    return max(_LEAST, clock.microseconds - without.microseconds)
+    return max(_LEAST, (cold + warm) / 2)
 
 
 def _machine() -> str:

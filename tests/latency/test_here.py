@@ -13,6 +13,8 @@ from larq_nas.latency.here import measure_all_here
 from larq_nas.latency.weights import randomize
 from larq_nas.spaces import Bats
 
+DTYPES = {schema.TensorType.FLOAT32: "float32", schema.TensorType.INT32: "int32"}
+
 
 @pytest.fixture(scope="module")
 def flatbuffer() -> bytes:
@@ -42,9 +44,12 @@ def test_the_pieces_together_compute_what_the_whole_does(flatbuffer: bytes) -> N
         read = [index for index in dict.fromkeys(operator.inputs) if index in known]
         part = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(piece.model, 0))
         inner = part.subgraphs[0]
-        assert len(inner.inputs) == len(read) + 1
+        assert len(inner.inputs) == len(read) + len(operator.outputs) + 1
         inner.outputs = list(inner.operators[0].outputs)
-        outputs = run_whole(part, [known[index] for index in read])
+        # What it writes over is given to it too.
+        written = [graph.tensors[index] for index in operator.outputs]
+        spare = [np.zeros(tensor.shape, DTYPES[tensor.type]) for tensor in written]
+        outputs = run_whole(part, [*(known[index] for index in read), *spare])
         known |= dict(zip(operator.outputs, outputs, strict=True))
     (expected,) = run(flatbuffer, image, "default")
     np.testing.assert_allclose(known[graph.outputs[0]], expected, rtol=1e-5, atol=1e-5)

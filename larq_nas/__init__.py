@@ -4,7 +4,18 @@ from larq_nas._environment import prepare
 
 prepare()
 
-from larq_nas import choosers, cost, datasets, errors, layers, searchers, spaces, training  # noqa: E402
+from larq_nas import (  # noqa: E402
+    choosers,
+    cost,
+    datasets,
+    errors,
+    latency,
+    layers,
+    quantizers,
+    searchers,
+    spaces,
+    training,
+)
 from larq_nas.architecture import Architecture  # noqa: E402
 from larq_nas.deploy import Conversion, convert  # noqa: E402
 from larq_nas.search import search  # noqa: E402
@@ -17,7 +28,9 @@ __all__ = [
     "cost",
     "datasets",
     "errors",
+    "latency",
     "layers",
+    "quantizers",
     "search",
     "searchers",
     "spaces",

@@ -12,12 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
-from larq_nas.cost import Budget, Limits, SpaceCosts, profile
+from larq_nas.cost import LATENCY, Budget, Limits, SpaceCosts, profile
+from larq_nas.cost.structure import read_structure
 from larq_nas.deploy import convert
 from larq_nas.deploy.conversion import summarize
 from larq_nas.deploy.gate import first_images
 from larq_nas.errors import ConversionError, InputError, require_whole
 from larq_nas.files import replacing, write_atomically
+from larq_nas.latency import LatencyTable
 from larq_nas.pipeline.augment import Augment, check_augment, describe, resolve_augment
 from larq_nas.pipeline.check import DataFacts, check_data
 from larq_nas.pipeline.streams import validation_stream
@@ -52,6 +54,8 @@ def search(
     max_macs: float | str | None = None,
     max_binary_macs: float | str | None = None,
     max_parameters: float | str | None = None,
+    max_latency: float | str | None = None,
+    latency_table: str | Path | LatencyTable | None = None,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     recipe: TwoStage | None = None,
     verbose: int | str = "auto",
@@ -96,6 +100,10 @@ def search(
         max_macs: most multiply-accumulates of one image that are not binary, such as `"1.5M"`.
         max_binary_macs: most binary ones.
         max_parameters: most weights, of any precision.
+        max_latency: longest time of one image on a device, such as `"5ms"`, as `latency_table`
+            predicts it; a number is in microseconds.
+        latency_table: a `larq_nas.latency.LatencyTable` of the device and this space, or the
+            file of one; see `larq-nas latency --build-table`.
         callbacks: further Keras callbacks, for search and training.
         recipe: how the found network is trained; by default as the space's paper does.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
@@ -117,8 +125,10 @@ def search(
             "max_macs": max_macs,
             "max_binary_macs": max_binary_macs,
             "max_parameters": max_parameters,
+            "max_latency": max_latency,
         }
     )
+    table = _table(latency_table, max_latency)
     resolved, method = resolve(space), resolve_searcher(searcher)
     trainer = resolved.recipe() if recipe is None else recipe
     augmentation = resolve_augment(augment)
@@ -127,6 +137,8 @@ def search(
     facts = check_data(train, validation, classes)
     resolved.check(facts.input_shape)
     check_augment(augmentation, facts.input_shape)
+    if table:
+        table.require_for(resolved, facts.input_shape, facts.classes)
     settings = {
         "space": {"name": resolved.name, **resolved.settings()},
         "choices": resolved.questions(facts.input_shape, facts.classes),
@@ -135,6 +147,7 @@ def search(
         "data": dataclasses.asdict(facts),
         "augment": describe(augmentation),
         "budget": dict(budget.limits),
+        **({"latency_table": table.digest} if table else {}),
         "epochs": epochs,
         "train_epochs": train_epochs,
         "seed": seed,
@@ -143,7 +156,7 @@ def search(
     run.check()
     # Everything that can be wrong with a search shows here, before anything is written.
     searched = run.architecture.exists()
-    limits = None if searched else _limits(budget, resolved, facts, verbose)
+    limits = None if searched else _limits(budget, resolved, facts, table, verbose)
     task = Task(train, validation, facts, seed, augmentation, limits)
     prepared = None if searched else method.prepare(resolved, task, epochs)
     with run:
@@ -157,8 +170,19 @@ def search(
             with replacing(run.model) as path:
                 trained.save(path)
         model = trainer.restore(architecture, resolved, task, run)
-        _finish(model, task, run, budget, verbose)
+        _finish(model, task, run, budget, table, verbose)
     return model
+
+
+def _table(
+    given: str | Path | LatencyTable | None, max_latency: float | str | None
+) -> LatencyTable | None:
+    if max_latency is not None and given is None:
+        raise InputError(
+            "`max_latency` needs `latency_table`, of the device that it is about: measure one "
+            "with larq-nas latency --build-table."
+        )
+    return given if given is None or isinstance(given, LatencyTable) else LatencyTable.load(given)
 
 
 def _check_numbers(epochs: int, train_epochs: int, seed: int) -> None:
@@ -172,13 +196,21 @@ def _check_numbers(epochs: int, train_epochs: int, seed: int) -> None:
         raise InputError(f"Keras's precision policy must be float32 to convert, but is {policy}.")
 
 
-def _limits(budget: Budget, space: Space, facts: DataFacts, verbose: int | str) -> Limits | None:
+def _limits(
+    budget: Budget,
+    space: Space,
+    facts: DataFacts,
+    table: LatencyTable | None,
+    verbose: int | str,
+) -> Limits | None:
     """Return what the search must keep to, or raise `InputError` if nothing can."""
     if not budget:
         return None
     if verbose:
         print("Costing the space: one build of all of it", flush=True)
-    limits = Limits(SpaceCosts(space, facts.input_shape, facts.classes), budget)
+        if table:
+            print(table, flush=True)
+    limits = Limits(SpaceCosts(space, facts.input_shape, facts.classes, table), budget)
     feasible = limits.require_feasible()
     if verbose:
         print(feasible, flush=True)
@@ -192,14 +224,19 @@ def _limits(budget: Budget, space: Space, facts: DataFacts, verbose: int | str) 
 
 
 def _finish(
-    model: tf.keras.Model, task: Task, run: Run, budget: Budget, verbose: int | str
+    model: tf.keras.Model,
+    task: Task,
+    run: Run,
+    budget: Budget,
+    table: LatencyTable | None,
+    verbose: int | str,
 ) -> None:
     """Convert the model if that was not done, and say what came of it all."""
     if verbose:
         lq.models.summary(model)
     result = _read_result(run)
     if result is None:
-        result = {"budget": dict(budget.limits), **_convert(model, task, run)}
+        result = {"budget": dict(budget.limits), **_convert(model, task, run, table)}
         write_atomically(run.result, json.dumps(result, indent=2) + "\n")
     most = budget.limits.get("max_flatbuffer")
     if most is not None and result.get("bytes", 0) > most:
@@ -216,6 +253,9 @@ def _finish(
         if budget and "bytes" in result:
             used = {**result["costs"], "flatbuffer_bytes": result["bytes"]}
             print(f"budget: {budget.report(used)}", flush=True)
+        if table:
+            took = result["costs"][LATENCY] / 1000
+            print(f"predicted on {table.device}: {took:.3f} ms for an image", flush=True)
         print(f"accuracy on validation data: {result['accuracy']:.2%}")
         print(f"written: {run.directory if 'refused' in result else run.flatbuffer}", flush=True)
 
@@ -230,10 +270,15 @@ def _read_result(run: Run) -> dict[str, Any] | None:
     return result if whole and "accuracy" in result else None
 
 
-def _convert(model: tf.keras.Model, task: Task, run: Run) -> dict[str, Any]:
+def _convert(
+    model: tf.keras.Model, task: Task, run: Run, table: LatencyTable | None
+) -> dict[str, Any]:
     measured = model.evaluate(validation_stream(task.validation), verbose=0, return_dict=True)
     result: dict[str, Any] = {"accuracy": measured["accuracy"], "loss": measured["loss"]}
     result["costs"] = {k: v for k, v in profile(model).summary().items() if k != "layers"}
+    if table:
+        predicted = table.predict(read_structure(model))
+        result["costs"][LATENCY] = float(predicted.microseconds)
     images = first_images(task.validation, _sample_size(task))
     with replacing(run.sample) as path:
         np.save(path, images)

@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import larq_nas  # isort: skip  (it prepares TensorFlow)
@@ -10,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from larq_nas.choosers import Sample
+from larq_nas.cost.structure import Structure
 from larq_nas.spaces import Bats, Space
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -23,6 +25,14 @@ class RandomParameters:
 
     def Choice(self, name: str, values: list[Any]) -> Any:  # noqa: N802 - keras-tuner's name
         return self._random.choice(values)
+
+
+class PerOperation:
+    """Predicts latencies as a table does: so much for each operation, and for its work."""
+
+    def predict(self, structure: Structure, answers: Any = None) -> SimpleNamespace:
+        work = structure.costs(answers)["binary_macs"]
+        return SimpleNamespace(microseconds=3.0 * len(structure.operators) + work / 1000)
 
 
 def random_architecture(

@@ -1,7 +1,10 @@
 """Searches that must keep to a budget, and what is said when they cannot."""
 
+import dataclasses
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -9,7 +12,9 @@ import tensorflow as tf
 import larq_nas
 from larq_nas.cost import BUDGETS, Budget, SpaceCosts, profile
 from larq_nas.cost.limits import require_feasible
+from larq_nas.cost.structure import read_structure
 from larq_nas.errors import InputError
+from larq_nas.latency import LatencyTable, build_table, measure
 from larq_nas.searchers import Differentiable
 from larq_nas.spaces import Bats, VggSmall
 
@@ -17,9 +22,24 @@ SPACE = Bats(cells=2, channels=8, nodes=2)
 QUICK = {"epochs": 2, "train_epochs": 0, "verbose": 0}
 
 
+TABLE = {"input_shape": (8, 8, 1), "classes": 10, "networks": 3, "checks": 2}
+
+
 @pytest.fixture(scope="module")
-def costs() -> SpaceCosts:
-    return SpaceCosts(SPACE, (8, 8, 1), 10)
+def table(tmp_path_factory) -> LatencyTable:
+    """A table of this machine, from a few networks."""
+    path = tmp_path_factory.mktemp("table") / "here.json"
+    return build_table(SPACE, partial(measure, runs=2, warmup_runs=1), path=path, **TABLE)
+
+
+@pytest.fixture(scope="module")
+def costs(table: LatencyTable) -> SpaceCosts:
+    return SpaceCosts(SPACE, (8, 8, 1), 10, table)
+
+
+def asked(name: str, limit: int, table: LatencyTable) -> dict[str, Any]:
+    """Arguments of a search for a limit."""
+    return {name: limit} | ({"latency_table": table} if name == "max_latency" else {})
 
 
 def tight(costs: SpaceCosts, name: str) -> int:
@@ -40,10 +60,12 @@ def tight(costs: SpaceCosts, name: str) -> int:
 @pytest.mark.filterwarnings("ignore:The strongest architecture")
 @pytest.mark.parametrize("name", BUDGETS)
 def test_a_search_ends_within_its_budget(
-    costs: SpaceCosts, digits, tmp_path: Path, name: str
+    costs: SpaceCosts, table: LatencyTable, digits, tmp_path: Path, name: str
 ) -> None:
     limit = tight(costs, name)
-    model = larq_nas.search(*digits, SPACE, directory=tmp_path / "run", **{name: limit}, **QUICK)
+    limits = asked(name, limit, table)
+    model = larq_nas.search(*digits, SPACE, directory=tmp_path / "run", **limits, **QUICK)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
     found = profile(model).summary()
     used = {
         "max_memory": found["weight_bits"] / 8,
@@ -52,9 +74,9 @@ def test_a_search_ends_within_its_budget(
         "max_macs": found["macs"],
         "max_binary_macs": found["binary_macs"],
         "max_parameters": found["parameters"],
+        "max_latency": result["costs"].get("latency", 0) or None,
     }[name]
     assert used <= limit
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["costs"]["weight_bits"] == found["weight_bits"]
 
 
@@ -78,10 +100,41 @@ def test_the_strongest_is_told_if_it_is_over(costs: SpaceCosts, digits, tmp_path
 
 
 @pytest.mark.parametrize("name", BUDGETS)
-def test_the_impossible_is_refused_before_training(digits, tmp_path: Path, name: str) -> None:
+def test_the_impossible_is_refused_before_training(digits, table, tmp_path, name: str) -> None:
+    limits = asked(name, 10, table)
     with pytest.raises(InputError, match=f"`{name}` must be at least .* but got 10"):
-        larq_nas.search(*digits, SPACE, directory=tmp_path / "run", **{name: 10}, **QUICK)
+        larq_nas.search(*digits, SPACE, directory=tmp_path / "run", **limits, **QUICK)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_table_is_needed_and_must_be_of_the_space(digits, table, tmp_path: Path) -> None:
+    run = {"directory": tmp_path / "run", **QUICK}
+    with pytest.raises(InputError, match="`max_latency` needs `latency_table`"):
+        larq_nas.search(*digits, SPACE, max_latency="5ms", **run)
+    other = Bats(cells=2, channels=4, nodes=2)
+    with pytest.raises(InputError, match="its setting `channels` is 8, but the search's is 4"):
+        larq_nas.search(*digits, other, max_latency="5ms", latency_table=table, **run)
+    with pytest.raises(InputError, match="its space is 'bats', but the search's is 'vgg_small'"):
+        table.require_for(VggSmall(), (8, 8, 1), 10)
+    (tmp_path / "cut.json").write_text('{"schema": 1, "dev')
+    with pytest.raises(InputError, match="cut short"):
+        larq_nas.search(*digits, SPACE, latency_table=tmp_path / "cut.json", **run)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_alone_predicts_what_was_found(digits, table, tmp_path: Path, capsys) -> None:
+    table.save(tmp_path / "here.json")
+    settings = {"latency_table": tmp_path / "here.json", "directory": tmp_path / "run", **QUICK}
+    model = larq_nas.search(*digits, SPACE, **{**settings, "verbose": 2, "epochs": 1})
+    took = json.loads((tmp_path / "run" / "result.json").read_text())["costs"]["latency"]
+    assert took == table.predict(read_structure(model)).microseconds
+    printed = capsys.readouterr().out
+    assert f"predicted on {table.device}: {took / 1000:.3f} ms" in printed
+    changed = dataclasses.replace(table, kernel="reference")
+    with pytest.raises(InputError, match="latency_table was"):
+        larq_nas.search(
+            *digits, SPACE, **{**settings, "latency_table": changed, "verbose": 0, "epochs": 1}
+        )
 
 
 def test_a_malformed_limit_is_refused_before_the_data_is_read(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import click
 from larq_nas import __version__
 from larq_nas.cli.convert import convert
 from larq_nas.cli.cost import cost
+from larq_nas.cli.latency import latency
 from larq_nas.cli.search import search
 
 __all__ = ["main"]
@@ -24,3 +25,4 @@ def main() -> None:
 main.add_command(search)
 main.add_command(convert)
 main.add_command(cost)
+main.add_command(latency)

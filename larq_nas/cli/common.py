@@ -1,6 +1,7 @@
 """What the commands share: errors in one line, settings, and models from files."""
 
 import json
+import re
 import warnings
 from collections.abc import Callable
 from functools import wraps
@@ -15,7 +16,16 @@ from larq_nas.run import read_settings
 from larq_nas.spaces import SpaceLike
 from larq_nas.spaces.space import load_function
 
-__all__ = ["assignments", "load_model", "model_path", "one_line_errors", "read_space"]
+__all__ = [
+    "assignments",
+    "image_size",
+    "load_model",
+    "model_path",
+    "one_line_errors",
+    "read_space",
+]
+
+_SIZE = re.compile(r"(\d+)x(\d+)x(\d+)")
 
 
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -80,3 +90,11 @@ def load_model(path: Path) -> tf.keras.Model:
             f"Cannot load a Keras model from `{path}`: {first_line(error)}. (A model with classes "
             "of your own is read in Python, by larq_nas.cost.profile or larq_nas.convert.)"
         ) from error
+
+
+def image_size(text: str) -> tuple[int, int, int]:
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is None or "0" in match.groups():
+        raise InputError(f"`--input` must be HEIGHTxWIDTHxCHANNELS, such as 32x32x3, got {text!r}.")
+    height, width, channels = map(int, match.groups())
+    return height, width, channels

@@ -1,7 +1,6 @@
 """`larq-nas cost`."""
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,14 @@ from typing import Any
 import click
 
 from larq_nas.architecture import Architecture
-from larq_nas.cli.common import assignments, load_model, model_path, one_line_errors, read_space
+from larq_nas.cli.common import (
+    assignments,
+    image_size,
+    load_model,
+    model_path,
+    one_line_errors,
+    read_space,
+)
 from larq_nas.cost import CONVENTIONS, Profile, by_convention, profile, table
 from larq_nas.cost.form import columns
 from larq_nas.errors import InputError, unknown_name
@@ -17,8 +23,6 @@ from larq_nas.run import read_settings
 from larq_nas.spaces import Space, SpaceLike, WidthSpace, names, resolve
 
 __all__ = ["cost"]
-
-_SIZE = re.compile(r"(\d+)x(\d+)x(\d+)")
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ def _of_architecture(
         )
     space = resolve(own or architecture.space, architecture.settings)
     shape, number = images or space.images
-    shape = _parse_size(size) if size else shape
+    shape = image_size(size) if size else shape
     number = number if classes is None else classes
     if number < 1:
         raise InputError(f"`--classes` must be 1 or more, but got {number}.")
@@ -251,11 +255,3 @@ def _ratios(text: str) -> float | list[float]:
             f"got {text!r}."
         ) from None
     return ratios if len(ratios) > 1 else ratios[0]
-
-
-def _parse_size(text: str) -> tuple[int, int, int]:
-    match = _SIZE.fullmatch(text.strip().lower())
-    if match is None or "0" in match.groups():
-        raise InputError(f"`--input` must be HEIGHTxWIDTHxCHANNELS, such as 32x32x3, got {text!r}.")
-    height, width, channels = map(int, match.groups())
-    return height, width, channels

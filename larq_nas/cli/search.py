@@ -72,6 +72,8 @@ __all__ = ["search"]
 @click.option("--max-macs", help="Most real multiply-accumulates of an image, such as 1.5M.")
 @click.option("--max-binary-macs", help="Most binary multiply-accumulates of an image.")
 @click.option("--max-parameters", help="Most weights, of any precision.")
+@click.option("--max-latency", help="Longest time of an image by --latency-table, such as 5ms.")
+@click.option("--latency-table", help="Table of a device; see larq-nas latency --build-table.")
 @click.option("--epochs", type=int, default=25, show_default=True, help="Epochs of the search.")
 @click.option(
     "--train-epochs",

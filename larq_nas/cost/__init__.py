@@ -6,12 +6,13 @@ from larq_nas.cost.expected import Expected
 from larq_nas.cost.limits import Limits, require_feasible, strongest_within
 from larq_nas.cost.profile import LayerProfile, Profile, profile
 from larq_nas.cost.space import SpaceCosts
-from larq_nas.cost.structure import QUANTITIES
+from larq_nas.cost.structure import LATENCY, QUANTITIES
 from larq_nas.cost.table import table
 
 __all__ = [
     "BUDGETS",
     "CONVENTIONS",
+    "LATENCY",
     "QUANTITIES",
     "Budget",
     "Convention",

@@ -20,11 +20,13 @@ BUDGETS = {
     "max_macs": "macs",
     "max_binary_macs": "binary_macs",
     "max_parameters": "parameters",
+    "max_latency": "latency",
 }
 """The quantity that each limit is about."""
 
 _UNITS = {"max_memory": 8}
 _BYTES = ("max_memory", "max_flatbuffer", "max_activation_memory")
+_SECONDS = {"us": 1, "ms": 10**3, "s": 10**6}
 _DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _BINARY = {"K": 2**10, "M": 2**20, "G": 2**30}
 _NUMBER = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([kKmMgG]?)(i?)([bB]?)\s*")
@@ -33,16 +35,18 @@ _SHARE_OFF, _BYTES_OFF = 0.01, 512
 
 
 def amount(name: str, value: float | str) -> int:
-    """Return a limit as a whole number: bytes or a count.
+    """Return a limit as a whole number: bytes, a count, or microseconds.
 
     # Arguments
         name: name of the limit, such as `"max_memory"`.
         value: a number, or text such as `"64KB"` (1,000 bytes each), `"64KiB"` (1,024) or
-            `"1.5M"`.
+            `"1.5M"`; for `"max_latency"` such as `"5ms"` or `"800us"`.
 
     # Raises
         InputError: if it is none of these, or not above 0.
     """
+    if name == "max_latency":
+        return _microseconds(value)
     number = _parse(value, name in _BYTES)
     if number is None or not 1 <= number < 1e18:
         forms = '"64KB", "48KiB" or "1.5M"' if name in _BYTES else '"1.5M" or "300K"'
@@ -52,6 +56,21 @@ def amount(name: str, value: float | str) -> int:
             f"{value!r}."
         )
     return int(number)
+
+
+def _microseconds(value: object) -> int:
+    match = re.fullmatch(r"\s*([0-9.]+)\s*(us|ms|s)\s*", value) if isinstance(value, str) else None
+    try:
+        number = float(match[1]) * _SECONDS[match[2]] if match else value
+    except ValueError:
+        number = None
+    whole = isinstance(number, float) or (isinstance(number, int) and not isinstance(number, bool))
+    if not whole or not 1 <= number < 1e18:  # type: ignore[operator]
+        raise InputError(
+            '`max_latency` must be text like "5ms" or "800us", or a number of microseconds, 1 or '
+            f"more, but got {value!r}."
+        )
+    return int(number)  # type: ignore[call-overload]
 
 
 def _parse(value: object, in_bytes: bool) -> float | None:
@@ -77,7 +96,7 @@ class Budget:
     """What a network may cost at most.
 
     # Arguments
-        limits: bytes or counts by the name of the limit; see `BUDGETS`.
+        limits: bytes, counts or microseconds by the name of the limit; see `BUDGETS`.
     """
 
     limits: Mapping[str, int] = field(default_factory=dict)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from larq_nas.choices import Choice
 from larq_nas.cost.linear import Chosen, Linearized, linearize
 from larq_nas.cost.space import SpaceCosts
-from larq_nas.cost.structure import QUANTITIES
+from larq_nas.cost.structure import LATENCY, Structure
 from larq_nas.errors import InputError
 from larq_nas.expansion import expand
 
@@ -28,7 +28,8 @@ class Expected:
 
     where `slope(i, o)` is what the pair costs in place of the chosen one. For costs that add
     up over operations this is the expectation itself; for all of them it is exact where each
-    choice is one-hot. A width counts with its mean, `sum of p(ratio) * filters(ratio)`.
+    choice is one-hot. A width counts with its mean, `sum of p(ratio) * filters(ratio)`;
+    latency, which a table knows at certain widths, along a line between those next to it.
 
     `q` follows from the probabilities as a network is derived: the operation without zero, and
     the share of `kept_share` of the input.
@@ -55,9 +56,10 @@ class Expected:
         self._nearest: dict[str, tf.Variable] = {}
         self._slopes: dict[str, dict[str, tf.Variable]] = {}
         self._chosen: dict[str, tf.Variable] = {}
+        self._latency_slopes: dict[str, tf.Variable] = {}
 
     def __call__(self, probabilities: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Return the expected value of each of `QUANTITIES`.
+        """Return the expected value of each of the `quantities` of the costs.
 
         # Arguments
             probabilities: for each choice of operations a matrix of shape `(inputs,
@@ -75,7 +77,7 @@ class Expected:
             for name, choice in self.costs.choices.items()
         }
         base = self._at_mean_widths(probabilities)
-        return {name: base[name] + self._change(name, kept) for name in QUANTITIES}
+        return {name: base[name] + self._change(name, kept) for name in self.costs.quantities}
 
     def update(self, probabilities: Mapping[str, Any]) -> None:
         """Compute the costs around the network that these probabilities stand for.
@@ -122,10 +124,24 @@ class Expected:
             for name, asked in self.costs.expansions.items()
         }
         structure = self.costs.structure(chosen)
-        for quantity, exact in structure.costs(nearest or None).items():
+        for quantity, exact in self.costs.costs(structure, nearest or None).items():
             _assign(self._exact, quantity, exact)
         for name, width in nearest.items():
             _assign(self._nearest, name, width)
+            if self.costs.latency:
+                slope = self._latency_slope(structure, nearest, name)
+                _assign(self._latency_slopes, name, slope)
+
+    def _latency_slope(self, structure: Structure, nearest: Mapping[str, int], name: str) -> float:
+        """Return what a filter more takes, between the widths next to the nearest one."""
+        options = sorted(set(self.costs.expansions[name].options))
+        place = options.index(nearest[name])
+        low, high = options[max(place - 1, 0)], options[min(place + 1, len(options) - 1)]
+        if low == high:
+            return 0.0
+        both = {k: np.array([v, v]) for k, v in nearest.items()} | {name: np.array([low, high])}
+        less, more = self.costs.costs(structure, both)[LATENCY]
+        return float((more - less) / (high - low))
 
     def _change(self, quantity: str, kept: Mapping[str, tf.Tensor]) -> tf.Tensor:
         changes = [
@@ -149,7 +165,14 @@ class Expected:
         smooth = structure.costs(means)
         # Words of 32 channels are not rounded for a mean; for the network derived now they are.
         at_nearest = structure.costs({k: tf.identity(v) for k, v in self._nearest.items()})
-        return {name: self._exact[name] + (smooth[name] - at_nearest[name]) for name in QUANTITIES}
+        expected = {name: self._exact[name] + (smooth[name] - at_nearest[name]) for name in smooth}
+        if self.costs.latency:
+            changes = [
+                slope * (means[name] - self._nearest[name])
+                for name, slope in self._latency_slopes.items()
+            ]
+            expected[LATENCY] = self._exact[LATENCY] + tf.add_n(changes)
+        return expected
 
 
 def keeping(choice: Choice, probabilities: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,6 @@ import numpy as np
 
 from larq_nas.choices import Choice, Pair
 from larq_nas.cost.space import SpaceCosts
-from larq_nas.cost.structure import QUANTITIES
 
 __all__ = ["Chosen", "Linearized", "linearize"]
 
@@ -46,10 +45,10 @@ def linearize(
         ratios: the ratio of each width; by default those nearest to 1.
     """
     base = costs.of(chosen, ratios)
-    slopes: dict[str, dict[str, np.ndarray]] = {name: {} for name in QUANTITIES}
+    slopes: dict[str, dict[str, np.ndarray]] = {name: {} for name in costs.quantities}
     for name, choice in costs.choices.items():
         found = _slopes(costs, chosen, ratios, choice, base)
-        for quantity in QUANTITIES:
+        for quantity in costs.quantities:
             slopes[quantity][name] = found[quantity]
     return Linearized(dict(chosen), base, slopes)
 
@@ -66,28 +65,30 @@ def _slopes(
     def change(slot: int, pair: Pair) -> np.ndarray:
         pairs = [pair if k == slot else kept for k, kept in enumerate(own)]
         found = costs.of({**chosen, choice.name: pairs}, ratios)
-        return np.array([found[name] - base[name] for name in QUANTITIES], dtype=np.float64)
+        return np.array([found[name] - base[name] for name in costs.quantities], dtype=np.float64)
 
     slots = {index: slot for slot, (_, index) in enumerate(own)}
-    offsets = _offsets(choice, slots, change)
-    slopes = np.zeros((len(QUANTITIES), choice.inputs, len(choice.operations)))
+    offsets = _offsets(choice, slots, change, len(base))
+    slopes = np.zeros((len(base), choice.inputs, len(choice.operations)))
     for index in range(choice.inputs):
         slot = slots.get(index, 0)
         for column, operation in enumerate(choice.operations):
             if operation not in choice.eligible:
                 continue
             slopes[:, index, column] = change(slot, (operation, index)) + offsets[slot]
-    return {name: slopes[row] for row, name in enumerate(QUANTITIES)}
+    return {name: slopes[row] for row, name in enumerate(costs.quantities)}
 
 
-def _offsets(choice: Choice, slots: Mapping[int, int], change: Any) -> list[np.ndarray]:
+def _offsets(
+    choice: Choice, slots: Mapping[int, int], change: Any, quantities: int
+) -> list[np.ndarray]:
     """Return what the pair of each slot costs more than that of slot 0.
 
     Both are replaced by the same pair on an input that is not kept, if there is one; where all
     inputs are kept, they are never compared.
     """
     spare = [index for index in range(choice.inputs) if index not in slots]
-    zero = np.zeros(len(QUANTITIES))
+    zero = np.zeros(quantities)
     if not spare:
         return [zero] * len(slots)
     pair = (choice.any()[0][0], spare[0])

@@ -10,11 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from larq_nas.cost.count import Counted, understand
+from larq_nas.cost.count import Counted
 from larq_nas.cost.fallback import cause_of_fallback, pads_with_zeros
 from larq_nas.cost.fusing import own_activation
-from larq_nas.cost.graph import read_graph
-from larq_nas.cost.structure import Structure
+from larq_nas.cost.structure import Structure, read_structure
 
 __all__ = ["LayerProfile", "Profile", "profile"]
 
@@ -182,7 +181,7 @@ def profile(model: tf.keras.Model) -> Profile:
     # Raises
         InputError: if the model is not built, or a shape is not static.
     """
-    return profile_structure(Structure(understand(read_graph(model))))
+    return profile_structure(read_structure(model))
 
 
 def profile_structure(structure: Structure) -> Profile:

@@ -13,7 +13,13 @@ from larq_nas.choosers import Relax
 from larq_nas.cost.count import understand
 from larq_nas.cost.graph import read_graph
 from larq_nas.cost.select import Supernet
-from larq_nas.cost.structure import QUANTITIES, Structure
+from larq_nas.cost.structure import (
+    LATENCY,
+    QUANTITIES,
+    LatencyModel,
+    Structure,
+    read_structure,
+)
 from larq_nas.errors import InputError
 from larq_nas.expansion import Expansion, expand
 from larq_nas.layers import DEPLOYED, building_in
@@ -38,13 +44,23 @@ class SpaceCosts:
         space: name of a search space, a `larq_nas.spaces.Space`, or a function of your own.
         input_shape: `(height, width, channels)` of the images, in pixels.
         classes: number of classes.
+        latency: predicts latencies on a device, if they are asked for.
 
     # Attributes
+        quantities: what is costed: `QUANTITIES`, and `"latency"` in microseconds if asked for.
         choices: the choices of operations by name.
         expansions: the choices of widths by name.
     """
 
-    def __init__(self, space: SpaceLike, input_shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(
+        self,
+        space: SpaceLike,
+        input_shape: tuple[int, int, int],
+        classes: int,
+        latency: LatencyModel | None = None,
+    ) -> None:
+        self.latency = latency
+        self.quantities = (*QUANTITIES, LATENCY) if latency else QUANTITIES
         self.space: Space = resolve(space)
         self._input_shape, self._classes = input_shape, classes
         choose = Relax()
@@ -58,7 +74,7 @@ class SpaceCosts:
         self._structures: dict[str, Structure] = {}
 
     def exact(self, values: Mapping[str, Value]) -> dict[str, Any]:
-        """Return what one network costs, for each of `QUANTITIES`.
+        """Return what one network costs, for each of `quantities`.
 
         # Arguments
             values: the value of each choice by name, as an `Architecture` holds them.
@@ -69,7 +85,7 @@ class SpaceCosts:
         return self.of(*self.decode(values))
 
     def exact_many(self, candidates: Sequence[Mapping[str, Value]]) -> dict[str, np.ndarray]:
-        """Return what each of many networks costs: for each of `QUANTITIES` an array.
+        """Return what each of many networks costs: for each of `quantities` an array.
 
         Candidates that differ in their widths alone are computed at once.
 
@@ -80,15 +96,18 @@ class SpaceCosts:
         groups: dict[str, list[int]] = {}
         for number, (chosen, _) in enumerate(decoded):
             groups.setdefault(repr(chosen), []).append(number)
-        costs = {name: np.zeros(len(candidates), dtype=np.int64) for name in QUANTITIES}
+        costs: dict[str, np.ndarray] = {
+            name: np.zeros(len(candidates), dtype=np.float64 if name == LATENCY else np.int64)
+            for name in self.quantities
+        }
         for numbers in groups.values():
             chosen, _ = decoded[numbers[0]]
             if self._needs_building(chosen) or not self.expansions:
                 found = [self.exact(candidates[number]) for number in numbers]
-                of_group = {name: np.array([one[name] for one in found]) for name in QUANTITIES}
+                of_group = {n: np.array([one[n] for one in found]) for n in self.quantities}
             else:
                 widths = self._widths([decoded[number][1] for number in numbers])
-                of_group = self.structure(chosen).costs(widths)
+                of_group = self.costs(self.structure(chosen), widths)
             for name, cost in of_group.items():
                 costs[name][numbers] = cost
         return costs
@@ -96,7 +115,7 @@ class SpaceCosts:
     def of(
         self, chosen: Mapping[str, Sequence[Pair]], ratios: Mapping[str, float] | None = None
     ) -> dict[str, Any]:
-        """Return what a network costs, for each of `QUANTITIES`.
+        """Return what a network costs, for each of `quantities`.
 
         # Arguments
             chosen: operations and inputs of each choice.
@@ -104,8 +123,17 @@ class SpaceCosts:
         """
         ratios = self.usual if ratios is None else ratios
         if self._needs_building(chosen):
-            return self._built(self.encode(chosen, ratios)).costs()
-        return self.structure(chosen).costs(self._widths([ratios]) if ratios else None)
+            return self.costs(self._built(self.encode(chosen, ratios)))
+        return self.costs(self.structure(chosen), self._widths([ratios]) if ratios else None)
+
+    def costs(
+        self, structure: Structure, answers: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return each of `quantities` for a structure of the space; see `Structure.costs`."""
+        costs = structure.costs(answers)
+        if self.latency:
+            costs[LATENCY] = self.latency.predict(structure, answers).microseconds
+        return costs
 
     def network(self, values: Mapping[str, Value]) -> tuple[Structure, dict[str, Any] | None]:
         """Return the structure of one network, and the widths to ask its costs for.
@@ -188,7 +216,7 @@ class SpaceCosts:
     def _built(self, values: Mapping[str, Value]) -> Structure:
         architecture = Architecture(self.space.name, self.space.settings(), dict(values))
         model = architecture.build(self._input_shape, self._classes, self.space)
-        return Structure(understand(read_graph(model)))
+        return read_structure(model)
 
     @cached_property
     def _follows_widths(self) -> bool:

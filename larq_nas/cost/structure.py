@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
-from larq_nas.cost.count import Counted, count
+import tensorflow as tf
+
+from larq_nas.cost.count import Counted, count, understand
+from larq_nas.cost.graph import read_graph
 from larq_nas.cost.lower import lower
 from larq_nas.cost.network import Network
 from larq_nas.cost.operators import Operator
 from larq_nas.cost.runtime import flatbuffer_bytes, order, peak_memory
 
-__all__ = ["QUANTITIES", "Structure"]
+__all__ = ["LATENCY", "QUANTITIES", "LatencyModel", "Structure", "read_structure"]
 
 QUANTITIES = (
     "macs",
@@ -22,6 +25,17 @@ QUANTITIES = (
 )
 """What a network costs: real and binary multiply-accumulates of one image, weights, bits of
 them, bytes of the flatbuffer, and the most bytes of activations alive at once."""
+
+
+LATENCY = "latency"
+"""What a network takes for one image on a device, in microseconds; known with a table alone."""
+
+
+class LatencyModel(Protocol):
+    """What predicts latencies, as `larq_nas.latency.LatencyTable` does."""
+
+    def predict(self, structure: "Structure", answers: Mapping[str, Any] | None = None) -> Any:
+        """Return a prediction with `microseconds`: a number, or one for each candidate."""
 
 
 class Structure:
@@ -72,3 +86,8 @@ class Structure:
         """Return the activation memory of the float twin, in bytes."""
         channels = [call.channels for call in self.count(answers)]
         return peak_memory(self.network, self.float_operators, channels)
+
+
+def read_structure(model: tf.keras.Model) -> Structure:
+    """Return the structure of a built model."""
+    return Structure(understand(read_graph(model)))

@@ -1,8 +1,16 @@
 """How long a converted network takes: here, on a device, and by a table."""
 
 from larq_nas.latency.build import build_table
-from larq_nas.latency.here import measure_here
+from larq_nas.latency.devices import DeviceError
 from larq_nas.latency.latency import Latency, OperationLatency
+from larq_nas.latency.measure import measure
 from larq_nas.latency.table import LatencyTable
 
-__all__ = ["Latency", "LatencyTable", "OperationLatency", "build_table", "measure_here"]
+__all__ = [
+    "DeviceError",
+    "Latency",
+    "LatencyTable",
+    "OperationLatency",
+    "build_table",
+    "measure",
+]

@@ -48,7 +48,7 @@ def build_table(
         ```python
         table = larq_nas.latency.build_table(
             "vgg_small",
-            larq_nas.latency.measure_here,
+            larq_nas.latency.measure,
             path="here.json",
             input_shape=(32, 32, 3),
             classes=10,
@@ -58,7 +58,7 @@ def build_table(
 
     # Arguments
         space: name of a search space, a `larq_nas.spaces.Space`, or a function of your own.
-        measure: measures a flatbuffer, as `larq_nas.latency.measure_here` does; with
+        measure: measures a flatbuffer, as `larq_nas.latency.measure` does; with
             `per_operation`, each operation in the order they run.
         path: the table's file.
         input_shape: `(height, width, channels)` of the images, in pixels.

@@ -176,7 +176,7 @@ class _Network:
                 OperationLatency(piece.kind, piece.name, _alone(*clocks))
                 for piece, *clocks in self.pieces
             ],
-            warnings=_warnings(machine, spread),
+            warnings=_warnings(machine, self.kernel, spread),
         )
 
 
@@ -197,8 +197,10 @@ def _machine() -> str:
     return "x86-64" if machine.lower() in _X86 else machine
 
 
-def _warnings(machine: str, spread: float) -> list[str]:
+def _warnings(machine: str, kernel: Kernel, spread: float) -> list[str]:
     warnings = []
+    if machine == "x86-64" and kernel == "default":
+        warnings.append("the default kernel is the slowest on x86-64: time the indirect one here")
     if machine == "x86-64":
         warnings.append("x86-64 timings say nothing about ARM, not even which network is faster")
     if spread > _NOISY:

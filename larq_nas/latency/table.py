@@ -1,5 +1,7 @@
 """What every operation of a space takes on a device; and from it, what a network takes."""
 
+import hashlib
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +14,11 @@ from scipy.stats import kendalltau
 
 from larq_nas.cost.structure import Structure
 from larq_nas.deploy.parity import Kernel
+from larq_nas.errors import InputError
 from larq_nas.latency.estimate import Estimate
 from larq_nas.latency.figures import Check, Measured, Prediction, Timing
 from larq_nas.latency.signature import Signature, parse, predicted
+from larq_nas.spaces import Space
 
 __all__ = ["LatencyTable"]
 
@@ -102,6 +106,20 @@ class LatencyTable:
         times = found[places.ravel()]
         return times[:, 0], times[:, 0] * times[:, 1]
 
+    def require_for(self, space: Space, input_shape: tuple[int, int, int], classes: int) -> None:
+        """Raise `InputError` if the table is of other networks than those of `space`."""
+        own = {"space": self.space, "input_shape": self.input_shape, "classes": self.classes}
+        asked = {"space": space.name, "input_shape": input_shape, "classes": classes}
+        own |= {f"setting `{name}`": value for name, value in self.settings.items()}
+        asked |= {f"setting `{name}`": value for name, value in space.settings().items()}
+        for name in dict.fromkeys([*own, *asked]):
+            if json.dumps(own.get(name)) != json.dumps(asked.get(name)):
+                raise InputError(
+                    f"The latency table is of other networks: its {name} is {own.get(name)!r}, but "
+                    f"the search's is {asked.get(name)!r}; build one with larq-nas latency "
+                    "--build-table."
+                )
+
     def save(self, path: str | Path) -> None:
         """Write the table to `path` as JSON, whole or not at all."""
         from larq_nas.latency.records import write_table
@@ -119,6 +137,13 @@ class LatencyTable:
         from larq_nas.latency.records import read_table
 
         return read_table(path)
+
+    @property
+    def digest(self) -> str:
+        """What tells the table from others: its device, and a hash of what it holds."""
+        times = sorted((text, timing.times) for text, timing in self.operations.items())
+        held = json.dumps([self.kernel, self.threads, times, self.whole_by_sum])
+        return f"{self.device}, {hashlib.sha256(held.encode()).hexdigest()[:12]}"
 
     @cached_property
     def _estimate(self) -> Estimate:

@@ -3,6 +3,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import PerOperation
 
 from larq_nas.cost import BUDGETS, Budget, SpaceCosts, require_feasible, strongest_within
 from larq_nas.errors import InputError
@@ -22,6 +23,11 @@ from larq_nas.spaces import Bats, Vgg11
         ("max_macs", "1.5M", 1_500_000),
         ("max_parameters", "20K", 20_000),
         ("max_binary_macs", "2e9", 2_000_000_000),
+        ("max_latency", "5ms", 5000),
+        ("max_latency", "0.8 ms", 800),
+        ("max_latency", "800us", 800),
+        ("max_latency", "2s", 2_000_000),
+        ("max_latency", 5000, 5000),
     ],
 )
 def test_units(name: str, text: float | str, number: int) -> None:
@@ -45,10 +51,15 @@ def test_units(name: str, text: float | str, number: int) -> None:
         ("max_memory", "1iB"),
         ("max_macs", "5MB"),
         ("max_macs", "5Mi"),
+        ("max_latency", "5"),
+        ("max_latency", "5 minutes"),
+        ("max_latency", "1.2.3ms"),
+        ("max_latency", "0ms"),
+        ("max_latency", True),
     ],
 )
 def test_malformed_limits_are_refused(name: str, text: object) -> None:
-    with pytest.raises(InputError, match=f"`{name}` must be a number of"):
+    with pytest.raises(InputError, match=f"`{name}` must be .*a number of"):
         Budget.parse({name: text})  # type: ignore[dict-item]
 
 
@@ -71,7 +82,7 @@ SHAPE = (8, 8, 1)
 
 @pytest.fixture(scope="module")
 def costs() -> SpaceCosts:
-    return SpaceCosts(SPACE, SHAPE, 10)
+    return SpaceCosts(SPACE, SHAPE, 10, PerOperation())
 
 
 def every_network(costs: SpaceCosts) -> list[dict]:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import random_architecture
+from conftest import PerOperation, random_architecture
 
-from larq_nas.cost import QUANTITIES, Expected, SpaceCosts
+from larq_nas.cost import LATENCY, QUANTITIES, Expected, SpaceCosts
 from larq_nas.cost.expected import kept_share
 from larq_nas.errors import InputError
 from larq_nas.spaces import Bats, Bnas, Darts, ResNet18, ResNet18Cifar, Space, Vgg11, VggSmall
@@ -40,12 +40,32 @@ def random_alphas(costs: SpaceCosts) -> dict[str, tf.Variable]:
 
 @pytest.mark.parametrize(("space", "shape"), SPACES)
 def test_is_exact_where_choices_are_one_hot(space: Space, shape: tuple[int, int, int]) -> None:
-    costs = SpaceCosts(space, shape, 10)
+    costs = SpaceCosts(space, shape, 10, PerOperation())
     expected = Expected(costs)
     for seed in range(4):
         values = random_architecture(space, seed, shape).choices
         found = expected(one_hot(costs, values))
-        assert {name: float(found[name]) for name in QUANTITIES} == costs.exact(values)
+        assert {name: float(found[name]) for name in costs.quantities} == costs.exact(values)
+
+
+def test_latency_of_a_mean_width_lies_between_those_of_the_widths_next_to_it() -> None:
+    space = VggSmall(ratios=(0.25, 0.5, 1.0))
+    costs = SpaceCosts(space, (16, 16, 3), 10, PerOperation())
+    expected = Expected(costs)
+    name = next(iter(costs.expansions))
+    ratios = dict.fromkeys(costs.expansions, 0.5)
+    probabilities = {
+        key: tf.constant(np.array(asked.ratios) == 0.5, tf.float64)
+        for key, asked in costs.expansions.items()
+    }
+    mixed = tf.Variable([0.2, 0.6, 0.2], dtype=tf.float64)
+    with tf.GradientTape() as tape:
+        latency = expected({**probabilities, name: mixed})[LATENCY]
+    low, high = (costs.exact({**ratios, name: ratio})[LATENCY] for ratio in (0.25, 1.0))
+    assert low < float(latency) < high
+    slopes = tape.gradient(latency, mixed).numpy()
+    filters = np.array(costs.expansions[name].options)
+    np.testing.assert_allclose(slopes, (high - low) / (filters[2] - filters[0]) * filters)
 
 
 @pytest.mark.parametrize(("space", "shape"), SPACES)

@@ -6,7 +6,8 @@ import pytest
 
 from larq_nas.cost import SpaceCosts
 from larq_nas.errors import InputError
-from larq_nas.latency import Latency, LatencyTable, build_table, measure_here
+from larq_nas.latency import Latency, LatencyTable, build_table
+from larq_nas.latency.here import measure_here
 from larq_nas.latency.plan import operations_of, plan
 from larq_nas.spaces import Bats, VggSmall
 

@@ -7,9 +7,8 @@ from larq_nas.deploy.export import export, run
 from larq_nas.deploy.flatbuffer import operators
 from larq_nas.deploy.parity import KERNELS
 from larq_nas.errors import ConversionError, InputError
-from larq_nas.latency import measure_here
 from larq_nas.latency.cut import cut, hollow
-from larq_nas.latency.here import measure_all_here
+from larq_nas.latency.here import measure_all_here, measure_here
 from larq_nas.latency.weights import randomize
 from larq_nas.spaces import Bats
 

@@ -35,7 +35,7 @@ def test_the_default_kernel_is_not_what_x86_is_timed_with(conversion) -> None:
         (3, {}, "`model` must be a conversion, a flatbuffer or the path of one, but got int"),
         (b"", {"threads": 2}, "`threads` must be 1 on this machine, but got 2"),
         (b"", {"tool": "x"}, "`tool` is for a device"),
-        (b"12345678", {"device": "pi"}, "`device` must be ssh://"),
+        (b"....TFL3", {"device": "pi"}, "`device` must be ssh://"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(model, settings: dict, message: str) -> None:

@@ -2,23 +2,26 @@
 
 import platform
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import chain
 
 import numpy as np
 
 from larq_nas.deploy.parity import KERNELS, Kernel
-from larq_nas.errors import ConversionError, first_line, require_whole, unknown_name
+from larq_nas.errors import require_whole, unknown_name
+from larq_nas.latency.clock import Clock, Sample, engine
 from larq_nas.latency.cut import Piece, cut, hollow
 from larq_nas.latency.latency import Latency, OperationLatency
+from larq_nas.latency.read import signatures
+from larq_nas.latency.signature import Signature
 
 __all__ = ["measure_all_here", "measure_here"]
 
 _TURNS, _PAUSE = 5, 0.2
 _NOISY = 0.1
-# Nanoseconds that reading two clocks may take, and the least share of runs to go by, one in 5.
-_NO_WAIT, _FEWEST = 20_000, 5
 _LEAST = 0.01
+_COPIES = 3
+_REARRANGING = ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 _X86 = ("x86_64", "amd64", "i386", "i686")
 
 
@@ -32,8 +35,9 @@ def measure_here(
 ) -> Latency:
     """Measure how long a flatbuffer takes on this machine, on one thread.
 
-    The time is that of the processor, so that other processes count little. What a call of
-    the interpreter takes without any operation is measured beside it, and left out.
+    The time is that of the processor, so that other processes count little; and figures are
+    those of the quicker half of the time it took, as machines slow down for seconds. What a call
+    of the interpreter takes without any operation is measured beside it, and left out.
 
     !!! example
         ```python
@@ -98,96 +102,78 @@ def measure_all_here(
     return [network.latency() for network in timed]
 
 
-class _Sample:
-    """Times of one kind of run, in nanoseconds."""
-
-    def __init__(self) -> None:
-        self.times: list[int] = []
-        self.waits: list[int] = []
-
-    @property
-    def undisturbed(self) -> np.ndarray:
-        """Microseconds of the runs that no other program broke into, or of those nearest to that.
-
-        Such a program leaves other caches behind, which a long run pays for and a short one,
-        between two of them, does not.
-        """
-        waits = np.array(self.waits)
-        fewest = np.sort(waits)[-(-len(waits) // _FEWEST) - 1]
-        return np.array(self.times)[waits <= max(fewest, _NO_WAIT)] / 1000
-
-    @property
-    def median(self) -> float:
-        return float(np.median(self.undisturbed))
-
-
-class _Clock:
-    """Times one model on random numbers, twice in each turn: after others, and after itself."""
-
-    def __init__(self, flatbuffer: bytes, kernel: Kernel) -> None:
-        self.interpreter = _load(flatbuffer, kernel)
-        generator = np.random.default_rng(0)
-        shapes, types = self.interpreter.input_shapes, self.interpreter.input_types
-        self.inputs = [
-            _random(generator, shape, np.dtype(kind))
-            for shape, kind in zip(shapes, types, strict=True)
-        ]
-        self.after_others, self.after_itself = _Sample(), _Sample()
-
-    def warm_up(self, runs: int) -> None:
-        for _ in range(runs):
-            self.interpreter.predict(self.inputs)
-
-    def take_turn(self) -> None:
-        for sample in (self.after_others, self.after_itself):
-            before, start = time.perf_counter_ns(), time.thread_time_ns()
-            self.interpreter.predict(self.inputs)
-            took, passed = time.thread_time_ns() - start, time.perf_counter_ns() - before
-            sample.times.append(took)
-            sample.waits.append(passed - took)
-
-
 class _Network:
     """The clocks of a flatbuffer: with its operations and without, whole and in pieces."""
 
     def __init__(self, flatbuffer: bytes, kernel: Kernel, per_operation: bool) -> None:
         self.kernel = kernel
-        self.whole = _Clock(flatbuffer, kernel), _Clock(hollow(flatbuffer), kernel)
-        self.pieces: list[tuple[Piece, _Clock, _Clock]] = []
-        for piece in cut(flatbuffer) if per_operation else []:
-            clocks = _Clock(piece.hollow, kernel), _Clock(piece.model, kernel)
-            self.pieces.append((piece, *clocks))
-        self.clocks = [*self.whole, *(clock for _, *clocks in self.pieces for clock in clocks)]
+        # Where its memory happens to lie can make one copy slow for as long as it lives.
+        self.wholes = [Clock(flatbuffer, kernel) for _ in range(_COPIES)]
+        self.hollow = Clock(hollow(flatbuffer), kernel)
+        self.pieces: list[tuple[Piece, tuple[Clock, Clock]]] = []
+        # Equal operations share their clocks: the fewer models, the nearer is the memory they
+        # need together to that of the whole, and what it leaves in the caches.
+        shared: dict[Signature, tuple[Clock, Clock]] = {}
+        if per_operation:
+            for piece, same in zip(cut(flatbuffer), signatures(flatbuffer), strict=True):
+                if same not in shared:
+                    shared[same] = Clock(piece.hollow, kernel), Clock(piece.model, kernel)
+                self.pieces.append((piece, shared[same]))
+        self.clocks = [*self.wholes, self.hollow, *chain.from_iterable(shared.values())]
+
+    def _steady(self) -> np.ndarray:
+        """Return the quicker half of the turns.
+
+        Machines slow down for seconds, all they run alike: the medians of what is compared with
+        each other must not be of other seconds.
+        """
+        times = [
+            sample.times
+            for clock in self.clocks
+            for sample in (clock.after_others, clock.after_itself)
+        ]
+        totals = np.sum(times, axis=0)
+        return np.argsort(totals, kind="stable")[: -(-len(totals) // 2)]
 
     def latency(self) -> Latency:
-        sample, without = (clock.after_itself for clock in self.whole)
-        first, median, third = np.percentile(sample.undisturbed, (25, 50, 75))
+        turns = self._steady()
+        samples = sorted((clock.after_itself for clock in self.wholes), key=_by_median(turns))
+        sample = samples[len(samples) // 2]
+        first, median, third = np.percentile(sample.undisturbed(turns), (25, 50, 75))
         spread = float((third - first) / median)
         machine = _machine()
         return Latency(
             device=f"this machine ({machine})",
             kernel=self.kernel,
             threads=1,
-            engine=_engine().__version__,
-            microseconds=max(_LEAST, median - without.median),
+            engine=engine().__version__,
+            microseconds=max(_LEAST, median - self.hollow.after_itself.median(turns)),
             spread=spread,
             runs=len(sample.times),
             operations=[
-                OperationLatency(piece.kind, piece.name, _alone(*clocks))
-                for piece, *clocks in self.pieces
+                OperationLatency(piece.kind, piece.name, _alone(piece.kind, *clocks, turns))
+                for piece, clocks in self.pieces
             ],
             warnings=_warnings(machine, self.kernel, spread),
         )
 
 
-def _alone(without: _Clock, clock: _Clock) -> float:
+def _by_median(turns: np.ndarray) -> Callable[[Sample], float]:
+    return lambda sample: sample.median(turns)
+
+
+def _alone(kind: str, without: Clock, clock: Clock, turns: np.ndarray) -> float:
     """Return what an operation takes, in microseconds.
 
     Between the operations of a network it finds its caches neither as it left them nor as
-    empty as between models, each of which has memory of its own: so, the middle of both.
+    empty as between models, each of which has memory of its own: so, the middle of both. But
+    what float convolutions rearrange their numbers in belongs to the interpreter: those of a
+    network share it, and find it as they left it.
     """
-    cold = clock.after_others.median - without.after_others.median
-    warm = clock.after_itself.median - without.after_itself.median
+    warm = clock.after_itself.median(turns) - without.after_itself.median(turns)
+    if kind in _REARRANGING:
+        return max(_LEAST, warm)
+    cold = clock.after_others.median(turns) - without.after_others.median(turns)
     # What is shorter than the clock can tell comes out as anything around 0.
     return max(_LEAST, (cold + warm) / 2)
 
@@ -208,34 +194,3 @@ def _warnings(machine: str, kernel: Kernel, spread: float) -> list[str]:
             f"half of the timings lie {spread:.0%} apart: end other programs, and measure again"
         )
     return warnings
-
-
-def _load(flatbuffer: bytes, kernel: Kernel) -> Any:
-    """Return the interpreter itself: Larq Compute Engine's wrapper copies what it is given."""
-    try:
-        return _engine().testing.Interpreter(flatbuffer, **KERNELS[kernel]).interpreter
-    except (RuntimeError, ValueError) as error:
-        raise ConversionError(
-            f"The {kernel} kernel cannot run the flatbuffer ({first_line(error)}); "
-            "give what larq_nas.convert made, and a kernel that it was checked with."
-        ) from error
-
-
-def _engine() -> Any:
-    try:
-        import larq_compute_engine
-    except ImportError:
-        raise ConversionError(
-            "Measuring here needs larq-compute-engine, which is not installed here: "
-            "pip install larq-compute-engine==0.16.0, or measure on a device."
-        ) from None
-    return larq_compute_engine
-
-
-def _random(generator: np.random.Generator, shape: Sequence[int], kind: np.dtype) -> np.ndarray:
-    if kind.kind == "f":
-        return generator.standard_normal(shape).astype(kind)
-    if kind.kind == "b":
-        return generator.integers(0, 2, shape).astype(kind)
-    limits = np.iinfo(kind)
-    return generator.integers(limits.min, limits.max, shape, kind, endpoint=True)

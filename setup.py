@@ -39,6 +39,7 @@ setup(
         "larq-compute-engine>=0.16,<0.17; platform_machine != 'aarch64'",
         "numpy>=1.26,<2",
         "scikit-learn>=1.3",
+        "scipy>=1.10",
         "terminaltables>=3.1",
     ],
     extras_require={

@@ -1,6 +1,5 @@
 """How long converting takes, beside `larq_compute_engine.convert_keras_model`, in one run."""
 
-import larq_nas  # isort: skip  (it prepares TensorFlow)
 import time
 
 import larq_compute_engine

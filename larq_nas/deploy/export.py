@@ -91,6 +91,13 @@ def input_shape(model: tf.keras.Model) -> tuple[int, ...]:
             f"`model` must have one input and one output, but has {len(model.inputs)} "
             f"and {len(model.outputs)}."
         )
+    for layer in model._flatten_layers():
+        if layer.compute_dtype in ("float16", "bfloat16", "float64"):
+            raise InputError(
+                f"`model` must compute in float32, but layer `{layer.name}` computes in "
+                f"{layer.compute_dtype}: build it with the precision policy float32, and set its "
+                "weights."
+            )
     shape = tuple(model.inputs[0].shape[1:])
     if None in shape:
         raise InputError(f"`model` must have a static input shape, but got {shape}.")

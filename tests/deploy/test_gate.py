@@ -247,6 +247,13 @@ def test_models_and_data_that_cannot_be_converted_are_refused(images: np.ndarray
     dynamic = tf.keras.Input((None, None, 3))
     with pytest.raises(InputError, match="static input shape"):
         larq_nas.convert(tf.keras.Model(dynamic, classifier(stem(dynamic, 4), 2)))
+    half = tf.keras.Input((8, 8, 3))
+    stage = tf.keras.layers.Conv2D(4, 3, dtype="mixed_float16", name="half")
+    with pytest.raises(InputError, match="layer `half` computes in float16"):
+        larq_nas.convert(tf.keras.Model(half, classifier(stage(half), 2)))
+    two = tf.keras.layers.Add()([half, other := tf.keras.Input((8, 8, 3))])
+    with pytest.raises(InputError, match="one input and one output, but has 2 and 1"):
+        larq_nas.convert(tf.keras.Model([half, other], two))
     with pytest.raises(InputError, match="must be functional"):
         larq_nas.convert(tf.keras.Sequential([tf.keras.layers.Dense(2)]))
     with pytest.raises(InputError, match=r"must be a tf.keras.Model"):

@@ -13,7 +13,8 @@ __all__ = ["bits", "is_sign", "kernel_scale", "zero_one"]
 
 _SIGN_QUANTIZERS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
 _OTHER_QUANTIZERS = (lq.quantizers.DoReFa, lq.quantizers.SteTern, lq.quantizers.SteHeaviside)
-_SIGNS = np.array([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0], dtype="float32")
+_SIGNS = np.array([-9, -2, -1, -0.5, -0.2, -0.03, -1e-3, -1e-6, 0], dtype="float32")
+_SIGNS = np.concatenate([_SIGNS, -_SIGNS])
 
 
 def is_sign(quantizer: Any) -> bool:
@@ -63,6 +64,8 @@ def kernel_scale(quantizer: Any) -> str:
     """
     if isinstance(quantizer, lq.quantizers.SteSign):
         return "ones"
+    if isinstance(quantizer, lq.quantizers.MagnitudeAwareSign):
+        return "scaled"
     kernel = np.random.default_rng(0).uniform(-0.9, 0.9, (1, 1, 8, 2)).astype("float32")
     try:
         with lq.context.quantized_scope(True):

@@ -1,7 +1,7 @@
 """Which layer of a model became which operation of its flatbuffer."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +72,7 @@ def audit(
     model: tf.keras.Model,
     flatbuffer: bytes,
     rewritten: Mapping[int, Sequence[np.ndarray]] | None = None,
+    binary: Collection[int] = (),
 ) -> Audit:
     """Match the layers of `model` with the operations of `flatbuffer`.
 
@@ -83,6 +84,7 @@ def audit(
         flatbuffer: what it was converted to.
         rewritten: for layers that are computed in another way, by id, the signs of their
             binary convolutions.
+        binary: ids of further layers that are binary, by what they read.
     """
     rewritten = rewritten or {}
     found = operators(flatbuffer)
@@ -93,7 +95,7 @@ def audit(
         known = rewritten.get(id(layer))
         ways = [known] if known else _own_kernels(layer, calls)
         runs_in_binary = any(_take(packed, kernels) for kernels in ways)
-        if is_binary(layer):
+        if is_binary(layer) or id(layer) in binary:
             cause = "" if runs_in_binary else likely_cause(layer)
             rows.append(LayerAudit(layer.name, True, "float" if cause else _BINARY, cause))
         else:

@@ -71,6 +71,10 @@ def likely_cause(layer: tf.keras.layers.Layer) -> str:
     """Return why `layer` fell back to float, and what to do, in one clause."""
     if cause_beforehand(layer):
         return cause_beforehand(layer)
+    if getattr(layer, "padding", "") == "causal":
+        return 'its padding is causal; pad by hand, or with padding="same"'
+    if getattr(layer, "padding", "") == "same" and layer.pad_values not in (0.0, 1.0):
+        return f"it pads with {layer.pad_values}; kernels pad with 0 or 1"
     if not isinstance(layer, lq.layers.QuantConv2D):
         return no_binary_kernel(layer)
     kernel = quantized_kernel(layer)

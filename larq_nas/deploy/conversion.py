@@ -1,10 +1,14 @@
 """What a conversion hands out: the flatbuffer and the evidence for it."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import tensorflow as tf
 
 from larq_nas.deploy.audit import Audit, LayerAudit
 from larq_nas.deploy.int8.report import Int8Report
@@ -12,7 +16,7 @@ from larq_nas.deploy.parity import Parity
 from larq_nas.errors import InputError
 from larq_nas.files import write_atomically
 
-__all__ = ["Conversion", "summarize"]
+__all__ = ["Conversion", "digest", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Conversion:
         parity: the comparison with Keras, for each kernel; with int8 that with fake-quant.
         rewrites: what was computed in another way than the layers say, and why; exact.
         warnings: what works, but probably not as it was meant.
+        weights: a digest of the weights that were converted.
         int8: what int8 costs and saves, if layers run in it.
     """
 
@@ -33,6 +38,7 @@ class Conversion:
     parity: Sequence[Parity]
     rewrites: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    weights: str = ""
     int8: Int8Report | None = None
 
     def save(self, path: str | Path) -> None:
@@ -55,6 +61,15 @@ class Conversion:
 
     def __str__(self) -> str:
         return summarize(self.summary())
+
+
+def digest(model: tf.keras.Model) -> str:
+    """Return what tells the weights of `model` from others."""
+    hashed = hashlib.sha256()
+    for weight in model.weights:
+        hashed.update(str(weight.shape).encode())
+        hashed.update(np.ascontiguousarray(weight.numpy()).tobytes())
+    return hashed.hexdigest()
 
 
 def summarize(summary: dict[str, Any]) -> str:

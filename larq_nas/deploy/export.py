@@ -1,7 +1,7 @@
 """To the bytes of a Larq Compute Engine flatbuffer, and through its interpreter."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import tensorflow as tf
 from larq_nas.errors import ConversionError, InputError, first_line
 from larq_nas.layers.conv import exporting
 
-__all__ = ["export", "export_function", "input_shape", "run"]
+__all__ = ["export", "export_function", "export_several", "input_shape", "run"]
 
 
 def export(model: tf.keras.Model) -> bytes:
@@ -32,20 +32,32 @@ def export(model: tf.keras.Model) -> bytes:
 def export_function(
     function: Callable[[tf.Tensor], Any], shape: tuple[int, ...], variables: list[tf.Variable]
 ) -> bytes:
-    """Return a function of one image as a flatbuffer.
+    """Return a function of one image as a flatbuffer; see `export_several`."""
+    return export_several(function, [shape], variables)
+
+
+def export_several(
+    function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], variables: list[tf.Variable]
+) -> bytes:
+    """Return a function of several tensors as a flatbuffer.
 
     The traced function is saved directly: the same operations as `model.save` gives, in a
     fraction of the time.
 
     # Arguments
         function: what to convert.
-        shape: shape of the image, without the batch.
+        shapes: shapes of what it takes, without the batch; its inputs are named `input0000` and
+            so on if there are several, `image` if there is one.
         variables: the variables it reads.
     """
     engine = _engine()
     module = tf.Module()
     module.variables_of_model = variables
-    signature = [tf.TensorSpec((1, *shape), tf.float32, name="image")]
+    names = [f"input{n:04d}" for n in range(len(shapes))] if len(shapes) > 1 else ["image"]
+    signature = [
+        tf.TensorSpec((1, *shape), tf.float32, name=name)
+        for shape, name in zip(shapes, names, strict=True)
+    ]
     with exporting(), tempfile.TemporaryDirectory() as folder:
         traced = tf.function(function, signature).get_concrete_function()
         tf.saved_model.save(module, folder, signatures=traced)
@@ -56,12 +68,14 @@ def export_function(
     return flatbuffer
 
 
-def run(flatbuffer: bytes, images: np.ndarray, kernel: str, **options: bool) -> list[np.ndarray]:
+def run(
+    flatbuffer: bytes, images: np.ndarray | list[np.ndarray], kernel: str, **options: bool
+) -> list[np.ndarray]:
     """Return the outputs of `flatbuffer` for `images`, as a list.
 
     # Arguments
         flatbuffer: the converted model.
-        images: float32, shape `(examples, height, width, channels)`.
+        images: float32, shape `(examples, height, width, channels)`; a list for several inputs.
         kernel: name of the kernel, for errors.
         **options: options of Larq Compute Engine's interpreter.
     """

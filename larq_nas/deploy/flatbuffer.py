@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-__all__ = ["Operator", "operators", "output_names", "pack_signs"]
+from larq_nas.errors import InputError
+
+__all__ = ["Operator", "input_names", "operators", "output_names", "pack_signs", "read_model"]
 
 _BUILTIN = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
@@ -37,15 +39,47 @@ class Operator:
     steps: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
+def read_model(flatbuffer: bytes) -> schema.ModelT:
+    """Return the tables of `flatbuffer`.
+
+    # Raises
+        InputError: if it is none, or cut short: the interpreter would end the whole process.
+    """
+    try:
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(flatbuffer, 0))
+        whole = flatbuffer[4:8] == b"TFL3" and all(map(_is_whole, model.subgraphs))
+    except Exception:  # noqa: BLE001 - reading anything but a flatbuffer fails in many ways
+        whole = False
+    if not whole:
+        raise InputError(
+            "This is no .tflite file, or one that is cut short or damaged: take what "
+            "larq_nas.convert wrote."
+        )
+    return model
+
+
+def _is_whole(graph: schema.SubGraphT) -> bool:
+    """Return whether the operations of `graph` refer to tensors that it has."""
+    used = [i for op in graph.operators for i in (*op.inputs, *op.outputs)]
+    return all(-1 <= index < len(graph.tensors) for index in used)
+
+
+def input_names(flatbuffer: bytes) -> list[str]:
+    """Return the names of the inputs in the order an interpreter takes them."""
+    model = read_model(flatbuffer)
+    names = {entry.tensorIndex: entry.name.decode() for entry in model.signatureDefs[0].inputs}
+    return [names[index] for index in model.subgraphs[0].inputs]
+
+
 def operators(flatbuffer: bytes) -> list[Operator]:
     """Return the operations of `flatbuffer` in the order they run."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(flatbuffer, 0))
+    model = read_model(flatbuffer)
     return list(_operators(model))
 
 
 def output_names(flatbuffer: bytes) -> list[str]:
     """Return the names of the outputs in the order an interpreter gives them."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(flatbuffer, 0))
+    model = read_model(flatbuffer)
     names = {entry.tensorIndex: entry.name.decode() for entry in model.signatureDefs[0].outputs}
     return [names[index] for index in model.subgraphs[0].outputs]
 

@@ -7,12 +7,13 @@ import tensorflow as tf
 
 from larq_nas.deploy.audit import Audit, audit
 from larq_nas.deploy.causes import cause_beforehand
-from larq_nas.deploy.conversion import Conversion
+from larq_nas.deploy.conversion import Conversion, digest
 from larq_nas.deploy.diagnose import constant_channels, wrong_numbers
 from larq_nas.deploy.export import export_function, input_shape
 from larq_nas.deploy.int8 import NAMES, Int8
 from larq_nas.deploy.int8.convert import in_int8
 from larq_nas.deploy.parity import KERNELS, InKeras, Kernel, compare
+from larq_nas.deploy.pieces import require_each_layer
 from larq_nas.deploy.rewriting import Lowered, lower
 from larq_nas.deploy.rewriting.measure import group_cost
 from larq_nas.errors import ConversionError, InputError, require_whole, unknown_name
@@ -70,7 +71,8 @@ def convert(
             "`int8` needs `data`: real images, on which the ranges of numbers are calibrated "
             "(on the command line, convert the directory of a run, which keeps some)."
         )
-    if isinstance(kernels, str) or isinstance(allow_float, str) or not kernels:
+    lists = isinstance(kernels, list | tuple) and isinstance(allow_float, list | tuple)
+    if not lists or not kernels:
         raise InputError(
             "`kernels` and `allow_float` must be lists of names, and `kernels` must hold one, but "
             f"got {kernels!r} and {allow_float!r}."
@@ -84,15 +86,17 @@ def convert(
     lowered = lower(model, None if "default" in kernels else group_cost(kernels), rewrite=rewrite)
     _require_possible(lowered, allow_float)
     flatbuffer = export_function(lowered, shape, lowered.variables)
-    audited = audit(model, flatbuffer, lowered.kernels())
+    audited = audit(model, flatbuffer, lowered.kernels(), lowered.binary_layers)
     _require_binary(audited, allow_float)
     _require_loadable(lowered, audited, kernels)
     parity = compare(InKeras(model), flatbuffer, images, kernels)
     for result in parity:
         if not result.equal:
             raise ConversionError(wrong_numbers(lowered, images, result))
+        if not result.nearly_exact:
+            require_each_layer(lowered, images, result.kernel)  # type: ignore[arg-type]
     warnings = constant_channels(lowered, images)
-    conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings)
+    conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings, digest(model))
     if int8:
         conversion = in_int8(conversion, lowered, int8, images, labels, kernels)
         _require_binary(conversion.audit, allow_float)
@@ -178,10 +182,21 @@ def _examples(
     labels = None
     if isinstance(data, tf.data.Dataset):
         data, labels = _first(data, examples)
-    images: np.ndarray = np.asarray(data, dtype="float32")[:examples]
+    try:
+        images: np.ndarray = np.asarray(data, dtype="float32")
+    except (TypeError, ValueError):
+        images = np.zeros(())
+    if images.ndim != len(shape) + 1:
+        raise InputError(
+            f"`data` must be an array of images of shape {shape}, or a tf.data.Dataset of batches "
+            f"of them, but got {type(data).__name__}."
+        )
+    images = images[:examples]
     if images.shape[1:] != shape or not len(images):
         raise InputError(
             f"`data` must hold images of shape {shape}, but got {len(images)} of shape "
             f"{images.shape[1:]}."
         )
+    if not np.isfinite(images).all():
+        raise InputError("`data` must be finite, but holds NaN or Inf: mend the images.")
     return images, labels

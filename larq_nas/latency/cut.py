@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import flatbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
-from larq_nas.deploy.flatbuffer import operators
+from larq_nas.deploy.flatbuffer import operators, read_model
 
 __all__ = ["Piece", "cut", "hollow"]
 
@@ -54,7 +54,7 @@ def hollow(flatbuffer: bytes) -> bytes:
 
 
 def _read(flatbuffer: bytes) -> schema.ModelT:
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(flatbuffer, 0))
+    return read_model(flatbuffer)
 
 
 def _holds(model: schema.ModelT, index: int) -> bool:

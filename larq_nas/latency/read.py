@@ -7,7 +7,7 @@ from typing import Any
 from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
-from larq_nas.deploy.flatbuffer import operators
+from larq_nas.deploy.flatbuffer import operators, read_model
 from larq_nas.errors import InputError
 from larq_nas.latency.latency import Latency
 from larq_nas.latency.signature import Signature, Size
@@ -25,7 +25,7 @@ _UNITS = {
 
 def signatures(flatbuffer: bytes) -> list[Signature]:
     """Return the signatures of the operations of `flatbuffer`, in the order they run."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(flatbuffer, 0))
+    model = read_model(flatbuffer)
     found = zip(operators(flatbuffer), model.subgraphs[0].operators, strict=True)
     return [_Reader(model, one.kind, operator).signature() for one, operator in found]
 

@@ -52,7 +52,10 @@ def write_table(table: LatencyTable, path: str | Path) -> None:
         "networks": [dataclasses.asdict(network) for network in table.networks],
         "checks": [dataclasses.asdict(check) for check in table.checks],
     }
-    write_atomically(path, json.dumps(record, indent=1) + "\n")
+    try:
+        write_atomically(path, json.dumps(record, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"Cannot write `{path}`: {error.strerror}.") from None
 
 
 def read_table(path: str | Path) -> LatencyTable:

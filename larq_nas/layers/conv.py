@@ -128,14 +128,17 @@ class BinaryConv2D(lq.layers.QuantConv2D):
         # Sign, padding and activation go into each branch, where the converter fuses them.
         with lq.context.quantized_scope(True):
             kernels = tf.split(tf.convert_to_tensor(self.kernel), self.groups, axis=-1)
+        # Other activations may be of all channels together, as softmax is.
+        fuses = self.activation is tf.keras.activations.relu and not self.use_bias
         branches = []
         for part, kernel in zip(tf.split(inputs, self.groups, axis=-1), kernels, strict=True):
             if self.input_quantizer:
                 part = self.input_quantizer(part)
             branch = self._convolve_padded(part, kernel)
-            branches.append(branch if self.use_bias else self._activate(branch))
+            branches.append(self._activate(branch) if fuses else branch)
         outputs = tf.concat(branches, axis=-1)
-        return self._activate(tf.nn.bias_add(outputs, self.bias)) if self.use_bias else outputs
+        outputs = tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
+        return outputs if fuses else self._activate(outputs)
 
     def _convolve_padded(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         padding = self.padding.upper()

@@ -50,7 +50,7 @@ def in_int8(
     require_close(network, lowered, images)
     shape = images.shape[1:]
     flatbuffer = export_function(network.lowered, shape, network.lowered.variables)
-    audited = audit(lowered.model, flatbuffer, network.lowered.kernels())
+    audited = audit(lowered.model, flatbuffer, network.lowered.kernels(), lowered.binary_layers)
     audited = _naming(audited, require_int8(network, flatbuffer))
     parity = compare(network, flatbuffer, images, kernels)
     for result in parity:
@@ -75,7 +75,14 @@ def in_int8(
         accuracy_after=accuracy(outputs, labels),
     )
     reasons = network.lowered.reasons
-    return Conversion(flatbuffer, audited, parity, reasons, conversion.warnings, report)
+    return dataclasses.replace(
+        conversion,
+        flatbuffer=flatbuffer,
+        audit=audited,
+        parity=parity,
+        rewrites=reasons,
+        int8=report,
+    )
 
 
 def _naming(audited: Audit, operations: dict[str, str]) -> Audit:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +14,7 @@ _STEPS = 255
 # and what it cuts off keeps its sign.
 _SIGNS_ALONE = 1 / 16
 # Kernels hold biases in whole steps too, and round halves to another side.
-_JITTER = 0.02
+_JITTER, _SEED = 0.02, 8
 
 
 class Grid:
@@ -45,7 +46,8 @@ class Grid:
                 self.seen[1] = max(self.seen[1], tf.reduce_max(x))
             return x
         if self._grids.mode == "jitter" and not self._exact:
-            x = x + tf.random.uniform(tf.shape(x), -_JITTER, _JITTER) * self.step
+            seed = (_SEED, next(self._grids.draws))
+            x = x + tf.random.stateless_uniform(tf.shape(x), seed, -_JITTER, _JITTER) * self.step
         return tf.quantization.fake_quant_with_min_max_vars(x, *self.range)
 
     @property
@@ -87,10 +89,12 @@ class Grids:
     # Attributes
         mode: `"observe"`, `"round"`, or `"jitter"`: round after moving numbers by a small part
             of a step, as kernels do that compute with integers alone.
+        draws: numbers what is drawn at random, so that each conversion draws the same.
     """
 
     def __init__(self) -> None:
         self.mode = "observe"
+        self.draws = count()
         self._all: list[Grid] = []
 
     def new(

@@ -8,8 +8,7 @@ import tensorflow as tf
 
 from larq_nas.architecture import Architecture
 from larq_nas.cost import profile
-from larq_nas.deploy.audit import audit
-from larq_nas.deploy.conversion import Conversion
+from larq_nas.deploy.conversion import Conversion, digest
 from larq_nas.deploy.package.card import card
 from larq_nas.deploy.package.facts import Accuracy, Facts, choose_kernel
 from larq_nas.deploy.package.snippets import android, cpp
@@ -71,9 +70,9 @@ def write_package(
     """
     directory = Path(directory)
     _require_free(directory)
-    if audit(model, conversion.flatbuffer) != conversion.audit:
+    if digest(model) != conversion.weights:
         raise InputError(
-            f"`conversion` must be of `{model.name}` as it is now, but its layers differ: convert "
+            f"`conversion` must be of `{model.name}` as it is now, but its weights differ: convert "
             "it again."
         )
     if isinstance(accuracy, int | float):

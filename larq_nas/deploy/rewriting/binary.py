@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.graph import Call
+from larq_nas.cost.network import Network
 from larq_nas.cost.quantizers import is_sign, zero_one
 from larq_nas.deploy.causes import quantized_kernel
 from larq_nas.deploy.rewriting.form import BinaryForm
@@ -18,6 +19,7 @@ from larq_nas.layers import BinaryConv2D
 __all__ = ["rewrite_binary"]
 
 _LAYERS = (lq.layers.QuantConv2D, lq.layers.QuantConv1D, lq.layers.QuantDense)
+_SIGNS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
 _SMALLEST_SCALE = 1e-6
 # The converter quantizes constants of up to 128 MiB itself, and leaves larger ones in float.
 _LARGEST_KERNEL = 2**24
@@ -36,6 +38,8 @@ def rewrite_binary(calls: Sequence[Call], index: int, cost: GroupCost | None) ->
     if not isinstance(call.layer, _LAYERS) or call.layer.kernel_quantizer is None:
         return None
     read, quantizer = _quantizer(calls, index)
+    if quantizer is None and not Network(calls).reads_signs(index):
+        return None
     form = _form(call.layer, quantizer)
     if form is None:
         return None
@@ -43,7 +47,9 @@ def rewrite_binary(calls: Sequence[Call], index: int, cost: GroupCost | None) ->
     compute: Any = form
     kernels, variables = [form.signs], [form.kernel]
     if form.groups > 1:
-        compute, reason = group_computation(form, calls[read].shape, cost)
+        rows, *columns, channels = calls[read].shape
+        shape = (rows, int(np.prod(columns)), channels)
+        compute, reason = group_computation(form, shape, cost)
         # `BinaryConv2D` splits its groups itself.
         kernels, variables = compute.kernels, compute.variables
         own = isinstance(call.layer, BinaryConv2D) and isinstance(compute, SplitGroups)
@@ -82,7 +88,9 @@ def _form(layer: Any, quantizer: Any) -> BinaryForm | None:
         return None
     if not levels and quantizer is not None and not is_sign(quantizer):
         return None
-    if padding == "causal" or (levels and padding == "same" and pad_values):
+    if padding == "causal" or (padding == "same" and pad_values not in (0.0, 1.0)):
+        return None
+    if levels and padding == "same" and pad_values:
         return None
     signs = np.where(kernel < 0, -1.0, 1.0).astype("float32")
     offset = layer.bias.numpy() if layer.use_bias else None
@@ -92,7 +100,7 @@ def _form(layer: Any, quantizer: Any) -> BinaryForm | None:
         signs,
         None if plain else scale,
         offset,
-        quantizer=None if quantizer is None else lq.math.sign,
+        quantizer=lq.math.sign if isinstance(quantizer, _SIGNS) else quantizer,
         strides=_pair(getattr(layer, "strides", (1, 1))),
         dilation_rate=_pair(getattr(layer, "dilation_rate", (1, 1))),
         padding=padding,

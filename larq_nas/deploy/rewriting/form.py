@@ -83,6 +83,12 @@ class BinaryForm:
         padding = "SAME" if self.padding == "same" and not self.pad_values else "VALID"
         return tf.nn.conv2d(x, kernel, self.strides, padding, dilations=self.dilation_rate)
 
+    @property
+    def split(self) -> "BinaryForm":
+        """The form of each of its groups; an activation may be of all channels together."""
+        fuses = self.activation in (None, tf.keras.activations.relu)
+        return self if fuses else dataclasses.replace(self, activation=None)
+
     def finish(self, y: tf.Tensor, part: slice = slice(None)) -> tf.Tensor:
         """Apply scale, offset and activation, for the filters `part`.
 

@@ -30,13 +30,12 @@ class SplitGroups:
         parts = tf.split(form.prepare(x), form.groups, axis=-1)
         kernels = tf.split(tf.convert_to_tensor(form.kernel), form.groups, axis=-1)
         # Finished one by one: the converter fuses nothing across a concatenation.
-        return tf.concat(
-            [
-                form.finish(form.convolve(part, kernel), slice(g * width, (g + 1) * width))
-                for g, (part, kernel) in enumerate(zip(parts, kernels, strict=True))
-            ],
-            axis=-1,
-        )
+        outputs = [
+            form.split.finish(form.convolve(part, kernel), slice(g * width, (g + 1) * width))
+            for g, (part, kernel) in enumerate(zip(parts, kernels, strict=True))
+        ]
+        joined = tf.concat(outputs, axis=-1)
+        return joined if form.split is form else form.activation(joined)
 
     @property
     def kernels(self) -> list[np.ndarray]:

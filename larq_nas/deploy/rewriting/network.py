@@ -9,6 +9,7 @@ import tensorflow as tf
 from larq_nas.cost.fusing import Fusing
 from larq_nas.cost.graph import Call, read_graph
 from larq_nas.cost.network import Network
+from larq_nas.cost.quantizers import zero_one
 from larq_nas.deploy.rewriting.binary import rewrite_binary
 from larq_nas.deploy.rewriting.groups import GroupCost
 from larq_nas.deploy.rewriting.norms import rewrite_norm
@@ -52,6 +53,24 @@ class Lowered:
     def reasons(self) -> list[str]:
         """What was rewritten and why, one line each."""
         return [rewrite.reason for rewrite in self.rewrites.values() if rewrite.reason]
+
+    @property
+    def binary_layers(self) -> set[int]:
+        """The ids of the layers that multiply binary weights with signs, or with 0 and 1."""
+        network = Network(self.calls)
+        return {
+            id(call.layer)
+            for index, call in enumerate(self.calls)
+            if getattr(call.layer, "kernel_quantizer", None)
+            and (network.binary(index) or self._reads_zero_one(index))
+        }
+
+    def _reads_zero_one(self, index: int) -> bool:
+        """Return whether call `index` reads the output of a quantizer to 0 and 1, or its pool."""
+        (read,) = self.calls[index].inputs
+        while self.calls[read].facts.kind in ("max_pool", "pass", "reshape"):
+            (read,) = self.calls[read].inputs
+        return zero_one(self.calls[read].layer) is not None
 
     def kernels(self) -> dict[int, list[np.ndarray]]:
         """Return the signs of the rewritten layers' binary convolutions, by id of the layer."""

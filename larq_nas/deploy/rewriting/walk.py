@@ -1,6 +1,6 @@
 """Computes a network call by call, with some calls computed in another way."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,7 @@ def compute(
     image: tf.Tensor,
     wanted: Sequence[int],
     rewrites: Mapping[int, Rewrite] | None = None,
+    given: Mapping[int, tf.Tensor] | None = None,
 ) -> list[tf.Tensor]:
     """Return the outputs of the calls `wanted`.
 
@@ -47,17 +48,18 @@ def compute(
         image: its input.
         wanted: indices of calls.
         rewrites: for some calls by index, another way to compute them.
+        given: outputs of some calls by index, which are not computed then.
     """
     rewrites = rewrites or {}
-    values: dict[int, tf.Tensor] = {}
+    values: dict[int, tf.Tensor] = dict(given or {})
     made: dict[Any, list[tf.Tensor]] = {}
-    for index in _needed(calls, wanted, rewrites):
+    for index in _needed(calls, wanted, rewrites, values):
         call, rewrite = calls[index], rewrites.get(index)
         if rewrite:
             with tf.name_scope(call.layer.name):
                 values[index] = rewrite.compute(*(values[read] for read in rewrite.inputs))
         elif isinstance(call.layer, tf.keras.layers.InputLayer):
-            values[index] = image
+            values[index] = tf.cast(image, call.layer.dtype)
         else:
             key = id(call.layer), call.index, call.inputs
             if key not in made:
@@ -67,13 +69,16 @@ def compute(
 
 
 def _needed(
-    calls: Sequence[Call], wanted: Sequence[int], rewrites: Mapping[int, Rewrite]
+    calls: Sequence[Call],
+    wanted: Sequence[int],
+    rewrites: Mapping[int, Rewrite],
+    given: Collection[int],
 ) -> list[int]:
     needed: set[int] = set()
     waiting = list(wanted)
     while waiting:
         index = waiting.pop()
-        if index not in needed:
+        if index not in needed and index not in given:
             needed.add(index)
             waiting += rewrites[index].inputs if index in rewrites else calls[index].inputs
     return sorted(needed)

@@ -1,0 +1,144 @@
+"""What a network as a whole hides: each layer is compared on the inputs it has in Keras."""
+
+import dataclasses
+
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import randomize
+
+import larq_nas
+from larq_nas.deploy.pieces import require_each_layer
+from larq_nas.deploy.rewriting import lower
+from larq_nas.deploy.rewriting.walk import Rewrite
+from larq_nas.errors import ConversionError, InputError
+from larq_nas.layers import classifier
+
+layers = tf.keras.layers
+SIGNS = {
+    "input_quantizer": "ste_sign",
+    "kernel_quantizer": "ste_sign",
+    "kernel_constraint": "weight_clip",
+    "use_bias": False,
+}
+
+
+def chaotic() -> tf.keras.Model:
+    """Twelve layers, fresh: whole sums of signs tie, and one sign changes all that follows."""
+    x = inputs = tf.keras.Input((16, 16, 8))
+    for number in range(12):
+        x = lq.layers.QuantConv2D(16, 3, padding="same", name=f"conv{number}", **SIGNS)(x)
+        x = layers.BatchNormalization()(x)
+    return tf.keras.Model(inputs, classifier(x, 3))
+
+
+def images() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(8, 16, 16, 8)).astype("float32")
+
+
+def test_every_layer_of_a_chaotic_network_is_compared() -> None:
+    lowered = lower(chaotic())
+    for kernel in ("default", "reference", "indirect"):
+        require_each_layer(lowered, images(), kernel)
+
+
+def test_a_wrong_layer_in_the_middle_is_named() -> None:
+    model = chaotic()
+    lowered = lower(model)
+    index = next(i for i, call in enumerate(lowered.calls) if call.name == "conv6")
+    layer = model.get_layer("conv6")
+    wrong = Rewrite(index, lowered.calls[index].inputs, lambda x: -layer(x))
+    changed = dataclasses.replace(lowered, rewrites={**lowered.rewrites, index: wrong})
+    with pytest.raises(ConversionError, match="does not compute layer `conv6`"):
+        require_each_layer(changed, images(), "indirect")
+
+
+def test_a_wrong_kernel_in_the_middle_is_refused_by_the_gate() -> None:
+    """Zero padding around 2x2 pixels, behind layers that leave no image exact."""
+    x = inputs = tf.keras.Input((2, 2, 16))
+    for number in range(8):
+        zeros = 0.0 if number == 4 else 1.0
+        conv = lq.layers.QuantConv2D(
+            16, 3, padding="same", pad_values=zeros, name=f"conv{number}", **SIGNS
+        )
+        x = layers.BatchNormalization()(conv(x))
+    model = tf.keras.Model(inputs, classifier(x, 3))
+    with pytest.raises(ConversionError, match=r"`conv4`.* smaller than its kernel"):
+        larq_nas.convert(model)
+
+
+def test_an_output_of_large_numbers_hides_no_other() -> None:
+    inputs = tf.keras.Input((2, 2, 32))
+    x = lq.layers.QuantConv2D(8, 3, padding="same", pad_values=0.0, name="zeros", **SIGNS)(inputs)
+    model = tf.keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    model.layers[-1].bias.assign([0.0, 0.0, 1e6])
+    with pytest.raises(ConversionError, match="`zeros`"):
+        larq_nas.convert(model)
+
+
+def test_quantizers_that_are_functions_can_be_judged() -> None:
+    """No clone can be made of such a model, and its signs may be at another place than 0."""
+    x = inputs = tf.keras.Input((8, 8, 8))
+    for _ in range(2):
+        x = lq.layers.QuantConv2D(
+            8,
+            3,
+            dilation_rate=2,
+            padding="same",
+            pad_values=1.0,
+            **{**SIGNS, "input_quantizer": lambda x: lq.math.sign(x + 0.25)},
+        )(x)
+        x = layers.BatchNormalization()(x)
+    model = randomize(tf.keras.Model(inputs, classifier(x, 3)))
+    weights = [weight.copy() for weight in model.get_weights()]
+    try:
+        larq_nas.convert(model)
+    except ConversionError as error:
+        assert "would run in float" in str(error)  # noqa: PT017 - either is right
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("between", ["nothing", "pool"])
+def test_binary_weights_on_zero_one_inputs_of_another_layer_are_audited(between: str) -> None:
+    inputs = tf.keras.Input((8, 8, 8))
+    x = lq.quantizers.DoReFa(1)(inputs)
+    x = layers.MaxPool2D()(x) if between == "pool" else x
+    pads = 0.0 if between == "pool" else 1.0
+    settings = {**SIGNS, "input_quantizer": None, "padding": "same", "pad_values": pads}
+    x = lq.layers.QuantConv2D(8, 3, name="hidden", **settings)(x)
+    model = tf.keras.Model(inputs, classifier(x, 3))
+    with pytest.raises(ConversionError, match="Binary layer `hidden` would run in float"):
+        larq_nas.convert(model)
+
+
+@pytest.mark.parametrize(
+    ("activation", "groups"), [("softmax", 2), (layers.PReLU(shared_axes=[1, 2]), 2)]
+)
+def test_activations_of_all_channels_stay_behind_the_groups(activation, groups: int) -> None:
+    inputs = tf.keras.Input((8, 8, 8))
+    conv = larq_nas.layers.BinaryConv2D(8, 3, groups=groups, activation=activation)
+    model = tf.keras.Model(inputs, classifier(conv(inputs), 3))
+    assert larq_nas.convert(model).audit.operations["LceBconv2d"] == groups
+
+
+def test_groups_of_rows_are_measured() -> None:
+    inputs = tf.keras.Input((16, 32))
+    x = lq.layers.QuantConv1D(8, 3, groups=2, padding="valid", **SIGNS)(inputs)
+    model = tf.keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    data = np.random.default_rng(0).normal(size=(8, 16, 32)).astype("float32")
+    conversion = larq_nas.convert(model, data, kernels=("reference", "indirect"))
+    assert conversion.audit.fallbacks == []
+
+
+@pytest.mark.parametrize("data", [([1], [2]), "images", 3, [[1.0], [2.0, 3.0]], {"a": 1}])
+def test_data_that_is_none_is_refused_in_one_line(data) -> None:
+    inputs = tf.keras.Input((8, 8, 8))
+    model = tf.keras.Model(inputs, classifier(inputs, 3))
+    with pytest.raises(InputError, match="`data` must be an array of images"):
+        larq_nas.convert(model, data)
+    with pytest.raises(InputError, match="`data` must be finite"):
+        larq_nas.convert(model, np.full((2, 8, 8, 8), np.nan))
+    with pytest.raises(InputError, match="must be lists of names"):
+        larq_nas.convert(model, kernels=5)

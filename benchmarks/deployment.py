@@ -14,12 +14,13 @@ import tensorflow as tf
 
 from larq_nas.choosers import Sample
 from larq_nas.deploy import Kernel
+from larq_nas.deploy.parity import predict
 from larq_nas.errors import ConversionError
 from larq_nas.layers import BinaryConv2D
 from larq_nas.spaces import Bats, Bnas, Darts, ResNet18, ResNet18Cifar, Space, Vgg11, VggSmall
 
 from record import record  # isort: skip  (beside this file)
-from trained import calibrate, randomize  # isort: skip
+from trained import calibrate, center, randomize  # isort: skip
 
 ALL: tuple[Kernel, ...] = ("default", "reference", "indirect")
 WITHOUT_DEFAULT = ALL[1:]
@@ -93,12 +94,14 @@ def measure(space: Space, shape: tuple[int, int, int], seed: int) -> dict[str, A
     images = np.random.default_rng(seed).normal(size=(2 * IMAGES, *shape)).astype("float32")
     randomize(model, seed)
     calibrate(model, images[:IMAGES])
+    center(model, images[:IMAGES])
     row: dict[str, Any] = {
         "space": space.name,
         "settings": settings,
         "shape": shape,
         "seed": seed,
         "choices": choose.values,
+        "classes": len(set(predict(model, images[IMAGES:]).argmax(axis=1).tolist())),
         "all_kernels": convert(model, images[IMAGES:], ALL),
     }
     if any(layer.groups > 1 for layer in binary_layers(model)):
@@ -166,6 +169,7 @@ def total(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "networks": len(rows),
         "conversions": len(conversions),
+        "median_classes": float(np.median([row["classes"] for row in rows])),
         "refused": len(conversions) - len(good),
         "binary_layers": sum(one["binary"] for one in good),
         "run_in_binary": sum(one["run_in_binary"] for one in good),

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["calibrate", "randomize"]
+__all__ = ["calibrate", "center", "randomize"]
 
 
 def randomize(model: tf.keras.Model, seed: int) -> None:
@@ -36,3 +36,17 @@ def calibrate(model: tf.keras.Model, images: np.ndarray) -> None:
         if isinstance(layer, tf.keras.layers.BatchNormalization):
             layer.momentum = 0.0
     model(images, training=True)
+
+
+def center(model: tf.keras.Model, images: np.ndarray) -> None:
+    """Make the classes of a random network equally likely.
+
+    What all images have in common would decide otherwise, and each would be of one class.
+    """
+    dense = model.layers[-1]
+    features = tf.keras.Model(model.input, dense.input)(images, training=False)
+    mean = np.mean(features, axis=0)
+    kernel = dense.kernel.numpy()
+    dense.kernel.assign(kernel - np.outer(mean, mean @ kernel) / (mean @ mean))
+    if dense.use_bias:
+        dense.bias.assign(np.zeros(dense.bias.shape))

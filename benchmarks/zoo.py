@@ -85,6 +85,8 @@ def measure(build: Callable[..., tf.keras.Model]) -> dict[str, Any]:
         row["keras_in_double"] = in_double(build, model, images[CALIBRATION:])
     except ConversionError as error:
         row["refused"] = str(error)
+    classes = predict(model, images[CALIBRATION:]).argmax(axis=1)
+    row["classes"] = len(set(classes.tolist()))
     row["plain"] = plain(model)
     return row
 

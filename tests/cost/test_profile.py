@@ -9,6 +9,7 @@ from larq_nas.errors import InputError
 from larq_nas.layers import BinaryConv2D
 
 LAYERS = tf.keras.layers
+DOREFA = lq.quantizers.DoReFa(1)
 
 
 def sequential(*layers: tf.keras.layers.Layer, shape=(8, 8, 16)) -> tf.keras.Model:
@@ -80,10 +81,6 @@ def test_nested_models_are_taken_apart() -> None:
     ("layer", "cause"),
     [
         (
-            lq.layers.QuantDense(4, input_quantizer="ste_sign", kernel_quantizer="ste_sign"),
-            "no binary kernel for QuantDense",
-        ),
-        (
             lq.layers.QuantDepthwiseConv2D(
                 3, input_quantizer="ste_sign", depthwise_quantizer="ste_sign"
             ),
@@ -91,15 +88,14 @@ def test_nested_models_are_taken_apart() -> None:
         ),
         (
             lq.layers.QuantConv2D(
-                8, 3, groups=2, input_quantizer="ste_sign", kernel_quantizer="ste_sign"
+                8,
+                3,
+                padding="same",
+                pad_values=1.0,
+                input_quantizer=lq.quantizers.DoReFa(1),
+                kernel_quantizer="ste_sign",
             ),
-            "groups are not of 32 channels",
-        ),
-        (
-            lq.layers.QuantConv2D(
-                8, 3, input_quantizer=lq.quantizers.DoReFa(1), kernel_quantizer="ste_sign"
-            ),
-            "other numbers than -1 and 1",
+            "pads with another number",
         ),
     ],
 )
@@ -113,12 +109,21 @@ def test_tells_binary_by_definition_from_binary_at_run_time(
     assert "will run in float" in table(costs)
 
 
-def test_two_dilated_convolutions_of_one_tensor_fall_back() -> None:
-    settings = {"dilation_rate": 2, "input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
+def test_what_the_export_rewrites_is_binary_at_run_time() -> None:
+    settings = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
     x = tf.keras.Input((8, 8, 16))
-    branches = [lq.layers.QuantConv2D(8, 3, padding="same", **settings)(x) for _ in range(2)]
-    assert len(profile(tf.keras.Model(x, LAYERS.Add()(branches))).fallbacks) == 2
-    assert not profile(tf.keras.Model(x, branches[0])).fallbacks
+    branches = [
+        lq.layers.QuantConv2D(8, 3, padding="same", dilation_rate=2, **settings)(x),
+        lq.layers.QuantConv2D(8, 3, padding="same", dilation_rate=2, **settings)(x),
+        lq.layers.QuantConv2D(8, 3, padding="same", groups=2, **settings)(x),
+        lq.layers.QuantDense(8, **settings)(x),
+        lq.layers.QuantConv2D(
+            8, 3, padding="same", input_quantizer=DOREFA, kernel_quantizer="ste_sign"
+        )(x),
+    ]
+    costs = profile(tf.keras.Model(x, LAYERS.Add()(branches)))
+    assert not costs.fallbacks
+    assert costs.deployed_binary_macs == costs.binary_macs > 0
 
 
 def test_a_sign_of_its_own_makes_a_convolution_binary() -> None:

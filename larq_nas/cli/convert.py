@@ -85,10 +85,10 @@ def convert(
         allow_float=allow_float,
         int8=int8,
     )
-    if package:
-        write_package(package, conversion, model, images=images, **known)
     target = output or path.with_suffix(".int8.tflite" if int8 else ".tflite")
     conversion.save(target)
+    if package:
+        write_package(package, conversion, model, images=images, **known)
     written = {"output": str(target), **({"package": str(package)} if package else {})}
     if as_json:
         click.echo(json.dumps({**written, **conversion.summary()}, indent=2))

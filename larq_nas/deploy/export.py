@@ -10,7 +10,7 @@ import tensorflow as tf
 from larq_nas.errors import ConversionError, InputError, first_line
 from larq_nas.layers.conv import exporting
 
-__all__ = ["export", "export_function", "export_several", "input_shape", "run"]
+__all__ = ["engine", "export", "export_function", "export_several", "input_shape", "run"]
 
 
 def export(model: tf.keras.Model) -> bytes:
@@ -50,7 +50,7 @@ def export_several(
             so on if there are several, `image` if there is one.
         variables: the variables it reads.
     """
-    engine = _engine()
+    converter = engine()
     module = tf.Module()
     module.variables_of_model = variables
     names = [f"input{n:04d}" for n in range(len(shapes))] if len(shapes) > 1 else ["image"]
@@ -62,7 +62,7 @@ def export_several(
         traced = tf.function(function, signature).get_concrete_function()
         tf.saved_model.save(module, folder, signatures=traced)
         try:
-            flatbuffer: bytes = engine.convert_saved_model(folder)
+            flatbuffer: bytes = converter.convert_saved_model(folder)
         except Exception as error:
             raise ConversionError(f"The converter failed: {first_line(error)}.") from error
     return flatbuffer
@@ -80,7 +80,7 @@ def run(
         **options: options of Larq Compute Engine's interpreter.
     """
     try:
-        outputs = _engine().testing.Interpreter(flatbuffer, **options).predict(images)
+        outputs = engine().testing.Interpreter(flatbuffer, **options).predict(images)
     except RuntimeError as error:
         raise ConversionError(
             f"The {kernel} kernel cannot run the model ({first_line(error)}); use other layers "
@@ -118,12 +118,13 @@ def input_shape(model: tf.keras.Model) -> tuple[int, ...]:
     return shape
 
 
-def _engine() -> Any:
+def engine() -> Any:
+    """Return Larq Compute Engine, or raise `ConversionError` if it is not installed."""
     try:
         import larq_compute_engine
     except ImportError:
         raise ConversionError(
-            "Converting needs larq-compute-engine, which is not installed here: "
-            "pip install larq-compute-engine==0.16.0"
+            "This needs larq-compute-engine, which is not installed here: "
+            "pip install larq-compute-engine==0.16.0 (a device can be measured without it)."
         ) from None
     return larq_compute_engine

@@ -51,7 +51,9 @@ def convert(
             `"indirect"`.
         allow_float: names of binary layers that may run in float.
         rewrite: whether to compute what would run in float in another way that is binary and
-            gives the same numbers; each is named in the result.
+            gives the same numbers; each is named in the result. Without `"default"` among
+            `kernels`, ways to compute groups are timed here, and the faster one is taken: of
+            two that are nearly as fast, another run may take the other.
         int8: which real layers run in int8: `"ends"` for those before the first binary layer
             and behind the last, `"all"` for all that is not binary, as far as it converts;
             needs `data`, on which ranges are calibrated. Inputs and outputs stay float32.

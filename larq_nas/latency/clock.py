@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from larq_nas.deploy.export import engine
 from larq_nas.deploy.parity import KERNELS, Kernel
 from larq_nas.errors import ConversionError, first_line
 
-__all__ = ["Clock", "Sample", "engine"]
+__all__ = ["Clock", "Sample"]
 
 # Nanoseconds that reading two clocks may take, and the least share of runs to go by, one in 5.
 _NO_WAIT, _FEWEST = 20_000, 5
@@ -75,18 +76,6 @@ def _load(flatbuffer: bytes, kernel: Kernel) -> Any:
             f"The {kernel} kernel cannot run the flatbuffer ({first_line(error)}); "
             "give what larq_nas.convert made, and a kernel that it was checked with."
         ) from error
-
-
-def engine() -> Any:
-    """Return Larq Compute Engine, or raise `ConversionError` if it is not installed."""
-    try:
-        import larq_compute_engine
-    except ImportError:
-        raise ConversionError(
-            "Measuring here needs larq-compute-engine, which is not installed here: "
-            "pip install larq-compute-engine==0.16.0, or measure on a device."
-        ) from None
-    return larq_compute_engine
 
 
 def _random(generator: np.random.Generator, shape: Sequence[int], kind: np.dtype) -> np.ndarray:

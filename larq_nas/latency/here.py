@@ -7,9 +7,11 @@ from itertools import chain
 
 import numpy as np
 
+from larq_nas.deploy.export import engine
+from larq_nas.deploy.flatbuffer import read_model
 from larq_nas.deploy.parity import KERNELS, Kernel
 from larq_nas.errors import require_whole, unknown_name
-from larq_nas.latency.clock import Clock, Sample, engine
+from larq_nas.latency.clock import Clock, Sample
 from larq_nas.latency.cut import Piece, cut, hollow
 from larq_nas.latency.latency import Latency, OperationLatency
 from larq_nas.latency.read import signatures
@@ -89,6 +91,8 @@ def measure_all_here(
     require_whole(runs=runs, warmup_runs=warmup_runs)
     if kernel not in KERNELS:
         raise unknown_name("kernel", kernel, KERNELS)
+    for flatbuffer in flatbuffers:
+        read_model(flatbuffer)
     timed = [_Network(flatbuffer, kernel, per_operation) for flatbuffer in flatbuffers]
     clocks = [clock for network in timed for clock in network.clocks]
     for clock in clocks:

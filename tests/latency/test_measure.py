@@ -41,3 +41,11 @@ def test_the_default_kernel_is_not_what_x86_is_timed_with(conversion) -> None:
 def test_what_cannot_be_measured_is_refused(model, settings: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         measure(model, **settings)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_a_file_that_is_cut_short_is_refused(conversion, share: float) -> None:
+    """The interpreter would take the whole process with it."""
+    whole = conversion.flatbuffer
+    with pytest.raises(InputError, match=r"no .tflite file, or one that is cut short or damaged"):
+        measure(whole[: int(share * len(whole))], runs=1)

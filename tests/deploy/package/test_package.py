@@ -232,3 +232,24 @@ def test_a_package_that_is_refused_leaves_no_flatbuffer(run: Path) -> None:
     assert result.exit_code != 0
     assert "holds other files" in result.output
     assert not (run / "model.tflite").exists()
+
+
+@pytest.mark.parametrize("kind", ["dense", "int8", "padded groups"])
+def test_what_was_rewritten_or_is_int8_can_be_packed(kind: str, tmp_path: Path) -> None:
+    inputs = tf.keras.Input((8, 8, 12))
+    signs = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
+    x = larq_nas.layers.BinaryConv2D(12, 3, groups=4 if kind == "padded groups" else 1)(inputs)
+    if kind == "dense":
+        x = tf.keras.layers.Flatten()(x)
+        x = lq.layers.QuantDense(12, kernel_constraint="weight_clip", **signs)(x)
+        x = tf.keras.layers.Reshape((1, 1, 12))(x)
+    model = randomize(tf.keras.Model(inputs, classifier(x, 4)))
+    images = np.random.default_rng(0).normal(size=(32, 8, 8, 12)).astype("float32")
+    kernels = ("reference", "indirect") if kind == "padded groups" else ("default",)
+    settings = {"int8": "ends"} if kind == "int8" else {}
+    conversion = larq_nas.convert(model, images, kernels=kernels, **settings)
+    write_package(tmp_path / "new", conversion, model)
+    assert names(tmp_path / "new") == FILES
+    model.layers[-1].bias.assign_add([1.0, 0.0, 0.0, 0.0])
+    with pytest.raises(InputError, match="its weights differ: convert it again"):
+        write_package(tmp_path / "other", conversion, model)

@@ -132,6 +132,7 @@ class Budget:
         """Return what a finished network uses of each limit, for a reader."""
         return ", ".join(
             f"{math.ceil(costs[BUDGETS[name]] / _UNITS.get(name, 1)):,} of {name}={limit:,}"
+            + (" microseconds" if name == "max_latency" else "")
             for name, limit in self.limits.items()
         )
 

@@ -33,7 +33,7 @@ def cause_of_fallback(network: Network, index: int) -> str:
         return no_binary_kernel(layer)
     quantizer = getattr(layer, "input_quantizer", None)
     if zero_one(quantizer):
-        if layer.padding == "same" and layer.pad_values:
+        if getattr(layer, "padding", "") == "same" and layer.pad_values:
             return "its inputs are 0 and 1, and it pads with another number; pad with zeros"
     elif quantizer is None:
         if not network.reads_signs(index):

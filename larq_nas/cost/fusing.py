@@ -25,13 +25,14 @@ class Fusing:
     # Arguments
         network: the network.
         binary: whether binary layers run in binary; otherwise it is the float twin's.
+        moves: whether batch norms that are computed earlier count as gone from their place.
 
     # Attributes
         inputs: what each call reads, equal calls merged.
         readers: which calls read each.
     """
 
-    def __init__(self, network: Network, binary: bool = True) -> None:
+    def __init__(self, network: Network, binary: bool = True, moves: bool = True) -> None:
         self.network = network
         calls = range(len(network.calls))
         self.binary = [binary and runs_in_binary(network, index) for index in calls]
@@ -46,7 +47,8 @@ class Fusing:
                     self.readers[read].append(index)
 
         self.moved: set[int] = set()
-        self.moved = {index for index in calls if binary and self._moves(index)}
+        if binary and moves:
+            self.moved = {index for index in calls if self._moves(index)}
 
     def kind(self, index: int) -> str:
         """Return the kind of call `index`."""

@@ -55,7 +55,8 @@ def require_feasible(costs: SpaceCosts, budget: Budget) -> Chosen:
             alone = _lightest(costs, Budget({name: limit}))
         smallest = required(name, costs.of(alone, costs.narrowest))
         if smallest > limit:
-            refused.append(f"`{name}` must be at least {smallest:,}, but got {limit:,}")
+            unit = " microseconds" if name == "max_latency" else ""
+            refused.append(f"`{name}` must be at least {smallest:,}{unit}, but got {limit:,}")
     if refused:
         raise InputError(
             f"{'; '.join(refused)}: the lightest network found in space `{costs.space.name}` with "

@@ -99,7 +99,7 @@ def likely_cause(layer: tf.keras.layers.Layer) -> str:
 def _cause_of_quantizer(layer: Any) -> str:
     quantizer = layer.input_quantizer
     if zero_one(quantizer):
-        if layer.padding == "same" and layer.pad_values:
+        if getattr(layer, "padding", "") == "same" and layer.pad_values:
             return "its inputs are 0 and 1, and it pads with another number; pad with zeros"
         return "its inputs are 0 and 1, not signs; convert it with rewrite=True"
     if quantizer is None or is_sign(quantizer):

@@ -96,7 +96,7 @@ def convert(
         if not result.equal:
             raise ConversionError(wrong_numbers(lowered, images, result))
         if not result.nearly_exact:
-            require_each_layer(lowered, images, result.kernel)  # type: ignore[arg-type]
+            require_each_layer(model, lowered, images, result.kernel)  # type: ignore[arg-type]
     warnings = constant_channels(lowered, images)
     conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings, digest(model))
     if int8:

@@ -24,7 +24,8 @@ KERNELS: dict[Kernel, dict[str, bool]] = {
 
 _EXACT = 1e-4
 _ROUNDING = 1e-6
-_RESOLUTION = 1e-2  # times _EXACT: what float32 keeps of a number, and some operations lose
+# Times _EXACT: what float32 keeps of an output's size after all the sums that lead to it.
+_RESOLUTION = 0.1
 _JITTERS = 3
 _BATCH = 64
 

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.fusing import Fusing
+from larq_nas.cost.graph import read_graph
 from larq_nas.cost.network import WEIGHTED, Network
 from larq_nas.deploy.causes import likely_cause_of_difference
 from larq_nas.deploy.export import export_several, run
@@ -23,7 +24,9 @@ _EXACT = 1e-3
 _DIFFERING = 0.01
 
 
-def require_each_layer(lowered: Lowered, images: np.ndarray, kernel: Kernel) -> None:
+def require_each_layer(
+    model: tf.keras.Model, lowered: Lowered, images: np.ndarray, kernel: Kernel
+) -> None:
     """Refuse a layer that gives other numbers than Keras's from the same inputs.
 
     A deep network turns a sign that rounding changed into other outputs altogether, and so
@@ -31,6 +34,7 @@ def require_each_layer(lowered: Lowered, images: np.ndarray, kernel: Kernel) -> 
     fuses into it, all of them in one more conversion.
 
     # Arguments
+        model: the model.
         lowered: the model in the form that is converted.
         images: float32, shape `(examples, height, width, channels)`.
         kernel: the kernel to compare.
@@ -40,8 +44,9 @@ def require_each_layer(lowered: Lowered, images: np.ndarray, kernel: Kernel) -> 
     """
     calls, ends = lowered.calls, _ends(lowered)
     inputs = sorted({read for index in ends for read in _reads(lowered, index)})
-    read = compute(calls, tf.constant(images[:_IMAGES]), inputs)
-    expected = compute(calls, tf.constant(images[:_IMAGES]), list(ends.values()))
+    in_keras = read_graph(model)
+    read = compute(in_keras, tf.constant(images[:_IMAGES]), inputs)
+    expected = compute(in_keras, tf.constant(images[:_IMAGES]), list(ends.values()))
     got = _in_engine(lowered, inputs, read, list(ends.values()), kernel)
     for (index, end), one, other in zip(ends.items(), expected, got, strict=True):
         wanted = one.numpy()

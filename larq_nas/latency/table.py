@@ -169,6 +169,13 @@ class LatencyTable:
         both = zip(*((check.predicted, check.measured) for check in self.checks), strict=True)
         return float(kendalltau(*both).statistic)
 
+    @property
+    def _ranking(self) -> str:
+        tau = self.kendall_tau
+        if len(self.checks) < 5 or tau != tau:
+            return "too few to say how well it ranks"
+        return f"Kendall tau {tau:.2f}"
+
     def __str__(self) -> str:
         height, width, channels = self.input_shape
         lines = [
@@ -184,7 +191,7 @@ class LatencyTable:
         estimated = statistics.fmean(check.estimated for check in self.checks)
         checked = (
             f"Checked on {len(self.checks)} networks that it has not seen: median error "
-            f"{self.error:.1%}, largest {max(check.error for check in self.checks):.1%}, Kendall "
-            f"tau {self.kendall_tau:.2f}; {estimated:.1%} of their time is estimated"
+            f"{self.error:.1%}, largest {max(check.error for check in self.checks):.1%}, "
+            f"{self._ranking}; {estimated:.1%} of their time is estimated"
         )
         return "\n".join([*lines, checked])

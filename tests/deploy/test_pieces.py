@@ -38,9 +38,10 @@ def images() -> np.ndarray:
 
 
 def test_every_layer_of_a_chaotic_network_is_compared() -> None:
-    lowered = lower(chaotic())
+    model = chaotic()
+    lowered = lower(model)
     for kernel in ("default", "reference", "indirect"):
-        require_each_layer(lowered, images(), kernel)
+        require_each_layer(model, lowered, images(), kernel)
 
 
 def test_a_wrong_layer_in_the_middle_is_named() -> None:
@@ -51,7 +52,7 @@ def test_a_wrong_layer_in_the_middle_is_named() -> None:
     wrong = Rewrite(index, lowered.calls[index].inputs, lambda x: -layer(x))
     changed = dataclasses.replace(lowered, rewrites={**lowered.rewrites, index: wrong})
     with pytest.raises(ConversionError, match="does not compute layer `conv6`"):
-        require_each_layer(changed, images(), "indirect")
+        require_each_layer(model, changed, images(), "indirect")
 
 
 def test_a_wrong_kernel_in_the_middle_is_refused_by_the_gate() -> None:

@@ -50,7 +50,7 @@ class _Builder:
 
     def __init__(self, lowered: Lowered, which: Int8) -> None:
         self.lowered, self.calls, self.all = lowered, lowered.calls, which == "all"
-        self.fusing = Fusing(Network(lowered.calls))
+        self.fusing = Fusing(Network(lowered.calls), moves=False)
         wanted = real_layers(self.fusing, which)
         for index in wanted:
             cause = why_not(self.calls[index])

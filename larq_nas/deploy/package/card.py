@@ -34,10 +34,11 @@ def card(facts: Facts, standalone: bool) -> str:
         bytes=f"{len(facts.conversion.flatbuffer):,}",
         standalone=rows if standalone else "",
         ends=_ends(facts),
-        accuracy=str(facts.accuracy or "Not measured.").strip(),
+        accuracy=_accuracy(facts),
         costs=_costs(facts),
         precision=_precision(facts),
         kernels=_kernels(facts),
+        reference="TensorFlow's fake-quant in int8" if facts.conversion.int8 else "Keras",
         parity="\n".join(f"- {_parity(result)}" for result in facts.conversion.parity),
         flags=flags(facts.kernel),
         latency=_latency(facts),
@@ -125,6 +126,14 @@ def _kernels(facts: Facts) -> str:
             f"a device needs `{flags(facts.kernel).strip()}`."
         )
     return f"{text}\n\n{' '.join(lines)}"
+
+
+def _accuracy(facts: Facts) -> str:
+    text = str(facts.accuracy or "Not measured.").strip()
+    if facts.conversion.int8 is None:
+        return text
+    measured = "\n".join(f"- {line}" for line in str(facts.conversion.int8).splitlines())
+    return f"Of the network in float, before int8: {text}\n\nOf `model.tflite`:\n\n{measured}"
 
 
 def _parity(result: Parity) -> str:

@@ -75,6 +75,8 @@ def write_package(
             f"`conversion` must be of `{model.name}` as it is now, but its weights differ: convert "
             "it again."
         )
+    if images is not None and not isinstance(images, np.ndarray):
+        raise InputError(f"`images` must be an array, but got {type(images).__name__}.")
     if isinstance(accuracy, int | float):
         accuracy = Accuracy(accuracy)
     facts = Facts(

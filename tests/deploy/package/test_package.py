@@ -250,6 +250,8 @@ def test_what_was_rewritten_or_is_int8_can_be_packed(kind: str, tmp_path: Path) 
     conversion = larq_nas.convert(model, images, kernels=kernels, **settings)
     write_package(tmp_path / "new", conversion, model)
     assert names(tmp_path / "new") == FILES
+    card = (tmp_path / "new" / "README.md").read_text()
+    assert ("before int8" in card) == ("fake-quant" in card) == (kind == "int8")
     model.layers[-1].bias.assign_add([1.0, 0.0, 0.0, 0.0])
     with pytest.raises(InputError, match="its weights differ: convert it again"):
         write_package(tmp_path / "other", conversion, model)

@@ -57,9 +57,9 @@ def one_line(caught: pytest.ExceptionInfo) -> str:
 
 
 def wait_for(condition) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not condition():
-        assert time.monotonic() < deadline, "nothing happened within a minute"
+        assert time.monotonic() < deadline, "nothing happened within three minutes"
         time.sleep(0.02)
 
 
@@ -148,7 +148,7 @@ def test_ctrl_c_cleans_the_device(device) -> None:
     with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) as process:
         wait_for(lambda: (device.home / "flags").exists())
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=180)
     assert b"KeyboardInterrupt" in errors
     assert device.leftovers() == []
     assert device.processes() == []

@@ -264,18 +264,18 @@ def test_functions_are_loaded_from_files_and_modules() -> None:
 def test_a_space_that_does_not_convert_is_told_and_keeps_the_model(tmp_path) -> None:
     import larq as lq
 
-    def dense(x: tf.Tensor, name: str) -> tf.Tensor:
-        settings = {"kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip"}
-        flat = tf.keras.layers.Flatten(name=f"{name}_flat")(x)
-        return lq.layers.QuantDense(8, input_quantizer="ste_sign", name=name, **settings)(flat)
+    def depthwise(x: tf.Tensor, name: str) -> tf.Tensor:
+        settings = {"depthwise_quantizer": "ste_sign", "depthwise_constraint": "weight_clip"}
+        layer = lq.layers.QuantDepthwiseConv2D(3, input_quantizer="ste_sign", name=name, **settings)
+        return tf.keras.layers.Flatten(name=f"{name}_flat")(layer(x))
 
     def space(choose, input_shape, classes) -> tf.keras.Model:
         images = tf.keras.Input(input_shape)
-        x = choose.op("a", images, {"dense": dense})
+        x = choose.op("a", images, {"depthwise": depthwise})
         return tf.keras.Model(images, tf.keras.layers.Dense(classes)(x))
 
     with pytest.warns(
-        UserWarning, match=r"No `model.tflite` was written: Binary layer `a_in0_dense`"
+        UserWarning, match=r"No `model.tflite` was written: Binary layer `a_in0_depthwise`"
     ):
         model = larq_nas.search(
             *_full(), space, epochs=1, train_epochs=1, directory=tmp_path / "r", verbose=0

@@ -141,7 +141,9 @@ def test_a_program_that_hangs_is_stopped(device) -> None:
 
 def test_ctrl_c_cleans_the_device(device) -> None:
     script = (
-        "import sys\nfrom larq_nas.latency.devices import measure_on\n"
+        # A shell's background jobs ignore Ctrl-C, and so would what they start.
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from larq_nas.latency.devices import measure_on\n"
         f"measure_on({device.address!r}, {MODEL!r}, tool={str(stand_in(device, 'hang'))!r}, "
         f"ssh_options={device.options()!r})"
     )

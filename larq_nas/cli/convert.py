@@ -86,9 +86,9 @@ def convert(
         int8=int8,
     )
     target = output or path.with_suffix(".int8.tflite" if int8 else ".tflite")
-    conversion.save(target)
     if package:
         write_package(package, conversion, model, images=images, **known)
+    conversion.save(target)
     written = {"output": str(target), **({"package": str(package)} if package else {})}
     if as_json:
         click.echo(json.dumps({**written, **conversion.summary()}, indent=2))

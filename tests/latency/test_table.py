@@ -103,7 +103,9 @@ def test_a_table_says_how_well_it_predicts(costs: SpaceCosts) -> None:
     table = made(costs, 1)
     assert table.error == pytest.approx(1 / 30)
     assert table.kendall_tau == 1
-    assert "median error 3.3%, largest 10.0%, Kendall tau 1.00; 25.0%" in str(table)
+    assert "median error 3.3%, largest 10.0%, too few to say how well it ranks; 25.0%" in str(table)
+    ranked = dataclasses.replace(table, checks=2 * table.checks)
+    assert "largest 10.0%, Kendall tau 1.00; 25.0%" in str(ranked)
     assert "3 more that networks of the space have are estimated" in str(table)
     assert "1.100 times the sum" in str(table)
     unchecked = dataclasses.replace(table, checks=[])

@@ -1,6 +1,6 @@
 """A question a search space asks, and the values that answer it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from larq_nas.errors import InputError, unknown_name
 
-__all__ = ["Choice", "Pair", "Value"]
+__all__ = ["Cell", "Choice", "Pair", "Value", "share_parameter_free", "share_zero"]
 
 Pair = tuple[str, int]
 """An operation and the index of the input it reads."""
@@ -113,11 +113,39 @@ class Choice:
         return InputError(f"Choice `{self.name}` expects {form}, but got {value!r}.")
 
 
+@dataclass(frozen=True)
+class Cell:
+    """How the choices of a kind of cell hang together.
+
+    # Arguments
+        name: kind of the cell.
+        inputs: number of its inputs, the first of its states.
+        questions: name of the choice of each node, by the node's index among the states.
+        concat: indices of the states that are concatenated.
+    """
+
+    name: str
+    inputs: int
+    questions: Mapping[int, str]
+    concat: tuple[int, ...]
+
+
 def share_parameter_free(
     choices: Mapping[str, Choice], chosen: Mapping[str, Sequence[Pair]]
 ) -> float:
     """Return the share of chosen operations that have no trainable weights."""
-    free = [
+    return _share(
         pair in choices[name].parameter_free for name, pairs in chosen.items() for pair in pairs
-    ]
-    return sum(free) / max(len(free), 1)
+    )
+
+
+def share_zero(choices: Mapping[str, Choice], chosen: Mapping[str, Sequence[Pair]]) -> float:
+    """Return the share of chosen operations that are zero."""
+    return _share(
+        operation in choices[name].zeros for name, pairs in chosen.items() for operation, _ in pairs
+    )
+
+
+def _share(found: Iterable[bool]) -> float:
+    counted = list(found)
+    return sum(counted) / max(len(counted), 1)

@@ -47,10 +47,15 @@ def require_positive(**values: float) -> None:
 
 def require_not_negative(**values: float) -> None:
     """Raise `InputError` for the first value that is not 0 or a finite number above."""
+    require_at_least(0, **values)
+
+
+def require_at_least(least: float, **values: float) -> None:
+    """Raise `InputError` for the first value that is not `least` or a finite number above."""
     for name, value in values.items():
         _require_number(name, value)
-        if value < 0:
-            raise InputError(f"`{name}` must be 0 or more, but got {value}.")
+        if value < least:
+            raise InputError(f"`{name}` must be {least:g} or more, but got {value}.")
 
 
 def _require_number(name: str, value: object) -> None:

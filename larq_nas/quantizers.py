@@ -3,9 +3,10 @@
 from typing import Any
 
 import larq as lq
+import numpy as np
 import tensorflow as tf
 
-__all__ = ["LearnedStep", "StandardizedSign"]
+__all__ = ["LearnedStep", "StandardizedSign", "XnorSign"]
 
 _SMALLEST_STEP = 1e-3
 
@@ -85,3 +86,58 @@ class StandardizedSign(lq.quantizers.Quantizer):
         standardized = (inputs - mean) * tf.math.rsqrt(variance + 1e-8)
         scale = tf.reduce_mean(tf.abs(standardized), axes, keepdims=True)
         return lq.quantizers.ste_sign(standardized) * scale
+
+
+@tf.keras.utils.register_keras_serializable("larq_nas")
+class XnorSign(lq.quantizers.Quantizer):
+    r"""Take the sign of weights, times their mean magnitude in each filter, as XNOR-Net does.
+
+    \\[ \tilde w = \alpha \operatorname{sign}(w), \quad \alpha = \frac{1}{n} \sum_j |w_j| \\]
+
+    The gradient passes the sign where \\(|w| \le 1\\), and reaches \\(\alpha\\) too, which
+    `larq.quantizers.MagnitudeAwareSign` holds constant:
+
+    \\[ \frac{\partial L}{\partial w_i} = \alpha \, 1_{|w_i| \le 1} \frac{\partial L}{\partial
+    \tilde w_i} + \frac{\operatorname{sign}(w_i)}{n} \sum_j \operatorname{sign}(w_j)
+    \frac{\partial L}{\partial \tilde w_j} \\]
+
+    XNOR-Net prints the second term with \\(j = i\\) alone; this is the whole derivative. Its
+    authors trained with \\(n (1 - 1 / c)\\) times that, without which SGD hardly flips a sign:
+    \\(\alpha\\) makes the gradient as small as the weights are.
+
+    !!! example
+        ```python
+        lq.layers.QuantConv2D(64, 3, input_quantizer="ste_sign", kernel_quantizer=XnorSign())
+        ```
+
+    # Arguments
+        amplified: whether the gradient is \\(n (1 - 1 / c)\\) times the derivative, \\(n\\) being
+            the number of a filter's weights and \\(c\\) that of its input channels.
+        name: name of the layer that a quantizer is.
+
+    # References
+        - [XNOR-Net: ImageNet Classification Using Binary Convolutional Neural
+          Networks](https://arxiv.org/abs/1603.05279)
+    """
+
+    precision = 1
+
+    def __init__(self, amplified: bool = False, name: str = "xnor_sign", **kwargs: Any) -> None:
+        # A name that counted up would reach the flatbuffer's bytes.
+        super().__init__(name=name, **kwargs)
+        self.amplified = amplified
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        axes = list(range(len(inputs.shape) - 1))
+        if self.amplified:
+            inputs = _amplify(inputs)
+        return lq.quantizers.ste_sign(inputs) * tf.reduce_mean(tf.abs(inputs), axes)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "amplified": self.amplified}
+
+
+@tf.custom_gradient
+def _amplify(kernel: tf.Tensor) -> Any:
+    factor = np.prod(kernel.shape[:-1]) * (1 - 1 / kernel.shape[-2])
+    return tf.identity(kernel), lambda upstream: factor * upstream

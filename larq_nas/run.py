@@ -46,6 +46,7 @@ class Run:
         self._lock: TextIO | None = None
         self.architecture = self.directory / "architecture.json"
         self.history = self.directory / "history.csv"
+        self.probabilities = self.directory / "probabilities.csv"
         self.model = self.directory / "model.keras"
         self.sample = self.directory / "sample.npy"
         self.flatbuffer = self.directory / "model.tflite"

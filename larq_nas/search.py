@@ -41,7 +41,7 @@ def search(
     space: SpaceLike = "bats",
     searcher: str | Searcher = "differentiable",
     *,
-    epochs: int = 25,
+    epochs: int | None = None,
     train_epochs: int = 100,
     classes: int | None = None,
     augment: str | Augment | None = None,
@@ -85,7 +85,7 @@ def search(
         space: name of a search space, a `larq_nas.spaces.Space`, or a function of your own
             of `(choose, input_shape, classes)`.
         searcher: name of a searcher, or a searcher.
-        epochs: epochs of the search.
+        epochs: epochs of the search; by default what the space's paper searches for.
         train_epochs: epochs the found network is trained for; 0 leaves it as derived, with
             random weights.
         classes: number of classes; by default one more than the largest training label.
@@ -116,6 +116,8 @@ def search(
         InputError: if an argument or the data cannot be used; nothing was trained then.
         DivergenceError: if a loss becomes NaN or infinite.
     """
+    resolved, method = resolve(space), resolve_searcher(searcher)
+    epochs = method.epochs(resolved) if epochs is None else epochs
     _check_numbers(epochs, train_epochs, seed)
     budget = Budget.parse(
         {
@@ -129,7 +131,6 @@ def search(
         }
     )
     table = _table(latency_table, max_latency)
-    resolved, method = resolve(space), resolve_searcher(searcher)
     trainer = resolved.recipe() if recipe is None else recipe
     augmentation = resolve_augment(augment)
     if verbose:
@@ -142,7 +143,7 @@ def search(
     settings = {
         "space": {"name": resolved.name, **resolved.settings()},
         "choices": resolved.questions(facts.input_shape, facts.classes),
-        "searcher": method.settings(),
+        "searcher": method.settings(resolved),
         "recipe": trainer.settings(),
         "data": dataclasses.asdict(facts),
         "augment": describe(augmentation),

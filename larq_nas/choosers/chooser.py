@@ -7,9 +7,10 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
-from larq_nas.choices import Choice
+from larq_nas.choices import Cell, Choice
 from larq_nas.errors import InputError, require_whole
 from larq_nas.expansion import Expansion
+from larq_nas.layers.zeros import concatenate
 
 __all__ = ["Chooser", "Operation", "Operations"]
 
@@ -29,6 +30,7 @@ class Chooser(ABC):
     def __init__(self) -> None:
         self.choices: dict[str, Choice] = {}
         self.expansions: dict[str, Expansion] = {}
+        self.cells: dict[str, Cell] = {}
         self._asked: Counter[str] = Counter()
         self._prefixes: set[str] = set()
 
@@ -122,17 +124,16 @@ class Chooser(ABC):
             prefix = f"{name}{self._asked[name]}"
         self._asked[name] += 1
         states = list(inputs)
-        for index in range(len(inputs), len(inputs) + nodes):
+        indices = range(len(inputs), len(inputs) + nodes)
+        questions = {index: f"{name}/{index}" for index in indices}
+        self.cells.setdefault(name, Cell(name, len(inputs), questions, tuple(wanted)))
+        for index, question in questions.items():
             candidates = [operations(i) for i in range(len(states))]
             label = f"{prefix}_node{index}"
-            question = f"{name}/{index}"
             states.append(
                 self.node(question, states, candidates, prefix=label, keep_zero=keep_zero)
             )
-        outputs = [states[i] for i in wanted]
-        if len(outputs) == 1:  # Keras cannot reload a concatenation of one tensor
-            return outputs[0]
-        return tf.keras.layers.Concatenate(name=f"{prefix}_concat")(outputs)
+        return concatenate([states[i] for i in wanted], prefix=prefix)
 
     def filters(self, name: str, filters: int, ratios: Sequence[float]) -> int:
         """Return how many filters a layer gets: one of `ratios` times its own number.

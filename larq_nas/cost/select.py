@@ -2,14 +2,17 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from larq_nas.choices import Choice, Pair
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.graph import Call, prune
+from larq_nas.cost.kinds import facts_of
 from larq_nas.cost.network import Network
 from larq_nas.layers import Mixture
+from larq_nas.layers.zeros import Piece, channel_padding, pad_plan
 
 __all__ = ["Supernet"]
 
@@ -43,12 +46,15 @@ class Supernet:
         # Arguments
             chosen: operations and inputs of each choice, by its name.
         """
-        calls = list(self._network.calls)
-        stands_for = list(range(len(calls)))
-        for index, call in enumerate(calls):
-            calls[index] = self._replaced(call, tuple(stands_for[i] for i in call.inputs), chosen)
-            if calls[index].facts.kind == "mixture":
-                (stands_for[index],) = calls[index].inputs
+        calls: list[Call] = []
+        stands_for: list[int] = []
+        for call in self._network.calls:
+            call = self._replaced(call, tuple(stands_for[i] for i in call.inputs), chosen)
+            if call.facts.kind == "mixture":
+                stands_for += call.inputs
+            else:
+                calls += _without_zeros(call, calls)
+                stands_for.append(len(calls) - 1)
         outputs = [stands_for[i] for i, call in enumerate(self._network.calls) if call.output]
         kept = prune(calls, outputs)
         names = {call.name for call in kept}
@@ -78,3 +84,40 @@ class Supernet:
             if key in candidates:  # the zero operation is not
                 kept.append(inputs[candidates.index(key)])
         return tuple(kept)
+
+
+def _without_zeros(call: Call, calls: Sequence[Call]) -> list[Call]:
+    """Return what `concatenate` builds in place of a concatenation of a cell's zeros."""
+    inputs = [calls[i] for i in call.inputs]
+    zeros = [one.facts.kind == "zeros" for one in inputs]
+    if call.facts.kind != "concat" or not any(zeros) or len(call.shape) != 3:
+        return [call]
+    if all(zeros):
+        return [dataclasses.replace(call, inputs=(), facts=Facts("zeros"))]
+    pieces = pad_plan(zeros, [one.shape[-1] for one in inputs])
+    made: list[Call] = []
+
+    def add(**changes: Any) -> int:
+        made.append(dataclasses.replace(call, **changes, output=False))
+        return len(calls) + len(made) - 1
+
+    def padded(piece: Piece, number: str) -> int:
+        members = tuple(call.inputs[i] for i in piece.members)
+        channels = sum(calls[i].shape[-1] for i in members)
+        last = members[0]
+        if len(members) > 1:
+            shape = (*call.shape[:-1], channels)
+            last = add(inputs=members, shape=shape, name=f"{call.name}{number}")
+        if piece.before or piece.after:
+            layer = channel_padding(piece, f"{call.name.removesuffix('_concat')}_pad{number}")
+            shape = (*call.shape[:-1], channels + piece.before + piece.after)
+            changes = {"layer": layer, "name": layer.name, "facts": facts_of(layer)}
+            last = add(inputs=(last,), shape=shape, **changes)
+        return last
+
+    several = len(pieces) > 1
+    joined = [padded(piece, str(number) if several else "") for number, piece in enumerate(pieces)]
+    if several:
+        add(inputs=tuple(joined))
+    made[-1] = dataclasses.replace(made[-1], output=call.output)
+    return made

@@ -9,13 +9,22 @@ from larq_nas.layers.blocks import (
     split_halves,
 )
 from larq_nas.layers.conv import BinaryConv2D
-from larq_nas.layers.domain import DEPLOYED, REAL_WEIGHTS, SEARCH, Domain, building_in
+from larq_nas.layers.domain import (
+    BINARY_SEARCH,
+    DEPLOYED,
+    REAL_WEIGHTS,
+    SEARCH,
+    Domain,
+    building_in,
+    current_domain,
+)
 from larq_nas.layers.ends import classifier, imagenet_stem, stem
 from larq_nas.layers.mixture import Mixture
 from larq_nas.layers.scale import Scale
-from larq_nas.layers.zeros import Zeros
+from larq_nas.layers.zeros import Zeros, concatenate
 
 __all__ = [
+    "BINARY_SEARCH",
     "DEPLOYED",
     "REAL_WEIGHTS",
     "SEARCH",
@@ -29,6 +38,8 @@ __all__ = [
     "binary_conv",
     "building_in",
     "classifier",
+    "concatenate",
+    "current_domain",
     "factorized_reduce",
     "imagenet_stem",
     "sign_conv",

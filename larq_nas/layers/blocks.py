@@ -7,6 +7,7 @@ import tensorflow as tf
 from larq_nas.layers.conv import BinaryConv2D
 from larq_nas.layers.domain import current_domain
 from larq_nas.layers.scale import CenteredClip, Scale
+from larq_nas.quantizers import XnorSign
 
 __all__ = ["batch_norm", "binary_conv", "factorized_reduce", "sign_conv", "split_halves"]
 
@@ -164,7 +165,7 @@ def _conv(
     scaling: Scaling = "learned",
     **geometry: Any,
 ) -> tf.Tensor:
-    quantizer = {"learned": "ste_sign", "mean": "magnitude_aware_sign"}[scaling]
+    quantizer = XnorSign(amplified=True) if scaling == "mean" else "ste_sign"
     constraint = CenteredClip() if scaling == "mean" else None
     binary = current_domain().weights == "binary"
     return BinaryConv2D(

@@ -6,7 +6,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["DEPLOYED", "REAL_WEIGHTS", "SEARCH", "Domain", "building_in", "current_domain"]
+__all__ = [
+    "BINARY_SEARCH",
+    "DEPLOYED",
+    "REAL_WEIGHTS",
+    "SEARCH",
+    "Domain",
+    "building_in",
+    "current_domain",
+]
 
 
 @dataclass(frozen=True)
@@ -20,13 +28,19 @@ class Domain:
         weights: `"binary"`, or `"real"` as BATS searches and pretrains (section 4.3).
         affine: whether batch normalization learns a scale and an offset. Off in a search,
             so that no operation is preferred for the size of its output.
+        preprocess: `"real"` where the convolutions that bring a cell's inputs to its width
+            have real weights and activations, as in the search of BNAS.
+        pool_norm: whether batch normalization follows the pools of a cell, as there.
     """
 
     weights: Literal["binary", "real"] = "binary"
     affine: bool = True
+    preprocess: Literal["binary", "real"] = "binary"
+    pool_norm: bool = False
 
 
 SEARCH = Domain(weights="real", affine=False)
+BINARY_SEARCH = Domain(affine=False, preprocess="real", pool_norm=True)
 REAL_WEIGHTS = Domain(weights="real")
 DEPLOYED = Domain()
 

@@ -1,11 +1,12 @@
-"""What a node without inputs gives."""
+"""What a node without inputs gives, and how a cell leaves it out."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["Zeros"]
+__all__ = ["Piece", "Zeros", "channel_padding", "concatenate", "is_zero", "pad_plan"]
 
 
 @tf.keras.utils.register_keras_serializable("larq_nas")
@@ -36,3 +37,97 @@ class Zeros(tf.keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "shape": self.shape}
+
+
+def is_zero(x: tf.Tensor) -> bool:
+    """Return whether `x` is zeros by construction."""
+    return isinstance(x._keras_history.layer, Zeros)
+
+
+def concatenate(tensors: Sequence[tf.Tensor], *, prefix: str) -> tf.Tensor:
+    """Concatenate along the last axis; zeros among images become padding.
+
+    # Arguments
+        tensors: shape `(batch, height, width, channels)`, each of its own number of channels,
+            or any shapes without zeros.
+        prefix: prefix of the layers' names.
+
+    # Returns
+        Tensor, shape `(batch, height, width, sum of channels)`.
+    """
+    zeros = [is_zero(x) for x in tensors]
+    if all(zeros):
+        return _wider(tensors, prefix)
+    if not any(zeros) or len(tensors[0].shape) != 4:
+        return _join(tensors, f"{prefix}_concat")
+    pieces = pad_plan(zeros, [x.shape[-1] for x in tensors])
+    several = len(pieces) > 1
+    joined = [
+        _padded([tensors[i] for i in piece.members], piece, prefix, str(number) if several else "")
+        for number, piece in enumerate(pieces)
+    ]
+    return _join(joined, f"{prefix}_concat")
+
+
+@dataclass
+class Piece:
+    """What stands side by side in a concatenation, and the zeros around it.
+
+    # Arguments
+        members: indices of the tensors.
+        before: channels of zeros before them.
+        after: channels of zeros behind them.
+    """
+
+    members: list[int]
+    before: int = 0
+    after: int = 0
+
+
+def pad_plan(zeros: Sequence[bool], channels: Sequence[int]) -> list[Piece]:
+    """Return how a concatenation is made of padded pieces, without its zeros.
+
+    # Arguments
+        zeros: whether each tensor is zeros; not all of them are.
+        channels: channels of each.
+    """
+    pieces: list[Piece] = []
+    before = 0
+    for index, (zero, width) in enumerate(zip(zeros, channels, strict=True)):
+        if zero and pieces:
+            pieces[-1].after += width
+        elif zero:
+            before += width
+        elif pieces and not pieces[-1].after:
+            pieces[-1].members.append(index)
+        else:
+            pieces.append(Piece([index], before))
+            before = 0
+    return pieces
+
+
+def channel_padding(piece: Piece, name: str) -> tf.keras.layers.ZeroPadding2D:
+    """Return a layer of Keras that pads the channels."""
+    # With the axes named so, the second one it pads is that of the channels.
+    paddings = (0, 0), (piece.before, piece.after)
+    return tf.keras.layers.ZeroPadding2D(paddings, data_format="channels_first", name=name)
+
+
+def _padded(tensors: Sequence[tf.Tensor], piece: Piece, prefix: str, number: str) -> tf.Tensor:
+    x = _join(tensors, f"{prefix}_concat{number}")
+    if not piece.before and not piece.after:
+        return x
+    return channel_padding(piece, f"{prefix}_pad{number}")(x)
+
+
+def _wider(zeros: Sequence[tf.Tensor], prefix: str) -> tf.Tensor:
+    if len(zeros) == 1:
+        return zeros[0]
+    shape = (*zeros[0].shape[1:-1], sum(x.shape[-1] for x in zeros))
+    return Zeros(shape, name=f"{prefix}_zeros")(zeros[0]._keras_history.layer.input)
+
+
+def _join(tensors: Sequence[tf.Tensor], name: str) -> tf.Tensor:
+    if len(tensors) == 1:  # Keras cannot reload a concatenation of one tensor
+        return tensors[0]
+    return tf.keras.layers.Concatenate(name=name)(tensors)

@@ -3,7 +3,8 @@
 from typing import Any, Protocol, runtime_checkable
 
 from larq_nas.errors import InputError, unknown_name
-from larq_nas.searchers.differentiable import Differentiable, Prepared
+from larq_nas.searchers.differentiable import Differentiable
+from larq_nas.searchers.prepared import Prepared
 from larq_nas.spaces import Space
 from larq_nas.task import Task
 
@@ -14,8 +15,11 @@ __all__ = ["Differentiable", "Prepared", "Searcher", "resolve_searcher"]
 class Searcher(Protocol):
     """Finds an architecture in a space; settings are checked before anything is written."""
 
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as a run keeps them."""
+    def epochs(self, space: Space) -> int:
+        """Return the number of epochs it takes if none is given."""
+
+    def settings(self, space: Space) -> dict[str, Any]:
+        """Return the settings as a run keeps them, all of them known."""
 
     def prepare(self, space: Space, task: Task, epochs: int) -> Prepared:
         """Return a search that is ready to run, or raise `InputError`."""

@@ -1,11 +1,12 @@
 """A supernet that learns weights and architecture parameters in turns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from larq_nas.layers import Mixture
+from larq_nas.searchers.objective import Term, entropies
 
 __all__ = ["BilevelModel", "mean_entropy"]
 
@@ -21,7 +22,7 @@ class BilevelModel(tf.keras.Model):
         mixtures: the layers that hold the architecture parameters.
         weight_decay: L2 coefficient added to the gradient of the weights.
         architecture_weight_decay: L2 coefficient added to that of the alphas.
-        penalty: returns what is added to the loss of the alphas, such as for a budget.
+        terms: what is added to the loss of the alphas, by the name of its metric.
 
     # References
         - [DARTS: Differentiable Architecture Search](https://arxiv.org/abs/1806.09055)
@@ -33,13 +34,13 @@ class BilevelModel(tf.keras.Model):
         mixtures: Mapping[str, Mixture],
         weight_decay: float,
         architecture_weight_decay: float,
-        penalty: Callable[[], tf.Tensor] | None = None,
+        terms: Mapping[str, Term] | None = None,
     ) -> None:
         super().__init__(supernet.inputs, supernet.outputs, name="supernet")
         self.mixtures = list(mixtures.values())
         self.weight_decay = weight_decay
         self.architecture_weight_decay = architecture_weight_decay
-        self.penalty = penalty
+        self.terms = dict(terms or {})
         self.searching = tf.Variable(False, trainable=False, name="searching")
         alphas = {id(alpha) for alpha in self.alphas}
         self.ordinary_weights = [w for w in self.trainable_weights if id(w) not in alphas]
@@ -67,16 +68,12 @@ class BilevelModel(tf.keras.Model):
         architecture_optimizer.build(self.alphas)
         self._means = {
             name: tf.keras.metrics.Mean(name)
-            for name in ("loss", "search_loss", "entropy", "confidence", *self._penalty_names)
+            for name in ("loss", "search_loss", "entropy", "confidence", *self.terms)
         }
         self._accuracies = {
             name: tf.keras.metrics.SparseCategoricalAccuracy(name)
             for name in ("accuracy", "search_accuracy")
         }
-
-    @property
-    def _penalty_names(self) -> tuple[str, ...]:
-        return () if self.penalty is None else ("budget_penalty",)
 
     @property
     def metrics(self) -> list[tf.keras.metrics.Metric]:
@@ -102,7 +99,7 @@ class BilevelModel(tf.keras.Model):
             self.architecture_optimizer,
             self.architecture_weight_decay,
             "search_accuracy",
-            self.penalty,
+            self.terms,
         )
         self._means["search_loss"].update_state(loss)
         return tf.no_op()
@@ -115,13 +112,13 @@ class BilevelModel(tf.keras.Model):
         optimizer: tf.keras.optimizers.Optimizer,
         decay: float,
         accuracy: str,
-        penalty: Callable[[], tf.Tensor] | None = None,
+        terms: Mapping[str, Term] | None = None,
     ) -> tf.Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             logits = self(images, training=True)
             loss = self.compiled_loss(labels, logits)
-            total = loss if penalty is None else loss + self._charge(penalty())
+            total = tf.add_n([loss, *self._added(terms or {})])
         gradients = tape.gradient(total, variables)
         # PyTorch's Adam, and so the paper's, adds the decay to the gradient.
         decayed = [g + decay * v for g, v in zip(gradients, variables, strict=True)]
@@ -129,23 +126,19 @@ class BilevelModel(tf.keras.Model):
         self._accuracies[accuracy].update_state(labels, logits)
         return loss
 
-    def _charge(self, penalty: tf.Tensor) -> tf.Tensor:
-        self._means["budget_penalty"].update_state(penalty)
-        return penalty
+    def _added(self, terms: Mapping[str, Term]) -> list[tf.Tensor]:
+        values = {name: term() for name, term in terms.items()}
+        for name, value in values.items():
+            self._means[name].update_state(value)
+        return list(values.values())
 
 
 def mean_entropy(mixtures: list[Mixture]) -> tf.Tensor:
     """Return the mean entropy of the operations' probabilities over all edges, in nats."""
-    rows = tf.concat([tf.reshape(_entropies(mixture), [-1]) for mixture in mixtures], axis=0)
-    return tf.reduce_mean(rows)
+    return tf.reduce_mean(entropies(mixtures))
 
 
 def mean_confidence(mixtures: list[Mixture]) -> tf.Tensor:
     """Return the mean over all edges of the largest probability."""
     largest = [tf.reduce_max(mixture.probabilities, axis=-1) for mixture in mixtures]
     return tf.reduce_mean(tf.concat(largest, axis=0))
-
-
-def _entropies(mixture: Mixture) -> tf.Tensor:
-    logits = mixture.alpha / mixture.temperature
-    return -tf.reduce_sum(mixture.probabilities * tf.nn.log_softmax(logits), axis=-1)

@@ -5,34 +5,82 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from larq_nas.choices import Choice, Pair, share_parameter_free
+from larq_nas.choices import Cell, Choice, Pair, share_parameter_free
 from larq_nas.choosers import Relax
 from larq_nas.cost import Limits, strongest_within
 from larq_nas.searchers.bilevel import BilevelModel, mean_entropy
+from larq_nas.searchers.revive import revive
 
-__all__ = ["derive", "strongest", "warn_if_collapsed", "warn_if_undecided"]
+__all__ = ["derive", "scores_of", "strongest", "warn_if_collapsed", "warn_if_undecided", "weakened"]
+
+Chosen = Mapping[str, Sequence[Pair]]
 
 _COLLAPSED = 0.75
 _UNDECIDED = 0.99
 
 
-def strongest(choose: Relax) -> dict[str, list[Pair]]:
-    """Return the strongest operations and inputs of each choice of a supernet."""
+def scores_of(choose: Relax, transfer_factor: float = 1.0) -> dict[str, np.ndarray]:
+    """Return the probabilities of a supernet's choices, by name.
+
+    # Arguments
+        choose: the chooser that built it.
+        transfer_factor: by how much the zero operation is weakened; see `weakened`.
+    """
     return {
-        name: choose.choices[name].strongest(mixture.probabilities.numpy())
+        name: weakened(choose.choices[name], mixture.probabilities.numpy(), transfer_factor)
         for name, mixture in choose.mixtures.items()
     }
 
 
-def derive(choose: Relax, limits: Limits | None) -> Mapping[str, Sequence[Pair]]:
-    """Return the strongest operations and inputs, or the best ones within the budget."""
-    chosen: Mapping[str, Sequence[Pair]] = strongest(choose)
-    if limits is None:
-        return chosen
+def weakened(choice: Choice, probabilities: np.ndarray, transfer_factor: float) -> np.ndarray:
+    r"""Return probabilities with those of the zero operation divided by \\(\gamma\\).
+
+    Networks that are trained on more data than they were searched on underfit, and zero is
+    what they have too much of (BNAS, section 4).
+
+    # Arguments
+        choice: the choice.
+        probabilities: shape `(inputs, operations)`.
+        transfer_factor: \\(\gamma\\), 1 or more.
+    """
+    scores = np.array(probabilities, dtype=np.float64)
+    scores[:, [name in choice.zeros for name in choice.operations]] /= transfer_factor
+    return scores
+
+
+def strongest(
+    choices: Mapping[str, Choice], scores: Mapping[str, np.ndarray]
+) -> dict[str, list[Pair]]:
+    """Return the strongest operations and inputs of each choice."""
+    return {name: choice.strongest(scores[name]) for name, choice in choices.items()}
+
+
+def derive(
+    choices: Mapping[str, Choice],
+    cells: Mapping[str, Cell],
+    scores: Mapping[str, np.ndarray],
+    limits: Limits | None = None,
+) -> Chosen:
+    """Return the strongest operations and inputs, or the best ones within the budget.
+
+    A cell that would be zero on every path is given the best operation that mends it.
+
+    # Arguments
+        choices: the choices by name.
+        cells: the cells they are part of.
+        scores: how good each pair of each choice is, shape `(inputs, operations)`.
+        limits: the budget to keep to.
+    """
+    chosen: Chosen = strongest(choices, scores)
+    if limits:
+        chosen = _within(chosen, scores, limits)
+    return revive(choices, cells, scores, chosen, limits)
+
+
+def _within(chosen: Chosen, scores: Mapping[str, np.ndarray], limits: Limits) -> Chosen:
     costs = limits.costs.of(chosen)
     if not limits.budget.excess(costs):
         return chosen
-    scores = {name: mixture.probabilities.numpy() for name, mixture in choose.mixtures.items()}
     within = strongest_within(limits.costs, scores, limits.budget)
     changed = sum(len(set(within[name]) - set(pairs)) for name, pairs in chosen.items())
     total = sum(map(len, chosen.values()))
@@ -40,7 +88,7 @@ def derive(choose: Relax, limits: Limits | None) -> Mapping[str, Sequence[Pair]]
         f"The strongest architecture is over the budget (it needs "
         f"{limits.budget.describe(costs)}): the best one found within it was taken, with "
         f"{changed} of {total} operations changed.",
-        stacklevel=4,
+        stacklevel=5,
     )
     return within
 

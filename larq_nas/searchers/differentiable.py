@@ -1,39 +1,56 @@
 """Differentiable search: learn the architecture parameters, keep the strongest."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import tensorflow as tf
 
-from larq_nas.architecture import Architecture
-from larq_nas.choices import share_parameter_free
 from larq_nas.choosers import Relax, require_temperature
-from larq_nas.errors import InputError, require_not_negative, require_positive
-from larq_nas.layers import SEARCH, building_in
+from larq_nas.errors import (
+    InputError,
+    require_at_least,
+    require_not_negative,
+    require_positive,
+    unknown_name,
+)
+from larq_nas.layers import building_in
 from larq_nas.pipeline.streams import bilevel_stream
-from larq_nas.run import Run
 from larq_nas.searchers.bilevel import BilevelModel
-from larq_nas.searchers.derive import derive, strongest, warn_if_collapsed, warn_if_undecided
-from larq_nas.searchers.estimate import estimate
+from larq_nas.searchers.objective import Diversity, Term
 from larq_nas.searchers.penalty import BudgetPenalty
+from larq_nas.searchers.prepared import Prepared
 from larq_nas.seeding import seed_everything
 from larq_nas.spaces import Space
 from larq_nas.task import Task
-from larq_nas.training.loop import fit
 
 __all__ = ["Differentiable"]
 
-_LONG = 5.0
+_EPOCHS = 25
+_BATS: Mapping[str, Any] = {
+    "temperature": 0.2,
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "weight_decay": 3e-4,
+    "architecture_learning_rate": 6e-4,
+    "architecture_weight_decay": 1e-3,
+    "architecture_betas": (0.5, 0.999),
+    "diversity": 0.0,
+    "diversity_annealing": 7.7,
+}
+_POSITIVE = ("learning_rate", "final_learning_rate", "architecture_learning_rate")
+_MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
 class Differentiable:
     """Learn weights and architecture parameters of a supernet, and derive the strongest.
 
-    The defaults are those of BATS (section 6.1): Adam for both levels, activations binary
-    and weights real, and weights alone for the first two fifths of the epochs.
+    What is not given is as the paper of the space has it (`Space.searching`). Of BATS,
+    section 6.1: Adam for both levels, activations binary and weights real, and weights alone
+    for the first two fifths of the epochs. Of BNAS: SGD, its rate falling along a cosine,
+    convolutions binary, both levels from the start, undecided edges rewarded early on.
 
     !!! example
         ```python
@@ -42,19 +59,27 @@ class Differentiable:
         ```
 
     # Arguments
-        temperature: temperature of the softmax over operations: one for all choices, one for
-            each group of choices by name, or `None` for what the space's paper uses.
-        weights_only_epochs: epochs that train the weights alone; by default 2/5 of them.
-        learning_rate: Adam's learning rate for the weights.
+        temperature: temperature of the softmax over operations: one for all choices, or one
+            for each group of choices by name.
+        weights_only_epochs: epochs that train the weights alone.
+        optimizer: of the weights: `"adam"`, or `"sgd"` with a momentum of 0.9.
+        learning_rate: learning rate of the weights, the first one.
+        final_learning_rate: the last one, reached along a cosine; without, the rate stays.
         weight_decay: L2 coefficient of the weights.
         architecture_learning_rate: Adam's learning rate for the architecture parameters.
         architecture_weight_decay: L2 coefficient of the architecture parameters.
         architecture_betas: Adam's decay rates for the architecture parameters.
+        diversity: lambda of the diversity regularizer, subtracted times the mean entropy of
+            the edges from the loss of the architecture parameters; 0 for none.
+        diversity_annealing: its tau: the epochs in which it falls to 1/e.
+        transfer_factor: gamma, 1 or more: by so much the zero operation is weakened when the
+            architecture is derived, for a network to be trained on more data than searched.
         budget_weight: loss of the architecture parameters for each limit of a budget that is
             exceeded by its own size.
 
     # References
         - [BATS: Binary ArchitecTure Search](https://arxiv.org/abs/2003.01711)
+        - [BNAS v2](https://arxiv.org/abs/2110.08562)
         - [DARTS: Differentiable Architecture Search](https://arxiv.org/abs/1806.09055)
     """
 
@@ -62,31 +87,55 @@ class Differentiable:
 
     temperature: float | Mapping[str, float] | None = None
     weights_only_epochs: int | None = None
-    learning_rate: float = 1e-3
-    weight_decay: float = 3e-4
-    architecture_learning_rate: float = 6e-4
-    architecture_weight_decay: float = 1e-3
-    architecture_betas: tuple[float, float] = (0.5, 0.999)
+    optimizer: Literal["adam", "sgd"] | None = None
+    learning_rate: float | None = None
+    final_learning_rate: float | None = None
+    weight_decay: float | None = None
+    architecture_learning_rate: float | None = None
+    architecture_weight_decay: float | None = None
+    architecture_betas: tuple[float, float] | None = None
+    diversity: float | None = None
+    diversity_annealing: float | None = None
+    transfer_factor: float = 1.0
     budget_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.temperature is not None:
-            require_temperature(self.temperature)
-        require_positive(
-            learning_rate=self.learning_rate,
-            architecture_learning_rate=self.architecture_learning_rate,
-        )
-        require_not_negative(
-            weight_decay=self.weight_decay,
-            architecture_weight_decay=self.architecture_weight_decay,
-            budget_weight=self.budget_weight,
-        )
+        given = {key: value for key, value in vars(self).items() if value is not None}
+        if "temperature" in given:
+            require_temperature(given["temperature"])
+        if self.optimizer not in (None, "adam", "sgd"):
+            raise unknown_name("optimizer", self.optimizer, ("adam", "sgd"))
+        require_positive(**{key: given[key] for key in _POSITIVE if key in given})
+        decays = ("weight_decay", "architecture_weight_decay", "budget_weight", "diversity")
+        require_not_negative(**{key: given[key] for key in decays if key in given})
+        # Without the regularizer its annealing is not used, and may be anything.
+        if "diversity_annealing" in given and self.diversity != 0:
+            require_positive(diversity_annealing=given["diversity_annealing"])
+        require_at_least(1, transfer_factor=self.transfer_factor)
 
-    def settings(self) -> dict[str, Any]:
+    def of(self, space: Space) -> "Differentiable":
+        """Return the same, with what was not given as the paper of `space` has it."""
+        papers = {**_BATS, **space.searching}
+        fields = {entry.name for entry in dataclasses.fields(self)}
+        missing = {key for key in papers.keys() & fields if getattr(self, key) is None}
+        found = dataclasses.replace(self, **{key: papers[key] for key in missing})
+        last = found.final_learning_rate
+        if last is not None and found.learning_rate is not None and last > found.learning_rate:
+            raise InputError(
+                f"`final_learning_rate` must be at most `learning_rate`, {found.learning_rate}, "
+                f"but got {last}."
+            )
+        return found
+
+    def epochs(self, space: Space) -> int:
+        """Return the number of epochs that the paper of `space` searches for."""
+        return int(space.searching.get("epochs", _EPOCHS))
+
+    def settings(self, space: Space) -> dict[str, Any]:
         """Return the settings as a run keeps them."""
-        return {"name": self.name, **dataclasses.asdict(self)}
+        return {"name": self.name, **dataclasses.asdict(self.of(space))}
 
-    def prepare(self, space: Space, task: Task, epochs: int) -> "Prepared":
+    def prepare(self, space: Space, task: Task, epochs: int) -> Prepared:
         """Return a search that is ready to run, with its supernet built.
 
         # Arguments
@@ -98,15 +147,30 @@ class Differentiable:
             InputError: if the space or the settings cannot be searched.
         """
         seed_everything(task.seed)
-        warm_up = self._warm_up(epochs)
-        choose, model = self._supernet(space, task)
-        return Prepared(space, task, epochs, warm_up, choose, model)
-
-    def _supernet(self, space: Space, task: Task) -> tuple[Relax, BilevelModel]:
-        temperature = space.temperature if self.temperature is None else self.temperature
-        choose = Relax(temperature)
-        with building_in(SEARCH):
+        settings: Any = self.of(space)
+        warm_up = _warm_up(settings.weights_only_epochs, epochs)
+        choose = Relax(settings.temperature)
+        with building_in(space.search_domain):
             supernet = space.proxy().build(choose, task.facts.input_shape, task.facts.classes)
+        self._require_choices(space, choose)
+        model = BilevelModel(
+            supernet,
+            choose.mixtures,
+            settings.weight_decay,
+            settings.architecture_weight_decay,
+            _terms(settings, choose, task),
+        )
+        stream = bilevel_stream(task.train, task.facts, task.seed, task.augment)
+        first, second = settings.architecture_betas
+        model.compile(
+            _optimizer(settings, epochs * stream.steps),
+            tf.keras.optimizers.Adam(
+                settings.architecture_learning_rate, beta_1=first, beta_2=second
+            ),
+        )
+        return Prepared(space, task, epochs, warm_up, choose, model, stream, self.transfer_factor)
+
+    def _require_choices(self, space: Space, choose: Relax) -> None:
         if choose.expansions:
             raise InputError(
                 f"Space `{space.name}` chooses widths ({next(iter(choose.expansions))}, ...), but "
@@ -114,111 +178,42 @@ class Differentiable:
             )
         if not choose.mixtures:
             raise InputError(f"Space `{space.name}` asks nothing: there is nothing to search.")
-        limits = task.limits
-        model = BilevelModel(
-            supernet,
-            choose.mixtures,
-            self.weight_decay,
-            self.architecture_weight_decay,
-            BudgetPenalty(limits, choose.mixtures, self.budget_weight) if limits else None,
-        )
-        first, second = self.architecture_betas
-        model.compile(
-            tf.keras.optimizers.Adam(self.learning_rate),
-            tf.keras.optimizers.Adam(self.architecture_learning_rate, beta_1=first, beta_2=second),
-        )
-        return choose, model
-
-    def _warm_up(self, epochs: int) -> int:
-        warm_up = self.weights_only_epochs
-        if warm_up is None:
-            return 2 * epochs // 5
-        require_not_negative(weights_only_epochs=warm_up)
-        if warm_up >= epochs:
+        keeps = any(choice.keep_zero for choice in choose.choices.values())
+        if self.transfer_factor != 1 and not keeps:
             raise InputError(
-                f"`weights_only_epochs` must be below `epochs`, but got {warm_up} of {epochs}."
+                f"`transfer_factor` weakens the zero operation, but space `{space.name}` never "
+                "keeps it: leave it at 1."
             )
-        return warm_up
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A search that is ready to run.
-
-    # Arguments
-        space: where to search.
-        task: the data to search on.
-        epochs: number of epochs.
-        warm_up: epochs that train the weights alone.
-        choose: the chooser that built the supernet.
-        model: the supernet.
-    """
-
-    space: Space
-    task: Task
-    epochs: int
-    warm_up: int
-    choose: Relax
-    model: BilevelModel
-
-    def search(
-        self,
-        run: Run,
-        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
-        verbose: int | str = "auto",
-    ) -> Architecture:
-        """Return the architecture found.
-
-        # Arguments
-            run: where checkpoints, history and logs go.
-            callbacks: further Keras callbacks.
-            verbose: as in `fit`.
-        """
-        task, model, choose = self.task, self.model, self.choose
-        stream = bilevel_stream(task.train, task.facts, task.seed, task.augment)
-        if verbose:
-            print(estimate(model, task.facts.batch_size, stream.steps * self.epochs), flush=True)
-            if isinstance(model.penalty, BudgetPenalty) and model.penalty.seconds > _LONG:
-                print(
-                    f"Budget: its costs take up to {model.penalty.seconds:.0f} s before each epoch",
-                    flush=True,
-                )
-        fit(
-            model,
-            "search",
-            stream,
-            self.epochs,
-            run,
-            optimizers=[model.optimizer, model.architecture_optimizer],
-            callbacks=[_Progress(model, choose, self.warm_up), *callbacks],
-            verbose=verbose,
+def _warm_up(warm_up: int | None, epochs: int) -> int:
+    if warm_up is None:
+        return 2 * epochs // 5
+    require_not_negative(weights_only_epochs=warm_up)
+    if warm_up >= epochs:
+        raise InputError(
+            f"`weights_only_epochs` must be below `epochs`, but got {warm_up} of {epochs}."
         )
-        chosen = derive(choose, task.limits)
-        warn_if_undecided(model)
-        warn_if_collapsed(choose.choices, chosen)
-        values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
-        return Architecture(self.space.name, self.space.settings(), values)
+    return warm_up
 
 
-class _Progress(tf.keras.callbacks.Callback):
-    """Starts the architecture steps after the warm-up, and reports what is being chosen."""
+def _terms(settings: Any, choose: Relax, task: Task) -> dict[str, Term]:
+    terms: dict[str, Term] = {}
+    if task.limits:
+        weight = settings.budget_weight
+        terms["budget_penalty"] = BudgetPenalty(task.limits, choose.mixtures, weight)
+    if settings.diversity:
+        terms["diversity"] = Diversity(
+            list(choose.mixtures.values()), settings.diversity, settings.diversity_annealing
+        )
+    return terms
 
-    def __init__(self, model: BilevelModel, choose: Relax, warm_up: int) -> None:
-        super().__init__()
-        self._searching = model.searching
-        self._penalty = model.penalty
-        self._choose = choose
-        self._warm_up = warm_up
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._searching.assign(epoch >= self._warm_up)
-        if isinstance(self._penalty, BudgetPenalty):
-            self._penalty.update()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if logs is not None:
-            share = share_parameter_free(self._choose.choices, strongest(self._choose))
-            logs["parameter_free"] = share
-            if epoch < self._warm_up:
-                for name in ("search_loss", "search_accuracy", "budget_penalty"):
-                    logs.pop(name, None)
+def _optimizer(settings: Any, steps: int) -> tf.keras.optimizers.Optimizer:
+    rate = settings.learning_rate
+    if settings.final_learning_rate is not None:
+        last = settings.final_learning_rate / rate
+        rate = tf.keras.optimizers.schedules.CosineDecay(rate, steps, alpha=last)
+    if settings.optimizer == "sgd":
+        return tf.keras.optimizers.SGD(rate, momentum=_MOMENTUM)
+    return tf.keras.optimizers.Adam(rate)

@@ -31,11 +31,11 @@ class BudgetPenalty:
         self._mixtures = mixtures
         self._weight = weight
         start = time.perf_counter()
-        self.update()
+        self.begin_epoch(0)
         self.seconds = time.perf_counter() - start
 
-    def update(self) -> None:
-        """Compute the costs around what would be derived now; to be done before each epoch."""
+    def begin_epoch(self, epoch: int) -> None:
+        """Compute the costs around what would be derived now."""
         self._expected.update(
             {name: mixture.probabilities.numpy() for name, mixture in self._mixtures.items()}
         )

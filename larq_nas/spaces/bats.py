@@ -11,7 +11,7 @@ from larq_nas.choosers import Operation
 from larq_nas.errors import InputError, require_whole
 from larq_nas.layers import Activation, binary_conv, factorized_reduce, imagenet_stem, stem
 from larq_nas.spaces.operations import identity, pools_and_zero
-from larq_nas.spaces.skeleton import CellSpace, Place, StemName, require_known
+from larq_nas.spaces.skeleton import CellSpace, Place, StemName, require_known, stem_groups
 from larq_nas.spaces.space import register
 
 __all__ = ["Bats"]
@@ -58,8 +58,7 @@ class Bats(CellSpace):
     """
 
     name: ClassVar[str] = "bats"
-    temperature: ClassVar[Mapping[str, float]] = {"normal": 0.2, "reduction": 0.15}
-
+    searching: ClassVar[Mapping[str, Any]] = {"temperature": {"normal": 0.2, "reduction": 0.15}}
     known_operations: ClassVar[tuple[str, ...]] = _OPERATIONS
 
     cells: int = 5
@@ -88,10 +87,7 @@ class Bats(CellSpace):
         return stem(images, 3 * self.channels)
 
     def _imagenet_stem(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # Groups of 20 channels, as in the paper, or the next fewer that divide the widths.
-        widths, most = (self.channels // 2, self.channels), max(1, self.channels // 20)
-        groups = next(g for g in range(most, 0, -1) if not any(width % g for width in widths))
-        return imagenet_stem(images, self.channels, groups=groups)
+        return imagenet_stem(images, self.channels, groups=stem_groups(self.channels))
 
     def _preprocess(self, before: tf.Tensor, x: tf.Tensor, place: Place) -> list[tf.Tensor]:
         preprocess = partial(binary_conv, kernel_size=1, activation=self.activation, identity=False)

@@ -1,5 +1,6 @@
 """The search space of BNAS: cells of binary convolutions, bridged by skips, and zeros."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -7,9 +8,17 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from larq_nas.choosers import Chooser, Operation
-from larq_nas.layers import batch_norm, binary_conv, stem
+from larq_nas.layers import (
+    BINARY_SEARCH,
+    Domain,
+    batch_norm,
+    binary_conv,
+    current_domain,
+    imagenet_stem,
+    stem,
+)
 from larq_nas.spaces.operations import pools_and_zero
-from larq_nas.spaces.skeleton import CellSpace, Place, StemName
+from larq_nas.spaces.skeleton import CellSpace, Place, StemName, stem_groups
 from larq_nas.spaces.space import register
 
 __all__ = ["Bnas"]
@@ -28,9 +37,10 @@ _OPERATIONS = ("zero", "max_pool_3x3", "average_pool_3x3", *_CONVOLUTIONS)
 class Bnas(CellSpace):
     """Cells of binary convolutions, pools and zeros, bridged by skips (BNAS, section 4).
 
-    The zero operation competes and stays in the network. Each cell but the first adds the
-    output of the one before to its own. Weights have XNOR-Net's scale, the mean magnitude of
-    each filter.
+    The zero operation competes and stays in the network, where it costs nothing: what only
+    zeros read is not built. Each cell but the first adds the output of the one before to its
+    own. Weights have XNOR-Net's scale, the mean magnitude of each filter. It is searched as
+    published: binary but for the convolutions that bring a cell's inputs to its width.
 
     !!! example
         ```python
@@ -44,9 +54,13 @@ class Bnas(CellSpace):
         channels: channels of a node in the first cells.
         nodes: nodes of a cell, each reading two earlier states.
         stem: `"cifar"` keeps the images' size; `"imagenet"` gives the cells an eighth of it.
+        stem_groups: whether the ImageNet stem's convolutions are grouped from the second on,
+            as in v2.
+        skips: whether cells are bridged; without, the template is that of DARTS.
         operations: the candidates, of Table 1.
-        search_cells: cells of the supernet; by default `cells`.
-        search_channels: channels of the supernet; by default `channels`.
+        search_cells: cells of the supernet; by default 8, or `cells` if those are fewer.
+        search_channels: channels of the supernet; by default 16, or `channels` if those are
+            fewer.
 
     # References
         - [Learning Architectures for Binary Networks](https://arxiv.org/abs/2002.06963)
@@ -54,7 +68,18 @@ class Bnas(CellSpace):
     """
 
     name: ClassVar[str] = "bnas"
-    temperature: ClassVar[float] = 1.0
+    searching: ClassVar[Mapping[str, Any]] = {
+        "temperature": 1.0,
+        "epochs": 50,
+        "weights_only_epochs": 0,
+        "optimizer": "sgd",
+        "learning_rate": 0.025,
+        "final_learning_rate": 0.001,
+        "architecture_learning_rate": 3e-4,
+        "diversity": 1.0,
+    }
+    search_domain: ClassVar[Domain] = BINARY_SEARCH
+    proxy_size: ClassVar[tuple[int, int]] = (8, 16)
     known_operations: ClassVar[tuple[str, ...]] = _OPERATIONS
     keep_zero: ClassVar[bool] = True
 
@@ -62,6 +87,8 @@ class Bnas(CellSpace):
     channels: int = 36
     nodes: int = 4
     stem: StemName = "cifar"
+    stem_groups: bool = False
+    skips: bool = True
     operations: tuple[str, ...] = _OPERATIONS
     search_cells: int | None = None
     search_channels: int | None = None
@@ -69,20 +96,24 @@ class Bnas(CellSpace):
     def _cifar_stem(self, images: tf.Tensor) -> tf.Tensor:
         return stem(images, 3 * self.channels, norm="before")
 
+    def _imagenet_stem(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        groups = stem_groups(self.channels) if self.stem_groups else 1
+        return imagenet_stem(images, self.channels, groups=groups, relu=False)
+
     def _preprocess(self, before: tf.Tensor, x: tf.Tensor, place: Place) -> list[tf.Tensor]:
-        first = partial(_conv, filters=place.channels, kernel_size=1)
+        first = partial(_preprocess, filters=place.channels, kernel_size=1)
         if place.halved:
             # Without scale and offset on CIFAR, with them on ImageNet: as published.
             affine = False if self.stem == "cifar" else None
             first = partial(first, kernel_size=3, strides=2, affine=affine)
         return [
             first(before, f"{place.prefix}_pre0"),
-            _conv(x, f"{place.prefix}_pre1", filters=place.channels, kernel_size=1),
+            _preprocess(x, f"{place.prefix}_pre1", filters=place.channels, kernel_size=1),
         ]
 
     def _cell(self, choose: Chooser, before: tf.Tensor, x: tf.Tensor, place: Place) -> tf.Tensor:
         y = super()._cell(choose, before, x, place)
-        if place.index == 0:
+        if place.index == 0 or not self.skips:
             return y
         skip = _halve(x, y.shape[-1], f"{place.prefix}_skip") if place.halves else x
         return tf.keras.layers.Add(name=f"{place.prefix}_add")([y, skip])
@@ -103,6 +134,18 @@ class Bnas(CellSpace):
 def _conv(x: tf.Tensor, name: str, **settings: Any) -> tf.Tensor:
     """Apply batch norm, sign, convolution and ReLU, the weights scaled as in XNOR-Net."""
     return binary_conv(x, name=name, identity=False, scaling="mean", **settings)
+
+
+def _preprocess(x: tf.Tensor, name: str, filters: int, **settings: Any) -> tf.Tensor:
+    """Bring a cell's input to its width, with real numbers where the domain says so."""
+    if current_domain().preprocess == "binary":
+        return _conv(x, name, filters=filters, **settings)
+    affine = settings.pop("affine", None)
+    x = tf.keras.layers.ReLU(name=f"{name}_relu")(batch_norm(x, f"{name}_bn", affine))
+    layer = tf.keras.layers.Conv2D(
+        filters, padding="same", use_bias=False, name=f"{name}_conv", **settings
+    )
+    return layer(x)
 
 
 def _halve(x: tf.Tensor, filters: int, name: str) -> tf.Tensor:

@@ -1,9 +1,9 @@
 """The search space of DARTS, whose cells BATS binarizes to compare with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -66,7 +66,7 @@ class Darts(CellSpace):
     """
 
     name: ClassVar[str] = "darts"
-    temperature: ClassVar[float] = 1.0
+    searching: ClassVar[Mapping[str, Any]] = {"temperature": 1.0}
     known_operations: ClassVar[tuple[str, ...]] = (*_OPERATIONS, *_FURTHER)
 
     cells: int = 20

@@ -5,7 +5,7 @@ from functools import partial
 import tensorflow as tf
 
 from larq_nas.choosers import Operation
-from larq_nas.layers import Activation, factorized_reduce
+from larq_nas.layers import Activation, batch_norm, current_domain, factorized_reduce
 
 __all__ = ["average_pool", "identity", "max_pool", "pools_and_zero"]
 
@@ -30,9 +30,14 @@ def identity(
 
 def max_pool(x: tf.Tensor, name: str, *, strides: int) -> tf.Tensor:
     """Take the maximum over 3x3 pixels."""
-    return tf.keras.layers.MaxPool2D(3, strides, padding="same", name=name)(x)
+    return _normalize(tf.keras.layers.MaxPool2D(3, strides, padding="same", name=name)(x), name)
 
 
 def average_pool(x: tf.Tensor, name: str, *, strides: int) -> tf.Tensor:
     """Take the mean over 3x3 pixels, those outside the image not counted."""
-    return tf.keras.layers.AveragePooling2D(3, strides, padding="same", name=name)(x)
+    y = tf.keras.layers.AveragePooling2D(3, strides, padding="same", name=name)(x)
+    return _normalize(y, name)
+
+
+def _normalize(x: tf.Tensor, name: str) -> tf.Tensor:
+    return batch_norm(x, f"{name}_bn") if current_domain().pool_norm else x

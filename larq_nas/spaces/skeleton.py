@@ -13,7 +13,7 @@ from larq_nas.errors import InputError, require_whole, unknown_name
 from larq_nas.layers import classifier, imagenet_stem
 from larq_nas.spaces.space import Space
 
-__all__ = ["CellSpace", "Place", "StemName", "require_known"]
+__all__ = ["CellSpace", "Place", "StemName", "require_known", "stem_groups"]
 
 StemName = Literal["cifar", "imagenet"]
 """One convolution at full size, or three that halve the image each."""
@@ -56,6 +56,8 @@ class CellSpace(Space):
 
     known_operations: ClassVar[tuple[str, ...]]
     keep_zero: ClassVar[bool] = False
+    proxy_size: ClassVar[tuple[int, int] | None] = None
+    """Most cells and channels of the supernet, unless its settings say otherwise."""
 
     cells: int = 20
     channels: int = 36
@@ -89,10 +91,11 @@ class CellSpace(Space):
         return {self.cells // 3, 2 * self.cells // 3}
 
     def proxy(self) -> "CellSpace":
+        most_cells, most_channels = self.proxy_size or (self.cells, self.channels)
         return dataclasses.replace(
             self,
-            cells=self.search_cells or self.cells,
-            channels=self.search_channels or self.channels,
+            cells=self.search_cells or min(self.cells, most_cells),
+            channels=self.search_channels or min(self.channels, most_channels),
             search_cells=None,
             search_channels=None,
         )
@@ -160,6 +163,12 @@ class CellSpace(Space):
     @abstractmethod
     def _candidates(self, channels: int, strides: int) -> Operations:
         """Return the operations, by name."""
+
+
+def stem_groups(channels: int) -> int:
+    """Return the groups of a stem: of 20 channels as in BATS, or the next fewer that divide."""
+    widths, most = (channels // 2, channels), max(1, channels // 20)
+    return next(g for g in range(most, 0, -1) if not any(width % g for width in widths))
 
 
 def require_known(kind: str, name: Any, known: Sequence[str]) -> None:

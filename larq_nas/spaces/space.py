@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from larq_nas.choosers import Chooser, Survey
 from larq_nas.errors import InputError, first_line, unknown_name
+from larq_nas.layers import SEARCH, Domain
 from larq_nas.training.recipe import TwoStage
 
 __all__ = [
@@ -40,8 +41,10 @@ class Space(ABC):
     """
 
     name: ClassVar[str]
-    temperature: ClassVar[float | Mapping[str, float]] = 0.2
-    """The temperature its paper searches with, for all choices or by their group."""
+    searching: ClassVar[Mapping[str, Any]] = {}
+    """What its paper sets otherwise than BATS does, of `larq_nas.searchers.Differentiable`."""
+    search_domain: ClassVar[Domain] = SEARCH
+    """What is binary while it is searched."""
 
     @property
     def images(self) -> tuple[tuple[int, int, int], int]:

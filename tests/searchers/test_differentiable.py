@@ -5,11 +5,13 @@ import tensorflow as tf
 import larq_nas
 from larq_nas.choosers import Relax
 from larq_nas.errors import InputError
+from larq_nas.layers import Domain
 from larq_nas.pipeline.check import check_data
 from larq_nas.run import Run
 from larq_nas.searchers import Differentiable, resolve_searcher
-from larq_nas.searchers.derive import strongest
-from larq_nas.spaces import Bats
+from larq_nas.searchers.derive import scores_of, strongest
+from larq_nas.searchers.differentiable import _warm_up
+from larq_nas.spaces import Bats, Bnas
 from larq_nas.spaces.space import FunctionSpace
 from larq_nas.task import Task
 from larq_nas.training.history import read_history
@@ -28,14 +30,41 @@ def run_search(
         return prepared.search(run, verbose=0), read_history(run.history)
 
 
-def test_defaults_are_those_of_the_paper() -> None:
-    searcher = Differentiable()
+def test_defaults_are_those_of_bats() -> None:
+    searcher = Differentiable().of(Bats())
+    assert (searcher.optimizer, searcher.final_learning_rate) == ("adam", None)
     assert (searcher.learning_rate, searcher.weight_decay) == (1e-3, 3e-4)
     assert searcher.architecture_learning_rate == 6e-4
     assert searcher.architecture_weight_decay == 1e-3
     assert searcher.architecture_betas == (0.5, 0.999)
-    assert Bats().temperature == {"normal": 0.2, "reduction": 0.15}
-    assert searcher._warm_up(25) == 10
+    assert searcher.temperature == {"normal": 0.2, "reduction": 0.15}
+    assert searcher.diversity == 0
+    assert (searcher.epochs(Bats()), _warm_up(searcher.weights_only_epochs, 25)) == (25, 10)
+    assert Bats().search_domain == Domain(weights="real", affine=False)
+
+
+def test_defaults_are_those_of_bnas() -> None:
+    searcher = Differentiable().of(Bnas())
+    assert searcher.optimizer == "sgd"
+    assert (searcher.learning_rate, searcher.final_learning_rate) == (0.025, 0.001)
+    assert searcher.weight_decay == 3e-4
+    assert searcher.architecture_learning_rate == 3e-4
+    assert searcher.architecture_weight_decay == 1e-3
+    assert searcher.architecture_betas == (0.5, 0.999)
+    assert searcher.temperature == 1
+    assert (searcher.diversity, searcher.diversity_annealing) == (1, 7.7)
+    assert (searcher.epochs(Bnas()), _warm_up(searcher.weights_only_epochs, 50)) == (50, 0)
+    proxy = Bnas().proxy()
+    assert (proxy.cells, proxy.channels) == (8, 16)
+    assert (Bnas(cells=5, channels=12).proxy().cells, Bnas(channels=12).proxy().channels) == (5, 12)
+
+
+def test_what_is_given_goes_before_the_paper() -> None:
+    searcher = Differentiable(diversity=0.0, optimizer="adam", temperature=0.5).of(Bnas())
+    assert (searcher.diversity, searcher.optimizer, searcher.temperature) == (0, "adam", 0.5)
+    assert searcher.learning_rate == 0.025
+    with pytest.raises(InputError, match="`final_learning_rate` must be at most `learning_rate`"):
+        Differentiable(learning_rate=1e-4).of(Bnas())
 
 
 def test_derives_two_inputs_per_node_without_zero() -> None:
@@ -47,7 +76,8 @@ def test_derives_two_inputs_per_node_without_zero() -> None:
     alpha[1, choice.operations.index("group_conv_5x5")] = 8.5
     alpha[3, choice.operations.index("max_pool_3x3")] = 8.0
     mixture.alpha.assign(alpha)
-    assert strongest(choose)["reduction/4"] == [("group_conv_5x5", 1), ("max_pool_3x3", 3)]
+    found = strongest(choose.choices, scores_of(choose))
+    assert found["reduction/4"] == [("group_conv_5x5", 1), ("max_pool_3x3", 3)]
 
 
 def test_low_temperature_makes_harder_choices(task: Task, tmp_path) -> None:
@@ -105,7 +135,11 @@ def test_a_space_that_asks_nothing_is_refused(task: Task) -> None:
         ({"temperature": -1.0}, "`temperature` must be positive, but got -1.0"),
         ({"temperature": {"normal": 0.0}}, "`temperature` must be positive"),
         ({"learning_rate": 0.0}, "`learning_rate` must be positive"),
-        ({"learning_rate": None}, "`learning_rate` must be a finite number, but got None"),
+        ({"learning_rate": "1"}, "`learning_rate` must be a finite number, but got '1'"),
+        ({"optimizer": "sdg"}, "Unknown optimizer `sdg`; did you mean `sgd`"),
+        ({"diversity": -1.0}, "`diversity` must be 0 or more, but got -1.0"),
+        ({"diversity_annealing": 0.0}, "`diversity_annealing` must be positive, but got 0.0"),
+        ({"transfer_factor": 0.5}, "`transfer_factor` must be 1 or more, but got 0.5"),
         ({"weight_decay": -1.0}, "`weight_decay` must be 0 or more"),
         ({"weight_decay": float("nan")}, "`weight_decay` must be a finite number, but got nan"),
         ({"temperature": "hot"}, "`temperature` must be a finite number, but got 'hot'"),

@@ -35,12 +35,13 @@ def test_cells_as_the_paper_lays_them_out() -> None:
     assert model.get_layer("cell8_pre0_conv").kernel_size == (1, 1)
     assert not model.get_layer("cell7_pre0_bn").trainable_weights
     assert model.get_layer("cell0_node2_in0_dilated_conv_3x3_conv").dilation_rate == (2, 2)
-    assert model.get_layer("cell0_node4_zeros").output_shape == (None, 32, 32, 36)
-    assert model.get_layer("cell0_concat").output_shape == (None, 32, 32, 144)
+    assert model.get_layer("cell0_concat").output_shape == (None, 32, 32, 72)
+    assert model.get_layer("cell0_pad").output_shape == (None, 32, 32, 144)
     names = [layer.name for layer in model.layers]
+    assert not any("zeros" in name for name in names)
     assert "cell0_add" not in names
     added = model.get_layer("cell5_add").input
-    assert [tensor._keras_history.layer.name for tensor in added] == ["cell5_concat", "cell4_add"]
+    assert [tensor._keras_history.layer.name for tensor in added] == ["cell5_pad", "cell4_add"]
     skip = model.get_layer("cell6_skip_conv")
     assert type(skip) is tf.keras.layers.Conv2D
     assert skip.kernel.shape == (2, 2, 144, 288)

@@ -14,10 +14,12 @@ import tensorflow as tf
 from larq_nas.errors import ConversionError
 from larq_nas.layers import BinaryConv2D, Scale, Zeros
 from larq_nas.layers.scale import CenteredClip, LowerBound
+from larq_nas.quantizers import XnorSign
 
 __all__ = ["OWN", "class_source", "shortest_arguments", "value_source"]
 
-OWN = {cls.__name__: cls for cls in (BinaryConv2D, Scale, Zeros, CenteredClip, LowerBound)}
+_CLASSES = (BinaryConv2D, Scale, Zeros, CenteredClip, LowerBound, XnorSign)
+OWN = {cls.__name__: cls for cls in _CLASSES}
 """The classes of larq_nas that a network may hold, by name."""
 
 _HOMES: dict[str, Any] = {

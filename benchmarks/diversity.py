@@ -1,0 +1,91 @@
+"""What BNAS searches choose, with the diversity regularizer and without, epoch by epoch."""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+import larq_nas
+from larq_nas.searchers import Differentiable
+from larq_nas.spaces import Bnas
+from larq_nas.training.history import read_history
+
+from record import record  # isort: skip  (beside this file)
+
+SPLITS = {"train_split": "train[:2000]", "validation_split": "test[:1000]", "image_size": 16}
+SPACE = Bnas(cells=3, channels=8)
+WEIGHTS = (0.0, 1.0)
+# As far as 50 epochs of 391 steps at the paper's 3e-4 go, in so many steps of 20 an epoch.
+FAR = 50 * 391 * 3e-4
+FIGURES = ("entropy", "flip_ratio", "accuracy", "search_accuracy", "zero", "parameter_free")
+
+
+def measure(weight: float, seed: int, epochs: int, folder: Path) -> dict[str, Any]:
+    tf.keras.backend.clear_session()
+    data = larq_nas.datasets.load("cifar10", batch_size=50, **SPLITS)
+    searcher = Differentiable(diversity=weight, architecture_learning_rate=FAR / (20 * epochs))
+    directory = folder / f"diversity{weight:g}_seed{seed}"
+    larq_nas.search(
+        *data,
+        SPACE,
+        searcher,
+        epochs=epochs,
+        train_epochs=0,
+        seed=seed,
+        directory=directory,
+        verbose=2,
+    )
+    rows = [row for row in read_history(directory / "history.csv") if row["stage"] == "search"]
+    return {
+        "diversity": weight,
+        "seed": seed,
+        "operations": chosen_by_epoch(directory / "probabilities.csv"),
+        "history": {name: [float(row[name]) for row in rows] for name in FIGURES},
+        "cells": json.loads((directory / "architecture.json").read_text())["choices"],
+    }
+
+
+def chosen_by_epoch(path: Path) -> list[dict[str, int]]:
+    """Return how often each operation would be chosen after each epoch, in both kinds of cells."""
+    import csv
+
+    import numpy as np
+
+    tables: dict[int, dict[str, dict[int, dict[str, float]]]] = {}
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            edge = tables.setdefault(int(row["epoch"]), {}).setdefault(row["choice"], {})
+            edge.setdefault(int(row["input"]), {})[row["operation"]] = float(row["probability"])
+    found = []
+    for epoch in sorted(tables):
+        counts: Counter[str] = Counter()
+        for edges in tables[epoch].values():
+            best = [max(edge, key=lambda name: edge[name]) for edge in edges.values()]
+            strength = np.array([max(edge.values()) for edge in edges.values()])
+            counts.update(best[i] for i in np.argsort(-strength, kind="stable")[:2])
+        found.append(dict(counts))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--directory", type=Path, default=Path("runs/diversity"))
+    arguments = parser.parse_args()
+    measured = [
+        measure(weight, seed, arguments.epochs, arguments.directory)
+        for seed in arguments.seeds
+        for weight in WEIGHTS
+    ]
+    space = {"space": SPACE.name, **SPACE.settings()}
+    settings = {**space, "data": "cifar10", **SPLITS, "batch_size": 50}
+    settings |= {"epochs": arguments.epochs, "seeds": arguments.seeds}
+    record("diversity", settings, measured)
+
+
+if __name__ == "__main__":
+    main()

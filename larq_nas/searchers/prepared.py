@@ -1,0 +1,111 @@
+"""A differentiable search that is ready to run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from larq_nas.architecture import Architecture
+from larq_nas.choosers import Relax
+from larq_nas.pipeline.streams import Stream
+from larq_nas.run import Run
+from larq_nas.searchers.bilevel import BilevelModel
+from larq_nas.searchers.derive import derive, scores_of, warn_if_collapsed, warn_if_undecided
+from larq_nas.searchers.estimate import estimate
+from larq_nas.searchers.health import Health
+from larq_nas.searchers.penalty import BudgetPenalty
+from larq_nas.spaces import Space
+from larq_nas.task import Task
+from larq_nas.training.loop import fit
+
+__all__ = ["Prepared"]
+
+_LONG = 5.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A search that is ready to run.
+
+    # Arguments
+        space: where to search.
+        task: the data to search on.
+        epochs: number of epochs.
+        warm_up: epochs that train the weights alone.
+        choose: the chooser that built the supernet.
+        model: the supernet.
+        stream: pairs of batches, for weights and architecture parameters.
+        transfer_factor: by how much the zero operation is weakened at the end.
+    """
+
+    space: Space
+    task: Task
+    epochs: int
+    warm_up: int
+    choose: Relax
+    model: BilevelModel
+    stream: Stream
+    transfer_factor: float = 1.0
+
+    def search(
+        self,
+        run: Run,
+        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+        verbose: int | str = "auto",
+    ) -> Architecture:
+        """Return the architecture found.
+
+        # Arguments
+            run: where checkpoints, history and logs go.
+            callbacks: further Keras callbacks.
+            verbose: as in `fit`.
+        """
+        model, choose = self.model, self.choose
+        if verbose:
+            self._announce()
+        fit(
+            model,
+            "search",
+            self.stream,
+            self.epochs,
+            run,
+            optimizers=[model.optimizer, model.architecture_optimizer],
+            callbacks=[_Schedule(model, self.warm_up), Health(choose, run), *callbacks],
+            verbose=verbose,
+        )
+        scores = scores_of(choose, self.transfer_factor)
+        chosen = derive(choose.choices, choose.cells, scores, self.task.limits)
+        warn_if_undecided(model)
+        warn_if_collapsed(choose.choices, chosen)
+        values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
+        return Architecture(self.space.name, self.space.settings(), values)
+
+    def _announce(self) -> None:
+        steps = self.stream.steps * self.epochs
+        print(estimate(self.model, self.task.facts.batch_size, steps), flush=True)
+        penalty = self.model.terms.get("budget_penalty")
+        if isinstance(penalty, BudgetPenalty) and penalty.seconds > _LONG:
+            print(
+                f"Budget: its costs take up to {penalty.seconds:.0f} s before each epoch",
+                flush=True,
+            )
+
+
+class _Schedule(tf.keras.callbacks.Callback):
+    """Starts the architecture steps after the warm-up, and prepares what is added to the loss."""
+
+    def __init__(self, model: BilevelModel, warm_up: int) -> None:
+        super().__init__()
+        self._searching = model.searching
+        self._terms = model.terms
+        self._warm_up = warm_up
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._searching.assign(epoch >= self._warm_up)
+        for term in self._terms.values():
+            term.begin_epoch(epoch)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if logs is not None and epoch < self._warm_up:
+            for name in ("search_loss", "search_accuracy", *self._terms):
+                logs.pop(name, None)

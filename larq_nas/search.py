@@ -1,38 +1,28 @@
 """The one call: from data to a trained binary network in a file that deploys."""
 
 import dataclasses
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import larq as lq
-import numpy as np
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
-from larq_nas.cost import LATENCY, Budget, Limits, SpaceCosts, profile
-from larq_nas.cost.structure import read_structure
-from larq_nas.deploy import convert
-from larq_nas.deploy.conversion import summarize
-from larq_nas.deploy.gate import first_images
-from larq_nas.errors import ConversionError, InputError, require_whole
-from larq_nas.files import replacing, write_atomically
+from larq_nas.cost import Budget, Limits, SpaceCosts
+from larq_nas.errors import InputError
+from larq_nas.files import replacing
+from larq_nas.finish import check_numbers, check_task, describe_data, finish
 from larq_nas.latency import LatencyTable
-from larq_nas.pipeline.augment import Augment, check_augment, describe, resolve_augment
-from larq_nas.pipeline.check import DataFacts, check_data
-from larq_nas.pipeline.streams import validation_stream
+from larq_nas.pipeline.augment import Augment, describe
+from larq_nas.pipeline.check import DataFacts
 from larq_nas.run import Run
 from larq_nas.searchers import Searcher, resolve_searcher
 from larq_nas.spaces import Space, SpaceLike, resolve
-from larq_nas.task import Task
-from larq_nas.training.recipe import TwoStage
+from larq_nas.training.recipe import RecipeLike, resolve_recipe
+from larq_nas.training.teacher import Teacher
+from larq_nas.training.train import Trainer
 
 __all__ = ["search"]
-
-_SEEDS = 2**31
-_SMALLEST_SAMPLE, _LARGEST_SAMPLE, _SAMPLE_BYTES = 32, 512, 2**25
 
 
 def search(
@@ -57,7 +47,8 @@ def search(
     max_latency: float | str | None = None,
     latency_table: str | Path | LatencyTable | None = None,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
-    recipe: TwoStage | None = None,
+    recipe: RecipeLike | None = None,
+    teacher: tf.keras.Model | None = None,
     verbose: int | str = "auto",
 ) -> tf.keras.Model:
     """Search a space for a binary network, train it, and convert it.
@@ -105,7 +96,10 @@ def search(
         latency_table: a `larq_nas.latency.LatencyTable` of the device and this space, or the
             file of one; see `larq-nas latency --build-table`.
         callbacks: further Keras callbacks, for search and training.
-        recipe: how the found network is trained; by default as the space's paper does.
+        recipe: how the found network is trained, a `larq_nas.training.Recipe` or the name of
+            one; by default as the space's paper does.
+        teacher: a trained network of the same images and classes, such as one of larq-zoo,
+            that the found network learns from too.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
 
     # Returns
@@ -118,7 +112,7 @@ def search(
     """
     resolved, method = resolve(space), resolve_searcher(searcher)
     epochs = method.epochs(resolved) if epochs is None else epochs
-    _check_numbers(epochs, train_epochs, seed)
+    check_numbers(seed, epochs=epochs, train_epochs=train_epochs)
     budget = Budget.parse(
         {
             "max_memory": max_memory,
@@ -131,22 +125,20 @@ def search(
         }
     )
     table = _table(latency_table, max_latency)
-    trainer = resolved.recipe() if recipe is None else recipe
-    augmentation = resolve_augment(augment)
-    if verbose:
-        print("Checking the data: every image and label once", flush=True)
-    facts = check_data(train, validation, classes)
-    resolved.check(facts.input_shape)
-    check_augment(augmentation, facts.input_shape)
+    training = resolved.recipe() if recipe is None else resolve_recipe(recipe)
+    task = check_task(train, validation, classes, augment, seed, resolved, verbose)
+    facts = task.facts
     if table:
         table.require_for(resolved, facts.input_shape, facts.classes)
+    known = None if teacher is None else Teacher(teacher, task)
     settings = {
         "space": {"name": resolved.name, **resolved.settings()},
         "choices": resolved.questions(facts.input_shape, facts.classes),
         "searcher": method.settings(resolved),
-        "recipe": trainer.settings(),
-        "data": dataclasses.asdict(facts),
-        "augment": describe(augmentation),
+        "recipe": training.settings(),
+        **({"teacher": known.digest} if known else {}),
+        "data": describe_data(facts),
+        "augment": describe(task.augment),
         "budget": dict(budget.limits),
         **({"latency_table": table.digest} if table else {}),
         "epochs": epochs,
@@ -158,20 +150,19 @@ def search(
     # Everything that can be wrong with a search shows here, before anything is written.
     searched = run.architecture.exists()
     limits = None if searched else _limits(budget, resolved, facts, table, verbose)
-    task = Task(train, validation, facts, seed, augmentation, limits)
+    task = dataclasses.replace(task, limits=limits)
     prepared = None if searched else method.prepare(resolved, task, epochs)
     with run:
         if prepared and not run.architecture.exists():
             prepared.search(run, callbacks, verbose).save(run.architecture)
         architecture = Architecture.load(run.architecture)
+        trainer = Trainer(architecture, resolved, task, training, known)
         if not run.model.exists():
-            trained = trainer.train(
-                architecture, resolved, task, train_epochs, run, callbacks, verbose
-            )
+            trained = trainer.train(train_epochs, run, callbacks, verbose)
             with replacing(run.model) as path:
                 trained.save(path)
-        model = trainer.restore(architecture, resolved, task, run)
-        _finish(model, task, run, budget, table, verbose)
+        model = trainer.restore(run)
+        finish(model, task, run, budget, table, verbose)
     return model
 
 
@@ -184,17 +175,6 @@ def _table(
             "with larq-nas latency --build-table."
         )
     return given if given is None or isinstance(given, LatencyTable) else LatencyTable.load(given)
-
-
-def _check_numbers(epochs: int, train_epochs: int, seed: int) -> None:
-    require_whole(epochs=epochs)
-    if train_epochs != 0:
-        require_whole(train_epochs=train_epochs)
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < _SEEDS:
-        raise InputError(f"`seed` must be a whole number from 0 to {_SEEDS - 1}, but got {seed!r}.")
-    policy = tf.keras.mixed_precision.global_policy().name
-    if policy != "float32":
-        raise InputError(f"Keras's precision policy must be float32 to convert, but is {policy}.")
 
 
 def _limits(
@@ -222,77 +202,3 @@ def _limits(
             stacklevel=3,
         )
     return limits
-
-
-def _finish(
-    model: tf.keras.Model,
-    task: Task,
-    run: Run,
-    budget: Budget,
-    table: LatencyTable | None,
-    verbose: int | str,
-) -> None:
-    """Convert the model if that was not done, and say what came of it all."""
-    if verbose:
-        lq.models.summary(model)
-    result = _read_result(run)
-    if result is None:
-        result = {"budget": dict(budget.limits), **_convert(model, task, run, table)}
-        write_atomically(run.result, json.dumps(result, indent=2) + "\n")
-    most = budget.limits.get("max_flatbuffer")
-    if most is not None and result.get("bytes", 0) > most:
-        warnings.warn(
-            f"`model.tflite` has {result['bytes']:,} bytes, more than max_flatbuffer={most:,}: "
-            "it was predicted to have less; search with a lower limit.",
-            stacklevel=3,
-        )
-    if "refused" in result:
-        warnings.warn(f"No `model.tflite` was written: {result['refused']}", stacklevel=3)
-    if verbose:
-        if "refused" not in result:
-            print(summarize(result), flush=True)
-        if budget and "bytes" in result:
-            used = {**result["costs"], "flatbuffer_bytes": result["bytes"]}
-            print(f"budget: {budget.report(used)}", flush=True)
-        if table:
-            took = result["costs"][LATENCY] / 1000
-            print(f"predicted on {table.device}: {took:.3f} ms for an image", flush=True)
-        print(f"accuracy on validation data: {result['accuracy']:.2%}")
-        print(f"written: {run.directory if 'refused' in result else run.flatbuffer}", flush=True)
-
-
-def _read_result(run: Run) -> dict[str, Any] | None:
-    """Return the result of a run that was converted; what is refused or damaged is done again."""
-    try:
-        result: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
-        whole = run.flatbuffer.stat().st_size == result["bytes"] and bool(summarize(result))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return result if whole and "accuracy" in result else None
-
-
-def _convert(
-    model: tf.keras.Model, task: Task, run: Run, table: LatencyTable | None
-) -> dict[str, Any]:
-    measured = model.evaluate(validation_stream(task.validation), verbose=0, return_dict=True)
-    result: dict[str, Any] = {"accuracy": measured["accuracy"], "loss": measured["loss"]}
-    result["costs"] = {k: v for k, v in profile(model).summary().items() if k != "layers"}
-    if table:
-        predicted = table.predict(read_structure(model))
-        result["costs"][LATENCY] = float(predicted.microseconds)
-    images = first_images(task.validation, _sample_size(task))
-    with replacing(run.sample) as path:
-        np.save(path, images)
-    try:
-        conversion = convert(model, images, examples=len(images))
-    except ConversionError as error:
-        return {**result, "refused": str(error)}
-    conversion.save(run.flatbuffer)
-    return {**result, **conversion.summary()}
-
-
-def _sample_size(task: Task) -> int:
-    height, width, channels = task.facts.input_shape
-    return max(
-        _SMALLEST_SAMPLE, min(_LARGEST_SAMPLE, _SAMPLE_BYTES // (4 * height * width * channels))
-    )

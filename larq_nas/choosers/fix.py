@@ -10,6 +10,8 @@ from larq_nas.choices import Choice, Pair, Value
 from larq_nas.choosers.chooser import Chooser, Operations
 from larq_nas.errors import InputError
 from larq_nas.expansion import Expansion, Filters, expand
+from larq_nas.layers.domain import current_domain
+from larq_nas.layers.drop_path import DropPath
 from larq_nas.layers.zeros import Zeros
 
 __all__ = ["Fix", "Survey"]
@@ -55,7 +57,10 @@ class Fix(Chooser):
             label = f"{prefix}_in{i}_{name}"
             used[label] += 1
             suffix = f"_{used[label]}" if used[label] > 1 else ""
-            outputs.append(operation(inputs[i], label + suffix))
+            y = operation(inputs[i], label + suffix)
+            if current_domain().drop_path and choice.keep > 1 and y is not inputs[i]:
+                y = DropPath(name=f"{label}{suffix}_drop")(y)
+            outputs.append(y)
         if not outputs:
             return zeros(inputs[0], operations[0], prefix)
         if len(outputs) == 1:

@@ -18,6 +18,7 @@ from larq_nas.layers.domain import (
     building_in,
     current_domain,
 )
+from larq_nas.layers.drop_path import DropPath
 from larq_nas.layers.ends import classifier, imagenet_stem, stem
 from larq_nas.layers.mixture import Mixture
 from larq_nas.layers.scale import Scale
@@ -31,6 +32,7 @@ __all__ = [
     "Activation",
     "BinaryConv2D",
     "Domain",
+    "DropPath",
     "Mixture",
     "Scale",
     "Zeros",

@@ -30,6 +30,7 @@ class Domain:
             so that no operation is preferred for the size of its output.
         preprocess: `"real"` where the convolutions that bring a cell's inputs to its width
             have real weights and activations, as in the search of BNAS.
+        drop_path: whether operations of a cell can be dropped at random; see `DropPath`.
         pool_norm: whether batch normalization follows the pools of a cell, as there.
     """
 
@@ -37,6 +38,7 @@ class Domain:
     affine: bool = True
     preprocess: Literal["binary", "real"] = "binary"
     pool_norm: bool = False
+    drop_path: bool = False
 
 
 SEARCH = Domain(weights="real", affine=False)

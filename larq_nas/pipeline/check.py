@@ -1,6 +1,7 @@
 """Looks at every example once, so that bad data is refused before training."""
 
 import hashlib
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class DataFacts:
         validation_examples: number of validation images.
         content_and_order: stands for the training images and labels, or for the number of
             images of each class where images change from pass to pass.
+        value_range: smallest and largest value of the training images.
     """
 
     input_shape: tuple[int, int, int]
@@ -36,6 +38,7 @@ class DataFacts:
     train_examples: int
     validation_examples: int
     content_and_order: str
+    value_range: tuple[float, float] = (0.0, 1.0)
 
 
 def check_data(
@@ -74,6 +77,7 @@ def check_data(
         content_and_order=scanned.content
         if steady
         else _digest(np.trim_zeros(scanned.counts, "b")),
+        value_range=scanned.value_range,
     )
 
 
@@ -82,6 +86,7 @@ class _Scan:
     batch_size: int
     counts: np.ndarray
     content: str
+    value_range: tuple[float, float]
 
 
 def _inferred_classes(counts: np.ndarray) -> int:
@@ -144,20 +149,21 @@ def _check_length(name: str, data: tf.data.Dataset) -> None:
 
 
 def _scan(name: str, data: tf.data.Dataset, classes: int | None) -> _Scan:
-    batch_size, seen = 0, 0
+    batch_size, seen, lowest, highest = 0, 0, math.inf, -math.inf
     counts = np.zeros(classes or 0, dtype=np.int64)
     digests = hashlib.sha256(), hashlib.sha256()
     for images, labels in _batches(name, data):
         _check_values(name, images, labels, classes, seen)
         batch_size = max(batch_size, len(labels))
         seen += len(labels)
+        lowest, highest = min(lowest, float(images.min())), max(highest, float(images.max()))
         found = np.bincount(labels.astype(np.int64))
         size = max(len(counts), len(found))
         counts = np.pad(counts, (0, size - len(counts))) + np.pad(found, (0, size - len(found)))
         for digest, part in zip(digests, (images, labels.astype("<i8")), strict=True):
             digest.update(np.ascontiguousarray(part).data)
     content = digests[0].hexdigest()[:16] + digests[1].hexdigest()[:16]
-    return _Scan(batch_size, counts, content)
+    return _Scan(batch_size, counts, content, (lowest, highest))
 
 
 def _batches(name: str, data: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:

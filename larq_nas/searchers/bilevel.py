@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from larq_nas.layers import Mixture
 from larq_nas.searchers.objective import Term, entropies
+from larq_nas.training.optimizers import descend
 
 __all__ = ["BilevelModel", "mean_entropy"]
 
@@ -22,6 +23,7 @@ class BilevelModel(tf.keras.Model):
         mixtures: the layers that hold the architecture parameters.
         weight_decay: L2 coefficient added to the gradient of the weights.
         architecture_weight_decay: L2 coefficient added to that of the alphas.
+        clip_norm: the norm of the weights' gradients is held at this; 0 for no limit.
         terms: what is added to the loss of the alphas, by the name of its metric.
 
     # References
@@ -35,11 +37,13 @@ class BilevelModel(tf.keras.Model):
         weight_decay: float,
         architecture_weight_decay: float,
         terms: Mapping[str, Term] | None = None,
+        clip_norm: float = 0.0,
     ) -> None:
         super().__init__(supernet.inputs, supernet.outputs, name="supernet")
         self.mixtures = list(mixtures.values())
         self.weight_decay = weight_decay
         self.architecture_weight_decay = architecture_weight_decay
+        self.clip_norm = clip_norm
         self.terms = dict(terms or {})
         self.searching = tf.Variable(False, trainable=False, name="searching")
         alphas = {id(alpha) for alpha in self.alphas}
@@ -82,52 +86,45 @@ class BilevelModel(tf.keras.Model):
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         weight_batch, architecture_batch = data
         tf.cond(self.searching, lambda: self._architecture_step(*architecture_batch), tf.no_op)
-        images, labels = weight_batch
-        loss = self._descend(
-            images, labels, self.ordinary_weights, self.optimizer, self.weight_decay, "accuracy"
-        )
-        self._means["loss"].update_state(loss)
+        self._weight_step(*weight_batch)
         self._means["entropy"].update_state(mean_entropy(self.mixtures))
         self._means["confidence"].update_state(mean_confidence(self.mixtures))
         return {metric.name: metric.result() for metric in self.metrics}
 
-    def _architecture_step(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Operation:
-        loss = self._descend(
-            images,
-            labels,
-            self.alphas,
-            self.architecture_optimizer,
-            self.architecture_weight_decay,
-            "search_accuracy",
-            self.terms,
-        )
-        self._means["search_loss"].update_state(loss)
-        return tf.no_op()
-
-    def _descend(
-        self,
-        images: tf.Tensor,
-        labels: tf.Tensor,
-        variables: list[tf.Variable],
-        optimizer: tf.keras.optimizers.Optimizer,
-        decay: float,
-        accuracy: str,
-        terms: Mapping[str, Term] | None = None,
-    ) -> tf.Tensor:
+    def _weight_step(self, images: tf.Tensor, labels: tf.Tensor) -> None:
+        variables = self.ordinary_weights
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             logits = self(images, training=True)
             loss = self.compiled_loss(labels, logits)
-            total = tf.add_n([loss, *self._added(terms or {})])
-        gradients = tape.gradient(total, variables)
-        # PyTorch's Adam, and so the paper's, adds the decay to the gradient.
-        decayed = [g + decay * v for g, v in zip(gradients, variables, strict=True)]
-        optimizer.apply_gradients(zip(decayed, variables, strict=True))
-        self._accuracies[accuracy].update_state(labels, logits)
-        return loss
+        descend(
+            self.optimizer,
+            tape.gradient(loss, variables),
+            variables,
+            decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+        )
+        self._means["loss"].update_state(loss)
+        self._accuracies["accuracy"].update_state(labels, logits)
 
-    def _added(self, terms: Mapping[str, Term]) -> list[tf.Tensor]:
-        values = {name: term() for name, term in terms.items()}
+    def _architecture_step(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Operation:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self.alphas)
+            logits = self(images, training=True)
+            loss = self.compiled_loss(labels, logits)
+            total = tf.add_n([loss, *self._added()])
+        descend(
+            self.architecture_optimizer,
+            tape.gradient(total, self.alphas),
+            self.alphas,
+            decay=self.architecture_weight_decay,
+        )
+        self._means["search_loss"].update_state(loss)
+        self._accuracies["search_accuracy"].update_state(labels, logits)
+        return tf.no_op()
+
+    def _added(self) -> list[tf.Tensor]:
+        values = {name: term() for name, term in self.terms.items()}
         for name, value in values.items():
             self._means[name].update_state(value)
         return list(values.values())

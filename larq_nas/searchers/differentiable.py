@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -24,6 +24,7 @@ from larq_nas.searchers.prepared import Prepared
 from larq_nas.seeding import seed_everything
 from larq_nas.spaces import Space
 from larq_nas.task import Task
+from larq_nas.training.optimizers import OptimizerName, learning_rate, optimizer
 
 __all__ = ["Differentiable"]
 
@@ -33,14 +34,21 @@ _BATS: Mapping[str, Any] = {
     "optimizer": "adam",
     "learning_rate": 1e-3,
     "weight_decay": 3e-4,
+    "clip_norm": 0.0,
     "architecture_learning_rate": 6e-4,
     "architecture_weight_decay": 1e-3,
     "architecture_betas": (0.5, 0.999),
     "diversity": 0.0,
     "diversity_annealing": 7.7,
 }
+_NOT_NEGATIVE = (
+    "weight_decay",
+    "clip_norm",
+    "architecture_weight_decay",
+    "budget_weight",
+    "diversity",
+)
 _POSITIVE = ("learning_rate", "final_learning_rate", "architecture_learning_rate")
-_MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,7 @@ class Differentiable:
         learning_rate: learning rate of the weights, the first one.
         final_learning_rate: the last one, reached along a cosine; without, the rate stays.
         weight_decay: L2 coefficient of the weights.
+        clip_norm: the norm of the weights' gradients is held at this; 0 for no limit.
         architecture_learning_rate: Adam's learning rate for the architecture parameters.
         architecture_weight_decay: L2 coefficient of the architecture parameters.
         architecture_betas: Adam's decay rates for the architecture parameters.
@@ -87,10 +96,11 @@ class Differentiable:
 
     temperature: float | Mapping[str, float] | None = None
     weights_only_epochs: int | None = None
-    optimizer: Literal["adam", "sgd"] | None = None
+    optimizer: OptimizerName | None = None
     learning_rate: float | None = None
     final_learning_rate: float | None = None
     weight_decay: float | None = None
+    clip_norm: float | None = None
     architecture_learning_rate: float | None = None
     architecture_weight_decay: float | None = None
     architecture_betas: tuple[float, float] | None = None
@@ -106,7 +116,13 @@ class Differentiable:
         if self.optimizer not in (None, "adam", "sgd"):
             raise unknown_name("optimizer", self.optimizer, ("adam", "sgd"))
         require_positive(**{key: given[key] for key in _POSITIVE if key in given})
-        decays = ("weight_decay", "architecture_weight_decay", "budget_weight", "diversity")
+        decays = (
+            "weight_decay",
+            "clip_norm",
+            "architecture_weight_decay",
+            "budget_weight",
+            "diversity",
+        )
         require_not_negative(**{key: given[key] for key in decays if key in given})
         # Without the regularizer its annealing is not used, and may be anything.
         if "diversity_annealing" in given and self.diversity != 0:
@@ -159,6 +175,7 @@ class Differentiable:
             settings.weight_decay,
             settings.architecture_weight_decay,
             _terms(settings, choose, task),
+            settings.clip_norm,
         )
         stream = bilevel_stream(task.train, task.facts, task.seed, task.augment)
         first, second = settings.architecture_betas
@@ -210,10 +227,7 @@ def _terms(settings: Any, choose: Relax, task: Task) -> dict[str, Term]:
 
 
 def _optimizer(settings: Any, steps: int) -> tf.keras.optimizers.Optimizer:
-    rate = settings.learning_rate
-    if settings.final_learning_rate is not None:
-        last = settings.final_learning_rate / rate
-        rate = tf.keras.optimizers.schedules.CosineDecay(rate, steps, alpha=last)
-    if settings.optimizer == "sgd":
-        return tf.keras.optimizers.SGD(rate, momentum=_MOMENTUM)
-    return tf.keras.optimizers.Adam(rate)
+    rate, last = settings.learning_rate, settings.final_learning_rate
+    if last is not None:
+        rate = learning_rate("cosine", rate, steps, last=last)
+    return optimizer(settings.optimizer, rate)

@@ -20,6 +20,7 @@ from larq_nas.layers import (
 from larq_nas.spaces.operations import pools_and_zero
 from larq_nas.spaces.skeleton import CellSpace, Place, StemName, stem_groups
 from larq_nas.spaces.space import register
+from larq_nas.training.recipe import RECIPES, Recipe
 
 __all__ = ["Bnas"]
 
@@ -75,6 +76,7 @@ class Bnas(CellSpace):
         "optimizer": "sgd",
         "learning_rate": 0.025,
         "final_learning_rate": 0.001,
+        "clip_norm": 5.0,
         "architecture_learning_rate": 3e-4,
         "diversity": 1.0,
     }
@@ -92,6 +94,9 @@ class Bnas(CellSpace):
     operations: tuple[str, ...] = _OPERATIONS
     search_cells: int | None = None
     search_channels: int | None = None
+
+    def recipe(self) -> Recipe:
+        return RECIPES["bnas_v2" if self.stem == "cifar" else "bnas_v2_imagenet"]
 
     def _cifar_stem(self, images: tf.Tensor) -> tf.Tensor:
         return stem(images, 3 * self.channels, norm="before")

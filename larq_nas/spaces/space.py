@@ -14,7 +14,7 @@ import tensorflow as tf
 from larq_nas.choosers import Chooser, Survey
 from larq_nas.errors import InputError, first_line, unknown_name
 from larq_nas.layers import SEARCH, Domain
-from larq_nas.training.recipe import TwoStage
+from larq_nas.training.recipe import Recipe
 
 __all__ = [
     "FunctionSpace",
@@ -73,9 +73,9 @@ class Space(ABC):
         """Return the smaller space that is searched in place of this one, or itself."""
         return self
 
-    def recipe(self) -> TwoStage:
+    def recipe(self) -> Recipe:
         """Return how a network found in the space is trained."""
-        return TwoStage()
+        return Recipe()
 
     def questions(self, input_shape: tuple[int, int, int], classes: int) -> dict[str, list[Any]]:
         """Return what the space asks, by name: operations, inputs, inputs kept.

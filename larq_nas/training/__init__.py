@@ -1,5 +1,5 @@
 """How a network is trained, and a fit loop that resumes."""
 
-from larq_nas.training.recipe import TwoStage
+from larq_nas.training.recipe import RECIPES, Recipe
 
-__all__ = ["TwoStage"]
+__all__ = ["RECIPES", "Recipe"]

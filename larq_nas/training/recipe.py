@@ -1,169 +1,144 @@
-"""How a found network is trained: real weights first, then binary ones."""
+"""How a found network is trained: in which stages, how fast, and how much regularized."""
 
 import dataclasses
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, TypeAlias
 
-import tensorflow as tf
+from larq_nas.errors import (
+    InputError,
+    require_not_negative,
+    require_positive,
+    require_whole,
+    unknown_name,
+)
+from larq_nas.training.optimizers import OptimizerName, Schedule
 
-from larq_nas.errors import InputError, first_line, require_positive
-from larq_nas.layers import DEPLOYED, REAL_WEIGHTS, Domain, building_in
-from larq_nas.pipeline.streams import training_stream, validation_stream
-from larq_nas.run import Run
-from larq_nas.seeding import seed_everything
-from larq_nas.task import Task
-from larq_nas.training.loop import fit
-from larq_nas.training.transfer import initialize_scales, transfer_weights
+__all__ = ["RECIPES", "Recipe", "RecipeLike", "Stage", "resolve_recipe"]
 
-if TYPE_CHECKING:
-    from larq_nas.architecture import Architecture
-    from larq_nas.spaces import Space
+Stage: TypeAlias = Literal["real", "binary"]
+"""Real weights with binary activations, or both binary."""
 
-__all__ = ["TwoStage"]
-
-_CALIBRATION_STEPS = 20
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "optimizer": ("adam", "sgd"),
+    "schedule": ("cosine", "one_cycle", "warm_restarts"),
+}
 
 
 @dataclass(frozen=True)
-class TwoStage:
-    """Train with binary activations and real weights from scratch, then binarize the weights.
+class Recipe:
+    """How a network is trained.
 
-    BATS, section 4.3 and 6.2: Adam without weight decay, the learning rate from `learning_rate`
-    to 0 along a cosine, in each stage. Half of the epochs go to each.
+    The default is that of BATS (sections 4.3 and 6.2): real weights with binary activations
+    first, then both binary, each by Adam with a learning rate that falls along a cosine.
+    `RECIPES` has those of the other papers by name.
+
+    !!! example
+        ```python
+        recipe = larq_nas.training.Recipe(optimizer="sgd", learning_rate=0.05, weight_decay=3e-6)
+        model = larq_nas.search(train, validation, space="bnas", recipe=recipe)
+        ```
 
     # Arguments
-        learning_rate: learning rate each stage starts with.
+        learning_rate: the highest learning rate of each stage.
+        stages: what is binary in turn; the last is `"binary"`. Each takes its share of the
+            epochs and starts with the weights of the one before.
+        optimizer: `"adam"`, or `"sgd"` with a momentum of 0.9.
+        schedule: `"cosine"`, `"one_cycle"` or `"warm_restarts"`; see
+            `larq_nas.training.optimizers.learning_rate`.
+        restart_epochs: epochs between warm restarts.
+        weight_decay: L2 coefficient of all weights.
+        clip_norm: the gradients' norm over all weights is held at this; 0 for no limit.
+        label_smoothing: share of each label that is spread over all classes.
+        drop_path: probability to drop an operation of a cell for an image, reached evenly
+            over the epochs from 0.
+        color_jitter: whether brightness, contrast, saturation and hue of images change at
+            random.
+        distillation: share of the loss that is the distance from a teacher, if one is given.
+        distillation_temperature: temperature that its outputs and the network's are softened
+            with.
+
+    # References
+        - [BATS: Binary ArchitecTure Search](https://arxiv.org/abs/2003.01711)
+        - [BNAS v2](https://arxiv.org/abs/2110.08562)
+        - [Distilling the Knowledge in a Neural Network](https://arxiv.org/abs/1503.02531)
     """
 
     learning_rate: float = 1e-3
+    stages: tuple[Stage, ...] = ("real", "binary")
+    optimizer: OptimizerName = "adam"
+    schedule: Schedule = "cosine"
+    restart_epochs: int = 50
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    label_smoothing: float = 0.0
+    drop_path: float = 0.0
+    color_jitter: bool = False
+    distillation: float = 0.5
+    distillation_temperature: float = 4.0
 
     def __post_init__(self) -> None:
-        require_positive(learning_rate=self.learning_rate)
+        require_positive(
+            learning_rate=self.learning_rate,
+            distillation_temperature=self.distillation_temperature,
+        )
+        require_whole(restart_epochs=self.restart_epochs)
+        require_not_negative(weight_decay=self.weight_decay, clip_norm=self.clip_norm)
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise unknown_name(name, getattr(self, name), known)
+        object.__setattr__(self, "stages", tuple(self.stages))
+        if self.stages not in (("binary",), ("real", "binary")):
+            raise InputError(
+                f'`stages` must be ("binary",) or ("real", "binary"), but got {self.stages!r}.'
+            )
+        for name, end in (("label_smoothing", 1), ("drop_path", 1), ("distillation", 1.0001)):
+            value = getattr(self, name)
+            require_not_negative(**{name: value})
+            if value >= end:
+                raise InputError(f"`{name}` must be below 1, but got {value}.")
+        if not isinstance(self.color_jitter, bool):
+            raise InputError(
+                f"`color_jitter` must be True or False, but got {self.color_jitter!r}."
+            )
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as a run keeps them."""
         return dataclasses.asdict(self)
 
-    def train(
-        self,
-        architecture: "Architecture",
-        space: "Space",
-        task: Task,
-        epochs: int,
-        run: Run,
-        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
-        verbose: int | str = "auto",
-    ) -> tf.keras.Model:
-        """Return the network of `architecture`, binary and trained, not compiled.
-
-        # Arguments
-            architecture: what to train.
-            space: the space it is of.
-            task: the data to train on.
-            epochs: number of epochs; 0 for the network as derived, with random weights and
-                batch-norm statistics of the data.
-            run: where checkpoints, history and logs go.
-            callbacks: further Keras callbacks.
-            verbose: as in `fit`.
-        """
-        seed_everything(task.seed)
-        real_epochs = epochs // 2
-        real = self._build(architecture, space, task, REAL_WEIGHTS)
-        if real_epochs:
-            self._fit(real, "train_real", task, real_epochs, run, callbacks, verbose)
-        model = self._build(architecture, space, task, DEPLOYED)
-        transfer_weights(real, model)
-        initialize_scales(model)
-        if epochs:
-            self._fit(model, "train_binary", task, epochs - real_epochs, run, callbacks, verbose)
-        else:
-            self._calibrate(model, task)
-        plain = self._build(architecture, space, task, DEPLOYED)
-        plain.set_weights(model.get_weights())
-        return plain
-
-    def restore(
-        self, architecture: "Architecture", space: "Space", task: Task, run: Run
-    ) -> tf.keras.Model:
-        """Return the trained network of a run, compiled to go on from there.
-
-        # Raises
-            InputError: if the model is damaged, or not one of this architecture and space.
-        """
-        model = self._build(architecture, space, task, DEPLOYED)
-        try:
-            saved = tf.keras.models.load_model(run.model, compile=False)
-        except Exception as error:
-            raise InputError(
-                f"`{run.model}` is damaged ({first_line(error)}): delete it, and the same call "
-                "makes it again from the last checkpoint."
-            ) from error
-        if _layer_settings(saved) != _layer_settings(model):
-            raise InputError(
-                f"`{run.model}` is not a network of `{run.architecture.name}` and space "
-                f"`{space.name}` as they are now: one was changed since; use another directory."
-            )
-        model.set_weights(saved.get_weights())
-        self._compile(model, self.learning_rate)
-        return model
-
-    def _build(
-        self, architecture: "Architecture", space: "Space", task: Task, domain: Domain
-    ) -> tf.keras.Model:
-        with building_in(domain):
-            return architecture.build(task.facts.input_shape, task.facts.classes, space)
-
-    def _calibrate(self, model: tf.keras.Model, task: Task) -> None:
-        """Let batch norm see the data; with its initial statistics, signs are all alike."""
-        stream = training_stream(task.train, task.facts, task.seed, task.augment)
-        for images, _ in stream.from_epoch(0, 1).take(_CALIBRATION_STEPS):
-            model(images, training=True)
-
-    def _compile(self, model: tf.keras.Model, rate: Any) -> None:
-        optimizer = tf.keras.optimizers.Adam(rate)
-        loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(optimizer, loss, metrics=["accuracy"])
-
-    def _fit(
-        self,
-        model: tf.keras.Model,
-        stage: str,
-        task: Task,
-        epochs: int,
-        run: Run,
-        callbacks: Sequence[tf.keras.callbacks.Callback],
-        verbose: int | str,
-    ) -> None:
-        stream = training_stream(task.train, task.facts, task.seed, task.augment)
-        steps = epochs * stream.steps
-        self._compile(model, tf.keras.optimizers.schedules.CosineDecay(self.learning_rate, steps))
-        model.optimizer.build(model.trainable_variables)
-        fit(
-            model,
-            stage,
-            stream,
-            epochs,
-            run,
-            optimizers=[model.optimizer],
-            validation=validation_stream(task.validation),
-            callbacks=callbacks,
-            verbose=verbose,
-        )
+    def epochs_of(self, stage: Stage, epochs: int) -> int:
+        """Return the share of a stage in all epochs; the last takes what is left over."""
+        each = epochs // len(self.stages)
+        return epochs - each * (len(self.stages) - 1) if stage == self.stages[-1] else each
 
 
-def _layer_settings(model: tf.keras.Model) -> list[str]:
-    """Return what the layers compute, whatever Keras named those that have no name."""
-    return sorted(
-        f"{type(layer).__name__} {json.dumps(_nameless(layer.get_config()), default=str)}"
-        for layer in model.layers
-    )
+_BNAS_V2 = Recipe(
+    0.05, stages=("binary",), optimizer="sgd", schedule="one_cycle", clip_norm=5.0, drop_path=0.2
+)
+_BNAS_V2_IMAGENET = dataclasses.replace(
+    _BNAS_V2, schedule="warm_restarts", label_smoothing=0.1, drop_path=0.0
+)
+
+RECIPES: Mapping[str, Recipe] = {
+    "bats": Recipe(),
+    "bnas": dataclasses.replace(_BNAS_V2, weight_decay=3e-6),
+    "bnas_imagenet": dataclasses.replace(_BNAS_V2_IMAGENET, weight_decay=3e-5, color_jitter=True),
+    "bnas_v2": _BNAS_V2,
+    "bnas_v2_imagenet": _BNAS_V2_IMAGENET,
+    "bnas_v2_multi_stage": Recipe(),
+}
+"""The papers' recipes by name. BNAS v2 is BNAS without weight decay and colour jitter; its
+multi-stage training is that of BATS."""
+
+RecipeLike: TypeAlias = str | Recipe
 
 
-def _nameless(config: Any) -> Any:
-    if isinstance(config, dict):
-        return {key: _nameless(config[key]) for key in sorted(config) if key != "name"}
-    if isinstance(config, list | tuple):
-        return [_nameless(entry) for entry in config]
-    return config
+def resolve_recipe(recipe: RecipeLike) -> Recipe:
+    """Return the recipe that a name stands for."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if not isinstance(recipe, str):
+        raise InputError(f"`recipe` must be a name or a Recipe, but got {recipe!r}.")
+    if recipe not in RECIPES:
+        raise unknown_name("recipe", recipe, RECIPES)
+    return RECIPES[recipe]

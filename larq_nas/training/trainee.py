@@ -1,0 +1,106 @@
+"""A network in training: its loss, and what regularizes it."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from larq_nas.layers import DropPath
+from larq_nas.training.optimizers import descend
+from larq_nas.training.recipe import Recipe
+from larq_nas.training.teacher import Teacher
+
+__all__ = ["DropPathSchedule", "Trainee"]
+
+
+class Trainee(tf.keras.Model):
+    r"""A network in training by a recipe.
+
+    Its loss is the cross-entropy with smoothed labels; with a teacher,
+
+    \\[ (1 - w) L_{CE} + w T^2 D_{KL}(\operatorname{softmax}(z_t / T) \,\|\,
+    \operatorname{softmax}(z / T)) \\]
+
+    Weight decay is added to the gradients, as PyTorch does, and is no part of the loss. On
+    validation data the loss is the cross-entropy alone.
+
+    # Arguments
+        network: the network; its layers are shared.
+        recipe: how it is trained.
+        teacher: what it learns from, besides the labels.
+    """
+
+    def __init__(
+        self, network: tf.keras.Model, recipe: Recipe, teacher: Teacher | None = None
+    ) -> None:
+        super().__init__(network.inputs, network.outputs, name=network.name)
+        self._recipe = recipe
+        # A list would make its weights a part of this model's.
+        self._teacher_logits = teacher.logits if teacher else None
+        self._mean = tf.keras.metrics.Mean("loss")
+        self._accuracy = tf.keras.metrics.SparseCategoricalAccuracy("accuracy")
+
+    @property
+    def metrics(self) -> list[tf.keras.metrics.Metric]:
+        return [self._mean, self._accuracy]
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        images, labels = data
+        with tf.GradientTape() as tape:
+            logits = self(images, training=True)
+            loss = self._loss(images, labels, logits)
+            total = tf.add_n([loss, *self.losses])
+        descend(
+            self.optimizer,
+            tape.gradient(total, self.trainable_variables),
+            self.trainable_variables,
+            decay=self._recipe.weight_decay,
+            clip_norm=self._recipe.clip_norm,
+        )
+        return self._measured(loss, labels, logits)
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        images, labels = data
+        logits = self(images, training=False)
+        losses = tf.keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        return self._measured(tf.reduce_mean(losses), labels, logits)
+
+    def _measured(
+        self, loss: tf.Tensor, labels: tf.Tensor, logits: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        self._mean.update_state(loss, tf.shape(labels)[0])
+        self._accuracy.update_state(labels, logits)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _loss(self, images: tf.Tensor, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        classes = tf.one_hot(labels, logits.shape[-1])
+        loss = tf.reduce_mean(
+            tf.keras.losses.categorical_crossentropy(
+                classes, logits, from_logits=True, label_smoothing=self._recipe.label_smoothing
+            )
+        )
+        if self._teacher_logits is None:
+            return loss
+        share, temperature = self._recipe.distillation, self._recipe.distillation_temperature
+        target = tf.nn.log_softmax(self._teacher_logits(images) / temperature)
+        distances = tf.exp(target) * (target - tf.nn.log_softmax(logits / temperature))
+        distance = tf.reduce_mean(tf.reduce_sum(distances, axis=-1))
+        return (1 - share) * loss + share * temperature**2 * distance
+
+
+class DropPathSchedule(tf.keras.callbacks.Callback):
+    """Raises the probability to drop an operation evenly over the epochs, from 0.
+
+    # Arguments
+        last: the probability it would have after the last epoch.
+        epochs: number of epochs.
+    """
+
+    def __init__(self, last: float, epochs: int) -> None:
+        super().__init__()
+        self._last = last
+        self._epochs = epochs
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        for layer in self.model.layers:
+            if isinstance(layer, DropPath):
+                layer.rate.assign(self._last * epoch / self._epochs)

@@ -19,6 +19,7 @@ from larq_nas import (  # noqa: E402
 from larq_nas.architecture import Architecture  # noqa: E402
 from larq_nas.deploy import Conversion, convert  # noqa: E402
 from larq_nas.search import search  # noqa: E402
+from larq_nas.train import train  # noqa: E402
 
 __all__ = [
     "Architecture",
@@ -34,6 +35,7 @@ __all__ = [
     "search",
     "searchers",
     "spaces",
+    "train",
     "training",
 ]
 __version__ = "0.1.0"

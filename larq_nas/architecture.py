@@ -63,7 +63,7 @@ class Architecture:
         # Raises
             InputError: if the choices are not those of the space.
         """
-        resolved = self._resolve(space)
+        resolved = self.resolve(space)
         choose = Fix(self.choices)
         model = resolved.build(choose, input_shape, classes)
         if choose.unused():
@@ -114,6 +114,20 @@ class Architecture:
                 "restore it from a copy or search again."
             ) from None
         return cls._from_record(record, path)
+
+    @classmethod
+    def read(cls, source: "str | Path | Architecture") -> "Architecture":
+        """Return an architecture that is given, published under that name, or in that file."""
+        if isinstance(source, Architecture):
+            return source
+        if not isinstance(source, str | Path):
+            raise InputError(
+                "`architecture` must be an Architecture, a file or a published name, but got "
+                f"{source!r}."
+            )
+        if Path(source).exists() or Path(source).suffix:
+            return cls.load(source)
+        return cls.published(str(source))
 
     @classmethod
     def published(cls, name: str) -> "Architecture":
@@ -168,7 +182,8 @@ class Architecture:
                 )
         return cls(record["space"], record["settings"], record["choices"])
 
-    def _resolve(self, space: SpaceLike | None) -> Space:
+    def resolve(self, space: SpaceLike | None = None) -> Space:
+        """Return the space it is of, in its settings; one of your own must be given."""
         if space is None:
             return resolve(self.space, self.settings)
         resolved = resolve(space, self.settings)

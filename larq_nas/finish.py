@@ -1,9 +1,8 @@
 """What a run ends with: a converted network, and what is said of it."""
 
-import dataclasses
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import larq as lq
@@ -15,59 +14,41 @@ from larq_nas.cost.structure import read_structure
 from larq_nas.deploy import convert
 from larq_nas.deploy.conversion import summarize
 from larq_nas.deploy.gate import first_images
-from larq_nas.errors import ConversionError, InputError, require_whole
+from larq_nas.errors import ConversionError
 from larq_nas.files import replacing, write_atomically
 from larq_nas.latency import LatencyTable
-from larq_nas.pipeline.augment import Augment, check_augment, resolve_augment
-from larq_nas.pipeline.check import DataFacts, check_data
 from larq_nas.pipeline.streams import validation_stream
 from larq_nas.run import Run
-from larq_nas.spaces import Space
 from larq_nas.task import Task
+from larq_nas.training.train import Trainer
 
-__all__ = ["check_numbers", "check_task", "describe_data", "finish"]
+__all__ = ["train_and_finish"]
 
-_SEEDS = 2**31
 _SMALLEST_SAMPLE, _LARGEST_SAMPLE, _SAMPLE_BYTES = 32, 512, 2**25
 
 
-def check_numbers(seed: int, **epochs: int) -> None:
-    """Raise `InputError` for a seed, numbers of epochs or a policy that cannot be used."""
-    for name, number in epochs.items():
-        if name == "epochs" or number != 0:
-            require_whole(**{name: number})
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < _SEEDS:
-        raise InputError(f"`seed` must be a whole number from 0 to {_SEEDS - 1}, but got {seed!r}.")
-    policy = tf.keras.mixed_precision.global_policy().name
-    if policy != "float32":
-        raise InputError(f"Keras's precision policy must be float32 to convert, but is {policy}.")
-
-
-def check_task(
-    train: tf.data.Dataset,
-    validation: tf.data.Dataset,
-    classes: int | None,
-    augment: str | Augment | None,
-    seed: int,
-    space: Space,
+def train_and_finish(
+    trainer: Trainer,
+    epochs: int,
+    run: Run,
+    budget: Budget,
+    table: LatencyTable | None,
+    callbacks: Sequence[tf.keras.callbacks.Callback],
     verbose: int | str,
-) -> Task:
-    """Return the task of data that was looked at once, or raise `InputError`."""
-    augmentation = resolve_augment(augment)
-    if verbose:
-        print("Checking the data: every image and label once", flush=True)
-    facts = check_data(train, validation, classes)
-    space.check(facts.input_shape)
-    check_augment(augmentation, facts.input_shape)
-    return Task(train, validation, facts, seed, augmentation)
+) -> tf.keras.Model:
+    """Train, save and convert what of that was not done, and return the network, compiled."""
+    if not run.model.exists():
+        if trainer.teacher and verbose:
+            print(trainer.teacher.describe(trainer.task), flush=True)
+        trained = trainer.train(epochs, run, callbacks, verbose)
+        with replacing(run.model) as path:
+            trained.save(path)
+    model = trainer.restore(run)
+    _finish(model, trainer.task, run, budget, table, verbose)
+    return model
 
 
-def describe_data(facts: DataFacts) -> Mapping[str, Any]:
-    """Return the data as a run keeps it; the range of values follows from the rest."""
-    return {k: v for k, v in dataclasses.asdict(facts).items() if k != "value_range"}
-
-
-def finish(
+def _finish(
     model: tf.keras.Model,
     task: Task,
     run: Run,

@@ -10,14 +10,14 @@ import tensorflow as tf
 from larq_nas.architecture import Architecture
 from larq_nas.cost import Budget, Limits, SpaceCosts
 from larq_nas.errors import InputError
-from larq_nas.files import replacing
-from larq_nas.finish import check_numbers, check_task, describe_data, finish
+from larq_nas.finish import train_and_finish
 from larq_nas.latency import LatencyTable
-from larq_nas.pipeline.augment import Augment, describe
+from larq_nas.pipeline.augment import Augment
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.run import Run
 from larq_nas.searchers import Searcher, resolve_searcher
 from larq_nas.spaces import Space, SpaceLike, resolve
+from larq_nas.task import check_numbers, check_task
 from larq_nas.training.recipe import RecipeLike, resolve_recipe
 from larq_nas.training.teacher import Teacher
 from larq_nas.training.train import Trainer
@@ -137,13 +137,11 @@ def search(
         "searcher": method.settings(resolved),
         "recipe": training.settings(),
         **({"teacher": known.digest} if known else {}),
-        "data": describe_data(facts),
-        "augment": describe(task.augment),
+        **task.settings(),
         "budget": dict(budget.limits),
         **({"latency_table": table.digest} if table else {}),
         "epochs": epochs,
         "train_epochs": train_epochs,
-        "seed": seed,
     }
     run = Run(directory, settings, resume)
     run.check()
@@ -157,13 +155,7 @@ def search(
             prepared.search(run, callbacks, verbose).save(run.architecture)
         architecture = Architecture.load(run.architecture)
         trainer = Trainer(architecture, resolved, task, training, known)
-        if not run.model.exists():
-            trained = trainer.train(train_epochs, run, callbacks, verbose)
-            with replacing(run.model) as path:
-                trained.save(path)
-        model = trainer.restore(run)
-        finish(model, task, run, budget, table, verbose)
-    return model
+        return train_and_finish(trainer, train_epochs, run, budget, table, callbacks, verbose)
 
 
 def _table(

@@ -1,17 +1,22 @@
-"""What a network is searched and trained for."""
+"""What a network is searched and trained for: data that was checked, and its use."""
 
+import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from larq_nas.pipeline.augment import Augment
-from larq_nas.pipeline.check import DataFacts
+from larq_nas.errors import InputError, require_whole
+from larq_nas.pipeline.augment import Augment, check_augment, describe, resolve_augment
+from larq_nas.pipeline.check import DataFacts, check_data
 
 if TYPE_CHECKING:
     from larq_nas.cost import Limits
+    from larq_nas.spaces import Space
 
-__all__ = ["Task"]
+__all__ = ["Task", "check_numbers", "check_task"]
+
+_SEEDS = 2**31
 
 
 @dataclass(frozen=True)
@@ -33,3 +38,40 @@ class Task:
     seed: int = 0
     augment: Augment | None = None
     limits: "Limits | None" = None
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a run keeps of it."""
+        # The range of values follows from the rest, and need not be the same on each pass.
+        data = {k: v for k, v in dataclasses.asdict(self.facts).items() if k != "value_range"}
+        return {"data": data, "augment": describe(self.augment), "seed": self.seed}
+
+
+def check_numbers(seed: int, **epochs: int) -> None:
+    """Raise `InputError` for a seed, numbers of epochs or a policy that cannot be used."""
+    for name, number in epochs.items():
+        if name == "epochs" or number != 0:
+            require_whole(**{name: number})
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < _SEEDS:
+        raise InputError(f"`seed` must be a whole number from 0 to {_SEEDS - 1}, but got {seed!r}.")
+    policy = tf.keras.mixed_precision.global_policy().name
+    if policy != "float32":
+        raise InputError(f"Keras's precision policy must be float32 to convert, but is {policy}.")
+
+
+def check_task(
+    train: tf.data.Dataset,
+    validation: tf.data.Dataset,
+    classes: int | None,
+    augment: str | Augment | None,
+    seed: int,
+    space: "Space",
+    verbose: int | str,
+) -> Task:
+    """Return the task of data that was looked at once, or raise `InputError`."""
+    augmentation = resolve_augment(augment)
+    if verbose:
+        print("Checking the data: every image and label once", flush=True)
+    facts = check_data(train, validation, classes)
+    space.check(facts.input_shape)
+    check_augment(augmentation, facts.input_shape)
+    return Task(train, validation, facts, seed, augmentation)

@@ -58,6 +58,7 @@ def test_leaves_everything_in_its_directory(whole: Path) -> None:
         "settings.json",
         "architecture.json",
         "history.csv",
+        "probabilities.csv",
         "model.keras",
         "model.tflite",
         "result.json",

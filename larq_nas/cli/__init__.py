@@ -5,8 +5,10 @@ import click
 from larq_nas import __version__
 from larq_nas.cli.convert import convert
 from larq_nas.cli.cost import cost
+from larq_nas.cli.derive import derive
 from larq_nas.cli.latency import latency
 from larq_nas.cli.search import search
+from larq_nas.cli.train import train
 
 __all__ = ["main"]
 
@@ -23,6 +25,8 @@ def main() -> None:
 
 
 main.add_command(search)
+main.add_command(train)
+main.add_command(derive)
 main.add_command(convert)
 main.add_command(cost)
 main.add_command(latency)

@@ -1,15 +1,15 @@
 """`larq-nas search`."""
 
 import dataclasses
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from larq_nas import datasets
 from larq_nas.cli.common import assignments, one_line_errors, read_space
+from larq_nas.cli.data import Data, data_options
+from larq_nas.cli.outcome import print_outcome, verbosity
+from larq_nas.cli.recipe import choose_recipe, load_teacher, recipe_options
 from larq_nas.search import search as run_search
 from larq_nas.searchers import Differentiable, resolve_searcher
 from larq_nas.spaces import resolve
@@ -40,32 +40,29 @@ __all__ = ["search"]
     help="Temperature of the choice between operations; lower is harder. By default the paper's.",
 )
 @click.option(
-    "--learning-rate", type=float, help="Learning rate of the supernet's weights [default: 0.001]."
+    "--learning-rate", type=float, help="Learning rate of the supernet's weights, the first one."
 )
 @click.option(
     "--architecture-learning-rate",
     type=float,
-    help="Learning rate of the architecture parameters; higher decides in fewer steps "
-    "[default: 0.0006].",
+    help="Learning rate of the architecture parameters; higher decides in fewer steps.",
 )
 @click.option(
-    "--train-learning-rate",
+    "--diversity",
     type=float,
-    help="Learning rate the found network's training starts with [default: 0.001].",
+    help="Weight of the entropy that rewards undecided choices early on; 0 for none.",
 )
 @click.option(
-    "--data",
-    default="digits",
-    show_default=True,
-    help="Data set: digits (embedded), or any name of tensorflow-datasets.",
+    "--diversity-annealing", type=float, help="Epochs in which it falls to 1/e [default: 7.7]."
 )
-@click.option("--data-dir", help="Where tensorflow-datasets keeps its data [env: TFDS_DATA_DIR].")
-@click.option("--train-split", help="What to train on, such as 'train[:20%]'.")
-@click.option("--validation-split", help="What to measure on, such as 'test'.")
-@click.option("--classes", type=int, help="Number of classes; by default what the data says.")
-@click.option("--image-size", type=int, help="Resize images to this height and width, in pixels.")
-@click.option("--batch-size", type=int, default=96, show_default=True, help="Images in a batch.")
-@click.option("--augment", help="Random changes to training images: standard (shift, mirror).")
+@click.option(
+    "--transfer-factor",
+    type=float,
+    help="By how much the zero operation is weakened at the end, for a network to be trained on "
+    "more data than searched.",
+)
+@recipe_options
+@data_options
 @click.option("--max-memory", help="Most bytes of weights, such as 64KB (1,000 each) or 64KiB.")
 @click.option("--max-flatbuffer", help="Most bytes of model.tflite.")
 @click.option("--max-activation-memory", help="Most bytes of activations alive at once.")
@@ -74,7 +71,7 @@ __all__ = ["search"]
 @click.option("--max-parameters", help="Most weights, of any precision.")
 @click.option("--max-latency", help="Longest time of an image by --latency-table, such as 5ms.")
 @click.option("--latency-table", help="Table of a device; see larq-nas latency --build-table.")
-@click.option("--epochs", type=int, default=25, show_default=True, help="Epochs of the search.")
+@click.option("--epochs", type=int, help="Epochs of the search; by default the paper's.")
 @click.option(
     "--train-epochs",
     type=int,
@@ -99,16 +96,14 @@ def search(
     temperature: float | None,
     learning_rate: float | None,
     architecture_learning_rate: float | None,
+    diversity: float | None,
+    diversity_annealing: float | None,
+    transfer_factor: float | None,
+    recipe: str | None,
     train_learning_rate: float | None,
-    data: str,
-    data_dir: str | None,
-    train_split: str | None,
-    validation_split: str | None,
-    classes: int | None,
-    image_size: int | None,
-    batch_size: int,
-    augment: str | None,
-    epochs: int,
+    teacher: Path | None,
+    data: Data,
+    epochs: int | None,
     train_epochs: int,
     seed: int,
     directory: Path,
@@ -118,8 +113,9 @@ def search(
 ) -> None:
     """Search a space for a binary network, train it and convert it.
 
-    Leaves in DIRECTORY: architecture.json, history.csv, model.keras, model.tflite, result.json,
-    checkpoints and TensorBoard logs. Killed at any moment, the same command goes on.
+    Leaves in DIRECTORY: architecture.json, history.csv, probabilities.csv, model.keras,
+    model.tflite, result.json, checkpoints and TensorBoard logs. Killed at any moment, the same
+    command goes on.
 
     \b
     larq-nas search --data digits --epochs 3 --train-epochs 10 --directory runs/digits
@@ -132,38 +128,29 @@ def search(
         "temperature": temperature,
         "learning_rate": learning_rate,
         "architecture_learning_rate": architecture_learning_rate,
+        "diversity": diversity,
+        "diversity_annealing": diversity_annealing,
+        "transfer_factor": transfer_factor,
     }
     changes = {name: value for name, value in given.items() if value is not None}
     if changes and isinstance(method, Differentiable):
         method = dataclasses.replace(method, **changes)  # type: ignore[arg-type]
-    recipe = resolved.recipe()
-    if train_learning_rate is not None:
-        recipe = dataclasses.replace(recipe, learning_rate=train_learning_rate)
-    loading = {
-        "data_dir": data_dir,
-        "train_split": train_split,
-        "validation_split": validation_split,
-        "image_size": image_size,
-    }
-    train, validation = datasets.load(data, batch_size, **loading)  # type: ignore[arg-type]
+    training = choose_recipe(recipe, train_learning_rate, resolved)
+    datasets = data.load()
     run_search(
-        train,
-        validation,
+        *datasets,
         resolved,
         method,
         epochs=epochs,
         train_epochs=train_epochs,
-        classes=datasets.number_of_classes(data, data_dir) if classes is None else classes,
-        recipe=recipe,
-        augment=augment,
+        classes=data.classes,
+        recipe=training,
+        teacher=load_teacher(teacher),
+        augment=data.augment,
         directory=directory,
         seed=seed,
         resume=not no_resume,
         **budget,  # type: ignore[arg-type]
-        verbose=0 if as_json else (1 if sys.stdout.isatty() else 2),
+        verbose=verbosity(as_json),
     )
-    result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
-    if as_json:
-        click.echo(json.dumps({"directory": str(directory), **result}, indent=2))
-    if "refused" in result:
-        raise click.ClickException(result["refused"])
+    print_outcome(directory, as_json)

@@ -3,12 +3,13 @@
 from typing import Any, Protocol, runtime_checkable
 
 from larq_nas.errors import InputError, unknown_name
+from larq_nas.searchers.again import derive_again
 from larq_nas.searchers.differentiable import Differentiable
 from larq_nas.searchers.prepared import Prepared
 from larq_nas.spaces import Space
 from larq_nas.task import Task
 
-__all__ = ["Differentiable", "Prepared", "Searcher", "resolve_searcher"]
+__all__ = ["Differentiable", "Prepared", "Searcher", "derive_again", "resolve_searcher"]
 
 
 @runtime_checkable

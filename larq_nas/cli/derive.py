@@ -1,0 +1,43 @@
+"""`larq-nas derive`."""
+
+from pathlib import Path
+
+import click
+
+from larq_nas.cli.common import one_line_errors, read_space
+from larq_nas.searchers import derive_again
+
+__all__ = ["derive"]
+
+
+@click.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--transfer-factor",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="By how much the zero operation is weakened, for a network to be trained on more data.",
+)
+@click.option(
+    "--space", help="Search space of your own it is of: FILE.py:FUNCTION or MODULE:FUNCTION."
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="File to write; by default it is printed."
+)
+@one_line_errors
+def derive(run: Path, transfer_factor: float, space: str | None, output: Path | None) -> None:
+    """Derive another architecture from a finished search, without searching again.
+
+    \b
+    larq-nas derive runs/cifar10 --transfer-factor 3 --output imagenet.json
+    larq-nas train imagenet.json --data imagenet2012 --set stem=imagenet --directory runs/imagenet
+    """
+    found = derive_again(
+        run, transfer_factor=transfer_factor, space=read_space(space) if space else None
+    )
+    if output is None:
+        click.echo(found.to_json(), nl=False)
+        return
+    found.save(output)
+    click.echo(f"written: {output}")

@@ -1,0 +1,53 @@
+"""The options of commands that train a network."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import tensorflow as tf
+
+from larq_nas.cli.common import load_model, model_path
+from larq_nas.spaces import Space
+from larq_nas.training.recipe import Recipe, resolve_recipe
+
+__all__ = ["choose_recipe", "load_teacher", "recipe_options"]
+
+_OPTIONS = (
+    click.option(
+        "--recipe",
+        help="How the network is trained: bats, bnas, bnas_imagenet, bnas_v2, bnas_v2_imagenet or "
+        "bnas_v2_multi_stage; by default as the space's paper does.",
+    ),
+    click.option(
+        "--train-learning-rate",
+        type=float,
+        help="Learning rate of that training [default: the recipe's].",
+    ),
+    click.option(
+        "--teacher",
+        type=click.Path(exists=True, path_type=Path),
+        help="Trained model to learn from as well: a run, a .keras or .h5 file, or a SavedModel.",
+    ),
+)
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` the options `recipe`, `train_learning_rate` and `teacher`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def choose_recipe(name: str | None, learning_rate: float | None, space: Space) -> Recipe:
+    """Return the recipe that the options describe."""
+    recipe = space.recipe() if name is None else resolve_recipe(name)
+    if learning_rate is None:
+        return recipe
+    return dataclasses.replace(recipe, learning_rate=learning_rate)
+
+
+def load_teacher(path: Path | None) -> tf.keras.Model | None:
+    """Return the model that the option names."""
+    return None if path is None else load_model(model_path(path))

@@ -1,0 +1,85 @@
+"""`larq-nas train`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from larq_nas.architecture import Architecture
+from larq_nas.cli.common import assignments, one_line_errors, read_space
+from larq_nas.cli.data import Data, data_options
+from larq_nas.cli.outcome import print_outcome, verbosity
+from larq_nas.cli.recipe import choose_recipe, load_teacher, recipe_options
+from larq_nas.train import train as run_training
+
+__all__ = ["train"]
+
+
+@click.command()
+@click.argument("architecture")
+@click.option(
+    "--space", help="Search space of your own it is of: FILE.py:FUNCTION or MODULE:FUNCTION."
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=assignments,
+    help="A setting of the space to change, such as cells=8; repeat for more.",
+)
+@recipe_options
+@data_options
+@click.option("--epochs", type=int, default=100, show_default=True, help="Number of epochs.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@click.option(
+    "--directory",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Where the run is kept. The same command again goes on where the run was.",
+)
+@click.option("--no-resume", is_flag=True, help="Refuse to go on with a run that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, nothing else.")
+@one_line_errors
+def train(
+    architecture: str,
+    space: str | None,
+    settings: dict[str, Any],
+    recipe: str | None,
+    train_learning_rate: float | None,
+    teacher: Path | None,
+    data: Data,
+    epochs: int,
+    seed: int,
+    directory: Path,
+    no_resume: bool,
+    as_json: bool,
+) -> None:
+    """Train the network of an architecture and convert it.
+
+    ARCHITECTURE is a file such as the architecture.json of a run, or the name of a published
+    one. DIRECTORY gets what larq-nas search leaves there.
+
+    \b
+    larq-nas train runs/digits/architecture.json --set cells=8 --directory runs/deeper
+    larq-nas train bnas_cifar --set cells=8 --recipe bnas_v2 --directory runs/bnas
+    """
+    found = Architecture.read(architecture)
+    found = found.with_settings(**settings) if settings else found
+    resolved = found.resolve(read_space(space) if space else None)
+    datasets = data.load()
+    run_training(
+        found,
+        *datasets,
+        space=resolved,
+        epochs=epochs,
+        recipe=choose_recipe(recipe, train_learning_rate, resolved),
+        teacher=load_teacher(teacher),
+        classes=data.classes,
+        augment=data.augment,
+        directory=directory,
+        seed=seed,
+        resume=not no_resume,
+        verbose=verbosity(as_json),
+    )
+    print_outcome(directory, as_json)

@@ -1,0 +1,99 @@
+"""From an architecture to a trained binary network in a file that deploys."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from larq_nas.architecture import Architecture
+from larq_nas.cost import Budget
+from larq_nas.finish import train_and_finish
+from larq_nas.pipeline.augment import Augment
+from larq_nas.run import Run
+from larq_nas.spaces import SpaceLike
+from larq_nas.task import check_numbers, check_task
+from larq_nas.training.recipe import RecipeLike, resolve_recipe
+from larq_nas.training.teacher import Teacher
+from larq_nas.training.train import Trainer
+
+__all__ = ["train"]
+
+
+def train(
+    architecture: str | Path | Architecture,
+    train: tf.data.Dataset,
+    validation: tf.data.Dataset,
+    *,
+    space: SpaceLike | None = None,
+    epochs: int = 100,
+    recipe: RecipeLike | None = None,
+    teacher: tf.keras.Model | None = None,
+    classes: int | None = None,
+    augment: str | Augment | None = None,
+    directory: str | Path | None = None,
+    seed: int = 0,
+    resume: bool = True,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    verbose: int | str = "auto",
+) -> tf.keras.Model:
+    """Train the network of an architecture, found or published, and convert it.
+
+    As in `search`, a run can be killed at any moment, and the same call goes on with the
+    same result; it leaves the same files.
+
+    !!! example
+        ```python
+        architecture = larq_nas.Architecture.published("bnas_cifar").with_settings(cells=8)
+        model = larq_nas.train(
+            architecture, train, validation, recipe="bnas_v2", epochs=30, directory="runs/bnas"
+        )
+        ```
+
+    # Arguments
+        architecture: an `Architecture`, the file of one, or the name of a published one.
+        train: batches of `(images, labels)`, shapes `(batch, height, width, channels)` and
+            `(batch,)`, in a fixed order; larq_nas shuffles.
+        validation: batches of `(images, labels)` that are only measured on.
+        space: the search space, needed if it is a function of your own.
+        epochs: number of epochs; 0 leaves random weights.
+        recipe: a `larq_nas.training.Recipe`, or the name of one; by default as the paper of
+            the space does.
+        teacher: a trained network of the same images and classes, such as one of larq-zoo,
+            that the network learns from too.
+        classes: number of classes; by default one more than the largest training label.
+        augment: `"standard"` (shift and mirror), a function of `(images, seed)`, or `None`.
+        directory: where the run is kept; by default nothing is.
+        seed: seed of everything random; the same seed gives the same result.
+        resume: whether to go on with a run that is in `directory` already.
+        callbacks: further Keras callbacks.
+        verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
+
+    # Returns
+        The network: a plain functional `tf.keras.Model` of Keras and Larq layers, compiled,
+        from images to logits of shape `(batch, classes)`.
+
+    # Raises
+        InputError: if an argument or the data cannot be used; nothing was trained then.
+        DivergenceError: if a loss becomes NaN or infinite.
+    """
+    check_numbers(seed, train_epochs=epochs)
+    found = Architecture.read(architecture)
+    resolved = found.resolve(space)
+    training = resolved.recipe() if recipe is None else resolve_recipe(recipe)
+    task = check_task(train, validation, classes, augment, seed, resolved, verbose)
+    found.build(task.facts.input_shape, task.facts.classes, resolved)
+    known = None if teacher is None else Teacher(teacher, task)
+    settings = {
+        "architecture": dataclasses.asdict(found),
+        "recipe": training.settings(),
+        **({"teacher": known.digest} if known else {}),
+        **task.settings(),
+        "train_epochs": epochs,
+    }
+    run = Run(directory, settings, resume)
+    run.check()
+    with run:
+        found.save(run.architecture)
+        trainer = Trainer(found, resolved, task, training, known)
+        return train_and_finish(trainer, epochs, run, Budget({}), None, callbacks, verbose)

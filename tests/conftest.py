@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_nas.choosers import Sample
+from larq_nas.choosers import Relax, Sample
 from larq_nas.cost.structure import Structure
+from larq_nas.layers import Domain, building_in
 from larq_nas.spaces import Bats, Space
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -41,6 +42,23 @@ def random_architecture(
     choose = Sample(RandomParameters(seed))
     space.build(choose, input_shape, 10)
     return larq_nas.Architecture(space.name, space.settings(), choose.values)
+
+
+def one_hot_supernet(
+    architecture: larq_nas.Architecture, space: Space, domain: Domain
+) -> tf.keras.Model:
+    choose = Relax(0.2)
+    with building_in(domain):
+        supernet = randomize(space.build(choose, (8, 8, 1), 10))
+    for name, mixture in choose.mixtures.items():
+        choice = choose.choices[name]
+        alpha = np.zeros(mixture.alpha.shape)
+        alpha[:, choice.operations.index("zero")] = 1e3
+        for operation, i in choice.decode(architecture.choices[name]):
+            alpha[i] = 0
+            alpha[i, choice.operations.index(operation)] = 1e3
+        mixture.alpha.assign(alpha)
+    return supernet
 
 
 def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:

@@ -1,35 +1,17 @@
 import numpy as np
 import pytest
-import tensorflow as tf
-from conftest import random_architecture, randomize
+from conftest import one_hot_supernet, random_architecture, randomize
 from counting import binary_macs, float_operations
 
 import larq_nas
 from larq_nas.choosers import Relax
 from larq_nas.errors import InputError
-from larq_nas.layers import DEPLOYED, SEARCH, Domain, building_in
+from larq_nas.layers import DEPLOYED, SEARCH, building_in
 from larq_nas.spaces import Bats
 from larq_nas.training.transfer import transfer_weights
 
 SMALL = Bats(cells=3, channels=8, nodes=2)
 GROUPED = Bats(cells=2, channels=12, groups=4, nodes=2, activation="prelu")
-
-
-def one_hot_supernet(
-    architecture: larq_nas.Architecture, space: Bats, domain: Domain
-) -> tf.keras.Model:
-    choose = Relax({"normal": 0.2, "reduction": 0.15})
-    with building_in(domain):
-        supernet = randomize(space.build(choose, (8, 8, 1), 10))
-    for name, mixture in choose.mixtures.items():
-        choice = choose.choices[name]
-        alpha = np.zeros(mixture.alpha.shape)
-        alpha[:, choice.operations.index("zero")] = 1e3
-        for operation, i in choice.decode(architecture.choices[name]):
-            alpha[i] = 0
-            alpha[i, choice.operations.index(operation)] = 1e3
-        mixture.alpha.assign(alpha)
-    return supernet
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -1,31 +1,69 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import random_architecture, randomize
+from conftest import one_hot_supernet, random_architecture, randomize
 from counting import parameters
 
 import larq_nas
-from larq_nas.choosers import Relax
+from larq_nas.choosers import Fix, Relax
+from larq_nas.choosers.fix import zeros
+from larq_nas.deploy.flatbuffer import operators
 from larq_nas.errors import InputError
-from larq_nas.layers import BinaryConv2D
+from larq_nas.layers import BINARY_SEARCH, DEPLOYED, BinaryConv2D, Domain, Zeros, building_in
+from larq_nas.quantizers import XnorSign
 from larq_nas.spaces import Bnas
+from larq_nas.training.transfer import transfer_weights
 
 SMALL = Bnas(cells=3, channels=8, nodes=2)
 
 
-def preprocess_parameters(inputs: int, filters: int) -> int:
-    return inputs * filters + 2 * inputs
+class Unpruned(Fix):
+    """Keeps every zero operation as zeros that are computed, added and concatenated."""
+
+    def _zero(self, x: tf.Tensor, operations, prefix: str) -> list[tf.Tensor]:
+        return [zeros(x, operations, prefix)]
+
+
+def unpruned(architecture: larq_nas.Architecture, shape: tuple[int, int, int]) -> tf.keras.Model:
+    return architecture.resolve().build(Unpruned(architecture.choices), shape, 10)
 
 
 def test_published_network_has_the_papers_parameters() -> None:
-    model = larq_nas.Architecture.published("bnas_cifar").build((32, 32, 3), 10)
-    # The published reduction cell reads c(k-1) through zeros alone. The paper's count holds
-    # its preprocess nevertheless; the network leaves it out, and computes the same.
-    unread = preprocess_parameters(4 * 36, 72) + preprocess_parameters(4 * 72, 144)
-    assert parameters(model) + unread == 5_578_252
-    names = [layer.name for layer in model.layers]
+    """The paper counts what only zeros read, too; the network leaves that out."""
+    architecture = larq_nas.Architecture.published("bnas_cifar")
+    assert parameters(unpruned(architecture, (32, 32, 3))) == 5_578_252
+    names = [layer.name for layer in architecture.build((32, 32, 3), 10).layers]
     assert "cell5_pre1_conv" in names
     assert "cell6_pre1_conv" not in names
+
+
+@pytest.mark.parametrize("seed", [None, *range(4)])
+def test_without_its_zeros_a_network_is_the_same(seed: int | None, images: np.ndarray) -> None:
+    """The published cell, and random ones: nodes without inputs anywhere in the cell."""
+    published = larq_nas.Architecture.published("bnas_cifar").with_settings(cells=4, channels=8)
+    space = Bnas(cells=4, channels=8, nodes=3, operations=("zero", "max_pool_3x3", "conv_3x3"))
+    architecture = published if seed is None else random_architecture(space, seed)
+    whole = randomize(unpruned(architecture, (8, 8, 1)))
+    pruned = architecture.build((8, 8, 1), 10)
+    transfer_weights(whole, pruned)
+    assert len(pruned.layers) < len(whole.layers)
+    np.testing.assert_allclose(pruned(images), whole(images), rtol=1e-5, atol=1e-6)
+
+
+def test_no_operation_is_left_of_zeros(images: np.ndarray) -> None:
+    """What is added to the channels is padding: as cheap as copying them."""
+    published = larq_nas.Architecture.published("bnas_cifar").with_settings(cells=4, channels=32)
+    model = randomize(published.build((8, 8, 1), 10))
+    assert not any(isinstance(layer, Zeros) for layer in model.layers)
+    conversion = larq_nas.convert(model, images)
+    kinds = Counter(operator.kind for operator in operators(conversion.flatbuffer))
+    binary = sum(isinstance(layer, BinaryConv2D) for layer in model.layers)
+    assert kinds["LceBconv2d"] == binary
+    # Two live nodes of four in each cell: they are joined, and padded once.
+    assert kinds["CONCATENATION"] == kinds["PAD"] == 4
+    assert not {"ZEROS_LIKE", "FILL", "ZERO"} & kinds.keys()
 
 
 def test_cells_as_the_paper_lays_them_out() -> None:
@@ -74,15 +112,81 @@ def test_small_network_converts(seed: int | None, images: np.ndarray) -> None:
 def test_weights_are_binarized_as_in_xnor_net() -> None:
     model = random_architecture(SMALL, 0).build((8, 8, 1), 10)
     conv = next(layer for layer in model.layers if isinstance(layer, BinaryConv2D))
+    assert isinstance(conv.kernel_quantizer, XnorSign)
     kernel = np.random.default_rng(0).normal(size=conv.kernel.shape).astype("float32")
-    np.testing.assert_allclose(
-        conv.kernel_quantizer(tf.constant(kernel)),
-        np.sign(kernel) * np.abs(kernel).mean(axis=(0, 1, 2)),
-        rtol=1e-6,
-    )
     kept = conv.kernel_constraint(tf.constant(kernel)).numpy()
     centred = kernel - kernel.mean(axis=2, keepdims=True)
     np.testing.assert_allclose(kept, np.clip(centred, -1, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("domain", [BINARY_SEARCH, DEPLOYED])
+def test_one_hot_supernet_is_the_derived_network(
+    seed: int, domain: Domain, images: np.ndarray
+) -> None:
+    architecture = random_architecture(SMALL, seed)
+    supernet = one_hot_supernet(architecture, SMALL, domain)
+    with building_in(domain):
+        derived = architecture.build((8, 8, 1), 10)
+    transfer_weights(supernet, derived)
+    expected, got = supernet(images).numpy(), derived(images).numpy()
+    close = np.isclose(got, expected, rtol=1e-4, atol=1e-4 * expected.std()).all(axis=1)
+    assert close.mean() >= 0.95, f"only {close.mean():.0%} of the rows are equal"
+
+
+def test_it_is_searched_as_published() -> None:
+    """Candidates are binary, what brings the inputs to width is real, pools are normalized."""
+    with building_in(Bnas.search_domain):
+        model = SMALL.build(Relax(), (8, 8, 1), 10)
+    candidate = model.get_layer("cell1_node2_in0_conv_3x3_conv")
+    assert isinstance(candidate.kernel_quantizer, XnorSign)
+    for name in ("cell1_pre0_conv", "cell2_pre0_conv", "cell1_pre1_conv"):
+        assert type(model.get_layer(name)) is tf.keras.layers.Conv2D
+    assert model.get_layer("cell2_pre0_conv").strides == (2, 2)
+    norms = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, tf.keras.layers.BatchNormalization) and "skip" not in layer.name
+    ]
+    assert any(layer.name.endswith("max_pool_3x3_bn") for layer in norms)
+    assert [layer.name for layer in norms if layer.trainable_weights] == ["stem_bn"]
+
+
+def test_cells_without_skips_are_those_of_darts() -> None:
+    published = larq_nas.Architecture.published("bnas_cifar")
+    model = published.with_settings(cells=5, channels=8, skips=False).build((32, 32, 3), 10)
+    assert not [layer.name for layer in model.layers if "skip" in layer.name]
+    assert not [layer.name for layer in model.layers if layer.name.endswith("_add")]
+
+
+def test_v2_groups_the_stem() -> None:
+    published = larq_nas.Architecture.published("bnas_imagenet")
+    settings = published.settings
+    assert (settings["cells"], settings["channels"]) == (12, 64)
+    for grouped, groups in ((False, [1, 1, 1]), (True, [1, 2, 2])):
+        small = published.with_settings(cells=3, channels=40, stem_groups=grouped)
+        model = small.build((64, 64, 3), 10)
+        assert [model.get_layer(f"stem{i}_conv").groups for i in range(3)] == groups
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("bnas_cifar", (20, 36)),
+        ("bnas_imagenet", (12, 64)),
+        ("bnas_imagenet_e", (12, 68)),
+        ("bnas_imagenet_f", (15, 68)),
+        ("bnas_imagenet_g", (11, 74)),
+        ("bnas_imagenet_h", (16, 128)),
+    ],
+)
+def test_published_sizes(name: str, size: tuple[int, int]) -> None:
+    architecture = larq_nas.Architecture.published(name)
+    assert (architecture.settings["cells"], architecture.settings["channels"]) == size
+    stem = "cifar" if name == "bnas_cifar" else "imagenet"
+    assert architecture.settings.get("stem", "cifar") == stem
+    if stem == "imagenet":
+        assert architecture.choices == larq_nas.Architecture.published("bnas_imagenet").choices
 
 
 def test_zero_competes() -> None:

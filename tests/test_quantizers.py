@@ -1,0 +1,82 @@
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from larq_nas.quantizers import XnorSign
+
+SHAPE = (3, 3, 4, 5)
+
+
+@pytest.fixture
+def kernel() -> np.ndarray:
+    """Weights on both sides of the clipping threshold."""
+    return np.random.default_rng(0).normal(0, 0.8, SHAPE).astype("float32")
+
+
+def test_weights_are_signs_times_the_mean_magnitude_of_the_filter(kernel: np.ndarray) -> None:
+    binary = XnorSign()(tf.constant(kernel)).numpy()
+    for filter_ in range(SHAPE[-1]):
+        alpha = np.abs(kernel[..., filter_]).mean()
+        expected = np.where(kernel[..., filter_] >= 0, alpha, -alpha)
+        np.testing.assert_allclose(binary[..., filter_], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("amplified", [False, True])
+def test_gradient_is_that_of_xnor_net(kernel: np.ndarray, amplified: bool) -> None:
+    upstream = np.random.default_rng(1).normal(size=SHAPE).astype("float32")
+    variable = tf.Variable(kernel)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(XnorSign(amplified)(variable) * upstream)
+    found = tape.gradient(loss, variable).numpy()
+    count, inputs = 3 * 3 * 4, 4
+    for filter_ in range(SHAPE[-1]):
+        weights, slope = kernel[..., filter_], upstream[..., filter_]
+        through_sign = np.abs(weights).mean() * (np.abs(weights) <= 1) * slope
+        through_scale = np.sign(weights) / count * np.sum(np.sign(weights) * slope)
+        factor = count * (1 - 1 / inputs) if amplified else 1
+        expected = factor * (through_sign + through_scale)
+        np.testing.assert_allclose(found[..., filter_], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_scale_alone_is_differentiated_exactly(kernel: np.ndarray) -> None:
+    """Weights beyond the threshold pass the scale's gradient only: compared with differences."""
+    kernel = 2 * np.sign(kernel) + kernel
+    upstream = np.random.default_rng(1).normal(size=SHAPE).astype("float32")
+
+    def loss(weights: np.ndarray) -> float:
+        return float(tf.reduce_sum(XnorSign()(tf.constant(weights)) * upstream))
+
+    variable = tf.Variable(kernel)
+    with tf.GradientTape() as tape:
+        value = tf.reduce_sum(XnorSign()(variable) * upstream)
+    found = tape.gradient(value, variable).numpy()
+    for index in ((0, 0, 0, 0), (1, 2, 3, 4), (2, 1, 0, 2)):
+        step = np.zeros(SHAPE, "float32")
+        step[index] = 0.25
+        slope = (loss(kernel + step) - loss(kernel - step)) / 0.5
+        assert found[index] == pytest.approx(slope, rel=1e-2, abs=1e-3)
+
+
+def test_amplified_sgd_flips_more_signs() -> None:
+    """The reason there is one: the gradient shrinks with the weights' own size."""
+    kernel = np.random.default_rng(0).normal(0, 0.05, (3, 3, 32, 8)).astype("float32")
+    images = np.random.default_rng(1).normal(size=(16, 8, 8, 32)).astype("float32")
+    flipped = {}
+    for amplified in (False, True):
+        layer = lq.layers.QuantConv2D(8, 3, kernel_quantizer=XnorSign(amplified))
+        layer.build(images.shape)
+        layer.kernel.assign(kernel)
+        optimizer = tf.keras.optimizers.SGD(0.025, momentum=0.9)
+        for _ in range(10):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean((layer(images) - 1) ** 2)
+            optimizer.minimize(loss, layer.trainable_weights, tape=tape)
+        flipped[amplified] = np.mean((layer.kernel.numpy() >= 0) != (kernel >= 0))
+    assert flipped[True] > 3 * flipped[False]
+
+
+def test_settings_are_kept() -> None:
+    again = XnorSign.from_config(XnorSign(amplified=True).get_config())
+    assert again.amplified
+    assert again.name == "xnor_sign"

@@ -1,0 +1,91 @@
+"""A searched cell against random cells of its space, all trained alike on CIFAR-10."""
+
+import argparse
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import larq_nas
+from larq_nas.choosers import Sample
+from larq_nas.training.history import read_history
+
+from record import record  # isort: skip  (beside this file)
+
+SPLITS = {"train_split": "train[:10000]", "validation_split": "test", "image_size": 16}
+SIZE = {"cells": 6, "channels": 16}
+SEARCHED = Path(__file__).parent / "results" / "diversity.json"
+
+
+class Drawn:
+    """Draws like `keras_tuner.HyperParameters`, from a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def Choice(self, name: str, values: list[Any]) -> Any:  # noqa: N802 - keras-tuner's name
+        return self._random.choice(values)
+
+
+def architectures(count: int) -> dict[str, larq_nas.Architecture]:
+    """Return the cells found with the regularizer, those found without, and random ones."""
+    found = {}
+    for run in json.loads(SEARCHED.read_text())["measured"]:
+        kind = "searched" if run["diversity"] else "without regularizer"
+        found[f"{kind} {run['seed']}"] = larq_nas.Architecture("bnas", SIZE, run["cells"])
+    for seed in range(count):
+        choose = Sample(Drawn(seed))
+        larq_nas.spaces.Bnas(**SIZE).build(choose, (16, 16, 3), 10)
+        found[f"random {seed}"] = larq_nas.Architecture("bnas", SIZE, choose.values)
+    return found
+
+
+def measure(
+    name: str, architecture: larq_nas.Architecture, seed: int, epochs: int, folder: Path
+) -> dict[str, Any]:
+    tf.keras.backend.clear_session()
+    data = larq_nas.datasets.load("cifar10", batch_size=64, **SPLITS)
+    directory = folder / f"{name.replace(' ', '_')}_seed{seed}"
+    larq_nas.train(
+        architecture,
+        *data,
+        epochs=epochs,
+        recipe="bnas_v2",
+        augment="standard",
+        seed=seed,
+        directory=directory,
+        verbose=0,
+    )
+    result = json.loads((directory / "result.json").read_text())
+    last = read_history(directory / "history.csv")[-1]
+    print(f"{name}, seed {seed}: {result['accuracy']:.4f}", flush=True)
+    kept = {key: result["costs"][key] for key in ("parameters", "binary_macs", "macs")}
+    figures = {"train_accuracy": float(last["accuracy"]), "test_accuracy": result["accuracy"]}
+    return {"name": name, "seed": seed, **figures, **kept, "choices": dict(architecture.choices)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--random", type=int, default=5)
+    parser.add_argument("--directory", type=Path, default=Path("runs/random_cells"))
+    arguments = parser.parse_args()
+    measured = [
+        measure(name, architecture, seed, arguments.epochs, arguments.directory)
+        for seed in arguments.seeds
+        for name, architecture in architectures(arguments.random).items()
+    ]
+    for kind in ("searched", "without regularizer", "random"):
+        found = [row["test_accuracy"] for row in measured if row["name"].startswith(kind)]
+        print(f"{kind}: mean {np.mean(found):.4f}, deviation {np.std(found, ddof=1):.4f}")
+    settings = {"space": "bnas", **SIZE, "data": "cifar10", **SPLITS, "batch_size": 64}
+    settings |= {"recipe": "bnas_v2", "augment": "standard", "epochs": arguments.epochs}
+    record("random_cells", {**settings, "seeds": arguments.seeds}, measured)
+
+
+if __name__ == "__main__":
+    main()

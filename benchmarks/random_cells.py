@@ -15,8 +15,8 @@ from larq_nas.training.history import read_history
 
 from record import record  # isort: skip  (beside this file)
 
-SPLITS = {"train_split": "train[:10000]", "validation_split": "test", "image_size": 16}
-SIZE = {"cells": 6, "channels": 16}
+SPLITS = {"train_split": "train[:4000]", "validation_split": "test[:2000]", "image_size": 16}
+SIZE = {"cells": 5, "channels": 12}
 SEARCHED = Path(__file__).parent / "results" / "diversity.json"
 
 

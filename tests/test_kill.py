@@ -12,7 +12,19 @@ import pytest
 
 COMMAND = [
     str(Path(sys.executable).parent / "larq-nas"),
-    *("search", "--set", "cells=1", "--set", "channels=4", "--set", "nodes=2"),
+    *(
+        "search",
+        "--space",
+        "bnas",
+        "--recipe",
+        "bnas_v2_multi_stage",
+        "--set",
+        "cells=1",
+        "--set",
+        "channels=4",
+        "--set",
+        "nodes=2",
+    ),
     *("--batch-size", "8", "--epochs", "3", "--train-epochs", "4", "--augment", "standard"),
 ]
 
@@ -42,7 +54,13 @@ def kill_when(directory: Path, moment: Callable[[Path], bool]) -> None:
 
 
 def results(directory: Path) -> dict[str, bytes]:
-    names = ("architecture.json", "history.csv", "result.json", "model.tflite")
+    names = (
+        "architecture.json",
+        "history.csv",
+        "probabilities.csv",
+        "result.json",
+        "model.tflite",
+    )
     return {name: (directory / name).read_bytes() for name in names}
 
 

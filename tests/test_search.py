@@ -21,7 +21,13 @@ SETTINGS = {"space": Bats(cells=1, channels=4, nodes=1), "epochs": 2, "train_epo
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    names = ("architecture.json", "history.csv", "result.json", "model.tflite")
+    names = (
+        "architecture.json",
+        "history.csv",
+        "probabilities.csv",
+        "result.json",
+        "model.tflite",
+    )
     return {name: (directory / name).read_bytes() for name in names}
 
 

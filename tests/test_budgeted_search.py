@@ -18,7 +18,7 @@ from larq_nas.latency import LatencyTable, build_table, measure
 from larq_nas.searchers import Differentiable
 from larq_nas.spaces import Bats, VggSmall
 
-SPACE = Bats(cells=2, channels=8, nodes=2)
+SPACE = Bats(cells=2, channels=8, nodes=1)
 QUICK = {"epochs": 2, "train_epochs": 0, "verbose": 0}
 
 
@@ -86,7 +86,7 @@ def test_the_strongest_is_told_if_it_is_over(costs: SpaceCosts, digits, tmp_path
     with pytest.warns(UserWarning, match=r"over the budget \(it needs .* of max_binary_macs="):
         larq_nas.search(
             *digits,
-            Bats(cells=2, channels=8, nodes=2, operations=("group_conv_5x5", "max_pool_3x3")),
+            Bats(cells=2, channels=8, nodes=1, operations=("group_conv_5x5", "max_pool_3x3")),
             searcher,
             max_binary_macs=limit,
             epochs=1,
@@ -111,7 +111,7 @@ def test_a_table_is_needed_and_must_be_of_the_space(digits, table, tmp_path: Pat
     run = {"directory": tmp_path / "run", **QUICK}
     with pytest.raises(InputError, match="`max_latency` needs `latency_table`"):
         larq_nas.search(*digits, SPACE, max_latency="5ms", **run)
-    other = Bats(cells=2, channels=4, nodes=2)
+    other = Bats(cells=2, channels=4, nodes=1)
     with pytest.raises(InputError, match="its setting `channels` is 8, but the search's is 4"):
         larq_nas.search(*digits, other, max_latency="5ms", latency_table=table, **run)
     with pytest.raises(InputError, match="its space is 'bats', but the search's is 'vgg_small'"):

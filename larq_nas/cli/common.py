@@ -17,12 +17,12 @@ from larq_nas.spaces import SpaceLike
 from larq_nas.spaces.space import load_function
 
 __all__ = [
-    "assignments",
     "image_size",
     "load_model",
     "model_path",
     "one_line_errors",
     "read_space",
+    "settings_option",
 ]
 
 _SIZE = re.compile(r"(\d+)x(\d+)x(\d+)")
@@ -51,7 +51,19 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     click.echo(f"Warning: {message}", err=True)
 
 
-def assignments(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+def settings_option(help_text: str) -> Callable[..., Any]:
+    """Return the option `--set NAME=VALUE`, which gives a dictionary `settings`."""
+    return click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_assignments,
+        help=help_text,
+    )
+
+
+def _assignments(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
     settings = {}
     for value in values:
         name, equals, text = value.partition("=")

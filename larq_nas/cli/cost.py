@@ -9,12 +9,12 @@ import click
 
 from larq_nas.architecture import Architecture
 from larq_nas.cli.common import (
-    assignments,
     image_size,
     load_model,
     model_path,
     one_line_errors,
     read_space,
+    settings_option,
 )
 from larq_nas.cost import CONVENTIONS, Profile, by_convention, profile, table
 from larq_nas.cost.form import columns
@@ -56,14 +56,7 @@ class _Found:
     "--expansion", help="Times a backbone's own width: a ratio, or one for each layer as 1,2,0.5."
 )
 @click.option("--real", is_flag=True, help="The float twin of a backbone.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=assignments,
-    help="Another setting of the space, such as channels=80; repeat for more.",
-)
+@settings_option("Another setting of the space, such as channels=80; repeat for more.")
 @click.option("--space", help="Your own space of an architecture file, as FILE.py:FUNCTION.")
 @click.option(
     "--input", "size", help="Images as HEIGHTxWIDTHxCHANNELS; by default those of the paper."

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from larq_nas.cli.common import assignments, image_size, one_line_errors, read_space
+from larq_nas.cli.common import image_size, one_line_errors, read_space, settings_option
 from larq_nas.errors import InputError
 from larq_nas.latency import LatencyTable, build_table, measure
 from larq_nas.latency.measure import HERE
@@ -46,14 +46,7 @@ __all__ = ["latency"]
     help="File of a latency table to build for a space, for larq-nas search --latency-table.",
 )
 @click.option("--space", help="Space of the table, or your own as FILE.py:FUNCTION.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=assignments,
-    help="A setting of the space, such as channels=32; repeat for more.",
-)
+@settings_option("A setting of the space, such as channels=32; repeat for more.")
 @click.option("--input", "size", help="Images of the table as HEIGHTxWIDTHxCHANNELS.")
 @click.option("--classes", type=int, help="Number of classes of the table.")
 @click.option(

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from larq_nas.cli.common import assignments, one_line_errors, read_space
+from larq_nas.cli.common import one_line_errors, read_space, settings_option
 from larq_nas.cli.data import Data, data_options
-from larq_nas.cli.outcome import print_outcome, verbosity
 from larq_nas.cli.recipe import choose_recipe, load_teacher, recipe_options
+from larq_nas.cli.run import print_outcome, run_options, verbosity
 from larq_nas.search import search as run_search
 from larq_nas.searchers import Differentiable, resolve_searcher
 from larq_nas.spaces import resolve
@@ -24,14 +24,9 @@ __all__ = ["search"]
     show_default=True,
     help="Search space: a name, or your own as FILE.py:FUNCTION or MODULE:FUNCTION.",
 )
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=assignments,
-    help="A setting of the space; repeat for more. bats: cells, channels, groups, nodes, "
-    "activation, operations, search_cells, search_channels.",
+@settings_option(
+    "A setting of the space; repeat for more. bats: cells, channels, groups, nodes, "
+    "activation, operations, search_cells, search_channels."
 )
 @click.option("--searcher", default="differentiable", show_default=True, help="Search method.")
 @click.option(
@@ -79,15 +74,7 @@ __all__ = ["search"]
     show_default=True,
     help="Epochs the found network is trained for; 0 leaves it as derived.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
-@click.option(
-    "--directory",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Where the run is kept. The same command again goes on where the run was.",
-)
-@click.option("--no-resume", is_flag=True, help="Refuse to go on with a run that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, nothing else.")
+@run_options
 @one_line_errors
 def search(
     space: str,

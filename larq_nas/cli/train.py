@@ -6,10 +6,10 @@ from typing import Any
 import click
 
 from larq_nas.architecture import Architecture
-from larq_nas.cli.common import assignments, one_line_errors, read_space
+from larq_nas.cli.common import one_line_errors, read_space, settings_option
 from larq_nas.cli.data import Data, data_options
-from larq_nas.cli.outcome import print_outcome, verbosity
 from larq_nas.cli.recipe import choose_recipe, load_teacher, recipe_options
+from larq_nas.cli.run import print_outcome, run_options, verbosity
 from larq_nas.train import train as run_training
 
 __all__ = ["train"]
@@ -20,26 +20,11 @@ __all__ = ["train"]
 @click.option(
     "--space", help="Search space of your own it is of: FILE.py:FUNCTION or MODULE:FUNCTION."
 )
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=assignments,
-    help="A setting of the space to change, such as cells=8; repeat for more.",
-)
+@settings_option("A setting of the space to change, such as cells=8; repeat for more.")
 @recipe_options
 @data_options
 @click.option("--epochs", type=int, default=100, show_default=True, help="Number of epochs.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
-@click.option(
-    "--directory",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Where the run is kept. The same command again goes on where the run was.",
-)
-@click.option("--no-resume", is_flag=True, help="Refuse to go on with a run that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, nothing else.")
+@run_options
 @one_line_errors
 def train(
     architecture: str,

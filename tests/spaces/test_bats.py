@@ -15,23 +15,28 @@ GROUPED = Bats(cells=2, channels=12, groups=4, nodes=2, activation="prelu")
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_one_hot_supernet_is_the_derived_network_and_it_converts(
-    seed: int, images: np.ndarray
-) -> None:
-    """In the domain of the search and in the deployed one, which then converts in binary."""
+def test_one_hot_supernet_is_the_derived_network(seed: int, images: np.ndarray) -> None:
+    """In the domain of the search, or in the deployed one."""
     space = GROUPED if seed % 5 == 4 else SMALL
     architecture = random_architecture(space, seed)
-    for domain in (SEARCH, DEPLOYED):
-        supernet = one_hot_supernet(architecture, space, domain)
-        with building_in(domain):
-            derived = architecture.build((8, 8, 1), 10)
-        transfer_weights(supernet, derived)
-        expected = supernet(images, training=False).numpy()
-        got = derived(images, training=False).numpy()
-        close = np.isclose(got, expected, rtol=1e-4, atol=1e-4 * expected.std()).all(axis=1)
-        assert close.mean() >= 0.95, f"only {close.mean():.0%} of the rows are equal"
-        np.testing.assert_array_equal(got.argmax(1)[close], expected.argmax(1)[close])
-    conversion = larq_nas.convert(derived, images)
+    domain = (SEARCH, DEPLOYED)[seed % 2]
+    supernet = one_hot_supernet(architecture, space, domain)
+    with building_in(domain):
+        derived = architecture.build((8, 8, 1), 10)
+    transfer_weights(supernet, derived)
+    expected = supernet(images, training=False).numpy()
+    got = derived(images, training=False).numpy()
+    close = np.isclose(got, expected, rtol=1e-4, atol=1e-4 * expected.std()).all(axis=1)
+    assert close.mean() >= 0.95, f"only {close.mean():.0%} of the rows are equal"
+    np.testing.assert_array_equal(got.argmax(1)[close], expected.argmax(1)[close])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_derived_network_converts(seed: int, images: np.ndarray) -> None:
+    """Random ones of all spaces and sizes: benchmarks/deployment.py."""
+    space = GROUPED if seed == 4 else SMALL
+    model = randomize(random_architecture(space, seed).build((8, 8, 1), 10))
+    conversion = larq_nas.convert(model, images)
     assert conversion.audit.fallbacks == []
     assert sum(row.binary for row in conversion.audit.layers) > 0
     assert [row.layer for row in conversion.audit.layers if not row.binary] == [

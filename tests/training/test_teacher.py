@@ -10,7 +10,6 @@ from larq_nas.errors import InputError
 from larq_nas.pipeline.check import check_data
 from larq_nas.spaces import Bats
 from larq_nas.task import Task
-from larq_nas.training.history import read_history
 from larq_nas.training.teacher import Teacher
 
 SHAPE, CLASSES = (8, 8, 1), 10
@@ -176,26 +175,3 @@ def test_the_warning_comes_without_any_printing_too(digits, tmp_path, capsys) ->
         __file__
     }
     assert capsys.readouterr().out == ""
-
-
-@pytest.mark.filterwarnings("ignore:`teacher` is right on")
-def test_a_network_of_the_zoo_teaches(tmp_path, capsys) -> None:
-    zoo = pytest.importorskip("larq_zoo")
-    generator = np.random.default_rng(0)
-    images = generator.uniform(-1, 1, (24, 32, 32, 3)).astype("float32")
-    data = tf.data.Dataset.from_tensor_slices((images, np.arange(24) % 10)).batch(8)
-    teacher = zoo.sota.QuickNetSmall(input_shape=(32, 32, 3), num_classes=10, weights=None)
-    before = teacher.get_weights()
-    model = larq_nas.train(
-        ARCHITECTURE, data, data, epochs=1, teacher=teacher, directory=tmp_path / "r", verbose=2
-    )
-    assert "Teacher `quicknet_small`: " in capsys.readouterr().out
-    assert (tmp_path / "r" / "model.tflite").exists()
-    assert [row["stage"] for row in read_history(tmp_path / "r" / "history.csv")] == [
-        "train_binary"
-    ]
-    assert model.output_shape == (None, 10)
-    for weight, value in zip(teacher.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(weight, value)
-    names = {layer.name for layer in model.layers}
-    assert not names & {layer.name for layer in teacher.layers if layer.weights}

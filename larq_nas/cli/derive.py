@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from larq_nas.cli.common import one_line_errors, read_space
+from larq_nas.errors import InputError
 from larq_nas.searchers import derive_again
 
 __all__ = ["derive"]
@@ -39,5 +40,8 @@ def derive(run: Path, transfer_factor: float, space: str | None, output: Path | 
     if output is None:
         click.echo(found.to_json(), nl=False)
         return
-    found.save(output)
+    try:
+        found.save(output)
+    except OSError as error:
+        raise InputError(f"Cannot write `{output}`: {error.strerror}.") from None
     click.echo(f"written: {output}")

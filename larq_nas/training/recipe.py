@@ -87,16 +87,19 @@ class Recipe:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
-        object.__setattr__(self, "stages", tuple(self.stages))
+        if isinstance(self.stages, list):
+            object.__setattr__(self, "stages", tuple(self.stages))
         if self.stages not in (("binary",), ("real", "binary")):
             raise InputError(
                 f'`stages` must be ("binary",) or ("real", "binary"), but got {self.stages!r}.'
             )
-        for name, end in (("label_smoothing", 1), ("drop_path", 1), ("distillation", 1.0001)):
+        for name in ("label_smoothing", "drop_path", "distillation"):
             value = getattr(self, name)
             require_not_negative(**{name: value})
-            if value >= end:
+            if value >= 1 and name != "distillation":
                 raise InputError(f"`{name}` must be below 1, but got {value}.")
+        if self.distillation > 1:
+            raise InputError(f"`distillation` must be 1 or less, but got {self.distillation}.")
         if not isinstance(self.color_jitter, bool):
             raise InputError(
                 f"`color_jitter` must be True or False, but got {self.color_jitter!r}."

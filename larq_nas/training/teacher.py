@@ -1,7 +1,9 @@
 """A network that another one learns from."""
 
 import hashlib
+import re
 import warnings
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +16,7 @@ __all__ = ["Teacher"]
 
 _SMALLEST = 1e-7
 _CHANCE = 1.5
+_NUMBER = re.compile(r"_\d+$")
 
 
 class Teacher:
@@ -32,25 +35,24 @@ class Teacher:
 
     def __init__(self, model: tf.keras.Model, task: Task) -> None:
         self.model = model
-        _require_fit(model, task)
+        _require_reading(model, task)
         images = next(iter(validation_stream(task.validation)))[0]
         try:
-            outputs = model(images, training=False).numpy()
+            outputs = model(images, training=False)
         except Exception as error:
             raise InputError(f"`teacher` cannot read the images: {first_line(error)}.") from error
-        if not np.isfinite(outputs).all():
-            raise InputError("`teacher` must give finite numbers, but gives NaN or Inf.")
+        outputs = _classified(outputs, task)
         sums = outputs.sum(axis=-1)
         self._gives_probabilities = bool((outputs >= 0).all() and np.allclose(sums, 1, atol=1e-3))
-        model.trainable = False
         digest = hashlib.sha256()
         for weight in model.get_weights():
             digest.update(np.ascontiguousarray(weight).data)
-        self.digest = f"{model.name} {digest.hexdigest()[:16]}"
+        # Keras numbers models without a name anew, in each process and at each call.
+        self.digest = f"{_NUMBER.sub('', model.name)} {digest.hexdigest()[:16]}"
 
     def logits(self, images: tf.Tensor) -> tf.Tensor:
         """Return the logits of images, shape `(batch, classes)`."""
-        outputs = tf.stop_gradient(self.model(images, training=False))
+        outputs = tf.stop_gradient(tf.cast(self.model(images, training=False), tf.float32))
         if self._gives_probabilities:
             outputs = tf.math.log(tf.maximum(outputs, _SMALLEST))
         return outputs
@@ -71,20 +73,35 @@ class Teacher:
         return f"Teacher `{self.model.name}`: {accuracy:.2%} of the validation data"
 
 
-def _require_fit(model: tf.keras.Model, task: Task) -> None:
+def _require_reading(model: tf.keras.Model, task: Task) -> None:
+    """Raise `InputError` unless it reads images of the data's shape, as far as it says."""
     if not isinstance(model, tf.keras.Model):
         raise InputError(f"`teacher` must be a tf.keras.Model, but got {type(model).__name__}.")
-    shape, classes = task.facts.input_shape, task.facts.classes
-    if isinstance(model.input_shape, list) or isinstance(model.output_shape, list):
-        raise InputError("`teacher` must have one input and one output, but has several.")
-    reads, gives = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
-    fits = len(reads) == 3 and all(r in (None, s) for r, s in zip(reads, shape, strict=True))
-    if not fits:
+    inputs, shape = model.inputs or [], task.facts.input_shape
+    if len(inputs) > 1:
+        raise InputError(f"`teacher` must have one input, but has {len(inputs)}.")
+    for reads in (tuple(tensor.shape[1:]) for tensor in inputs):
+        same = [r in (None, s) for r, s in zip(reads, shape, strict=False)]
+        if len(reads) != len(shape) or not all(same):
+            raise InputError(
+                f"`teacher` must read images of shape {shape}, as the data has, but reads {reads}."
+            )
+
+
+def _classified(outputs: Any, task: Task) -> np.ndarray:
+    """Return its outputs, or raise `InputError` if they are not a number for each class."""
+    if not tf.is_tensor(outputs):
         raise InputError(
-            f"`teacher` must read images of shape {shape}, as the data has, but reads {reads}."
+            f"`teacher` must have one output, but has {len(tf.nest.flatten(outputs))}, in a "
+            f"{type(outputs).__name__}."
         )
+    gives, classes = tuple(outputs.shape[1:]), task.facts.classes
     if gives != (classes,):
         raise InputError(
             f"`teacher` must tell {classes} classes, as the data has, but gives outputs of shape "
             f"{gives}."
         )
+    values: np.ndarray = tf.cast(outputs, tf.float32).numpy()
+    if not np.isfinite(values).all():
+        raise InputError("`teacher` must give finite numbers, but gives NaN or Inf.")
+    return values

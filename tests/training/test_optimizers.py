@@ -1,0 +1,87 @@
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from larq_nas.training.optimizers import descend, learning_rate, optimizer
+
+PEAK, STEPS = 0.05, 1000
+
+
+def falling(share: float) -> float:
+    """A cosine from 1 to 0."""
+    return (1 + math.cos(math.pi * share)) / 2
+
+
+@pytest.mark.parametrize("step", [0, 250, 500, 1000])
+def test_cosine_falls_from_the_peak_to_the_last(step: int) -> None:
+    rate = learning_rate("cosine", PEAK, STEPS, last=0.001)
+    expected = 0.001 + (PEAK - 0.001) * falling(step / STEPS)
+    assert float(rate(step)) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (0, PEAK / 25),
+        (150, PEAK / 25 + (PEAK - PEAK / 25) / 2),
+        (300, PEAK),
+        (650, PEAK * (4e-6 + (1 - 4e-6) * falling(0.5))),
+        (1000, PEAK / 25 / 1e4),
+    ],
+)
+def test_one_cycle_rises_and_falls_to_next_to_nothing(step: int, expected: float) -> None:
+    """The end is PyTorch's: a ten-thousandth of the start."""
+    rate = learning_rate("one_cycle", PEAK, STEPS)
+    # Near its end the cosine is a difference of nearly equal float32 numbers.
+    assert float(rate(step)) == pytest.approx(expected, rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize("step", [0, 100, 199, 200, 300, 399, 400, 999])
+def test_warm_restarts_begin_anew_after_each_period(step: int) -> None:
+    rate = learning_rate("warm_restarts", PEAK, STEPS, period=200)
+    expected = PEAK * falling(step % 200 / 200)
+    assert float(rate(step)) == pytest.approx(expected, rel=1e-3, abs=1e-7)
+
+
+def test_a_period_longer_than_the_training_ends_with_it() -> None:
+    """Otherwise a short training would never see a low learning rate."""
+    rate = learning_rate("warm_restarts", PEAK, 100, period=5000)
+    assert float(rate(0)) == pytest.approx(PEAK)
+    assert float(rate(99)) == pytest.approx(PEAK * falling(0.99), rel=1e-3)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "warm_restarts"])
+def test_a_single_step_has_a_rate(schedule) -> None:
+    assert 0 < float(learning_rate(schedule, PEAK, 1, period=1)(0)) <= PEAK * 1.00001
+
+
+def test_optimizers_by_name() -> None:
+    adam, sgd = optimizer("adam", 0.1), optimizer("sgd", 0.1)
+    assert isinstance(adam, tf.keras.optimizers.Adam)
+    assert isinstance(sgd, tf.keras.optimizers.SGD)
+    assert sgd.momentum == 0.9
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0, 100.0])
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_descent_clips_then_decays(clip_norm: float, decay: float) -> None:
+    """Two steps by SGD with momentum: the second holds the norm of all gradients together."""
+    generator = np.random.default_rng(0)
+    values = [generator.normal(size=shape) for shape in ((3, 2), (4,))]
+    variables = [tf.Variable(value, dtype=tf.float32) for value in values]
+    sgd = optimizer("sgd", 0.1)
+    velocities = [np.zeros_like(value) for value in values]
+    for _ in range(2):
+        slopes = [generator.normal(size=value.shape) for value in values]
+        gradients = [tf.constant(slope, tf.float32) for slope in slopes]
+        descend(sgd, gradients, variables, decay=decay, clip_norm=clip_norm)
+        norm = math.sqrt(sum((slope**2).sum() for slope in slopes))
+        factor = min(1.0, clip_norm / norm) if clip_norm else 1.0
+        for i, slope in enumerate(slopes):
+            slope = factor * slope + decay * values[i]
+            velocities[i] = 0.9 * velocities[i] - 0.1 * slope
+            values[i] = values[i] + velocities[i]
+    for variable, value in zip(variables, values, strict=True):
+        np.testing.assert_allclose(variable.numpy(), value, rtol=1e-5)

@@ -1,0 +1,106 @@
+"""What a recipe says is what is done."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import random_architecture
+
+from larq_nas.pipeline.check import check_data
+from larq_nas.run import Run
+from larq_nas.spaces import Bats
+from larq_nas.task import Task
+from larq_nas.training import Recipe
+from larq_nas.training.optimizers import learning_rate
+from larq_nas.training.train import Trainer
+
+SPACE = Bats(cells=1, channels=4, nodes=1, operations=("group_conv_3x3", "max_pool_3x3"))
+ARCHITECTURE = random_architecture(SPACE, 0)
+
+
+def noise(shape: tuple[int, int, int]) -> Task:
+    generator = np.random.default_rng(0)
+    images = generator.uniform(-1, 1, (24, *shape)).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices((images, np.arange(24) % 10)).batch(8)
+    return Task(data, data, check_data(data, data))
+
+
+def trained(epochs: int = 2, callbacks: Any = (), shape=(8, 8, 1), **settings: Any) -> np.ndarray:
+    """Return the weights of the classifier after a training by a recipe."""
+    recipe = Recipe(**{"stages": ("binary",), "optimizer": "sgd", "learning_rate": 0.1} | settings)
+    trainer = Trainer(ARCHITECTURE, SPACE, noise(shape), recipe)
+    model = trainer.train(epochs, Run(None, {}), callbacks, 0)
+    return model.get_layer("head_dense").kernel.numpy()
+
+
+@pytest.fixture(scope="module")
+def plain() -> np.ndarray:
+    return trained()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"weight_decay": 0.1},
+        {"clip_norm": 0.01},
+        {"label_smoothing": 0.5},
+        {"drop_path": 0.9},
+        {"color_jitter": True},
+        {"optimizer": "adam"},
+        {"stages": ("real", "binary")},
+    ],
+)
+def test_each_setting_has_a_part(plain: np.ndarray, settings: dict[str, Any]) -> None:
+    assert np.abs(trained(**settings) - plain).max() > 1e-3
+
+
+def test_the_same_recipe_gives_the_same_weights(plain: np.ndarray) -> None:
+    np.testing.assert_array_equal(trained(), plain)
+    # Nothing is distilled without a teacher.
+    np.testing.assert_array_equal(trained(distillation=1.0), plain)
+
+
+class Rates(tf.keras.callbacks.Callback):
+    """Keeps the learning rate of each step, which Keras tells once it is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs=None) -> None:
+        self.seen.append(float(self.model.optimizer.learning_rate))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "warm_restarts"])
+def test_the_schedule_runs_over_each_stage(schedule) -> None:
+    """Three batches in an epoch: two epochs of each stage are six steps."""
+    rates = Rates()
+    stages = ("real", "binary")
+    trained(4, [rates], schedule=schedule, stages=stages, restart_epochs=1)
+    expected = learning_rate(schedule, 0.1, 6, period=3)
+    np.testing.assert_allclose(
+        rates.seen, [float(expected(step)) for step in range(6)] * 2, rtol=1e-5
+    )
+
+
+def test_colours_of_colour_images_change_beside_another_augmentation() -> None:
+    seen = []
+
+    def darken(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        seen.append(images.shape)
+        return images / 2
+
+    task = noise((8, 8, 3))
+    recipe = Recipe(stages=("binary",), color_jitter=True)
+    task = Task(task.train, task.validation, task.facts, augment=darken)
+    augment = Trainer(ARCHITECTURE, SPACE, task, recipe)._augment()
+    assert augment is not None
+    images = tf.fill((8, 8, 8, 3), 0.5)
+    changed = augment(images, tf.constant([0, 1], tf.int64)).numpy()
+    assert seen == [(8, 8, 8, 3)]
+    # The range is -1 to 1: half of 0.5 is 0.625 of it, times 0.6 to 1.4.
+    lowest, highest = task.facts.value_range
+    brightness = ((changed - lowest) / (highest - lowest)).mean(axis=(1, 2, 3)) / 0.625
+    assert 0.6 - 1e-2 < brightness.min() < brightness.max() < 1.4 + 1e-2
+    assert brightness.max() - brightness.min() > 0.1

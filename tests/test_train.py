@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_search import Interrupt, files
+from test_search import Interrupt
 
 import larq_nas
 from larq_nas.errors import InputError
@@ -48,6 +48,11 @@ def run(directory: Path | None, data: tuple | None = None, **changes: Any) -> tf
     data = data or (train.take(6), validation.take(2))
     settings |= {"train": data[0], "validation": data[1], **changes}
     return larq_nas.train(**settings)
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    names = ("architecture.json", "history.csv", "result.json", "model.tflite")
+    return {name: (directory / name).read_bytes() for name in names}
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,9 @@ def model_path(source: Path) -> Path:
     model = source / "model.keras"
     if not model.exists():
         read_settings(source)
-        raise InputError(f"The run in `{source}` has no model yet: finish it with larq-nas search.")
+        raise InputError(
+            f"The run in `{source}` has no model yet: finish it with the same command."
+        )
     return model
 
 

@@ -68,7 +68,9 @@ def facts_of(layer: tf.keras.layers.Layer, node: Any = None) -> Facts:
 def _is_as_known(layer: Any) -> bool:
     """Return whether `layer` computes what its class is known for: channels last, its own call."""
     own = type(layer).call.__module__.startswith(_TRUSTED)
-    return own and getattr(layer, "data_format", None) != "channels_first" and _is_last(layer)
+    # Padding costs the same along any axis.
+    last = getattr(layer, "data_format", None) != "channels_first"
+    return own and (last or isinstance(layer, _keras.ZeroPadding2D)) and _is_last(layer)
 
 
 def _is_last(layer: Any) -> bool:

@@ -111,7 +111,8 @@ def _without_zeros(call: Call, calls: Sequence[Call]) -> list[Call]:
         if piece.before or piece.after:
             layer = channel_padding(piece, f"{call.name.removesuffix('_concat')}_pad{number}")
             shape = (*call.shape[:-1], channels + piece.before + piece.after)
-            changes = {"layer": layer, "name": layer.name, "facts": facts_of(layer)}
+            facts = dataclasses.replace(facts_of(layer), filters=shape[-1])
+            changes = {"layer": layer, "name": layer.name, "facts": facts}
             last = add(inputs=(last,), shape=shape, **changes)
         return last
 

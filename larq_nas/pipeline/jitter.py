@@ -19,7 +19,7 @@ def color_jitter(images: tf.Tensor, seed: tf.Tensor, *, lowest: float, highest: 
         lowest: the value that stands for black.
         highest: the value that stands for full light.
     """
-    span = highest - lowest
+    span = max(highest - lowest, 1e-7)
     seeds = tf.random.experimental.stateless_split(seed, tf.shape(images)[0])
     unit = (images - lowest) / span
     changed = tf.map_fn(_changed, (unit, seeds), fn_output_signature=images.dtype)

@@ -44,7 +44,7 @@ def derive_again(
     require_at_least(1, transfer_factor=transfer_factor)
     settings = read_settings(Path(directory))
     run = Run(directory, settings)
-    if "space" not in settings or not run.architecture.exists():
+    if not {"space", "data"} <= settings.keys() or not run.architecture.exists():
         raise InputError(f"`{directory}` holds no finished search: run larq-nas search first.")
     searched = _space(dict(settings["space"]), space)
     choose = Survey()
@@ -72,4 +72,9 @@ def derive_again(
 
 def _space(settings: dict[str, object], space: SpaceLike | None) -> Space:
     name = str(settings.pop("name"))
-    return resolve(name if space is None else space, settings)
+    if space is None:
+        return resolve(name, settings)
+    given = resolve(space)
+    if given.name != name:
+        raise InputError(f"The run is of space `{name}`, but got `{given.name}`.")
+    return resolve(space, settings)

@@ -117,6 +117,14 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"Cannot read `{path}`: {error}.") from None
-    if not rows or tuple(rows[0]) != _COLUMNS or None in rows[-1].values():
+    if not rows or tuple(rows[0]) != _COLUMNS or not all(map(_is_whole, rows)):
         raise InputError(f"`{path}` is not the record of a search: restore or delete it.")
     return rows
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    try:
+        int(row["epoch"]), int(row["input"]), float(row["probability"])
+    except (TypeError, ValueError):
+        return False
+    return True

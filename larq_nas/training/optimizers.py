@@ -43,7 +43,7 @@ def descend(
 
     # Arguments
         optimizer: applies them.
-        gradients: gradient of each of `variables`.
+        gradients: gradient of each of `variables`, `None` for one that is not used.
         variables: what to change.
         decay: L2 coefficient, added to the gradient times the variable.
         clip_norm: the norm of all gradients together is held at this; 0 for no limit.
@@ -51,7 +51,8 @@ def descend(
     if clip_norm:
         gradients, _ = tf.clip_by_global_norm(gradients, clip_norm)
     if decay:
-        gradients = [g + decay * v for g, v in zip(gradients, variables, strict=True)]
+        pairs = zip(gradients, variables, strict=True)
+        gradients = [None if g is None else g + decay * v for g, v in pairs]
     optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
 

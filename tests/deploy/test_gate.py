@@ -217,7 +217,7 @@ def test_the_gate_sees_a_wrong_layer_where_rounding_changes_every_image(monkeypa
     space = Bats(cells=8, channels=32, nodes=2)
     model = randomize(random_architecture(space, 0, (64, 64, 3)).build((64, 64, 3), 10))
     kernels = ("reference",)
-    assert larq_nas.convert(model, examples=32, kernels=kernels).parity[0].equal
+    assert larq_nas.convert(model, examples=12, kernels=kernels).parity[0].equal
     whole = gate.lower
 
     def broken(original: tf.keras.Model, *args, **kwargs) -> Lowered:
@@ -229,7 +229,7 @@ def test_the_gate_sees_a_wrong_layer_where_rounding_changes_every_image(monkeypa
 
     monkeypatch.setattr(gate, "lower", broken)
     with pytest.raises(ConversionError, match="does not compute layer `cell4_pre1_conv`"):
-        larq_nas.convert(model, examples=32, kernels=kernels)
+        larq_nas.convert(model, examples=12, kernels=kernels)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_the_gate_sees_a_wrong_layer_where_rounding_changes_every_image(monkeypa
 )
 def test_deployed_and_published_widths_convert(space: Bats) -> None:
     model = randomize(random_architecture(space, 0, (32, 32, 3)).build((32, 32, 3), 10))
-    conversion = larq_nas.convert(model, examples=32)
+    conversion = larq_nas.convert(model, examples=12)
     assert conversion.audit.fallbacks == []
     assert [p.kernel for p in conversion.parity if p.equal] == ["default", "reference"]
 

@@ -93,3 +93,27 @@ def digits() -> tuple[tf.data.Dataset, tf.data.Dataset]:
 @pytest.fixture
 def images() -> np.ndarray:
     return np.random.default_rng(1).normal(size=(64, 8, 8, 1)).astype("float32")
+
+
+def run_files(directory: Path) -> dict[str, bytes]:
+    """Return what a run leaves that must be the same when it is resumed."""
+    names = ("architecture.json", "history.csv", "result.json", "model.tflite")
+    return {name: (directory / name).read_bytes() for name in names}
+
+
+class Interrupt(tf.keras.callbacks.Callback):
+    """Stops as a killed process would, at a batch of a `fit`."""
+
+    def __init__(self, fit: int, epoch: int) -> None:
+        super().__init__()
+        self._fit, self._epoch, self._now = fit, epoch, 0
+
+    def on_train_begin(self, logs=None) -> None:
+        self._fit -= 1
+
+    def on_epoch_begin(self, epoch: int, logs=None) -> None:
+        self._now = epoch
+
+    def on_train_batch_end(self, batch: int, logs=None) -> None:
+        if self._fit == 0 and self._now == self._epoch and batch == 1:
+            raise KeyboardInterrupt

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import run_files
 
 COMMAND = [
     str(Path(sys.executable).parent / "larq-nas"),
@@ -54,14 +55,7 @@ def kill_when(directory: Path, moment: Callable[[Path], bool]) -> None:
 
 
 def results(directory: Path) -> dict[str, bytes]:
-    names = (
-        "architecture.json",
-        "history.csv",
-        "probabilities.csv",
-        "result.json",
-        "model.tflite",
-    )
-    return {name: (directory / name).read_bytes() for name in names}
+    return {**run_files(directory), "probabilities": (directory / "probabilities.csv").read_bytes()}
 
 
 def in_epoch(stage: str, epochs_done: int) -> Callable[[Path], bool]:

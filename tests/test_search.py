@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import EXAMPLES
+from conftest import EXAMPLES, Interrupt, run_files
 
 import larq_nas
-from larq_nas.errors import DivergenceError, InputError
+from larq_nas.errors import InputError
 from larq_nas.spaces import Bats
 from larq_nas.spaces.space import load_function
 from larq_nas.training.history import read_history
@@ -21,32 +21,7 @@ SETTINGS = {"space": Bats(cells=1, channels=4, nodes=1), "epochs": 2, "train_epo
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    names = (
-        "architecture.json",
-        "history.csv",
-        "probabilities.csv",
-        "result.json",
-        "model.tflite",
-    )
-    return {name: (directory / name).read_bytes() for name in names}
-
-
-class Interrupt(tf.keras.callbacks.Callback):
-    """Stops as a killed process would, at a batch of a `fit`."""
-
-    def __init__(self, fit: int, epoch: int) -> None:
-        super().__init__()
-        self._fit, self._epoch, self._now = fit, epoch, 0
-
-    def on_train_begin(self, logs=None) -> None:
-        self._fit -= 1
-
-    def on_epoch_begin(self, epoch: int, logs=None) -> None:
-        self._now = epoch
-
-    def on_train_batch_end(self, batch: int, logs=None) -> None:
-        if self._fit == 0 and self._now == self._epoch and batch == 1:
-            raise KeyboardInterrupt
+    return {**run_files(directory), "probabilities": (directory / "probabilities.csv").read_bytes()}
 
 
 @pytest.fixture(scope="module")
@@ -266,92 +241,3 @@ def test_functions_are_loaded_from_files_and_modules() -> None:
     for wrong in ("missing.py:f", "no.such.module:f", f"{EXAMPLES / 'own_space.py'}:other"):
         with pytest.raises(InputError, match="Cannot load space"):
             load_function(wrong)
-
-
-def test_a_space_that_does_not_convert_is_told_and_keeps_the_model(tmp_path) -> None:
-    import larq as lq
-
-    def depthwise(x: tf.Tensor, name: str) -> tf.Tensor:
-        settings = {"depthwise_quantizer": "ste_sign", "depthwise_constraint": "weight_clip"}
-        layer = lq.layers.QuantDepthwiseConv2D(3, input_quantizer="ste_sign", name=name, **settings)
-        return tf.keras.layers.Flatten(name=f"{name}_flat")(layer(x))
-
-    def space(choose, input_shape, classes) -> tf.keras.Model:
-        images = tf.keras.Input(input_shape)
-        x = choose.op("a", images, {"depthwise": depthwise})
-        return tf.keras.Model(images, tf.keras.layers.Dense(classes)(x))
-
-    with pytest.warns(
-        UserWarning, match=r"No `model.tflite` was written: Binary layer `a_in0_depthwise`"
-    ):
-        model = larq_nas.search(
-            *_full(), space, epochs=1, train_epochs=1, directory=tmp_path / "r", verbose=0
-        )
-    assert isinstance(model, tf.keras.Model)
-    assert (tmp_path / "r" / "model.keras").exists()
-    assert not (tmp_path / "r" / "model.tflite").exists()
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_divergence_stops_with_the_step_and_keeps_the_checkpoint(tmp_path, value: float) -> None:
-    def explode(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        late = tf.logical_and(seed[0] > 2_000_000, seed[1] == 1)
-        return images * tf.where(late, value, 1.0)
-
-    with pytest.raises(
-        DivergenceError, match=r"stage `search`, epoch 2, step 2: `loss` is (nan|inf)"
-    ) as caught:
-        larq_nas.search(*_full(), directory=tmp_path / "r", augment=explode, verbose=0, **SETTINGS)
-    kept = tf.train.latest_checkpoint(tmp_path / "r" / "checkpoints" / "search")
-    assert kept is not None
-    assert kept.endswith("ckpt-1")
-    assert "The checkpoint of epoch 1 is kept" in str(caught.value)
-    assert str(tmp_path / "r" / "checkpoints" / "search") in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def softmax(choose, input_shape, classes) -> tf.keras.Model:
-    images = tf.keras.Input(input_shape)
-    x = choose.op("a", tf.keras.layers.Flatten()(images), {"skip": lambda x, name: x})
-    return tf.keras.Model(
-        images, tf.keras.layers.Dense(classes, activation="softmax", name="probabilities")(x)
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"epochs": 0}, "`epochs` must be positive, but got 0"),
-        ({"epochs": -1}, "`epochs` must be positive, but got -1"),
-        ({"train_epochs": -1}, "`train_epochs` must be positive, but got -1"),
-        ({"seed": -1}, "`seed` must be a whole number from 0"),
-        ({"seed": 2**32 - 1}, "`seed` must be a whole number from 0 to 2147483647"),
-        (
-            {"space": Bats(cells=5, search_cells=2)},
-            "asks for `normal/2`, but its supernet does not",
-        ),
-        ({"space": "bat"}, "Unknown space `bat`; did you mean `bats`"),
-        ({"space": 3}, "must be a name, a Space or a function"),
-        ({"searcher": "differentiabel"}, "did you mean `differentiable`"),
-        ({"augment": "standrad"}, "did you mean `standard`"),
-        ({"augment": lambda images: images}, "must take images and a seed"),
-        ({"augment": lambda images, seed: images[:, :4]}, "`augment` must keep the shape"),
-        ({"space": lambda choose, shape, classes: {}["x"]}, "cannot be built"),
-        ({"space": softmax}, "must end in logits, but `probabilities` applies softmax"),
-        ({"classes": 5}, "Labels of `train` must be 0 to 4"),
-    ],
-)
-def test_bad_arguments_are_refused_before_anything_is_written(
-    digits, tmp_path, arguments: dict, message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        larq_nas.search(*digits, directory=tmp_path / "r", verbose=0, **arguments)
-    assert not (tmp_path / "r").exists()
-
-
-def test_images_too_small_are_refused_before_anything_is_written(digits, tmp_path) -> None:
-    train, validation = (data.map(lambda x, y: (x[:, :3], y)) for data in digits)
-    with pytest.raises(InputError, match="at least 4x4 pixels"):
-        larq_nas.search(train, validation, directory=tmp_path / "r", verbose=0)
-    assert not (tmp_path / "r").exists()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_search import Interrupt
+from conftest import Interrupt, run_files
 
 import larq_nas
 from larq_nas.errors import InputError
@@ -50,11 +50,6 @@ def run(directory: Path | None, data: tuple | None = None, **changes: Any) -> tf
     return larq_nas.train(**settings)
 
 
-def files(directory: Path) -> dict[str, bytes]:
-    names = ("architecture.json", "history.csv", "result.json", "model.tflite")
-    return {name: (directory / name).read_bytes() for name in names}
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("whole") / "run"
@@ -89,9 +84,9 @@ def test_leaves_the_files_of_a_run(whole: Path) -> None:
 
 
 def test_returns_the_trained_network_without_what_trained_it(whole: Path) -> None:
-    before = files(whole)
+    before = run_files(whole)
     model = run(whole)
-    assert files(whole) == before
+    assert run_files(whole) == before
     assert not any(isinstance(layer, DropPath) for layer in model.layers)
     plain = {layer.name for layer in ARCHITECTURE.build((8, 8, 1), 10).layers}
     assert {layer.name for layer in model.layers} == plain
@@ -108,13 +103,13 @@ def test_interrupted_and_resumed_gives_the_same_bytes(
         run(tmp_path / "r", callbacks=[Interrupt(fit, epoch)])
     assert not (tmp_path / "r" / "model.keras").exists()
     run(tmp_path / "r")
-    assert files(tmp_path / "r") == files(whole)
+    assert run_files(tmp_path / "r") == run_files(whole)
 
 
 def test_another_seed_gives_another_network(whole: Path, tmp_path) -> None:
     run(tmp_path / "r", seed=1)
-    assert files(tmp_path / "r")["history.csv"] != files(whole)["history.csv"]
-    assert files(tmp_path / "r")["model.tflite"] != files(whole)["model.tflite"]
+    assert run_files(tmp_path / "r")["history.csv"] != run_files(whole)["history.csv"]
+    assert run_files(tmp_path / "r")["model.tflite"] != run_files(whole)["model.tflite"]
 
 
 @pytest.mark.parametrize(
@@ -134,20 +129,20 @@ def test_another_seed_gives_another_network(whole: Path, tmp_path) -> None:
     ],
 )
 def test_other_settings_are_refused_by_name(whole: Path, changes: dict, message: str) -> None:
-    before = files(whole)
+    before = run_files(whole)
     with pytest.raises(InputError) as caught:
         run(whole, **changes)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert files(whole) == before
+    assert run_files(whole) == before
 
 
 def test_an_architecture_can_be_a_file(whole: Path, tmp_path) -> None:
-    before = files(whole)
+    before = run_files(whole)
     shutil.copy(whole / "architecture.json", tmp_path / "copy.json")
     for source in (tmp_path / "copy.json", str(tmp_path / "copy.json")):
         run(whole, architecture=source)
-    assert files(whole) == before
+    assert run_files(whole) == before
 
 
 def test_an_architecture_can_be_a_published_name(whole: Path) -> None:

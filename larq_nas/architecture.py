@@ -125,7 +125,7 @@ class Architecture:
                 "`architecture` must be an Architecture, a file or a published name, but got "
                 f"{source!r}."
             )
-        if Path(source).exists() or Path(source).suffix:
+        if Path(source).is_file() or Path(source).suffix:
             return cls.load(source)
         return cls.published(str(source))
 

@@ -54,9 +54,9 @@ def search(
     """Search a space for a binary network, train it, and convert it.
 
     A run can be killed at any moment: the same call goes on where it was, with the same
-    result. In `directory` it leaves `architecture.json`, `history.csv`, `model.keras`,
-    `model.tflite`, `result.json`, `sample.npy` (the validation images it was checked on),
-    `checkpoints/` and TensorBoard's `logs/`.
+    result. In `directory` it leaves `architecture.json`, `history.csv`, `probabilities.csv`,
+    `model.keras`, `model.tflite`, `result.json`, `sample.npy` (the validation images it was
+    checked on), `checkpoints/` and TensorBoard's `logs/`.
 
     !!! example
         ```python

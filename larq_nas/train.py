@@ -40,7 +40,7 @@ def train(
     """Train the network of an architecture, found or published, and convert it.
 
     As in `search`, a run can be killed at any moment, and the same call goes on with the
-    same result; it leaves the same files.
+    same result; it leaves the same files, but `probabilities.csv`.
 
     !!! example
         ```python

@@ -12,7 +12,7 @@ from larq_nas.errors import InputError
 from larq_nas.expansion import Expansion, Filters, expand
 from larq_nas.layers.domain import current_domain
 from larq_nas.layers.drop_path import DropPath
-from larq_nas.layers.zeros import Zeros
+from larq_nas.layers.zeros import Zeros, image_of
 
 __all__ = ["Fix", "Survey"]
 
@@ -59,7 +59,7 @@ class Fix(Chooser):
             suffix = f"_{used[label]}" if used[label] > 1 else ""
             y = operation(inputs[i], label + suffix)
             if current_domain().drop_path and choice.keep > 1 and y is not inputs[i]:
-                y = DropPath(name=f"{label}{suffix}_drop")(y)
+                y = DropPath(name=f"{label}{suffix}_drop_path")(y)
             outputs.append(y)
         if not outputs:
             return zeros(inputs[0], operations[0], prefix)
@@ -105,4 +105,4 @@ def zeros(x: tf.Tensor, operations: Operations, prefix: str) -> tf.Tensor:
     operation = next(operation for operation in operations.values() if operation is not None)
     # What this builds is read by nothing, and so is no part of the model.
     shape = operation(x, f"{prefix}_shape").shape[1:]
-    return Zeros(shape, name=f"{prefix}_zeros")(x)
+    return Zeros(shape, name=f"{prefix}_zeros")(image_of(x))

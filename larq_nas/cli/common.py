@@ -70,7 +70,7 @@ def _assignments(_: click.Context, __: click.Parameter, values: tuple[str, ...])
         if not equals:
             raise click.BadParameter(f"expected NAME=VALUE, but got {value!r}")
         try:
-            settings[name] = json.loads(text)
+            settings[name] = json.loads({"True": "true", "False": "false"}.get(text, text))
         except json.JSONDecodeError:
             settings[name] = text
         if name == "operations" and isinstance(settings[name], str):

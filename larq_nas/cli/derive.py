@@ -32,7 +32,8 @@ def derive(run: Path, transfer_factor: float, space: str | None, output: Path | 
 
     \b
     larq-nas derive runs/cifar10 --transfer-factor 3 --output imagenet.json
-    larq-nas train imagenet.json --data imagenet2012 --set stem=imagenet --directory runs/imagenet
+    larq-nas train imagenet.json --data imagenet2012 --image-size 224 --set stem=imagenet \\
+        --directory runs/imagenet
     """
     found = derive_again(
         run, transfer_factor=transfer_factor, space=read_space(space) if space else None

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["Piece", "Zeros", "channel_padding", "concatenate", "is_zero", "pad_plan"]
+__all__ = ["Piece", "Zeros", "channel_padding", "concatenate", "image_of", "is_zero", "pad_plan"]
 
 
 @tf.keras.utils.register_keras_serializable("larq_nas")
@@ -42,6 +42,18 @@ class Zeros(tf.keras.layers.Layer):
 def is_zero(x: tf.Tensor) -> bool:
     """Return whether `x` is zeros by construction."""
     return isinstance(x._keras_history.layer, Zeros)
+
+
+def image_of(x: tf.Tensor) -> tf.Tensor:
+    """Return the input of the network that `x` is computed from.
+
+    Zeros that read it keep nothing else of the network alive.
+    """
+    history = x._keras_history
+    while not isinstance(history.layer, tf.keras.layers.InputLayer):
+        before = history.layer._inbound_nodes[history.node_index].keras_inputs
+        x, history = before[0], before[0]._keras_history
+    return x
 
 
 def concatenate(tensors: Sequence[tf.Tensor], *, prefix: str) -> tf.Tensor:

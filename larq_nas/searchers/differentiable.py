@@ -116,32 +116,29 @@ class Differentiable:
         if self.optimizer not in (None, "adam", "sgd"):
             raise unknown_name("optimizer", self.optimizer, ("adam", "sgd"))
         require_positive(**{key: given[key] for key in _POSITIVE if key in given})
-        decays = (
-            "weight_decay",
-            "clip_norm",
-            "architecture_weight_decay",
-            "budget_weight",
-            "diversity",
-        )
-        require_not_negative(**{key: given[key] for key in decays if key in given})
+        require_not_negative(**{key: given[key] for key in _NOT_NEGATIVE if key in given})
         # Without the regularizer its annealing is not used, and may be anything.
         if "diversity_annealing" in given and self.diversity != 0:
             require_positive(diversity_annealing=given["diversity_annealing"])
+        _require_betas(self.architecture_betas)
         require_at_least(1, transfer_factor=self.transfer_factor)
 
     def of(self, space: Space) -> "Differentiable":
         """Return the same, with what was not given as the paper of `space` has it."""
-        papers = {**_BATS, **space.searching}
         fields = {entry.name for entry in dataclasses.fields(self)}
+        for name in space.searching.keys() - fields - {"epochs"}:
+            raise unknown_name(f"setting in `searching` of space `{space.name}`", name, fields)
+        papers = {**_BATS, **space.searching}
         missing = {key for key in papers.keys() & fields if getattr(self, key) is None}
         found = dataclasses.replace(self, **{key: papers[key] for key in missing})
-        last = found.final_learning_rate
-        if last is not None and found.learning_rate is not None and last > found.learning_rate:
-            raise InputError(
-                f"`final_learning_rate` must be at most `learning_rate`, {found.learning_rate}, "
-                f"but got {last}."
-            )
-        return found
+        last, first = found.final_learning_rate, found.learning_rate
+        if last is None or first is None or last <= first:
+            return found
+        if self.final_learning_rate is None:
+            return dataclasses.replace(found, final_learning_rate=first)
+        raise InputError(
+            f"`final_learning_rate` must be at most `learning_rate`, {first}, but got {last}."
+        )
 
     def epochs(self, space: Space) -> int:
         """Return the number of epochs that the paper of `space` searches for."""
@@ -201,6 +198,16 @@ class Differentiable:
                 f"`transfer_factor` weakens the zero operation, but space `{space.name}` never "
                 "keeps it: leave it at 1."
             )
+
+
+def _require_betas(betas: Any) -> None:
+    if betas is None:
+        return
+    pair = isinstance(betas, tuple | list) and len(betas) == 2
+    if not pair or not all(isinstance(b, int | float) and 0 <= b < 1 for b in betas):
+        raise InputError(
+            f"`architecture_betas` must be two numbers from 0 to below 1, but got {betas!r}."
+        )
 
 
 def _warm_up(warm_up: int | None, epochs: int) -> int:

@@ -11,7 +11,7 @@ from larq_nas.choosers import Operation
 from larq_nas.errors import InputError, require_whole
 from larq_nas.layers import Activation, binary_conv, factorized_reduce, imagenet_stem, stem
 from larq_nas.spaces.operations import identity, pools_and_zero
-from larq_nas.spaces.skeleton import CellSpace, Place, StemName, require_known, stem_groups
+from larq_nas.spaces.skeleton import CellSpace, Place, StemName, groups_of_stem, require_known
 from larq_nas.spaces.space import register
 
 __all__ = ["Bats"]
@@ -87,7 +87,7 @@ class Bats(CellSpace):
         return stem(images, 3 * self.channels)
 
     def _imagenet_stem(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return imagenet_stem(images, self.channels, groups=stem_groups(self.channels))
+        return imagenet_stem(images, self.channels, groups=groups_of_stem(self.channels))
 
     def _preprocess(self, before: tf.Tensor, x: tf.Tensor, place: Place) -> list[tf.Tensor]:
         preprocess = partial(binary_conv, kernel_size=1, activation=self.activation, identity=False)

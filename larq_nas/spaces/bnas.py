@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from larq_nas.choosers import Chooser, Operation
+from larq_nas.errors import InputError
 from larq_nas.layers import (
     BINARY_SEARCH,
     Domain,
@@ -18,7 +19,7 @@ from larq_nas.layers import (
     stem,
 )
 from larq_nas.spaces.operations import pools_and_zero
-from larq_nas.spaces.skeleton import CellSpace, Place, StemName, stem_groups
+from larq_nas.spaces.skeleton import CellSpace, Place, StemName, groups_of_stem
 from larq_nas.spaces.space import register
 from larq_nas.training.recipe import RECIPES, Recipe
 
@@ -95,6 +96,19 @@ class Bnas(CellSpace):
     search_cells: int | None = None
     search_channels: int | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("stem_groups", "skips"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(
+                    f"`{name}` must be true or false, but got {getattr(self, name)!r}."
+                )
+        if self.stem_groups and self.stem == "cifar":
+            raise InputError(
+                "`stem_groups` is for the ImageNet stem: the CIFAR stem is one convolution; give "
+                'stem="imagenet", or leave it out.'
+            )
+
     def recipe(self) -> Recipe:
         return RECIPES["bnas_v2" if self.stem == "cifar" else "bnas_v2_imagenet"]
 
@@ -102,7 +116,7 @@ class Bnas(CellSpace):
         return stem(images, 3 * self.channels, norm="before")
 
     def _imagenet_stem(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        groups = stem_groups(self.channels) if self.stem_groups else 1
+        groups = groups_of_stem(self.channels) if self.stem_groups else 1
         return imagenet_stem(images, self.channels, groups=groups, relu=False)
 
     def _preprocess(self, before: tf.Tensor, x: tf.Tensor, place: Place) -> list[tf.Tensor]:
@@ -146,11 +160,10 @@ def _preprocess(x: tf.Tensor, name: str, filters: int, **settings: Any) -> tf.Te
     if current_domain().preprocess == "binary":
         return _conv(x, name, filters=filters, **settings)
     affine = settings.pop("affine", None)
-    x = tf.keras.layers.ReLU(name=f"{name}_relu")(batch_norm(x, f"{name}_bn", affine))
     layer = tf.keras.layers.Conv2D(
-        filters, padding="same", use_bias=False, name=f"{name}_conv", **settings
+        filters, padding="same", use_bias=False, activation="relu", name=f"{name}_conv", **settings
     )
-    return layer(x)
+    return layer(batch_norm(x, f"{name}_bn", affine))
 
 
 def _halve(x: tf.Tensor, filters: int, name: str) -> tf.Tensor:

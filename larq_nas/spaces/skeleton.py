@@ -13,7 +13,7 @@ from larq_nas.errors import InputError, require_whole, unknown_name
 from larq_nas.layers import classifier, imagenet_stem
 from larq_nas.spaces.space import Space
 
-__all__ = ["CellSpace", "Place", "StemName", "require_known", "stem_groups"]
+__all__ = ["CellSpace", "Place", "StemName", "groups_of_stem", "require_known"]
 
 StemName = Literal["cifar", "imagenet"]
 """One convolution at full size, or three that halve the image each."""
@@ -165,7 +165,7 @@ class CellSpace(Space):
         """Return the operations, by name."""
 
 
-def stem_groups(channels: int) -> int:
+def groups_of_stem(channels: int) -> int:
     """Return the groups of a stem: of 20 channels as in BATS, or the next fewer that divide."""
     widths, most = (channels // 2, channels), max(1, channels // 20)
     return next(g for g in range(most, 0, -1) if not any(width % g for width in widths))

@@ -31,15 +31,16 @@ class FlipRatio(tf.keras.callbacks.Callback):
         logs["flip_ratio"] = flipped / sum(before.size for before in self._before)
 
     def _signs(self) -> list[np.ndarray]:
-        return [kernel.numpy() >= 0 for kernel in _binary_kernels(self.model)]
+        return [binary.numpy() >= 0 for binary in _binary_kernels(self.model)]
 
 
-def _binary_kernels(model: tf.keras.Model) -> list[tf.Variable]:
-    """Return the latent weights of the layers that binarize them."""
-    kernels = [
-        getattr(layer, f"{kind}kernel")
-        for layer in model._flatten_layers(include_self=False)
-        for kind in ("", "depthwise_", "pointwise_")
-        if getattr(getattr(layer, f"{kind or 'kernel_'}quantizer", None), "precision", 32) == 1
-    ]
-    return [getattr(kernel, "latent_variable", kernel) for kernel in kernels]
+def _binary_kernels(model: tf.keras.Model) -> list[tf.Tensor]:
+    """Return the binary weights of the layers that have them."""
+    found = []
+    for layer in model._flatten_layers(include_self=False):
+        for kind in ("", "depthwise_", "pointwise_"):
+            quantizer = getattr(layer, f"{kind or 'kernel_'}quantizer", None)
+            if quantizer is not None and getattr(quantizer, "precision", 32) == 1:
+                kernel = getattr(layer, f"{kind}kernel")
+                found.append(quantizer(getattr(kernel, "latent_variable", kernel)))
+    return found

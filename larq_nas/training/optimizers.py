@@ -68,11 +68,13 @@ def learning_rate(
         peak: the highest learning rate.
         steps: number of steps.
         last: the lowest one, of `"cosine"`.
-        period: steps between restarts.
+        period: steps between restarts, or about so many.
     """
     schedules = tf.keras.optimizers.schedules
     if schedule == "warm_restarts":
-        return schedules.CosineDecayRestarts(peak, min(period or steps, steps), t_mul=1.0)
+        # As many whole periods as come nearest, so that training ends at the lowest rate.
+        periods = max(1, round(steps / (period or steps)))
+        return schedules.CosineDecayRestarts(peak, steps / periods, t_mul=1.0)
     if schedule == "one_cycle":
         rising = max(1, int(_RISING * steps))
         return schedules.CosineDecay(

@@ -35,7 +35,7 @@ class Recipe:
 
     !!! example
         ```python
-        recipe = larq_nas.training.Recipe(optimizer="sgd", learning_rate=0.05, weight_decay=3e-6)
+        recipe = dataclasses.replace(larq_nas.training.RECIPES["bnas_v2"], weight_decay=3e-6)
         model = larq_nas.search(train, validation, space="bnas", recipe=recipe)
         ```
 

@@ -66,6 +66,14 @@ def test_cells_cost_what_the_built_network_costs(space: Space, shape: tuple[int,
         assert costs.exact(values) == built_costs(space, values, shape)
 
 
+@pytest.mark.parametrize("second", [[["max_pool_3x3", 1], ["conv_3x3", 2]], [["zero", 0]] * 2])
+def test_a_node_of_zeros_that_is_read(second: list) -> None:
+    """What the zeros would have read is not built, and not costed."""
+    space, shape = Bnas(cells=1, channels=8, nodes=2), (16, 16, 3)
+    values = {"reduction/2": [["zero", 0], ["zero", 1]], "reduction/3": second}
+    assert SpaceCosts(space, shape, 10).exact(values) == built_costs(space, values, shape)
+
+
 def test_a_pair_that_occurs_twice() -> None:
     space = Bats(cells=2, channels=8, nodes=1)
     costs = SpaceCosts(space, (8, 8, 1), 10)

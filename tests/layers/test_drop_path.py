@@ -117,9 +117,13 @@ def network(domain: Domain) -> tf.keras.Model:
 def test_operations_are_dropped_but_identities_are_not() -> None:
     """Cells 1 and 2 halve the image, where an identity of a cell's input is a convolution."""
     convolutions = {
-        f"cell{cell}_node{node}_in1_group_conv_3x3_drop" for cell in range(3) for node in (2, 3)
+        f"cell{cell}_node{node}_in1_group_conv_3x3_drop_path"
+        for cell in range(3)
+        for node in (2, 3)
     }
-    halving = {f"cell{cell}_node{node}_in0_identity_drop" for cell in (1, 2) for node in (2, 3)}
+    halving = {
+        f"cell{cell}_node{node}_in0_identity_drop_path" for cell in (1, 2) for node in (2, 3)
+    }
     assert dropped(network(Domain(drop_path=True))) == convolutions | halving
 
 
@@ -141,4 +145,4 @@ def test_the_only_operation_of_a_layer_is_not_dropped() -> None:
     choices = {"one": "pool", "several": [["pool", 0], ["pool", 1]]}
     with building_in(Domain(drop_path=True)):
         model = larq_nas.Architecture("space", {}, choices).build((8, 8, 1), 10, space)
-    assert dropped(model) == {"several_in0_pool_drop", "several_in1_pool_drop"}
+    assert dropped(model) == {"several_in0_pool_drop_path", "several_in1_pool_drop_path"}

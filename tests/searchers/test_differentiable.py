@@ -63,8 +63,18 @@ def test_what_is_given_goes_before_the_paper() -> None:
     searcher = Differentiable(diversity=0.0, optimizer="adam", temperature=0.5).of(Bnas())
     assert (searcher.diversity, searcher.optimizer, searcher.temperature) == (0, "adam", 0.5)
     assert searcher.learning_rate == 0.025
+    lower = Differentiable(learning_rate=1e-4).of(Bnas())
+    assert (lower.learning_rate, lower.final_learning_rate) == (1e-4, 1e-4)
     with pytest.raises(InputError, match="`final_learning_rate` must be at most `learning_rate`"):
-        Differentiable(learning_rate=1e-4).of(Bnas())
+        Differentiable(final_learning_rate=0.1).of(Bnas())
+
+
+def test_a_space_that_sets_what_is_not_known_is_refused() -> None:
+    class Misspelt(Bats):
+        searching = {"temprature": 0.5}  # noqa: RUF012 - as users write it
+
+    with pytest.raises(InputError, match="`temprature`; did you mean `temperature`"):
+        Differentiable().of(Misspelt())
 
 
 def test_derives_two_inputs_per_node_without_zero() -> None:
@@ -139,6 +149,8 @@ def test_a_space_that_asks_nothing_is_refused(task: Task) -> None:
         ({"optimizer": "sdg"}, "Unknown optimizer `sdg`; did you mean `sgd`"),
         ({"diversity": -1.0}, "`diversity` must be 0 or more, but got -1.0"),
         ({"diversity_annealing": 0.0}, "`diversity_annealing` must be positive, but got 0.0"),
+        ({"architecture_betas": 0.5}, "`architecture_betas` must be two numbers"),
+        ({"architecture_betas": (1.5, 2)}, "`architecture_betas` must be two numbers"),
         ({"transfer_factor": 0.5}, "`transfer_factor` must be 1 or more, but got 0.5"),
         ({"weight_decay": -1.0}, "`weight_decay` must be 0 or more"),
         ({"weight_decay": float("nan")}, "`weight_decay` must be a finite number, but got nan"),

@@ -8,7 +8,6 @@ from counting import parameters
 
 import larq_nas
 from larq_nas.choosers import Fix, Relax
-from larq_nas.choosers.fix import zeros
 from larq_nas.deploy.flatbuffer import operators
 from larq_nas.errors import InputError
 from larq_nas.layers import BINARY_SEARCH, DEPLOYED, BinaryConv2D, Domain, Zeros, building_in
@@ -23,7 +22,9 @@ class Unpruned(Fix):
     """Keeps every zero operation as zeros that are computed, added and concatenated."""
 
     def _zero(self, x: tf.Tensor, operations, prefix: str) -> list[tf.Tensor]:
-        return [zeros(x, operations, prefix)]
+        some = next(operation for operation in operations.values() if operation)
+        shape = some(x, f"{prefix}_shape").shape[1:]
+        return [Zeros(shape, name=f"{prefix}_zeros")(x)]
 
 
 def unpruned(architecture: larq_nas.Architecture, shape: tuple[int, int, int]) -> tf.keras.Model:
@@ -201,3 +202,7 @@ def test_zero_competes() -> None:
 def test_settings_that_cannot_be_used_are_refused() -> None:
     with pytest.raises(InputError, match="Unknown operation `conv_3x4`; did you mean `conv_3x3`"):
         Bnas(operations=("conv_3x4",))
+    with pytest.raises(InputError, match="`skips` must be true or false, but got 'no'"):
+        Bnas(skips="no")
+    with pytest.raises(InputError, match="`stem_groups` is for the ImageNet stem"):
+        Bnas(stem_groups=True)

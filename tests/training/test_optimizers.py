@@ -85,3 +85,12 @@ def test_descent_clips_then_decays(clip_norm: float, decay: float) -> None:
             values[i] = values[i] + velocities[i]
     for variable, value in zip(variables, values, strict=True):
         np.testing.assert_allclose(variable.numpy(), value, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "period", "fitting"), [(600, 500, 600), (900, 500, 450)])
+def test_restarts_are_moved_so_that_training_ends_low(steps, period, fitting) -> None:
+    rate = learning_rate("warm_restarts", PEAK, steps, period=period)
+    assert float(rate(steps - 1)) < 1e-4 * PEAK
+    for step in (0, 100, 440):
+        expected = PEAK * 0.5 * (1 + np.cos(np.pi * (step % fitting) / fitting))
+        assert float(rate(step)) == pytest.approx(expected, rel=1e-4)

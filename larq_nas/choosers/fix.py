@@ -62,7 +62,7 @@ class Fix(Chooser):
                 y = DropPath(name=f"{label}{suffix}_drop_path")(y)
             outputs.append(y)
         if not outputs:
-            return zeros(inputs[0], operations[0], prefix)
+            return zeros(inputs[0], operations[0], prefix, image_of(inputs[0]))
         if len(outputs) == 1:
             return outputs[0]
         return tf.keras.layers.Add(name=f"{prefix}_sum")(outputs)
@@ -100,9 +100,9 @@ def ask(expansion: Expansion) -> Filters:
     return Filters(nearest, lambda answers: answers[expansion.name])
 
 
-def zeros(x: tf.Tensor, operations: Operations, prefix: str) -> tf.Tensor:
-    """Return zeros of the shape that an operation on `x` would give."""
+def zeros(x: tf.Tensor, operations: Operations, prefix: str, reads: tf.Tensor) -> tf.Tensor:
+    """Return zeros of the shape that an operation on `x` would give, which depend on `reads`."""
     operation = next(operation for operation in operations.values() if operation is not None)
     # What this builds is read by nothing, and so is no part of the model.
     shape = operation(x, f"{prefix}_shape").shape[1:]
-    return Zeros(shape, name=f"{prefix}_zeros")(image_of(x))
+    return Zeros(shape, name=f"{prefix}_zeros")(reads)

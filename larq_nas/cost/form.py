@@ -18,7 +18,7 @@ class _Whole(Fix):
     """Answers with the chosen operations, and keeps what only a zero reads."""
 
     def _zero(self, x: tf.Tensor, operations: Operations, prefix: str) -> list[tf.Tensor]:
-        return [zeros(x, operations, prefix)]
+        return [zeros(x, operations, prefix, reads=x)]
 
 
 def columns(

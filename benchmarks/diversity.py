@@ -74,12 +74,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--weights", type=float, nargs="+", default=WEIGHTS)
     parser.add_argument("--directory", type=Path, default=Path("runs/diversity"))
     arguments = parser.parse_args()
     measured = [
         measure(weight, seed, arguments.epochs, arguments.directory)
         for seed in arguments.seeds
-        for weight in WEIGHTS
+        for weight in arguments.weights
     ]
     space = {"space": SPACE.name, **SPACE.settings()}
     settings = {**space, "data": "cifar10", **SPLITS, "batch_size": 50}

@@ -23,7 +23,6 @@ class BilevelModel(tf.keras.Model):
         mixtures: the layers that hold the architecture parameters.
         weight_decay: L2 coefficient added to the gradient of the weights.
         architecture_weight_decay: L2 coefficient added to that of the alphas.
-        clip_norm: the norm of the weights' gradients is held at this; 0 for no limit.
         terms: what is added to the loss of the alphas, by the name of its metric.
 
     # References
@@ -37,13 +36,11 @@ class BilevelModel(tf.keras.Model):
         weight_decay: float,
         architecture_weight_decay: float,
         terms: Mapping[str, Term] | None = None,
-        clip_norm: float = 0.0,
     ) -> None:
         super().__init__(supernet.inputs, supernet.outputs, name="supernet")
         self.mixtures = list(mixtures.values())
         self.weight_decay = weight_decay
         self.architecture_weight_decay = architecture_weight_decay
-        self.clip_norm = clip_norm
         self.terms = dict(terms or {})
         self.searching = tf.Variable(False, trainable=False, name="searching")
         alphas = {id(alpha) for alpha in self.alphas}
@@ -102,7 +99,6 @@ class BilevelModel(tf.keras.Model):
             tape.gradient(loss, variables),
             variables,
             decay=self.weight_decay,
-            clip_norm=self.clip_norm,
         )
         self._means["loss"].update_state(loss)
         self._accuracies["accuracy"].update_state(labels, logits)

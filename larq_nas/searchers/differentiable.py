@@ -25,6 +25,7 @@ from larq_nas.seeding import seed_everything
 from larq_nas.spaces import Space
 from larq_nas.task import Task
 from larq_nas.training.optimizers import OptimizerName, learning_rate, optimizer
+from larq_nas.training.transfer import constrain
 
 __all__ = ["Differentiable"]
 
@@ -34,7 +35,6 @@ _BATS: Mapping[str, Any] = {
     "optimizer": "adam",
     "learning_rate": 1e-3,
     "weight_decay": 3e-4,
-    "clip_norm": 0.0,
     "architecture_learning_rate": 6e-4,
     "architecture_weight_decay": 1e-3,
     "architecture_betas": (0.5, 0.999),
@@ -43,7 +43,6 @@ _BATS: Mapping[str, Any] = {
 }
 _NOT_NEGATIVE = (
     "weight_decay",
-    "clip_norm",
     "architecture_weight_decay",
     "budget_weight",
     "diversity",
@@ -74,7 +73,6 @@ class Differentiable:
         learning_rate: learning rate of the weights, the first one.
         final_learning_rate: the last one, reached along a cosine; without, the rate stays.
         weight_decay: L2 coefficient of the weights.
-        clip_norm: the norm of the weights' gradients is held at this; 0 for no limit.
         architecture_learning_rate: Adam's learning rate for the architecture parameters.
         architecture_weight_decay: L2 coefficient of the architecture parameters.
         architecture_betas: Adam's decay rates for the architecture parameters.
@@ -100,7 +98,6 @@ class Differentiable:
     learning_rate: float | None = None
     final_learning_rate: float | None = None
     weight_decay: float | None = None
-    clip_norm: float | None = None
     architecture_learning_rate: float | None = None
     architecture_weight_decay: float | None = None
     architecture_betas: tuple[float, float] | None = None
@@ -166,13 +163,13 @@ class Differentiable:
         with building_in(space.search_domain):
             supernet = space.proxy().build(choose, task.facts.input_shape, task.facts.classes)
         self._require_choices(space, choose)
+        constrain(supernet)
         model = BilevelModel(
             supernet,
             choose.mixtures,
             settings.weight_decay,
             settings.architecture_weight_decay,
             _terms(settings, choose, task),
-            settings.clip_norm,
         )
         stream = bilevel_stream(task.train, task.facts, task.seed, task.augment)
         first, second = settings.architecture_betas

@@ -77,7 +77,6 @@ class Bnas(CellSpace):
         "optimizer": "sgd",
         "learning_rate": 0.025,
         "final_learning_rate": 0.001,
-        "clip_norm": 5.0,
         "architecture_learning_rate": 3e-4,
         "diversity": 1.0,
     }

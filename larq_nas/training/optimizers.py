@@ -37,19 +37,15 @@ def descend(
     variables: Sequence[tf.Variable],
     *,
     decay: float = 0.0,
-    clip_norm: float = 0.0,
 ) -> None:
-    """Apply gradients, clipped first and decayed then, as PyTorch does.
+    """Apply gradients, decayed as PyTorch does.
 
     # Arguments
         optimizer: applies them.
         gradients: gradient of each of `variables`, `None` for one that is not used.
         variables: what to change.
         decay: L2 coefficient, added to the gradient times the variable.
-        clip_norm: the norm of all gradients together is held at this; 0 for no limit.
     """
-    if clip_norm:
-        gradients, _ = tf.clip_by_global_norm(gradients, clip_norm)
     if decay:
         pairs = zip(gradients, variables, strict=True)
         gradients = [None if g is None else g + decay * v for g, v in pairs]

@@ -48,7 +48,6 @@ class Recipe:
             `larq_nas.training.optimizers.learning_rate`.
         restart_epochs: epochs between warm restarts.
         weight_decay: L2 coefficient of all weights.
-        clip_norm: the gradients' norm over all weights is held at this; 0 for no limit.
         label_smoothing: share of each label that is spread over all classes.
         drop_path: probability to drop an operation of a cell for an image, reached evenly
             over the epochs from 0.
@@ -70,7 +69,6 @@ class Recipe:
     schedule: Schedule = "cosine"
     restart_epochs: int = 50
     weight_decay: float = 0.0
-    clip_norm: float = 0.0
     label_smoothing: float = 0.0
     drop_path: float = 0.0
     color_jitter: bool = False
@@ -83,7 +81,7 @@ class Recipe:
             distillation_temperature=self.distillation_temperature,
         )
         require_whole(restart_epochs=self.restart_epochs)
-        require_not_negative(weight_decay=self.weight_decay, clip_norm=self.clip_norm)
+        require_not_negative(weight_decay=self.weight_decay)
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
@@ -115,9 +113,7 @@ class Recipe:
         return epochs - each * (len(self.stages) - 1) if stage == self.stages[-1] else each
 
 
-_BNAS_V2 = Recipe(
-    0.05, stages=("binary",), optimizer="sgd", schedule="one_cycle", clip_norm=5.0, drop_path=0.2
-)
+_BNAS_V2 = Recipe(0.05, stages=("binary",), optimizer="sgd", schedule="one_cycle", drop_path=0.2)
 _BNAS_V2_IMAGENET = dataclasses.replace(
     _BNAS_V2, schedule="warm_restarts", label_smoothing=0.1, drop_path=0.0
 )

@@ -23,7 +23,7 @@ from larq_nas.training.optimizers import learning_rate, optimizer
 from larq_nas.training.recipe import Recipe, Stage
 from larq_nas.training.teacher import Teacher
 from larq_nas.training.trainee import DropPathSchedule, Trainee
-from larq_nas.training.transfer import initialize_scales, transfer_weights
+from larq_nas.training.transfer import constrain, initialize_scales, transfer_weights
 
 if TYPE_CHECKING:
     from larq_nas.architecture import Architecture
@@ -75,6 +75,7 @@ class Trainer:
             model = self._build(dataclasses.replace(_DOMAINS[stage], drop_path=self._drops))
             if before is not None:
                 transfer_weights(before, model)
+            constrain(model)
             if stage == "binary":
                 initialize_scales(model)
             share = self.recipe.epochs_of(stage, epochs)

@@ -54,7 +54,6 @@ class Trainee(tf.keras.Model):
             tape.gradient(total, self.trainable_variables),
             self.trainable_variables,
             decay=self._recipe.weight_decay,
-            clip_norm=self._recipe.clip_norm,
         )
         return self._measured(loss, labels, logits)
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from larq_nas.errors import InputError
 from larq_nas.layers import Scale
 
-__all__ = ["initialize_scales", "transfer_weights"]
+__all__ = ["constrain", "initialize_scales", "transfer_weights"]
 
 _PASSING = (tf.keras.layers.Concatenate, tf.keras.layers.ReLU, tf.keras.layers.Activation)
 
@@ -33,6 +33,18 @@ def transfer_weights(source: tf.keras.Model, target: tf.keras.Model) -> None:
             pairs = [(w, named[_name(w)]) for w in layer.weights if _name(w) in named]
         for weight, value in pairs:
             weight.assign(value)
+
+
+def constrain(model: tf.keras.Model) -> None:
+    """Hold kernels to their constraints, as every training step does after the first.
+
+    # Arguments
+        model: a network before its training.
+    """
+    for layer in model.layers:
+        constraint = getattr(layer, "kernel_constraint", None)
+        if constraint is not None:
+            layer.kernel.assign(constraint(tf.convert_to_tensor(layer.kernel)))
 
 
 def initialize_scales(model: tf.keras.Model) -> None:

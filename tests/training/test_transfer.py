@@ -1,9 +1,11 @@
 import numpy as np
+import tensorflow as tf
 from conftest import random_architecture, randomize
 
-from larq_nas.layers import REAL_WEIGHTS, building_in
+import larq_nas
+from larq_nas.layers import REAL_WEIGHTS, BinaryConv2D, building_in
 from larq_nas.spaces import Bats
-from larq_nas.training.transfer import initialize_scales, transfer_weights
+from larq_nas.training.transfer import constrain, initialize_scales, transfer_weights
 
 
 def test_real_weights_become_signs_and_mean_magnitudes() -> None:
@@ -24,3 +26,18 @@ def test_real_weights_become_signs_and_mean_magnitudes() -> None:
         kernel = real.get_layer(f"cell2_pre0_{half}_conv").kernel.numpy()
         scale = binary.get_layer(f"cell2_pre0_{half}_scale").scale.numpy()
         np.testing.assert_allclose(scale, np.abs(kernel).mean(axis=(0, 1, 2)), rtol=1e-6)
+
+
+def test_kernels_start_as_their_constraints_keep_them() -> None:
+    """XNOR-Net's weights are centred before their first sign is taken, not only after."""
+    model = architecture_of_bnas()
+    kernels = [layer.kernel for layer in model.layers if isinstance(layer, BinaryConv2D)]
+    before = [np.abs(kernel.numpy().mean(axis=2)).max() for kernel in kernels]
+    constrain(model)
+    assert min(before) > 1e-3
+    assert max(np.abs(kernel.numpy().mean(axis=2)).max() for kernel in kernels) < 1e-6
+
+
+def architecture_of_bnas() -> tf.keras.Model:
+    architecture = larq_nas.Architecture.published("bnas_cifar")
+    return architecture.with_settings(cells=3, channels=4).build((16, 16, 3), 10)

@@ -8,7 +8,7 @@ import numpy as np
 
 from larq_nas.errors import InputError, unknown_name
 
-__all__ = ["Cell", "Choice", "Pair", "Value", "share_parameter_free", "share_zero"]
+__all__ = ["Choice", "Pair", "Value", "share_parameter_free", "share_zero"]
 
 Pair = tuple[str, int]
 """An operation and the index of the input it reads."""
@@ -111,23 +111,6 @@ class Choice:
         pairs = f"{min(self.keep, self.inputs)} pairs [operation, input]"
         form = "an operation's name" if self.inputs == 1 else pairs
         return InputError(f"Choice `{self.name}` expects {form}, but got {value!r}.")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """How the choices of a kind of cell hang together.
-
-    # Arguments
-        name: kind of the cell.
-        inputs: number of its inputs, the first of its states.
-        questions: name of the choice of each node, by the node's index among the states.
-        concat: indices of the states that are concatenated.
-    """
-
-    name: str
-    inputs: int
-    questions: Mapping[int, str]
-    concat: tuple[int, ...]
 
 
 def share_parameter_free(

@@ -38,10 +38,6 @@ def train_and_finish(
 ) -> tf.keras.Model:
     """Train, save and convert what of that was not done, and return the network, compiled."""
     if not run.model.exists():
-        if trainer.teacher:
-            described = trainer.teacher.describe(trainer.task)
-            if verbose:
-                print(described, flush=True)
         trained = trainer.train(epochs, run, callbacks, verbose)
         with replacing(run.model) as path:
             trained.save(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
+from larq_nas.choosers import Survey
 from larq_nas.cost import Budget, Limits, SpaceCosts
 from larq_nas.errors import InputError
 from larq_nas.finish import train_and_finish
@@ -18,6 +19,7 @@ from larq_nas.run import Run
 from larq_nas.searchers import Searcher, resolve_searcher
 from larq_nas.spaces import Space, SpaceLike, resolve
 from larq_nas.task import check_numbers, check_task
+from larq_nas.training.ready import check_training
 from larq_nas.training.recipe import RecipeLike, resolve_recipe
 from larq_nas.training.teacher import Teacher
 from larq_nas.training.train import Trainer
@@ -145,7 +147,12 @@ def search(
     }
     run = Run(directory, settings, resume)
     run.check()
-    # Everything that can be wrong with a search shows here, before anything is written.
+    # Everything that can be wrong shows here, before anything is written.
+    if not run.model.exists():
+        shape, number = facts.input_shape, facts.classes
+        check_training(
+            lambda: resolved.build(Survey(), shape, number), task, training, known, verbose
+        )
     searched = run.architecture.exists()
     limits = None if searched else _limits(budget, resolved, facts, table, verbose)
     task = dataclasses.replace(task, limits=limits)

@@ -13,6 +13,7 @@ from larq_nas.pipeline.augment import Augment
 from larq_nas.run import Run
 from larq_nas.spaces import SpaceLike
 from larq_nas.task import check_numbers, check_task
+from larq_nas.training.ready import check_training
 from larq_nas.training.recipe import RecipeLike, resolve_recipe
 from larq_nas.training.teacher import Teacher
 from larq_nas.training.train import Trainer
@@ -82,7 +83,6 @@ def train(
     resolved = found.resolve(space)
     training = resolved.recipe() if recipe is None else resolve_recipe(recipe)
     task = check_task(train, validation, classes, augment, seed, resolved, verbose)
-    found.build(task.facts.input_shape, task.facts.classes, resolved)
     known = None if teacher is None else Teacher(teacher, task)
     settings = {
         "architecture": dataclasses.asdict(found),
@@ -93,6 +93,9 @@ def train(
     }
     run = Run(directory, settings, resume)
     run.check()
+    if not run.model.exists():
+        shape, number = task.facts.input_shape, task.facts.classes
+        check_training(lambda: found.build(shape, number, resolved), task, training, known, verbose)
     with run:
         found.save(run.architecture)
         trainer = Trainer(found, resolved, task, training, known)

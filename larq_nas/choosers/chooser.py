@@ -7,7 +7,8 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
-from larq_nas.choices import Cell, Choice
+from larq_nas.cells import Cell
+from larq_nas.choices import Choice
 from larq_nas.errors import InputError, require_whole
 from larq_nas.expansion import Expansion
 from larq_nas.layers.zeros import concatenate

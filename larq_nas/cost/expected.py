@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.cells import Chosen
 from larq_nas.choices import Choice
-from larq_nas.cost.linear import Chosen, Linearized, linearize
+from larq_nas.cost.linear import Linearized, linearize
 from larq_nas.cost.space import SpaceCosts
 from larq_nas.cost.structure import LATENCY, Structure
 from larq_nas.errors import InputError

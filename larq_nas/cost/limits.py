@@ -1,12 +1,15 @@
 """Networks that keep to a budget: the lightest of a space, and the best within."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
+from larq_nas.cells import Chosen, all_alive, revive
 from larq_nas.cost.budget import Budget, required
-from larq_nas.cost.linear import Chosen, linearize
+from larq_nas.cost.linear import linearize
 from larq_nas.cost.moves import Scores, improve, score
 from larq_nas.cost.space import SpaceCosts
 from larq_nas.errors import InputError
@@ -71,9 +74,9 @@ def require_feasible(costs: SpaceCosts, budget: Budget) -> Chosen:
 def strongest_within(costs: SpaceCosts, scores: Scores, budget: Budget) -> Chosen:
     """Return the operations of the best network that keeps to `budget`.
 
-    The best is the one with the largest sum of scores. It is looked for by changing single
-    pairs, from the strongest network down and from the lightest up; every network is costed
-    exactly before it is taken.
+    The best is the one with the largest sum of scores, and no cell that is zero on every path.
+    It is looked for by changing single pairs, from the strongest network down and from the
+    lightest up; every network is costed exactly before it is taken.
 
     # Arguments
         costs: the costs of the space.
@@ -88,7 +91,8 @@ def strongest_within(costs: SpaceCosts, scores: Scores, budget: Budget) -> Chose
             f"Space `{costs.space.name}` must choose operations alone, but it chooses widths too."
         )
     strongest = {name: choice.strongest(scores[name]) for name, choice in costs.choices.items()}
-    starts = [strongest, require_feasible(costs, budget)]
+    living, _ = revive(costs.cells, costs.choices, scores, strongest)
+    starts = [living, require_feasible(costs, budget)]
     found = [_best_from(start, costs, scores, budget) for start in starts]
     within = [chosen for chosen in found if chosen is not None]
     return max(within, key=lambda chosen: score(costs, scores, chosen))
@@ -115,7 +119,9 @@ def _lightest(costs: SpaceCosts, budget: Budget) -> Chosen:
     networks are tried, and the least heavy is made lighter by single changes.
     """
     ratios, draw = costs.narrowest, random.Random(0)
-    tried = [*_of_one_operation(costs), *(_random(costs, draw) for _ in range(_TRIED))]
+    alike = [living for one in _of_one_operation(costs) for living in _revived(costs, one)]
+    drawn = [_random(costs, draw) for _ in range(_TRIED)]
+    tried = [one for one in (*alike, *drawn) if all_alive(costs.cells, costs.choices, one)]
 
     def excess(chosen: Chosen) -> float:
         return budget.excess(costs.of(chosen, ratios))
@@ -146,6 +152,24 @@ def _of_one_operation(costs: SpaceCosts) -> list[Chosen]:
         for name in names
     ]
     return networks or [{}]
+
+
+def _revived(costs: SpaceCosts, chosen: Chosen) -> Iterator[Chosen]:
+    """Yield `chosen`, or where a cell would be zero, the networks with one operation in each."""
+    if all_alive(costs.cells, costs.choices, chosen):
+        yield chosen
+        return
+    choices = costs.choices
+    names = dict.fromkeys(n for c in choices.values() for n in c.eligible if n not in c.zeros)
+    inputs = max(choice.inputs for choice in choices.values())
+    for operation, index in product(names, range(inputs)):
+        wanted = {
+            name: choice.one_hot([(operation, index)])
+            if operation in choice.operations and index < choice.inputs
+            else np.zeros((choice.inputs, len(choice.operations)))
+            for name, choice in choices.items()
+        }
+        yield revive(costs.cells, choices, wanted, chosen)[0]
 
 
 def _random(costs: SpaceCosts, draw: random.Random) -> Chosen:

@@ -1,18 +1,16 @@
 """How the costs of a network change with each of its choices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
+from larq_nas.cells import Chosen
 from larq_nas.choices import Choice, Pair
 from larq_nas.cost.space import SpaceCosts
 
-__all__ = ["Chosen", "Linearized", "linearize"]
-
-Chosen: TypeAlias = Mapping[str, Sequence[Pair]]
-"""Operations and inputs of each choice."""
+__all__ = ["Linearized", "linearize"]
 
 
 @dataclass(frozen=True)

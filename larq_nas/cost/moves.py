@@ -1,15 +1,16 @@
 """From one network to a better or lighter one, changing a pair at a time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TypeAlias
 
 import numpy as np
 
+from larq_nas.cells import Chosen, all_alive
 from larq_nas.choices import Pair
 from larq_nas.cost.budget import BUDGETS, Budget
-from larq_nas.cost.linear import Chosen, Linearized
+from larq_nas.cost.linear import Linearized
 from larq_nas.cost.space import SpaceCosts
 
 __all__ = ["Scores", "improve", "score"]
@@ -37,7 +38,7 @@ def improve(
     """Return the network that changing pair after pair leads to, by the linear costs.
 
     While it is over the budget, the change is made that saves most for the score it gives up;
-    then those that raise the score and keep to the budget.
+    then those that raise the score and keep to the budget. No cell is made zero on every path.
     """
     chosen = {name: list(pairs) for name, pairs in around.chosen.items()}
     quantities = [BUDGETS[name] for name in budget.limits]
@@ -48,15 +49,22 @@ def improve(
 
     for _ in range(_CHANGES * sum(map(len, chosen.values()))):
         over = excess(now)
-        moves = list(_moves(around, costs, scores, chosen, quantities))
         worth = _worth_when_over(over, now, excess) if over else _worth_within(now, excess)
-        best = max(moves, key=worth, default=None)
-        if best is None or worth(best) <= 1e-9:
+        moves = [m for m in _moves(around, costs, scores, chosen, quantities) if worth(m) > 1e-9]
+        moves.sort(key=worth, reverse=True)
+        for move in moves:
+            changed = {**chosen, move.choice: _replaced(chosen[move.choice], move)}
+            if all_alive(costs.cells, costs.choices, changed):
+                chosen, now = changed, now + move.costs
+                break
+        else:
             break
-        chosen[best.choice][best.slot] = best.pair
-        chosen[best.choice].sort(key=lambda pair: pair[1])
-        now = now + best.costs
     return chosen
+
+
+def _replaced(pairs: Sequence[Pair], move: _Move) -> list[Pair]:
+    changed = [move.pair if slot == move.slot else pair for slot, pair in enumerate(pairs)]
+    return sorted(changed, key=lambda pair: pair[1])
 
 
 def _worth_when_over(

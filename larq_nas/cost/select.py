@@ -90,7 +90,8 @@ def _without_zeros(call: Call, calls: Sequence[Call]) -> list[Call]:
     """Return what `concatenate` builds in place of a concatenation of a cell's zeros."""
     inputs = [calls[i] for i in call.inputs]
     zeros = [one.facts.kind == "zeros" for one in inputs]
-    if call.facts.kind != "concat" or not any(zeros) or len(call.shape) != 3:
+    padded_for = getattr(call.layer, "pads_zeros", False)
+    if call.facts.kind != "concat" or not padded_for or not any(zeros) or len(call.shape) != 3:
         return [call]
     if all(zeros):
         return [dataclasses.replace(call, inputs=(), facts=Facts("zeros"))]

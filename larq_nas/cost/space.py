@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from larq_nas.architecture import Architecture
+from larq_nas.cells import Cell
 from larq_nas.choices import Choice, Pair, Value
 from larq_nas.choosers import Relax
 from larq_nas.cost.count import understand
@@ -50,6 +51,7 @@ class SpaceCosts:
         quantities: what is costed: `QUANTITIES`, and `"latency"` in microseconds if asked for.
         choices: the choices of operations by name.
         expansions: the choices of widths by name.
+        cells: the kinds of cells that choices of operations are part of.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class SpaceCosts:
             model = self.space.build(choose, input_shape, classes)
         self.choices: Mapping[str, Choice] = choose.choices
         self.expansions: Mapping[str, Expansion] = choose.expansions
+        self.cells: Sequence[Cell] = list(choose.cells.values())
         network = understand(read_graph(model))
         self.unknown = network.unknown
         self._supernet = Supernet(network, choose.choices, choose.mixtures, choose.prefixes)
@@ -211,7 +214,14 @@ class SpaceCosts:
     def _needs_building(self, chosen: Mapping[str, Sequence[Pair]]) -> bool:
         """Return whether a network is not a part of the supernet, as far as costs go."""
         twice = any(len(set(pairs)) < len(pairs) for pairs in chosen.values())
-        return twice or not self._follows_widths
+        return twice or self._zeros_have_widths(chosen) or not self._follows_widths
+
+    def _zeros_have_widths(self, chosen: Mapping[str, Sequence[Pair]]) -> bool:
+        """Return whether nodes are zero whose widths are chosen: their padding is a number."""
+        return bool(self.expansions) and any(
+            all(operation in self.choices[name].zeros for operation, _ in pairs)
+            for name, pairs in chosen.items()
+        )
 
     def _built(self, values: Mapping[str, Value]) -> Structure:
         architecture = Architecture(self.space.name, self.space.settings(), dict(values))
@@ -261,5 +271,7 @@ class SpaceCosts:
             ]
             for name, choice in self.choices.items()
         }
+        if self._zeros_have_widths(chosen):
+            return True
         costs = self.structure(chosen).costs(self._widths([ratios]))
         return costs == self._built(self.encode(chosen, ratios)).costs()

@@ -59,7 +59,7 @@ class Mixture(tf.keras.layers.Layer):
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         weights = tf.unstack(tf.gather_nd(self.probabilities, self.candidates))
-        return tf.add_n([p * x for p, x in zip(weights, inputs, strict=True)])
+        return tf.add_n([p * x for p, x in zip(weights, tf.nest.flatten(inputs), strict=True)])
 
     def get_config(self) -> dict[str, Any]:
         return {

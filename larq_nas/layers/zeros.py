@@ -142,4 +142,6 @@ def _wider(zeros: Sequence[tf.Tensor], prefix: str) -> tf.Tensor:
 def _join(tensors: Sequence[tf.Tensor], name: str) -> tf.Tensor:
     if len(tensors) == 1:  # Keras cannot reload a concatenation of one tensor
         return tensors[0]
-    return tf.keras.layers.Concatenate(name=name)(tensors)
+    layer = tf.keras.layers.Concatenate(name=name)
+    layer.pads_zeros = True
+    return layer(tensors)

@@ -38,6 +38,7 @@ class BilevelModel(tf.keras.Model):
         terms: Mapping[str, Term] | None = None,
     ) -> None:
         super().__init__(supernet.inputs, supernet.outputs, name="supernet")
+        self._save_supernet = supernet.save
         self.mixtures = list(mixtures.values())
         self.weight_decay = weight_decay
         self.architecture_weight_decay = architecture_weight_decay
@@ -79,6 +80,10 @@ class BilevelModel(tf.keras.Model):
     @property
     def metrics(self) -> list[tf.keras.metrics.Metric]:
         return [*self._means.values(), *self._accuracies.values()]
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save the supernet, as `tf.keras.Model.save` does, without how it is searched."""
+        self._save_supernet(*args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         weight_batch, architecture_batch = data

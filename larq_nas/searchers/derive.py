@@ -2,18 +2,25 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from larq_nas.choices import Cell, Choice, Pair, share_parameter_free
+from larq_nas.cells import Cell, Chosen, revive
+from larq_nas.choices import Choice, Pair, share_parameter_free
 from larq_nas.choosers import Relax
 from larq_nas.cost import Limits, strongest_within
 from larq_nas.searchers.bilevel import BilevelModel, mean_entropy
-from larq_nas.searchers.revive import revive
 
-__all__ = ["derive", "scores_of", "strongest", "warn_if_collapsed", "warn_if_undecided", "weakened"]
-
-Chosen = Mapping[str, Sequence[Pair]]
+__all__ = [
+    "derive",
+    "scores_of",
+    "strongest",
+    "warn_if_collapsed",
+    "warn_if_undecided",
+    "weakened",
+    "weakening",
+]
 
 _COLLAPSED = 0.75
 _UNDECIDED = 0.99
@@ -43,9 +50,12 @@ def weakened(choice: Choice, probabilities: np.ndarray, transfer_factor: float) 
         probabilities: shape `(inputs, operations)`.
         transfer_factor: \\(\gamma\\), 1 or more.
     """
-    scores = np.array(probabilities, dtype=np.float64)
-    scores[:, [name in choice.zeros for name in choice.operations]] /= transfer_factor
-    return scores
+    return np.asarray(probabilities, dtype=np.float64) / weakening(choice, transfer_factor)
+
+
+def weakening(choice: Choice, transfer_factor: float) -> np.ndarray:
+    """Return what the probability of each operation is divided by; see `weakened`."""
+    return np.array([transfer_factor if n in choice.zeros else 1 for n in choice.operations])
 
 
 def strongest(
@@ -71,16 +81,23 @@ def derive(
         scores: how good each pair of each choice is, shape `(inputs, operations)`.
         limits: the budget to keep to.
     """
-    chosen: Chosen = strongest(choices, scores)
+    chosen, revivals = revive(cells.values(), choices, scores, strongest(choices, scores))
     if limits:
-        chosen = _within(chosen, scores, limits)
-    return revive(choices, cells, scores, chosen, limits)
+        costs = limits.costs.of(chosen)
+        if limits.budget.excess(costs):
+            return _within(chosen, costs, scores, limits)
+    for revival in revivals:
+        warnings.warn(
+            f"Every path of cell `{revival.cell}` was zero: `{revival.pair[0]}` on input "
+            f"{revival.pair[1]} of `{revival.choice}` was taken instead, the best that is not.",
+            stacklevel=4,
+        )
+    return chosen
 
 
-def _within(chosen: Chosen, scores: Mapping[str, np.ndarray], limits: Limits) -> Chosen:
-    costs = limits.costs.of(chosen)
-    if not limits.budget.excess(costs):
-        return chosen
+def _within(
+    chosen: Chosen, costs: Mapping[str, Any], scores: Mapping[str, np.ndarray], limits: Limits
+) -> Chosen:
     within = strongest_within(limits.costs, scores, limits.budget)
     changed = sum(len(set(within[name]) - set(pairs)) for name, pairs in chosen.items())
     total = sum(map(len, chosen.values()))

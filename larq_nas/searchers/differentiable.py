@@ -221,8 +221,9 @@ def _warm_up(warm_up: int | None, epochs: int) -> int:
 def _terms(settings: Any, choose: Relax, task: Task) -> dict[str, Term]:
     terms: dict[str, Term] = {}
     if task.limits:
-        weight = settings.budget_weight
-        terms["budget_penalty"] = BudgetPenalty(task.limits, choose.mixtures, weight)
+        terms["budget_penalty"] = BudgetPenalty(
+            task.limits, choose.mixtures, settings.budget_weight, settings.transfer_factor
+        )
     if settings.diversity:
         terms["diversity"] = Diversity(
             list(choose.mixtures.values()), settings.diversity, settings.diversity_annealing

@@ -32,11 +32,14 @@ class Health(FlipRatio):
     # Arguments
         choose: the chooser that built the supernet.
         run: where the record goes.
+        transfer_factor: by how much the zero operation is weakened in what would be derived;
+            the record has probabilities as they are.
     """
 
-    def __init__(self, choose: Relax, run: Run) -> None:
+    def __init__(self, choose: Relax, run: Run, transfer_factor: float = 1.0) -> None:
         super().__init__()
         self._choose = choose
+        self._transfer_factor = transfer_factor
         self._path = run.probabilities
         self._logs = run.logs("search") / "choices"
         self._rows: list[dict[str, Any]] | None = None
@@ -53,7 +56,7 @@ class Health(FlipRatio):
         super().on_epoch_end(epoch, logs)
         probabilities = scores_of(self._choose)
         choices = self._choose.choices
-        chosen = strongest(choices, probabilities)
+        chosen = strongest(choices, scores_of(self._choose, self._transfer_factor))
         if logs is not None:
             logs["parameter_free"] = share_parameter_free(choices, chosen)
             if any(choice.keep_zero for choice in choices.values()):

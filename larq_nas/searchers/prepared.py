@@ -70,7 +70,11 @@ class Prepared:
             self.epochs,
             run,
             optimizers=[model.optimizer, model.architecture_optimizer],
-            callbacks=[_Schedule(model, self.warm_up), Health(choose, run), *callbacks],
+            callbacks=[
+                _Schedule(model, self.warm_up),
+                Health(choose, run, self.transfer_factor),
+                *callbacks,
+            ],
             verbose=verbose,
         )
         scores = scores_of(choose, self.transfer_factor)

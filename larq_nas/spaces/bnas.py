@@ -1,5 +1,6 @@
 """The search space of BNAS: cells of binary convolutions, bridged by skips, and zeros."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -107,6 +108,19 @@ class Bnas(CellSpace):
                 "`stem_groups` is for the ImageNet stem: the CIFAR stem is one convolution; give "
                 'stem="imagenet", or leave it out.'
             )
+        if self.stem_groups and groups_of_stem(self.channels) == 1:
+            raise InputError(
+                f"`stem_groups` makes groups of about 20 channels, but {self.channels} channels "
+                f"do not divide so: take channels={_nearest_grouped(self.channels)}, or leave it "
+                "out."
+            )
+
+    def proxy(self) -> "Bnas":
+        # A supernet has few channels; its stem is grouped where that is possible.
+        proxy: Any = CellSpace.proxy(dataclasses.replace(self, stem_groups=False))
+        grouped = self.stem_groups and groups_of_stem(proxy.channels) > 1
+        found: Bnas = dataclasses.replace(proxy, stem_groups=grouped)
+        return found
 
     def recipe(self) -> Recipe:
         return RECIPES["bnas_v2" if self.stem == "cifar" else "bnas_v2_imagenet"]
@@ -147,6 +161,11 @@ class Bnas(CellSpace):
                 strides=strides,
             )
         return {name: candidates[name] for name in self.operations}
+
+
+def _nearest_grouped(channels: int) -> int:
+    wider = (channels + step for step in range(1, 64))
+    return next(width for width in wider if groups_of_stem(width) > 1)
 
 
 def _conv(x: tf.Tensor, name: str, **settings: Any) -> tf.Tensor:

@@ -15,7 +15,6 @@ from larq_nas.task import Task
 __all__ = ["Teacher"]
 
 _SMALLEST = 1e-7
-_CHANCE = 1.5
 _NUMBER = re.compile(r"_\d+$")
 
 
@@ -63,8 +62,8 @@ class Teacher:
         for images, labels in validation_stream(task.validation):
             right += int(np.sum(np.argmax(self.logits(images), axis=-1) == labels.numpy()))
             seen += len(labels)
-        accuracy = right / seen
-        if accuracy < _CHANCE / task.facts.classes:
+        accuracy, chance = right / seen, 1 / task.facts.classes
+        if accuracy < chance + min(chance / 2, (1 - chance) / 10):
             warnings.warn(
                 f"`teacher` is right on {accuracy:.2%} of the validation data, hardly more than "
                 "chance: was it trained on images of another range, or other classes?",

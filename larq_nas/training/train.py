@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from larq_nas.architecture import Architecture
     from larq_nas.spaces import Space
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "domain_of"]
 
 _CALIBRATION_STEPS = 20
 _DOMAINS: dict[Stage, Domain] = {"real": REAL_WEIGHTS, "binary": DEPLOYED}
@@ -72,7 +72,7 @@ class Trainer:
         seed_everything(self.task.seed)
         before = None
         for stage in self.recipe.stages:
-            model = self._build(dataclasses.replace(_DOMAINS[stage], drop_path=self._drops))
+            model = self._build(domain_of(stage, self.recipe))
             if before is not None:
                 transfer_weights(before, model)
             constrain(model)
@@ -116,10 +116,6 @@ class Trainer:
         )
         return model
 
-    @property
-    def _drops(self) -> bool:
-        return self.recipe.drop_path > 0
-
     def _build(self, domain: Domain) -> tf.keras.Model:
         facts = self.task.facts
         with building_in(domain):
@@ -152,7 +148,7 @@ class Trainer:
         model = Trainee(network, recipe, self.teacher)
         model.compile(optimizer(recipe.optimizer, rate))
         model.optimizer.build(model.trainable_variables)
-        own = [DropPathSchedule(recipe.drop_path, epochs)] if self._drops else []
+        own = [DropPathSchedule(recipe.drop_path, epochs)] if recipe.drop_path else []
         fit(
             model,
             f"train_{stage}",
@@ -174,6 +170,11 @@ class Trainer:
         if augment is None:
             return jitter
         return lambda images, seed: jitter(augment(images, seed), seed)
+
+
+def domain_of(stage: Stage, recipe: Recipe) -> Domain:
+    """Return how a network is built for a stage of its training."""
+    return dataclasses.replace(_DOMAINS[stage], drop_path=recipe.drop_path > 0)
 
 
 def _layer_settings(model: tf.keras.Model) -> list[str]:

@@ -34,14 +34,19 @@ class Trainee(tf.keras.Model):
     ) -> None:
         super().__init__(network.inputs, network.outputs, name=network.name)
         self._recipe = recipe
-        # A list would make its weights a part of this model's.
+        # As members, their weights would be a part of this model's.
         self._teacher_logits = teacher.logits if teacher else None
+        self._save_network = network.save
         self._mean = tf.keras.metrics.Mean("loss")
         self._accuracy = tf.keras.metrics.SparseCategoricalAccuracy("accuracy")
 
     @property
     def metrics(self) -> list[tf.keras.metrics.Metric]:
         return [self._mean, self._accuracy]
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save the network, as `tf.keras.Model.save` does, without how it is trained."""
+        self._save_network(*args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels = data

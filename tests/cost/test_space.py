@@ -199,3 +199,32 @@ def test_a_model_that_is_cloned_in_a_space_keeps_its_widths() -> None:
 def test_values_that_do_not_answer_are_refused(values, message: str) -> None:
     with pytest.raises(InputError, match=message):
         SpaceCosts(VggSmall(), (32, 32, 3), 10).exact(values)
+
+
+def joined_with_zeros(choose, input_shape, classes) -> tf.keras.Model:
+    """A node that may be zero, of a width that is chosen, in cells and in a plain concatenation."""
+    images = tf.keras.Input(input_shape)
+    width = choose.filters("width", 8, (0.5, 1, 2))
+    x = stem(images, 8)
+
+    def conv(x: tf.Tensor, name: str) -> tf.Tensor:
+        return binary_conv(x, width, 3, name=name, identity=False)
+
+    operations = {"conv": conv, "zero": None}
+    y = choose.node("node", [x, x], [operations, operations], keep_zero=True)
+    y = tf.keras.layers.Concatenate()([y, x])
+    y = choose.cell("cell", [x, y], lambda _: operations, nodes=2, keep_zero=True)
+    return tf.keras.Model(images, classifier(y, classes))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("ratio", [0.5, 2])
+@pytest.mark.parametrize("zero", ["node", "cell/2", "cell/3", ""])
+def test_zeros_of_a_chosen_width_cost_what_they_do_when_built(ratio: float, zero: str) -> None:
+    costs = SpaceCosts(joined_with_zeros, (8, 8, 3), 10)
+    values = {
+        name: choice.encode([("zero" if name == zero else "conv", i) for _, i in choice.any()])
+        for name, choice in costs.choices.items()
+    }
+    exact = costs.exact({**values, "width": ratio})
+    assert exact == built_costs(costs.space, {**values, "width": ratio}, (8, 8, 3))

@@ -1,15 +1,20 @@
 import csv
 import json
+from collections.abc import Iterator
+from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import larq_nas
-from larq_nas.choosers import Relax
-from larq_nas.cost import Budget, Limits, SpaceCosts
+from larq_nas.cells import all_alive, revive
+from larq_nas.choosers import Chooser, Relax
+from larq_nas.cost import Budget, Limits, SpaceCosts, require_feasible
 from larq_nas.errors import InputError
+from larq_nas.layers import binary_conv, classifier
 from larq_nas.searchers import Differentiable, derive_again
 from larq_nas.searchers.derive import derive, weakened
 from larq_nas.spaces import Bnas
@@ -103,9 +108,64 @@ def test_no_cell_is_mended_beyond_the_budget(choose: Relax) -> None:
     }
     given = scores(choose, conv_3x3=0.3, max_pool_3x3=0.2)
     budget = Budget.parse({"max_binary_macs": costs.of(pools)["binary_macs"]})
-    with pytest.warns(UserWarning, match=r"`max_pool_3x3` on input 1 of `normal/2`"):
+    with pytest.warns(UserWarning, match="The strongest architecture is over the budget") as told:
         chosen = derive(choose.choices, choose.cells, given, Limits(costs, budget))
+    assert len(told) == 1
     assert not budget.excess(costs.of(chosen))
+    assert all_alive(choose.cells.values(), choose.choices, chosen)
+
+
+def test_a_budget_that_only_dead_cells_keep_to_is_refused() -> None:
+    costs = SpaceCosts(SPACE, SHAPE, 10)
+    dead = {name: [("zero", index) for _, index in c.any()] for name, c in costs.choices.items()}
+    assert not all_alive(costs.cells, costs.choices, dead)
+    budget = Budget.parse({"max_binary_macs": 1})
+    assert not budget.excess(costs.of(dead))
+    with pytest.raises(InputError, match=r"`max_binary_macs` must be at least [\d,]+, but got 1:"):
+        require_feasible(costs, budget)
+
+
+@pytest.mark.parametrize("concat", [None, [4], [2, 4]])
+def test_one_changed_pair_is_enough_and_costs_least(concat: list[int] | None) -> None:
+    """Against trying everything, also where some nodes are not concatenated."""
+
+    def build(choose: Chooser, input_shape: tuple[int, int, int], classes: int) -> tf.keras.Model:
+        x = tf.keras.Input(input_shape)
+        pools = {"max": lambda y, name: tf.keras.layers.MaxPool2D(3, 1, "same", name=name)(y)}
+        conv = {"conv": lambda y, name: binary_conv(y, y.shape[-1], 3, name=name)}
+        named = {"zero": None, **pools, **conv}
+        y = choose.cell("a", [x, x], lambda _: named, nodes=3, concat=concat, keep_zero=True)
+        return tf.keras.Model(x, classifier(y, classes))
+
+    choose = Relax()
+    build(choose, (8, 8, 3), 2)
+    generator = np.random.default_rng(len(concat or ()))
+    for _ in range(20):
+        given = {n: generator.random((c.inputs, 3)) * 0.5 for n, c in choose.choices.items()}
+        for matrix in given.values():
+            matrix[:, 0] += generator.random() * 2
+        before = {name: choice.strongest(given[name]) for name, choice in choose.choices.items()}
+        after, changes = revive(choose.cells.values(), choose.choices, given, before)
+        alive = all_alive(choose.cells.values(), choose.choices, before)
+        assert all_alive(choose.cells.values(), choose.choices, after)
+        assert len(changes) == (0 if alive else 1)
+        if not alive:
+            gains = list(every_revival(choose, given, before))
+            assert total(choose, given, after) == pytest.approx(max(gains))
+
+
+def every_revival(choose: Relax, given: Any, before: Any) -> Iterator[float]:
+    for name, choice in choose.choices.items():
+        for pairs in combinations(product(choice.operations, range(choice.inputs)), 2):
+            changed = {**before, name: list(pairs)}
+            new = set(pairs) - set(before[name])
+            alive = all_alive(choose.cells.values(), choose.choices, changed)
+            if alive and pairs[0][1] != pairs[1][1] and len(new) == 1:
+                yield total(choose, given, changed)
+
+
+def total(choose: Relax, given: Any, chosen: Any) -> float:
+    return sum((choose.choices[n].one_hot(pairs) * given[n]).sum() for n, pairs in chosen.items())
 
 
 @pytest.fixture(scope="module")

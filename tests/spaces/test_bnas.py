@@ -1,3 +1,4 @@
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -206,3 +207,11 @@ def test_settings_that_cannot_be_used_are_refused() -> None:
         Bnas(skips="no")
     with pytest.raises(InputError, match="`stem_groups` is for the ImageNet stem"):
         Bnas(stem_groups=True)
+    with pytest.raises(InputError, match="but 74 channels do not divide so: take channels=76"):
+        Bnas(stem="imagenet", channels=74, stem_groups=True)
+
+
+def test_the_stem_of_a_supernet_is_grouped_where_it_is_wide_enough() -> None:
+    published = Bnas(cells=12, channels=64, stem="imagenet", stem_groups=True)
+    assert not published.proxy().stem_groups  # of 16 channels
+    assert dataclasses.replace(published, search_channels=40).proxy().stem_groups

@@ -1,0 +1,100 @@
+"""What shows of a training before it starts."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from conftest import random_architecture
+
+import larq_nas
+from larq_nas.errors import InputError
+from larq_nas.layers import REAL_WEIGHTS, binary_conv, classifier, current_domain
+from larq_nas.spaces import Bats
+from larq_nas.training import RECIPES, Recipe
+
+ARCHITECTURE = random_architecture(Bats(cells=1, channels=4, nodes=1), 0)
+
+
+def one_conv(choose, input_shape, classes) -> tf.keras.Model:
+    images = tf.keras.Input(input_shape)
+    x = choose.op("a", images, {"conv": lambda x, name: binary_conv(x, 8, 3, name=name)})
+    return tf.keras.Model(images, classifier(x, classes))
+
+
+def test_a_drop_path_that_nothing_drops_is_told(digits) -> None:
+    recipe = dataclasses.replace(RECIPES["bnas_v2"], drop_path=0.25)
+    architecture = larq_nas.Architecture("one_conv", {}, {"a": "conv"})
+    with pytest.warns(UserWarning, match=r"`drop_path` 0\.25 has no effect") as told:
+        larq_nas.train(
+            architecture, *digits, space=one_conv, epochs=0, recipe=recipe, classes=10, verbose=0
+        )
+    assert {one.filename for one in told if "drop_path" in str(one.message)} == {__file__}
+
+
+def test_a_drop_path_that_drops_is_not_told(digits, recwarn) -> None:
+    recipe = Recipe(drop_path=0.25)
+    larq_nas.train(ARCHITECTURE, *digits, epochs=0, recipe=recipe, classes=10, verbose=0)
+    assert not [one for one in recwarn.list if "drop_path" in str(one.message)]
+
+
+@pytest.mark.filterwarnings("ignore:`teacher` is right on")
+def test_a_teacher_without_a_share_of_the_loss_is_told(digits) -> None:
+    flat = tf.keras.layers.Flatten(input_shape=(8, 8, 1))
+    teacher = tf.keras.Sequential([flat, tf.keras.layers.Dense(10)])
+    with pytest.warns(UserWarning, match="`teacher` has no effect: `distillation`"):
+        larq_nas.train(
+            ARCHITECTURE,
+            *digits,
+            epochs=0,
+            recipe=Recipe(distillation=0),
+            teacher=teacher,
+            classes=10,
+            verbose=0,
+        )
+
+
+def only_binary(choose, input_shape, classes) -> tf.keras.Model:
+    if current_domain() == dataclasses.replace(REAL_WEIGHTS, drop_path=False):
+        raise NotImplementedError("no real weights")
+    return one_conv(choose, input_shape, classes)
+
+
+def test_a_stage_that_cannot_be_built_is_refused_before_the_search(digits, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no real weights"):
+        larq_nas.search(*digits, only_binary, directory=tmp_path / "r", classes=10, verbose=0)
+    assert not (tmp_path / "r").exists()
+
+
+def test_checkpoints_of_keras_hold_the_network_itself(digits, tmp_path: Path) -> None:
+    kept = tf.keras.callbacks.ModelCheckpoint(str(tmp_path / "{epoch}.keras"))
+    model = larq_nas.train(
+        ARCHITECTURE,
+        *digits,
+        epochs=1,
+        recipe="bnas_v2",
+        callbacks=[kept],
+        classes=10,
+        verbose=0,
+    )
+    loaded = tf.keras.models.load_model(tmp_path / "1.keras")
+    for layer in model.layers:
+        for weight, value in zip(
+            loaded.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True
+        ):
+            assert (weight == value).all()
+
+
+def test_checkpoints_of_keras_hold_the_supernet_itself(digits, tmp_path: Path) -> None:
+    kept = tf.keras.callbacks.ModelCheckpoint(str(tmp_path / "{epoch}.keras"))
+    larq_nas.search(
+        *digits,
+        one_conv,
+        epochs=1,
+        train_epochs=0,
+        callbacks=[kept],
+        classes=10,
+        verbose=0,
+    )
+    loaded = tf.keras.models.load_model(tmp_path / "1.keras")
+    assert "mixture_a" in {layer.name for layer in loaded.layers}

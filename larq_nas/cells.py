@@ -9,7 +9,7 @@ import numpy as np
 
 from larq_nas.choices import Choice, Pair
 
-__all__ = ["Cell", "Chosen", "Revival", "all_alive", "revive"]
+__all__ = ["Cell", "Chosen", "Revival", "all_alive", "revivals", "revive"]
 
 Chosen: TypeAlias = Mapping[str, Sequence[Pair]]
 """Operations and inputs of each choice."""
@@ -78,7 +78,7 @@ def revive(
     changes: list[Revival] = []
     for cell in cells:
         if not _is_alive(cell, choices, chosen):
-            best = max(_revivals(cell, choices, scores, chosen), key=lambda way: way.gain)
+            best = max(revivals(cell, choices, scores, chosen), key=lambda way: way.gain)
             chosen = {**chosen, best.choice: best.pairs}
             changes.append(best)
     return chosen, changes
@@ -98,7 +98,7 @@ def _alive(cell: Cell, choices: Mapping[str, Choice], chosen: Chosen) -> set[int
     return alive
 
 
-def _revivals(
+def revivals(
     cell: Cell, choices: Mapping[str, Choice], scores: Mapping[str, np.ndarray], chosen: Chosen
 ) -> Iterator[Revival]:
     """Yield each change of one pair that gives life. There are some: any node may read an input."""

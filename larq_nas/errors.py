@@ -1,6 +1,7 @@
 """What larq_nas raises, and the wording shared by those errors."""
 
 import math
+import numbers
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -60,7 +61,9 @@ def require_at_least(least: float, **values: float) -> None:
 
 def _require_number(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"`{name}` must be a finite number, but got {value!r}.")
+        odd = isinstance(value, numbers.Number) and not isinstance(value, int | float)
+        kind = f" ({type(value).__name__})" if odd else ""
+        raise InputError(f"`{name}` must be a finite number, but got {value!r}{kind}.")
 
 
 def require_whole(**values: int) -> None:

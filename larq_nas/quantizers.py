@@ -141,3 +141,9 @@ class XnorSign(lq.quantizers.Quantizer):
 def _amplify(kernel: tf.Tensor) -> Any:
     factor = np.prod(kernel.shape[:-1]) * (1 - 1 / kernel.shape[-2])
     return tf.identity(kernel), lambda upstream: factor * upstream
+
+
+# Larq looks up the quantizers of `.h5` files by their bare names.
+tf.keras.utils.get_custom_objects().update(
+    {kind.__name__: kind for kind in (LearnedStep, StandardizedSign, XnorSign)}
+)

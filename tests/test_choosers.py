@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_nas.choosers import Chooser, Fix, Relax, Sample
+from larq_nas.choosers import Chooser, Fix, Relax, Sample, Survey
 from larq_nas.errors import InputError
 from larq_nas.spaces import Bats
 
@@ -177,3 +177,10 @@ def test_zero_that_is_kept_adds_nothing() -> None:
     build_zeros(choose)
     assert choose.values["cell/2"][0] == ["zero", 0]
     assert choose.choices["cell/2"].question() == [[*OPERATIONS], 2, 2, "keep_zero"]
+
+
+def test_cells_of_a_kind_hang_together_alike() -> None:
+    choose, x = Survey(), tf.keras.Input((1,))
+    x = choose.cell("cell", [x], lambda state: OPERATIONS, nodes=2, concat=[2])
+    with pytest.raises(InputError, match="Cell `cell` was asked before with other inputs, nodes"):
+        choose.cell("cell", [x], lambda state: OPERATIONS, nodes=2, concat=[1])

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_nas.quantizers import XnorSign
+from larq_nas.quantizers import LearnedStep, StandardizedSign, XnorSign
 
 SHAPE = (3, 3, 4, 5)
 
@@ -80,3 +80,17 @@ def test_settings_are_kept() -> None:
     again = XnorSign.from_config(XnorSign(amplified=True).get_config())
     assert again.amplified
     assert again.name == "xnor_sign"
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model.keras", "saved"])
+@pytest.mark.parametrize("quantizer", [XnorSign(amplified=True), StandardizedSign(), LearnedStep()])
+def test_files_of_all_formats_can_be_read_back(tmp_path, quantizer, name: str) -> None:
+    x = tf.keras.Input((4, 4, 3))
+    inputs = quantizer if isinstance(quantizer, LearnedStep) else "ste_sign"
+    kernel = "ste_sign" if isinstance(quantizer, LearnedStep) else quantizer
+    layer = lq.layers.QuantConv2D(2, 3, input_quantizer=inputs, kernel_quantizer=kernel)
+    model = tf.keras.Model(x, layer(x))
+    model.save(tmp_path / name)
+    again = tf.keras.models.load_model(tmp_path / name)
+    images = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")
+    np.testing.assert_array_equal(again(images), model(images))

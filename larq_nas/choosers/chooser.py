@@ -127,7 +127,12 @@ class Chooser(ABC):
         states = list(inputs)
         indices = range(len(inputs), len(inputs) + nodes)
         questions = {index: f"{name}/{index}" for index in indices}
-        self.cells.setdefault(name, Cell(name, len(inputs), questions, tuple(wanted)))
+        cell = Cell(name, len(inputs), questions, tuple(wanted))
+        if self.cells.setdefault(name, cell) != cell:
+            raise InputError(
+                f"Cell `{name}` was asked before with other inputs, nodes or `concat`; give it a "
+                "name of its own."
+            )
         for index, question in questions.items():
             candidates = [operations(i) for i in range(len(states))]
             label = f"{prefix}_node{index}"

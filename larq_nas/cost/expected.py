@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cells import Chosen
+from larq_nas.cells import Chosen, revive
 from larq_nas.choices import Choice
 from larq_nas.cost.linear import Linearized, linearize
 from larq_nas.cost.space import SpaceCosts
@@ -56,7 +56,7 @@ class Expected:
         self._exact: dict[str, tf.Variable] = {}
         self._nearest: dict[str, tf.Variable] = {}
         self._slopes: dict[str, dict[str, tf.Variable]] = {}
-        self._chosen: dict[str, tf.Variable] = {}
+        self._strongest: dict[str, tf.Variable] = {}
         self._latency_slopes: dict[str, tf.Variable] = {}
 
     def __call__(self, probabilities: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -87,22 +87,23 @@ class Expected:
         it from time to time, such as before each epoch.
         """
         self._check(probabilities)
-        chosen = {
-            name: choice.strongest(np.asarray(probabilities[name]))
-            for name, choice in self.costs.choices.items()
-        }
+        choices = self.costs.choices
+        scores = {name: np.asarray(probabilities[name]) for name in choices}
+        strongest = {name: choice.strongest(scores[name]) for name, choice in choices.items()}
+        chosen, _ = revive(self.costs.cells, choices, scores, strongest)
         ratios = {
             name: asked.ratios[int(np.argmax(probabilities[name]))]
             for name, asked in self.costs.expansions.items()
         }
+        # Cells that would be zero on every path are derived otherwise; they are charged for that.
+        for name, choice in choices.items():
+            _assign(self._strongest, name, choice.one_hot(strongest[name]))
         if self._around is None or (chosen, ratios) != self._at:
             self._around, self._at = linearize(self.costs, chosen, ratios), (chosen, ratios)
             for quantity, slopes in self._around.slopes.items():
                 variables = self._slopes.setdefault(quantity, {})
                 for name, slope in slopes.items():
                     _assign(variables, name, slope)
-            for name, choice in self.costs.choices.items():
-                _assign(self._chosen, name, choice.one_hot(chosen[name]))
         self._update_widths(chosen, ratios)
 
     def _check(self, probabilities: Mapping[str, Any]) -> None:
@@ -146,7 +147,7 @@ class Expected:
 
     def _change(self, quantity: str, kept: Mapping[str, tf.Tensor]) -> tf.Tensor:
         changes = [
-            tf.reduce_sum(slope * (kept[name] - self._chosen[name]))
+            tf.reduce_sum(slope * (kept[name] - self._strongest[name]))
             for name, slope in self._slopes[quantity].items()
         ]
         return tf.add_n(changes) if changes else tf.zeros((), tf.float64)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.functions import facts_of_function
 from larq_nas.cost.quantizers import bits, is_sign
-from larq_nas.layers import Mixture, Scale, Zeros
+from larq_nas.layers import DropPath, Mixture, Scale, Zeros
 
 __all__ = ["facts_of"]
 
@@ -21,6 +21,7 @@ _PASSING = (
     _keras.SpatialDropout2D,
     _keras.GaussianNoise,
     _keras.ActivityRegularization,
+    DropPath,
 )
 _ACTIVATIONS = (
     _keras.Activation,

@@ -1,14 +1,14 @@
 """From one network to a better or lighter one, changing a pair at a time."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from larq_nas.cells import Chosen, all_alive
-from larq_nas.choices import Pair
+from larq_nas.cells import Chosen, all_alive, revivals
+from larq_nas.choices import Choice, Pair
 from larq_nas.cost.budget import BUDGETS, Budget
 from larq_nas.cost.linear import Linearized
 from larq_nas.cost.space import SpaceCosts
@@ -23,11 +23,9 @@ Scores: TypeAlias = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class _Move:
-    """One pair of one choice replaced by another."""
+    """Some choices made otherwise: by one pair, or two where one alone would leave only zeros."""
 
-    choice: str
-    slot: int
-    pair: Pair
+    changed: Mapping[str, list[Pair]]
     costs: np.ndarray
     score: float
 
@@ -50,21 +48,66 @@ def improve(
     for _ in range(_CHANGES * sum(map(len, chosen.values()))):
         over = excess(now)
         worth = _worth_when_over(over, now, excess) if over else _worth_within(now, excess)
-        moves = [m for m in _moves(around, costs, scores, chosen, quantities) if worth(m) > 1e-9]
-        moves.sort(key=worth, reverse=True)
-        for move in moves:
-            changed = {**chosen, move.choice: _replaced(chosen[move.choice], move)}
-            if all_alive(costs.cells, costs.choices, changed):
-                chosen, now = changed, now + move.costs
-                break
-        else:
+        moves = _Moves(around, costs, scores, quantities)
+        best = max(moves.living(chosen), key=worth, default=None)
+        if best is None or worth(best) <= 1e-9:
             break
+        chosen, now = {**chosen, **best.changed}, now + best.costs
     return chosen
 
 
-def _replaced(pairs: Sequence[Pair], move: _Move) -> list[Pair]:
-    changed = [move.pair if slot == move.slot else pair for slot, pair in enumerate(pairs)]
-    return sorted(changed, key=lambda pair: pair[1])
+class _Moves:
+    """The changes that can be made to a network, with what they cost and gain."""
+
+    def __init__(
+        self, around: Linearized, costs: SpaceCosts, scores: Scores, quantities: list[str]
+    ) -> None:
+        self._choices = costs.choices
+        self._cells_of = {
+            name: [cell for cell in costs.cells if name in cell.questions.values()]
+            for name in costs.choices
+        }
+        self._scores = scores
+        self._slopes = {
+            name: np.stack([around.slopes[quantity][name] for quantity in quantities])
+            for name in costs.choices
+        }
+
+    def living(self, chosen: Mapping[str, list[Pair]]) -> Iterator[_Move]:
+        """Yield each change of a pair, together with one that keeps its cell alive if need be."""
+        for name, pairs in chosen.items():
+            for changed in self._changed(self._choices[name], pairs):
+                after = {**chosen, name: changed}
+                dead = [
+                    cell
+                    for cell in self._cells_of[name]
+                    if not all_alive([cell], self._choices, after)
+                ]
+                if not dead:
+                    yield self._move(chosen, {name: changed})
+                elif len(dead) == 1:
+                    for mended in revivals(dead[0], self._choices, self._scores, after):
+                        both = {name: changed, mended.choice: mended.pairs}
+                        yield self._move(chosen, both)
+
+    def _changed(self, choice: Choice, pairs: list[Pair]) -> Iterator[list[Pair]]:
+        for slot, old in enumerate(pairs):
+            others = [pair for number, pair in enumerate(pairs) if number != slot]
+            taken = {index for _, index in others}
+            free = [index for index in range(choice.inputs) if index not in taken]
+            for index, operation in product(free, choice.eligible):
+                if (operation, index) != old:
+                    yield sorted([*others, (operation, index)], key=lambda pair: pair[1])
+
+    def _move(self, chosen: Chosen, changed: Mapping[str, list[Pair]]) -> _Move:
+        costs: Any = 0.0
+        gain = 0.0
+        for name, pairs in changed.items():
+            choice = self._choices[name]
+            difference = choice.one_hot(pairs) - choice.one_hot(chosen[name])
+            costs = costs + (self._slopes[name] * difference).sum(axis=(1, 2))
+            gain += float((self._scores[name] * difference).sum())
+        return _Move(changed, costs, gain)
 
 
 def _worth_when_over(
@@ -77,31 +120,6 @@ def _worth_within(
     now: np.ndarray, excess: Callable[[np.ndarray], float]
 ) -> Callable[[_Move], float]:
     return lambda move: move.score if not excess(now + move.costs) else 0.0
-
-
-def _moves(
-    around: Linearized,
-    costs: SpaceCosts,
-    scores: Scores,
-    chosen: Mapping[str, list[Pair]],
-    quantities: list[str],
-) -> list[_Move]:
-    moves = []
-    for name, pairs in chosen.items():
-        choice = costs.choices[name]
-        slopes = np.stack([around.slopes[quantity][name] for quantity in quantities])
-        operations = choice.eligible
-        for slot, (old, old_index) in enumerate(pairs):
-            taken = {index for k, (_, index) in enumerate(pairs) if k != slot}
-            free = [index for index in range(choice.inputs) if index not in taken]
-            before = (old_index, choice.operations.index(old))
-            for index, operation in product(free, operations):
-                after = (index, choice.operations.index(operation))
-                if after != before:
-                    change = slopes[:, after[0], after[1]] - slopes[:, before[0], before[1]]
-                    gain = float(scores[name][after] - scores[name][before])
-                    moves.append(_Move(name, slot, (operation, index), change, gain))
-    return moves
 
 
 def score(costs: SpaceCosts, scores: Scores, chosen: Chosen) -> float:

@@ -49,7 +49,8 @@ class Supernet:
         calls: list[Call] = []
         stands_for: list[int] = []
         for call in self._network.calls:
-            call = self._replaced(call, tuple(stands_for[i] for i in call.inputs), chosen)
+            read = tuple(stands_for[i] for i in call.inputs)
+            call = self._replaced(call, read, chosen, calls)
             if call.facts.kind == "mixture":
                 stands_for += call.inputs
             else:
@@ -61,7 +62,11 @@ class Supernet:
         return Network(kept, tuple(name for name in self._network.unknown if name in names))
 
     def _replaced(
-        self, call: Call, inputs: tuple[int, ...], chosen: Mapping[str, Sequence[Pair]]
+        self,
+        call: Call,
+        inputs: tuple[int, ...],
+        chosen: Mapping[str, Sequence[Pair]],
+        calls: Sequence[Call],
     ) -> Call:
         """Return `call` with the sum of what was chosen in place of a mixture."""
         name = self._names.get(id(call.layer))
@@ -71,7 +76,8 @@ class Supernet:
         if len(kept) == 1:
             return dataclasses.replace(call, inputs=kept)
         label = f"{self._prefixes[name][call.index]}_sum"
-        facts = Facts("add" if kept else "zeros")
+        # Zeros are as wide as what they stand for, where widths are chosen too.
+        facts = Facts("add") if kept else Facts("zeros", filters=_width(calls, inputs[0]))
         return dataclasses.replace(call, layer=self._sum, name=label, inputs=kept, facts=facts)
 
     def _kept(
@@ -94,8 +100,9 @@ def _without_zeros(call: Call, calls: Sequence[Call]) -> list[Call]:
     if call.facts.kind != "concat" or not padded_for or not any(zeros) or len(call.shape) != 3:
         return [call]
     if all(zeros):
-        return [dataclasses.replace(call, inputs=(), facts=Facts("zeros"))]
-    pieces = pad_plan(zeros, [one.shape[-1] for one in inputs])
+        width = sum(_width(calls, i) for i in call.inputs)
+        return [dataclasses.replace(call, inputs=(), facts=Facts("zeros", filters=width))]
+    pieces = pad_plan(zeros, [_width(calls, i) for i in call.inputs])
     made: list[Call] = []
 
     def add(**changes: Any) -> int:
@@ -104,15 +111,16 @@ def _without_zeros(call: Call, calls: Sequence[Call]) -> list[Call]:
 
     def padded(piece: Piece, number: str) -> int:
         members = tuple(call.inputs[i] for i in piece.members)
-        channels = sum(calls[i].shape[-1] for i in members)
+        channels = sum(_width(calls, i) for i in members)
         last = members[0]
         if len(members) > 1:
-            shape = (*call.shape[:-1], channels)
+            shape = (*call.shape[:-1], int(channels))
             last = add(inputs=members, shape=shape, name=f"{call.name}{number}")
         if piece.before or piece.after:
             layer = channel_padding(piece, f"{call.name.removesuffix('_concat')}_pad{number}")
-            shape = (*call.shape[:-1], channels + piece.before + piece.after)
-            facts = dataclasses.replace(facts_of(layer), filters=shape[-1])
+            width = channels + piece.before + piece.after
+            shape = (*call.shape[:-1], int(width))
+            facts = dataclasses.replace(facts_of(layer), filters=width)
             changes = {"layer": layer, "name": layer.name, "facts": facts}
             last = add(inputs=(last,), shape=shape, **changes)
         return last
@@ -123,3 +131,15 @@ def _without_zeros(call: Call, calls: Sequence[Call]) -> list[Call]:
         add(inputs=tuple(joined))
     made[-1] = dataclasses.replace(made[-1], output=call.output)
     return made
+
+
+def _width(calls: Sequence[Call], index: int) -> int:
+    """Return the channels that a call gives: `Filters` where they follow from a choice."""
+    call = calls[index]
+    if call.facts.filters is not None:
+        return call.facts.filters
+    if call.facts.kind == "concat":
+        return sum(_width(calls, i) for i in call.inputs)
+    if call.inputs and call.facts.kind not in ("depthwise", "reshape"):
+        return _width(calls, call.inputs[0])
+    return int(call.shape[-1])

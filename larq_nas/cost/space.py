@@ -214,14 +214,7 @@ class SpaceCosts:
     def _needs_building(self, chosen: Mapping[str, Sequence[Pair]]) -> bool:
         """Return whether a network is not a part of the supernet, as far as costs go."""
         twice = any(len(set(pairs)) < len(pairs) for pairs in chosen.values())
-        return twice or self._zeros_have_widths(chosen) or not self._follows_widths
-
-    def _zeros_have_widths(self, chosen: Mapping[str, Sequence[Pair]]) -> bool:
-        """Return whether nodes are zero whose widths are chosen: their padding is a number."""
-        return bool(self.expansions) and any(
-            all(operation in self.choices[name].zeros for operation, _ in pairs)
-            for name, pairs in chosen.items()
-        )
+        return twice or not self._follows_widths
 
     def _built(self, values: Mapping[str, Value]) -> Structure:
         architecture = Architecture(self.space.name, self.space.settings(), dict(values))
@@ -271,7 +264,5 @@ class SpaceCosts:
             ]
             for name, choice in self.choices.items()
         }
-        if self._zeros_have_widths(chosen):
-            return True
         costs = self.structure(chosen).costs(self._widths([ratios]))
         return costs == self._built(self.encode(chosen, ratios)).costs()

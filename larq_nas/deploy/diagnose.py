@@ -54,8 +54,9 @@ def constant_channels(lowered: Lowered, images: np.ndarray) -> list[str]:
         if zero:
             lines.append(
                 f"`{lowered.calls[index].name}` takes the sign of {zero} of {inputs.shape[-1]} "
-                "channels that are always 0: each counts as +1. A mask before a sign removes no "
-                "channel; put it behind the sign, or build the network with fewer channels"
+                "channels that are always 0: each counts as +1. Zeros before a sign (of a mask, or "
+                "of a cell's zero operations) remove no channel: if that is not meant, put them "
+                "behind the sign, or build the network with fewer channels"
             )
     return lines
 

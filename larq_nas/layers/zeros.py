@@ -6,7 +6,16 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["Piece", "Zeros", "channel_padding", "concatenate", "image_of", "is_zero", "pad_plan"]
+__all__ = [
+    "Piece",
+    "Zeros",
+    "channel_padding",
+    "concatenate",
+    "image_of",
+    "is_zero",
+    "pad_plan",
+    "reads_image",
+]
 
 
 @tf.keras.utils.register_keras_serializable("larq_nas")
@@ -54,6 +63,20 @@ def image_of(x: tf.Tensor) -> tf.Tensor:
         before = history.layer._inbound_nodes[history.node_index].keras_inputs
         x, history = before[0], before[0]._keras_history
     return x
+
+
+def reads_image(model: tf.keras.Model) -> bool:
+    """Return whether what a network gives depends on what it reads."""
+    waiting, seen = list(model.outputs), set()
+    while waiting:
+        layer, node_index, _ = waiting.pop()._keras_history
+        if isinstance(layer, tf.keras.layers.InputLayer):
+            return True
+        if isinstance(layer, Zeros) or (id(layer), node_index) in seen:
+            continue
+        seen.add((id(layer), node_index))
+        waiting += layer._inbound_nodes[node_index].keras_inputs
+    return False
 
 
 def concatenate(tensors: Sequence[tf.Tensor], *, prefix: str) -> tf.Tensor:

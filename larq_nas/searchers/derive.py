@@ -85,6 +85,12 @@ def derive(
     if limits:
         costs = limits.costs.of(chosen)
         if limits.budget.excess(costs):
+            for revival in revivals:
+                warnings.warn(
+                    f"Every path of cell `{revival.cell}` was zero in the strongest architecture: "
+                    "only others were looked at.",
+                    stacklevel=4,
+                )
             return _within(chosen, costs, scores, limits)
     for revival in revivals:
         warnings.warn(

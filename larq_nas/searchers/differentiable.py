@@ -13,6 +13,7 @@ from larq_nas.errors import (
     require_at_least,
     require_not_negative,
     require_positive,
+    require_whole,
     unknown_name,
 )
 from larq_nas.layers import building_in
@@ -210,7 +211,8 @@ def _require_betas(betas: Any) -> None:
 def _warm_up(warm_up: int | None, epochs: int) -> int:
     if warm_up is None:
         return 2 * epochs // 5
-    require_not_negative(weights_only_epochs=warm_up)
+    if warm_up != 0:
+        require_whole(weights_only_epochs=warm_up)
     if warm_up >= epochs:
         raise InputError(
             f"`weights_only_epochs` must be below `epochs`, but got {warm_up} of {epochs}."

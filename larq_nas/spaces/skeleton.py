@@ -74,6 +74,8 @@ class CellSpace(Space):
             if getattr(self, name) is not None:
                 require_whole(**{name: getattr(self, name)})
         require_known("stem", self.stem, ("cifar", "imagenet"))
+        if isinstance(self.operations, list):
+            object.__setattr__(self, "operations", tuple(self.operations))
         if not isinstance(self.operations, tuple):
             raise InputError(f"`operations` must be a list of names, but got {self.operations!r}.")
         for operation in self.operations:

@@ -5,13 +5,14 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from larq_nas.errors import InputError
 from larq_nas.layers import DropPath, building_in
+from larq_nas.layers.zeros import reads_image
 from larq_nas.task import Task
 from larq_nas.training.recipe import Recipe
 from larq_nas.training.teacher import Teacher
-from larq_nas.training.train import domain_of
 
-__all__ = ["check_training"]
+__all__ = ["check_training", "require_reading", "warn_of_drop_path"]
 
 
 def check_training(
@@ -31,14 +32,8 @@ def check_training(
         verbose: as in `fit`.
     """
     for stage in recipe.stages:
-        with building_in(domain_of(stage, recipe)):
-            model = build()
-    if recipe.drop_path and not any(isinstance(layer, DropPath) for layer in model.layers):
-        warnings.warn(
-            f"`drop_path` {recipe.drop_path} has no effect: it drops operations of nodes that sum "
-            "several, and this space has none.",
-            stacklevel=3,
-        )
+        with building_in(recipe.domain(stage)):
+            require_reading(build())
     if teacher is None:
         return
     if not recipe.distillation:
@@ -49,3 +44,22 @@ def check_training(
     described = teacher.describe(task)
     if verbose:
         print(described, flush=True)
+
+
+def require_reading(network: tf.keras.Model) -> None:
+    """Raise `InputError` for a network that gives the same, whatever it reads."""
+    if not reads_image(network):
+        raise InputError(
+            "The network gives the same for every image: every path through it is zero; choose "
+            "other operations."
+        )
+
+
+def warn_of_drop_path(network: tf.keras.Model, recipe: Recipe) -> None:
+    """Warn of a drop path that drops nothing."""
+    if recipe.drop_path and not any(isinstance(layer, DropPath) for layer in network.layers):
+        warnings.warn(
+            f"`drop_path` {recipe.drop_path} has no effect: it drops operations of nodes that sum "
+            "several, and this network has none.",
+            stacklevel=5,
+        )

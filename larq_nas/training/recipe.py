@@ -12,6 +12,7 @@ from larq_nas.errors import (
     require_whole,
     unknown_name,
 )
+from larq_nas.layers.domain import DEPLOYED, REAL_WEIGHTS, Domain
 from larq_nas.training.optimizers import OptimizerName, Schedule
 
 __all__ = ["RECIPES", "Recipe", "RecipeLike", "Stage", "resolve_recipe"]
@@ -106,6 +107,11 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """Return the settings as a run keeps them."""
         return dataclasses.asdict(self)
+
+    def domain(self, stage: Stage) -> Domain:
+        """Return how a network is built for a stage."""
+        of_stage = REAL_WEIGHTS if stage == "real" else DEPLOYED
+        return dataclasses.replace(of_stage, drop_path=self.drop_path > 0)
 
     def epochs_of(self, stage: Stage, epochs: int) -> int:
         """Return the share of a stage in all epochs; the last takes what is left over."""

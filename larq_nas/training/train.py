@@ -1,6 +1,5 @@
 """Trains a found network by a recipe, and restores it."""
 
-import dataclasses
 import functools
 import json
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from larq_nas.errors import InputError, first_line
-from larq_nas.layers import DEPLOYED, REAL_WEIGHTS, Domain, building_in
+from larq_nas.layers import DEPLOYED, Domain, building_in
 from larq_nas.pipeline.augment import Augment
 from larq_nas.pipeline.jitter import color_jitter
 from larq_nas.pipeline.streams import training_stream, validation_stream
@@ -20,6 +19,7 @@ from larq_nas.task import Task
 from larq_nas.training.flips import FlipRatio
 from larq_nas.training.loop import fit
 from larq_nas.training.optimizers import learning_rate, optimizer
+from larq_nas.training.ready import require_reading, warn_of_drop_path
 from larq_nas.training.recipe import Recipe, Stage
 from larq_nas.training.teacher import Teacher
 from larq_nas.training.trainee import DropPathSchedule, Trainee
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
     from larq_nas.architecture import Architecture
     from larq_nas.spaces import Space
 
-__all__ = ["Trainer", "domain_of"]
+__all__ = ["Trainer"]
 
 _CALIBRATION_STEPS = 20
-_DOMAINS: dict[Stage, Domain] = {"real": REAL_WEIGHTS, "binary": DEPLOYED}
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,10 @@ class Trainer:
         seed_everything(self.task.seed)
         before = None
         for stage in self.recipe.stages:
-            model = self._build(domain_of(stage, self.recipe))
+            model = self._build(self.recipe.domain(stage))
+            require_reading(model)
+            if before is None:
+                warn_of_drop_path(model, self.recipe)
             if before is not None:
                 transfer_weights(before, model)
             constrain(model)
@@ -170,11 +172,6 @@ class Trainer:
         if augment is None:
             return jitter
         return lambda images, seed: jitter(augment(images, seed), seed)
-
-
-def domain_of(stage: Stage, recipe: Recipe) -> Domain:
-    """Return how a network is built for a stage of its training."""
-    return dataclasses.replace(_DOMAINS[stage], drop_path=recipe.drop_path > 0)
 
 
 def _layer_settings(model: tf.keras.Model) -> list[str]:

@@ -36,15 +36,15 @@ def transfer_weights(source: tf.keras.Model, target: tf.keras.Model) -> None:
 
 
 def constrain(model: tf.keras.Model) -> None:
-    """Hold kernels to their constraints, as every training step does after the first.
+    """Hold weights to their constraints, as every training step does after the first.
 
     # Arguments
         model: a network before its training.
     """
-    for layer in model.layers:
-        constraint = getattr(layer, "kernel_constraint", None)
+    for weight in model.trainable_weights:
+        constraint = getattr(weight, "constraint", None)
         if constraint is not None:
-            layer.kernel.assign(constraint(tf.convert_to_tensor(layer.kernel)))
+            weight.assign(constraint(tf.convert_to_tensor(weight)))
 
 
 def initialize_scales(model: tf.keras.Model) -> None:

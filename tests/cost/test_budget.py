@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 from conftest import PerOperation
 
+from larq_nas.cells import all_alive
 from larq_nas.cost import BUDGETS, Budget, SpaceCosts, require_feasible, strongest_within
 from larq_nas.errors import InputError
-from larq_nas.spaces import Bats, Vgg11
+from larq_nas.spaces import Bats, Bnas, Vgg11
 
 
 @pytest.mark.parametrize(
@@ -131,6 +132,24 @@ def test_the_best_within_is_that_of_brute_force(costs: SpaceCosts, name: str) ->
         assert not budget.excess(costs.of(within))
         reached += score(costs, scores, within) >= 0.95 * best
     assert reached >= 3
+
+
+def test_the_best_within_is_that_of_brute_force_where_zero_is_kept() -> None:
+    """Of the networks whose cells are not zero on every path; tight limits leave few of them."""
+    space = Bnas(cells=2, channels=8, nodes=2, operations=("zero", "max_pool_3x3", "conv_3x3"))
+    costs = SpaceCosts(space, (8, 8, 3), 10)
+    networks = [n for n in every_network(costs) if all_alive(costs.cells, costs.choices, n)]
+    found = [(chosen, costs.of(chosen)["binary_macs"]) for chosen in networks]
+    reached = 0
+    for seed in range(8):
+        scores = random_scores(costs, seed)
+        limit = int(np.quantile([cost for _, cost in found], 0.01 + 0.1 * seed))
+        within = strongest_within(costs, scores, Budget({"max_binary_macs": limit}))
+        assert all_alive(costs.cells, costs.choices, within)
+        assert costs.of(within)["binary_macs"] <= limit
+        best = max(score(costs, scores, chosen) for chosen, cost in found if cost <= limit)
+        reached += score(costs, scores, within) >= best - 1e-9
+    assert reached >= 7
 
 
 @pytest.mark.parametrize("name", BUDGETS)

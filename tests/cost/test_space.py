@@ -228,3 +228,9 @@ def test_zeros_of_a_chosen_width_cost_what_they_do_when_built(ratio: float, zero
     }
     exact = costs.exact({**values, "width": ratio})
     assert exact == built_costs(costs.space, {**values, "width": ratio}, (8, 8, 3))
+    probabilities = {
+        name: choice.one_hot(choice.decode(values[name])) for name, choice in costs.choices.items()
+    }
+    probabilities["width"] = np.equal(costs.expansions["width"].ratios, ratio).astype(float)
+    expected = Expected(costs)(probabilities)
+    assert {name: int(expected[name]) for name in QUANTITIES} == exact

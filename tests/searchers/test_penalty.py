@@ -4,9 +4,10 @@ import tensorflow as tf
 
 from larq_nas.choosers import Relax
 from larq_nas.cost import Budget, Expected, Limits, SpaceCosts
-from larq_nas.layers import SEARCH, building_in
+from larq_nas.layers import BINARY_SEARCH, SEARCH, building_in
+from larq_nas.searchers.derive import derive, scores_of
 from larq_nas.searchers.penalty import BudgetPenalty
-from larq_nas.spaces import Bats
+from larq_nas.spaces import Bats, Bnas
 
 SPACE = Bats(cells=2, channels=8, nodes=2)
 
@@ -60,3 +61,45 @@ def test_descending_it_makes_the_supernet_cheaper_until_it_fits(
     assert losses[-1] == 0
     assert expected(costs, choose)["binary_macs"] <= before / 2
     assert np.isfinite([alpha.numpy() for alpha in alphas[:1]]).all()
+
+
+def test_is_about_a_network_that_is_not_zero_on_every_path() -> None:
+    """Alphas that prefer zero everywhere derive another network, and pay for that one."""
+    space = Bnas(cells=3, channels=8, nodes=2, skips=False)
+    costs = SpaceCosts(space, (8, 8, 1), 10)
+    choose = Relax()
+    with building_in(BINARY_SEARCH):
+        space.build(choose, (8, 8, 1), 10)
+    for mixture in choose.mixtures.values():
+        mixture.alpha.assign(
+            np.where(np.arange(7) == space.operations.index("zero"), 9.0, 0.0)
+            + np.zeros(mixture.alpha.shape)
+        )
+    limits = Limits(costs, Budget({"max_binary_macs": 50_000}))
+    penalty = BudgetPenalty(limits, choose.mixtures, weight=1.0)
+    with pytest.warns(UserWarning, match="Every path of cell"):
+        derived = derive(choose.choices, choose.cells, scores_of(choose))
+    excess = costs.of(derived)["binary_macs"] / 50_000 - 1
+    assert excess > 0
+    assert float(penalty()) > 0
+
+
+def test_a_weakened_zero_counts_as_much_as_when_it_is_derived() -> None:
+    space = Bnas(cells=3, channels=8, nodes=2)
+    costs = SpaceCosts(space, (8, 8, 1), 10)
+    choose = Relax()
+    with building_in(BINARY_SEARCH):
+        space.build(choose, (8, 8, 1), 10)
+    place = [space.operations.index(name) for name in ("zero", "conv_3x3")]
+    for mixture in choose.mixtures.values():
+        alpha = np.full(mixture.alpha.shape, -30.0)
+        alpha[:, place] = np.log([0.6, 0.4])
+        mixture.alpha.assign(alpha)
+    limits = Limits(costs, Budget({"max_binary_macs": 10_000}))
+    paid = {}
+    for gamma in (1.0, 1e6):
+        paid[gamma] = float(BudgetPenalty(limits, choose.mixtures, 1.0, gamma)())
+    derived = derive(choose.choices, choose.cells, scores_of(choose, 1e6))
+    needed = costs.of(derived)["binary_macs"] / 10_000 - 1
+    assert paid[1e6] == pytest.approx(needed, rel=0.02)
+    assert paid[1.0] < 0.8 * needed

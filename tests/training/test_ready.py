@@ -10,7 +10,7 @@ from conftest import random_architecture
 import larq_nas
 from larq_nas.errors import InputError
 from larq_nas.layers import REAL_WEIGHTS, binary_conv, classifier, current_domain
-from larq_nas.spaces import Bats
+from larq_nas.spaces import Bats, Bnas
 from larq_nas.training import RECIPES, Recipe
 
 ARCHITECTURE = random_architecture(Bats(cells=1, channels=4, nodes=1), 0)
@@ -98,3 +98,13 @@ def test_checkpoints_of_keras_hold_the_supernet_itself(digits, tmp_path: Path) -
     )
     loaded = tf.keras.models.load_model(tmp_path / "1.keras")
     assert "mixture_a" in {layer.name for layer in loaded.layers}
+
+
+def test_a_network_of_zeros_is_refused(digits, tmp_path: Path) -> None:
+    space = Bnas(cells=1, channels=4, nodes=1, skips=False)
+    architecture = larq_nas.Architecture(
+        "bnas", space.settings(), {"reduction/2": [["zero", 0], ["zero", 1]]}
+    )
+    with pytest.raises(InputError, match="gives the same for every image: every path"):
+        larq_nas.train(architecture, *digits, classes=10, directory=tmp_path / "r", verbose=0)
+    assert not (tmp_path / "r").exists()

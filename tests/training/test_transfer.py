@@ -38,6 +38,16 @@ def test_kernels_start_as_their_constraints_keep_them() -> None:
     assert max(np.abs(kernel.numpy().mean(axis=2)).max() for kernel in kernels) < 1e-6
 
 
+def test_any_layer_may_have_constraints() -> None:
+    x = tf.keras.Input((8, 3))
+    lstm = tf.keras.layers.LSTM(4, kernel_constraint=tf.keras.constraints.MaxNorm(0.1))
+    model = tf.keras.Model(x, tf.keras.layers.Dense(2, bias_constraint="non_neg")(lstm(x)))
+    model.layers[-1].bias.assign([-1.0, 1.0])
+    constrain(model)
+    assert np.linalg.norm(lstm.cell.kernel.numpy(), axis=0).max() < 0.1001
+    np.testing.assert_array_equal(model.layers[-1].bias, [0, 1])
+
+
 def architecture_of_bnas() -> tf.keras.Model:
     architecture = larq_nas.Architecture.published("bnas_cifar")
     return architecture.with_settings(cells=3, channels=4).build((16, 16, 3), 10)

@@ -1,9 +1,11 @@
 """What BNAS searches choose, with the diversity regularizer and without, epoch by epoch."""
 
 import argparse
+import csv
 import json
 from collections import Counter
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import tensorflow as tf
@@ -50,31 +52,44 @@ def measure(weight: float, seed: int, epochs: int, folder: Path) -> dict[str, An
         "diversity": weight,
         "seed": seed,
         "operations": chosen_by_epoch(directory / "probabilities.csv"),
+        "probabilities": mean_by_epoch(directory / "probabilities.csv"),
         "history": {name: [float(row[name]) for row in rows] for name in FIGURES},
         "cells": json.loads((directory / "architecture.json").read_text())["choices"],
     }
 
 
+def read_edges(path: Path) -> list[dict[str, list[dict[str, float]]]]:
+    """Return for each epoch the probabilities on the edges of each choice."""
+    found: dict[int, dict[str, dict[int, dict[str, float]]]] = {}
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            choice = found.setdefault(int(row["epoch"]), {}).setdefault(row["choice"], {})
+            choice.setdefault(int(row["input"]), {})[row["operation"]] = float(row["probability"])
+    return [
+        {name: list(edges.values()) for name, edges in found[epoch].items()}
+        for epoch in sorted(found)
+    ]
+
+
 def chosen_by_epoch(path: Path) -> list[dict[str, int]]:
     """Return how often each operation would be chosen after each epoch, in both kinds of cells."""
-    import csv
-
-    import numpy as np
-
-    tables: dict[int, dict[str, dict[int, dict[str, float]]]] = {}
-    with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            edge = tables.setdefault(int(row["epoch"]), {}).setdefault(row["choice"], {})
-            edge.setdefault(int(row["input"]), {})[row["operation"]] = float(row["probability"])
-    found = []
-    for epoch in sorted(tables):
+    counted = []
+    for choices in read_edges(path):
         counts: Counter[str] = Counter()
-        for edges in tables[epoch].values():
-            best = [max(edge, key=lambda name: edge[name]) for edge in edges.values()]
-            strength = np.array([max(edge.values()) for edge in edges.values()])
-            counts.update(best[i] for i in np.argsort(-strength, kind="stable")[:2])
-        found.append(dict(counts))
-    return found
+        for edges in choices.values():
+            strongest = sorted(edges, key=lambda edge: -max(edge.values()))[:2]
+            counts.update(max(edge, key=lambda name: edge[name]) for edge in strongest)
+        counted.append(dict(counts))
+    return counted
+
+
+def mean_by_epoch(path: Path) -> list[dict[str, float]]:
+    """Return the mean probability of each operation over all edges after each epoch."""
+    means = []
+    for choices in read_edges(path):
+        edges = [edge for of_choice in choices.values() for edge in of_choice]
+        means.append({name: fmean(edge[name] for edge in edges) for name in edges[0]})
+    return means
 
 
 def main() -> None:

@@ -19,22 +19,22 @@ OPERATIONS = {
 
 
 def diversity() -> None:
-    """Operations that would be chosen, epoch by epoch, with the regularizer and without."""
+    """What would be chosen, and how probable it is, epoch by epoch, with and without it."""
     runs = read("diversity")["measured"]
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
-    for axis, weight in zip(axes, (0.0, 1.0), strict=True):
-        alike = [run["operations"] for run in runs if run["diversity"] == weight]
-        for color, (label, names) in zip("brk", OPERATIONS.items(), strict=True):
-            counts = np.array(
-                [[sum(e.get(n, 0) for n in names) for e in epochs] for epochs in alike]
-            )
-            shares = counts / 16
-            epochs = np.arange(1, counts.shape[1] + 1)
-            axis.plot(epochs, shares.mean(axis=0), color, label=label)
-            axis.fill_between(epochs, shares.min(0), shares.max(0), color=color, alpha=0.15)
-        axis.set(title=f"lambda = {weight:g}", xlabel="epoch")
-    axes[0].set_ylabel("share of chosen operations")
-    axes[1].legend()
+    figure, axes = plt.subplots(2, 2, figsize=(10, 6.4), sharey="row", sharex=True)
+    for column, weight in enumerate((0.0, 1.0)):
+        alike = [run for run in runs if run["diversity"] == weight]
+        for row, (key, whole) in enumerate((("operations", 16), ("probabilities", 1))):
+            for color, (label, names) in zip("brk", OPERATIONS.items(), strict=True):
+                shares = np.array(
+                    [[sum(e.get(n, 0) for n in names) / whole for e in run[key]] for run in alike]
+                )
+                band(axes[row, column], np.arange(1, shares.shape[1] + 1), shares, color, label)
+        axes[0, column].set_title(f"lambda = {weight:g}")
+        axes[1, column].set_xlabel("epoch")
+    axes[0, 0].set_ylabel("share of chosen operations")
+    axes[1, 0].set_ylabel("mean probability on an edge")
+    axes[0, 1].legend()
     save(figure, "diversity")
 
 
@@ -50,13 +50,17 @@ def skips() -> None:
             alike = [run["rows"] for run in result["measured"] if run["skips"] == kind]
             norms = np.array(alike)[:, :, columns.index(column)]
             steps = result["settings"]["every"] * np.arange(norms.shape[1])
-            label = "with skips" if kind else "without"
-            axis.semilogy(steps, norms.mean(axis=0), color, label=label)
-            axis.fill_between(steps, norms.min(0), norms.max(0), color=color, alpha=0.15)
-        axis.set(title=column, xlabel="step")
+            band(axis, steps, norms, color, "with skips" if kind else "without")
+        axis.set(title=column, xlabel="step", yscale="log")
     axes[0].set_ylabel("gradient norm")
     axes[2].legend()
     save(figure, "skips")
+
+
+def band(axis: Any, x: np.ndarray, runs: np.ndarray, color: str, label: str) -> None:
+    """Plot the mean of runs, and what they range over."""
+    axis.plot(x, runs.mean(axis=0), color, label=label)
+    axis.fill_between(x, runs.min(0), runs.max(0), color=color, alpha=0.15)
 
 
 def read(name: str) -> dict[str, Any]:

@@ -217,7 +217,7 @@ def joined_with_zeros(choose, input_shape, classes) -> tf.keras.Model:
     return tf.keras.Model(images, classifier(y, classes))
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("ratio", [0.5, 2])
 @pytest.mark.parametrize("zero", ["node", "cell/2", "cell/3", ""])
 def test_zeros_of_a_chosen_width_cost_what_they_do_when_built(ratio: float, zero: str) -> None:

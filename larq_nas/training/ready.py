@@ -22,7 +22,7 @@ def check_training(
     teacher: Teacher | None,
     verbose: int | str,
 ) -> None:
-    """Build each stage once, so that what fails does so now, and say what has no effect.
+    """Build each stage once, so that what fails does so now, and say what is not as given.
 
     # Arguments
         build: builds a network of the space, in the domain at hand.
@@ -34,6 +34,13 @@ def check_training(
     for stage in recipe.stages:
         with building_in(recipe.domain(stage)):
             require_reading(build())
+    rate, size = recipe.rate(task.facts.batch_size), task.facts.batch_size
+    if verbose and rate != recipe.learning_rate:
+        print(
+            f"Learning rate {rate:g}: that of the recipe, {recipe.learning_rate:g}, is for batches "
+            f"of {recipe.base_batch_size}, and the data has {size}",
+            flush=True,
+        )
     if teacher is None:
         return
     if not recipe.distillation:

@@ -42,6 +42,8 @@ class Recipe:
 
     # Arguments
         learning_rate: the highest learning rate of each stage.
+        base_batch_size: images in a batch that the learning rate is for: with other batches it is
+            in proportion, and is told. Without, it is as given.
         stages: what is binary in turn; the last is `"binary"`. Each takes its share of the
             epochs and starts with the weights of the one before.
         optimizer: `"adam"`, or `"sgd"` with a momentum of 0.9.
@@ -65,6 +67,7 @@ class Recipe:
     """
 
     learning_rate: float = 1e-3
+    base_batch_size: int | None = None
     stages: tuple[Stage, ...] = ("real", "binary")
     optimizer: OptimizerName = "adam"
     schedule: Schedule = "cosine"
@@ -82,6 +85,8 @@ class Recipe:
             distillation_temperature=self.distillation_temperature,
         )
         require_whole(restart_epochs=self.restart_epochs)
+        if self.base_batch_size is not None:
+            require_whole(base_batch_size=self.base_batch_size)
         require_not_negative(weight_decay=self.weight_decay)
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
@@ -108,6 +113,14 @@ class Recipe:
         """Return the settings as a run keeps them."""
         return dataclasses.asdict(self)
 
+    def rate(self, batch_size: int) -> float:
+        """Return the learning rate for batches of so many images.
+
+        # References
+            - [Accurate, Large Minibatch SGD](https://arxiv.org/abs/1706.02677)
+        """
+        return self.learning_rate * batch_size / (self.base_batch_size or batch_size)
+
     def domain(self, stage: Stage) -> Domain:
         """Return how a network is built for a stage."""
         of_stage = REAL_WEIGHTS if stage == "real" else DEPLOYED
@@ -119,7 +132,14 @@ class Recipe:
         return epochs - each * (len(self.stages) - 1) if stage == self.stages[-1] else each
 
 
-_BNAS_V2 = Recipe(0.05, stages=("binary",), optimizer="sgd", schedule="one_cycle", drop_path=0.2)
+_BNAS_V2 = Recipe(
+    0.05,
+    base_batch_size=256,
+    stages=("binary",),
+    optimizer="sgd",
+    schedule="one_cycle",
+    drop_path=0.2,
+)
 _BNAS_V2_IMAGENET = dataclasses.replace(
     _BNAS_V2, schedule="warm_restarts", label_smoothing=0.1, drop_path=0.0
 )

@@ -112,7 +112,7 @@ class Trainer:
             )
         model.set_weights(saved.get_weights())
         model.compile(
-            optimizer(self.recipe.optimizer, self.recipe.learning_rate),
+            optimizer(self.recipe.optimizer, self.recipe.rate(self.task.facts.batch_size)),
             tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
         )
@@ -143,7 +143,7 @@ class Trainer:
         stream = training_stream(task.train, task.facts, task.seed, self._augment())
         rate = learning_rate(
             recipe.schedule,
-            recipe.learning_rate,
+            recipe.rate(task.facts.batch_size),
             epochs * stream.steps,
             period=recipe.restart_epochs * stream.steps,
         )

@@ -108,3 +108,11 @@ def test_a_network_of_zeros_is_refused(digits, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="gives the same for every image: every path"):
         larq_nas.train(architecture, *digits, classes=10, directory=tmp_path / "r", verbose=0)
     assert not (tmp_path / "r").exists()
+
+
+def test_a_learning_rate_for_other_batches_is_told(digits, capsys) -> None:
+    larq_nas.train(ARCHITECTURE, *digits, epochs=0, recipe="bnas_v2", classes=10, verbose=2)
+    printed = capsys.readouterr().out
+    assert "Learning rate 0.00625: that of the recipe, 0.05, is for batches of 256" in printed
+    larq_nas.train(ARCHITECTURE, *digits, epochs=0, recipe="bats", classes=10, verbose=2)
+    assert "Learning rate" not in capsys.readouterr().out

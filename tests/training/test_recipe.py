@@ -24,6 +24,8 @@ def changes(one: Recipe, other: Recipe) -> dict[str, Any]:
         ({"learning_rate": "1"}, "`learning_rate` must be a finite number, but got '1'."),
         ({"learning_rate": float("nan")}, "`learning_rate` must be a finite number, but got nan."),
         ({"distillation_temperature": 0}, "`distillation_temperature` must be positive, but got 0"),
+        ({"base_batch_size": 0}, "`base_batch_size` must be positive, but got 0."),
+        ({"base_batch_size": 64.0}, "`base_batch_size` must be a whole number, but got 64.0."),
         ({"restart_epochs": 0}, "`restart_epochs` must be positive, but got 0."),
         ({"restart_epochs": 2.5}, "`restart_epochs` must be a whole number, but got 2.5."),
         ({"weight_decay": -1}, "`weight_decay` must be 0 or more, but got -1."),
@@ -81,6 +83,13 @@ def test_bnas_trains_as_its_paper_says() -> None:
     imagenet = RECIPES["bnas_imagenet"]
     assert (imagenet.schedule, imagenet.restart_epochs) == ("warm_restarts", 50)
     assert (imagenet.weight_decay, imagenet.label_smoothing) == (3e-5, 0.1)
+
+
+def test_learning_rates_are_in_proportion_to_the_batch() -> None:
+    assert RECIPES["bnas"].rate(256) == 0.05
+    assert RECIPES["bnas_v2_imagenet"].rate(64) == 0.0125
+    assert RECIPES["bats"].rate(7) == RECIPES["bats"].learning_rate
+    assert dataclasses.replace(RECIPES["bnas"], base_batch_size=None).rate(64) == 0.05
 
 
 def test_stages_of_the_recipes() -> None:

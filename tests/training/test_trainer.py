@@ -83,6 +83,13 @@ def test_the_schedule_runs_over_each_stage(schedule) -> None:
     )
 
 
+def test_the_learning_rate_is_in_proportion_to_the_batch() -> None:
+    rates, size = Rates(), noise((8, 8, 1)).facts.batch_size
+    trained(1, [rates], schedule="cosine", base_batch_size=4 * size)
+    expected = learning_rate("cosine", 0.1 / 4, 3)
+    np.testing.assert_allclose(rates.seen, [float(expected(step)) for step in range(3)], rtol=1e-5)
+
+
 def test_colours_of_colour_images_change_beside_another_augmentation() -> None:
     seen = []
 

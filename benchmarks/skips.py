@@ -12,7 +12,7 @@ from larq_nas.pipeline.check import check_data
 from larq_nas.pipeline.streams import training_stream
 from larq_nas.seeding import seed_everything
 from larq_nas.training import RECIPES
-from larq_nas.training.optimizers import descend, learning_rate, optimizer
+from larq_nas.training.optimizers import amplifications, descend, learning_rate, optimizer
 
 from record import record  # isort: skip  (beside this file)
 
@@ -31,9 +31,10 @@ def measure(skips: bool, seed: int, epochs: int) -> dict[str, Any]:
     architecture = larq_nas.Architecture.published("bnas_cifar").with_settings(skips=skips, **SIZE)
     model = architecture.build(facts.input_shape, 10)
     stream = training_stream(train, facts, seed, None)
-    rate = learning_rate(RECIPE.schedule, RECIPE.learning_rate, epochs * stream.steps)
+    rate = learning_rate(RECIPE.schedule, RECIPE.rate(facts.batch_size), epochs * stream.steps)
     training = optimizer(RECIPE.optimizer, rate)
     training.build(model.trainable_variables)
+    amplified = amplifications(model, model.trainable_variables)
     groups = [_weights_of(model, cell) for cell in CELLS]
 
     @tf.function
@@ -46,7 +47,14 @@ def measure(skips: bool, seed: int, epochs: int) -> dict[str, Any]:
         gradients = tape.gradient(loss, variables)
         by_weight = {v.ref(): g for v, g in zip(variables, gradients, strict=True)}
         norms = [tf.linalg.global_norm([by_weight[w.ref()] for w in group]) for group in groups]
-        descend(training, gradients, variables, decay=RECIPE.weight_decay)
+        descend(
+            training,
+            gradients,
+            variables,
+            decay=RECIPE.weight_decay,
+            clip_norm=RECIPE.clip_norm,
+            amplified=amplified,
+        )
         return loss, norms
 
     rows = []

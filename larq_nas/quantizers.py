@@ -1,5 +1,6 @@
 """Quantizers that Larq lacks."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import larq as lq
@@ -130,17 +131,23 @@ class XnorSign(lq.quantizers.Quantizer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         axes = list(range(len(inputs.shape) - 1))
         if self.amplified:
-            inputs = _amplify(inputs)
+            inputs = _amplify(inputs, self.amplification(inputs.shape))
         return lq.quantizers.ste_sign(inputs) * tf.reduce_mean(tf.abs(inputs), axes)
+
+    def amplification(self, shape: Sequence[int]) -> float:
+        """Return by how much the gradient of a kernel of that shape is amplified."""
+        return float(np.prod(shape[:-1]) * (1 - 1 / shape[-2])) if self.amplified else 1.0
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "amplified": self.amplified}
 
 
-@tf.custom_gradient
-def _amplify(kernel: tf.Tensor) -> Any:
-    factor = np.prod(kernel.shape[:-1]) * (1 - 1 / kernel.shape[-2])
-    return tf.identity(kernel), lambda upstream: factor * upstream
+def _amplify(kernel: tf.Tensor, factor: float) -> tf.Tensor:
+    @tf.custom_gradient
+    def amplified(x: tf.Tensor) -> Any:
+        return tf.identity(x), lambda upstream: factor * upstream
+
+    return amplified(kernel)
 
 
 # Larq looks up the quantizers of `.h5` files by their bare names.

@@ -5,7 +5,9 @@ from typing import Literal, TypeAlias
 
 import tensorflow as tf
 
-__all__ = ["OptimizerName", "Schedule", "descend", "learning_rate", "optimizer"]
+from larq_nas.quantizers import XnorSign
+
+__all__ = ["OptimizerName", "Schedule", "amplifications", "descend", "learning_rate", "optimizer"]
 
 OptimizerName: TypeAlias = Literal["adam", "sgd"]
 """Adam, or SGD with a momentum of 0.9."""
@@ -37,19 +39,44 @@ def descend(
     variables: Sequence[tf.Variable],
     *,
     decay: float = 0.0,
+    clip_norm: float = 0.0,
+    amplified: Sequence[float] | None = None,
 ) -> None:
-    """Apply gradients, decayed as PyTorch does.
+    """Apply gradients, clipped first and decayed then, as PyTorch does.
 
     # Arguments
         optimizer: applies them.
         gradients: gradient of each of `variables`, `None` for one that is not used.
         variables: what to change.
         decay: L2 coefficient, added to the gradient times the variable.
+        clip_norm: the norm of all gradients together is held at this; 0 for no limit.
+        amplified: how much larger than a derivative each gradient is, which the norm leaves
+            out; see `amplifications`.
     """
+    if clip_norm:
+        factors = amplified or [1.0] * len(gradients)
+        pairs = zip(gradients, factors, strict=True)
+        norm = tf.linalg.global_norm([None if g is None else g / f for g, f in pairs])
+        gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)
     if decay:
         pairs = zip(gradients, variables, strict=True)
         gradients = [None if g is None else g + decay * v for g, v in pairs]
     optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+
+def amplifications(model: tf.keras.Model, variables: Sequence[tf.Variable]) -> list[float]:
+    """Return by how much the gradient of each variable is amplified: 1 where it is not.
+
+    # Arguments
+        model: the network.
+        variables: variables of it.
+    """
+    factors = {}
+    for layer in model.layers:
+        quantizer = getattr(layer, "kernel_quantizer", None)
+        if isinstance(quantizer, XnorSign):
+            factors[layer.kernel.ref()] = quantizer.amplification(layer.kernel.shape)
+    return [factors.get(variable.ref(), 1.0) for variable in variables]
 
 
 def learning_rate(

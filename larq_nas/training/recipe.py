@@ -51,6 +51,8 @@ class Recipe:
             `larq_nas.training.optimizers.learning_rate`.
         restart_epochs: epochs between warm restarts.
         weight_decay: L2 coefficient of all weights.
+        clip_norm: the gradients' norm over all weights is held at this, before XNOR-Net amplifies
+            them; 0 for no limit.
         label_smoothing: share of each label that is spread over all classes.
         drop_path: probability to drop an operation of a cell for an image, reached evenly
             over the epochs from 0.
@@ -73,6 +75,7 @@ class Recipe:
     schedule: Schedule = "cosine"
     restart_epochs: int = 50
     weight_decay: float = 0.0
+    clip_norm: float = 0.0
     label_smoothing: float = 0.0
     drop_path: float = 0.0
     color_jitter: bool = False
@@ -87,7 +90,7 @@ class Recipe:
         require_whole(restart_epochs=self.restart_epochs)
         if self.base_batch_size is not None:
             require_whole(base_batch_size=self.base_batch_size)
-        require_not_negative(weight_decay=self.weight_decay)
+        require_not_negative(weight_decay=self.weight_decay, clip_norm=self.clip_norm)
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
@@ -138,6 +141,7 @@ _BNAS_V2 = Recipe(
     stages=("binary",),
     optimizer="sgd",
     schedule="one_cycle",
+    clip_norm=5.0,
     drop_path=0.2,
 )
 _BNAS_V2_IMAGENET = dataclasses.replace(

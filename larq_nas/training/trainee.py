@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.layers import DropPath
-from larq_nas.training.optimizers import descend
+from larq_nas.training.optimizers import amplifications, descend
 from larq_nas.training.recipe import Recipe
 from larq_nas.training.teacher import Teacher
 
@@ -34,6 +34,7 @@ class Trainee(tf.keras.Model):
     ) -> None:
         super().__init__(network.inputs, network.outputs, name=network.name)
         self._recipe = recipe
+        self._amplified = amplifications(network, self.trainable_variables)
         # As members, their weights would be a part of this model's.
         self._teacher_logits = teacher.logits if teacher else None
         self._save_network = network.save
@@ -59,6 +60,8 @@ class Trainee(tf.keras.Model):
             tape.gradient(total, self.trainable_variables),
             self.trainable_variables,
             decay=self._recipe.weight_decay,
+            clip_norm=self._recipe.clip_norm,
+            amplified=self._amplified,
         )
         return self._measured(loss, labels, logits)
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_nas.training.optimizers import descend, learning_rate, optimizer
+import larq_nas
+from larq_nas.layers import BinaryConv2D
+from larq_nas.training.optimizers import amplifications, descend, learning_rate, optimizer
 
 PEAK, STEPS = 0.05, 1000
 
@@ -64,9 +66,13 @@ def test_optimizers_by_name() -> None:
     assert sgd.momentum == 0.9
 
 
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0, 100.0])
 @pytest.mark.parametrize("decay", [0.0, 0.3])
-def test_descent_decays_gradients(decay: float) -> None:
-    """Two steps by SGD with momentum, into which the decay goes too."""
+def test_descent_clips_then_decays(clip_norm: float, decay: float) -> None:
+    """Two steps by SGD with momentum: the second holds the norm of all gradients together.
+
+    One of them is amplified, which the norm leaves out.
+    """
     generator = np.random.default_rng(0)
     values = [generator.normal(size=shape) for shape in ((3, 2), (4,))]
     variables = [tf.Variable(value, dtype=tf.float32) for value in values]
@@ -75,9 +81,11 @@ def test_descent_decays_gradients(decay: float) -> None:
     for _ in range(2):
         slopes = [generator.normal(size=value.shape) for value in values]
         gradients = [tf.constant(slope, tf.float32) for slope in slopes]
-        descend(sgd, gradients, variables, decay=decay)
+        descend(sgd, gradients, variables, decay=decay, clip_norm=clip_norm, amplified=[3.0, 1.0])
+        norm = math.sqrt(((slopes[0] / 3) ** 2).sum() + (slopes[1] ** 2).sum())
+        factor = min(1.0, clip_norm / norm) if clip_norm else 1.0
         for i, slope in enumerate(slopes):
-            slope = slope + decay * values[i]
+            slope = factor * slope + decay * values[i]
             velocities[i] = 0.9 * velocities[i] - 0.1 * slope
             values[i] = values[i] + velocities[i]
     for variable, value in zip(variables, values, strict=True):
@@ -91,3 +99,16 @@ def test_restarts_are_moved_so_that_training_ends_low(steps, period, fitting) ->
     for step in (0, 100, 440):
         expected = PEAK * 0.5 * (1 + np.cos(np.pi * (step % fitting) / fitting))
         assert float(rate(step)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_amplified_gradients_are_those_of_xnor_nets_kernels() -> None:
+    architecture = larq_nas.Architecture.published("bnas_cifar").with_settings(cells=3, channels=4)
+    model = architecture.build((8, 8, 3), 10)
+    variables = model.trainable_variables
+    factors = dict(zip((v.name for v in variables), amplifications(model, variables), strict=True))
+    for layer in model.layers:
+        for weight in layer.trainable_weights:
+            height, width, channels, _ = (*weight.shape, 0, 0, 0, 0)[:4]
+            binary = isinstance(layer, BinaryConv2D)
+            expected = height * width * (channels - 1) if binary else 1
+            assert factors[weight.name] == pytest.approx(expected)

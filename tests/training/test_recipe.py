@@ -29,7 +29,8 @@ def changes(one: Recipe, other: Recipe) -> dict[str, Any]:
         ({"restart_epochs": 0}, "`restart_epochs` must be positive, but got 0."),
         ({"restart_epochs": 2.5}, "`restart_epochs` must be a whole number, but got 2.5."),
         ({"weight_decay": -1}, "`weight_decay` must be 0 or more, but got -1."),
-        ({"weight_decay": None}, "`weight_decay` must be a finite number, but got None."),
+        ({"clip_norm": -5.0}, "`clip_norm` must be 0 or more, but got -5.0."),
+        ({"clip_norm": None}, "`clip_norm` must be a finite number, but got None."),
         ({"optimizer": "sdg"}, "Unknown optimizer `sdg`; did you mean `sgd`?"),
         ({"optimizer": 3}, "Unknown optimizer `3`. Known: adam, sgd."),
         ({"schedule": "cosin"}, "Unknown schedule `cosin`; did you mean `cosine`?"),
@@ -55,7 +56,7 @@ def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> Non
 
 
 def test_the_ends_of_a_range_are_allowed() -> None:
-    recipe = Recipe(distillation=1, label_smoothing=0, drop_path=0)
+    recipe = Recipe(distillation=1, label_smoothing=0, drop_path=0, clip_norm=0)
     assert recipe.distillation == 1
 
 
@@ -79,7 +80,7 @@ def test_bnas_v2_is_bnas_without_weight_decay_and_colour_jitter() -> None:
 def test_bnas_trains_as_its_paper_says() -> None:
     bnas = RECIPES["bnas"]
     assert (bnas.optimizer, bnas.learning_rate, bnas.schedule) == ("sgd", 0.05, "one_cycle")
-    assert (bnas.weight_decay, bnas.drop_path) == (3e-6, 0.2)
+    assert (bnas.weight_decay, bnas.clip_norm, bnas.drop_path) == (3e-6, 5.0, 0.2)
     imagenet = RECIPES["bnas_imagenet"]
     assert (imagenet.schedule, imagenet.restart_epochs) == ("warm_restarts", 50)
     assert (imagenet.weight_decay, imagenet.label_smoothing) == (3e-5, 0.1)

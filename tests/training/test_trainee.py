@@ -109,15 +109,18 @@ def gradients(model: Trainee, images: np.ndarray, labels: np.ndarray) -> list[np
     return [gradient.numpy() for gradient in tape.gradient(loss, model.trainable_variables)]
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.4])
-def test_a_step_is_sgd_with_decay(decay: float) -> None:
+@pytest.mark.parametrize(("decay", "clip_norm"), [(0.0, 0.0), (0.4, 0.0), (0.4, 0.1), (0.0, 100)])
+def test_a_step_is_sgd_clipped_then_decayed(decay: float, clip_norm: float) -> None:
     """Binary weights are clipped to -1 and 1 after it, as everywhere in Larq."""
-    model = trainee(Recipe(weight_decay=decay))
+    model = trainee(Recipe(weight_decay=decay, clip_norm=clip_norm))
     before = [weight.numpy() for weight in model.trainable_variables]
     slopes = gradients(model, *batch())
+    norm = np.sqrt(sum((slope**2).sum() for slope in slopes))
+    assert norm > 0.1
+    factor = min(1.0, clip_norm / norm) if clip_norm else 1.0
     model.train_step(batch())
     for weight, value, slope in zip(model.trainable_variables, before, slopes, strict=True):
-        expected = value - RATE * (slope + decay * value)
+        expected = value - RATE * (factor * slope + decay * value)
         if weight.name.startswith("binary"):
             expected = expected.clip(-1, 1)
         np.testing.assert_allclose(weight.numpy(), expected, atol=1e-6, err_msg=weight.name)

@@ -43,6 +43,7 @@ def plain() -> np.ndarray:
     "settings",
     [
         {"weight_decay": 0.1},
+        {"clip_norm": 0.01},
         {"label_smoothing": 0.5},
         {"drop_path": 0.9},
         {"color_jitter": True},

@@ -9,7 +9,7 @@ import numpy as np
 
 from larq_nas.choices import Choice, Pair
 
-__all__ = ["Cell", "Chosen", "Revival", "all_alive", "revivals", "revive"]
+__all__ = ["Cell", "Chosen", "Revival", "all_alive", "exchanges", "revivals", "revive"]
 
 Chosen: TypeAlias = Mapping[str, Sequence[Pair]]
 """Operations and inputs of each choice."""
@@ -108,14 +108,29 @@ def revivals(
         before = _total(choice, scores[name], old)
         lively = [operation for operation in choice.operations if operation not in choice.zeros]
         indices = sorted(alive & set(range(choice.inputs)))
-        for slot, operation, index in product(range(len(old)), lively, indices):
-            others = [pair for number, pair in enumerate(old) if number != slot]
-            if any(index == taken for _, taken in others):
-                continue
-            pairs = sorted([*others, (operation, index)], key=lambda pair: pair[1])
+        for pair, pairs in exchanges(old, lively, indices):
             if _is_alive(cell, choices, {**chosen, name: pairs}):
                 gain = _total(choice, scores[name], pairs) - before
-                yield Revival(cell.name, name, pairs, (operation, index), gain)
+                yield Revival(cell.name, name, pairs, pair, gain)
+
+
+def exchanges(
+    pairs: Sequence[Pair], operations: Iterable[str], indices: Sequence[int]
+) -> Iterator[tuple[Pair, list[Pair]]]:
+    """Yield each other pair that one of `pairs` can be exchanged for, and the pairs then.
+
+    # Arguments
+        pairs: what is chosen, each on an input of its own.
+        operations: operations of the new pair.
+        indices: inputs that it may read.
+    """
+    for slot, operation in product(range(len(pairs)), operations):
+        others = [pair for number, pair in enumerate(pairs) if number != slot]
+        taken = {index for _, index in others}
+        for index in indices:
+            new = operation, index
+            if index not in taken and new != pairs[slot]:
+                yield new, sorted([*others, new], key=lambda pair: pair[1])
 
 
 def _total(choice: Choice, scores: np.ndarray, pairs: Sequence[Pair]) -> float:

@@ -121,14 +121,26 @@ def _channels(
     call, facts = network.calls[index], network.facts[index]
     if facts.filters is not None:
         return int(facts.filters) if answers is None else at(facts.filters, answers)
-    if facts.kind in ("input", "unknown") or not read:
+    return channels_from(call, read, network.calls)
+
+
+def channels_from(call: Call, read: Sequence[Any], calls: Sequence[Call]) -> Any:
+    """Return the channels of a call that does not set them itself.
+
+    # Arguments
+        call: the call.
+        read: channels of what it reads.
+        calls: those it is one of.
+    """
+    kind = call.facts.kind
+    if kind in ("input", "unknown") or not read:
         return call.shape[-1]
-    if facts.kind == "depthwise":
-        return read[0] * facts.multiplier
-    if facts.kind == "concat":
+    if kind == "depthwise":
+        return read[0] * call.facts.multiplier
+    if kind == "concat":
         return sum(read[1:], read[0])
-    if facts.kind == "reshape":
-        return divide(read[0] * network.calls[call.inputs[0]].area, call.area)
+    if kind == "reshape":
+        return divide(read[0] * calls[call.inputs[0]].area, call.area)
     return read[0]
 
 

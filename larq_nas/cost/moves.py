@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from larq_nas.cells import Chosen, all_alive, revivals
-from larq_nas.choices import Choice, Pair
+from larq_nas.cells import Chosen, all_alive, exchanges, revivals
+from larq_nas.choices import Pair
 from larq_nas.cost.budget import BUDGETS, Budget
 from larq_nas.cost.linear import Linearized
 from larq_nas.cost.space import SpaceCosts
@@ -45,10 +44,10 @@ def improve(
     def excess(values: np.ndarray) -> float:
         return budget.excess(dict(zip(quantities, values, strict=True)))
 
+    moves = _Moves(around, costs, scores, quantities)
     for _ in range(_CHANGES * sum(map(len, chosen.values()))):
         over = excess(now)
         worth = _worth_when_over(over, now, excess) if over else _worth_within(now, excess)
-        moves = _Moves(around, costs, scores, quantities)
         best = max(moves.living(chosen), key=worth, default=None)
         if best is None or worth(best) <= 1e-9:
             break
@@ -76,7 +75,8 @@ class _Moves:
     def living(self, chosen: Mapping[str, list[Pair]]) -> Iterator[_Move]:
         """Yield each change of a pair, together with one that keeps its cell alive if need be."""
         for name, pairs in chosen.items():
-            for changed in self._changed(self._choices[name], pairs):
+            choice = self._choices[name]
+            for _, changed in exchanges(pairs, choice.eligible, range(choice.inputs)):
                 after = {**chosen, name: changed}
                 dead = [
                     cell
@@ -89,15 +89,6 @@ class _Moves:
                     for mended in revivals(dead[0], self._choices, self._scores, after):
                         both = {name: changed, mended.choice: mended.pairs}
                         yield self._move(chosen, both)
-
-    def _changed(self, choice: Choice, pairs: list[Pair]) -> Iterator[list[Pair]]:
-        for slot, old in enumerate(pairs):
-            others = [pair for number, pair in enumerate(pairs) if number != slot]
-            taken = {index for _, index in others}
-            free = [index for index in range(choice.inputs) if index not in taken]
-            for index, operation in product(free, choice.eligible):
-                if (operation, index) != old:
-                    yield sorted([*others, (operation, index)], key=lambda pair: pair[1])
 
     def _move(self, chosen: Chosen, changed: Mapping[str, list[Pair]]) -> _Move:
         costs: Any = 0.0

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.choices import Choice, Pair
+from larq_nas.cost.count import channels_from
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.graph import Call, prune
 from larq_nas.cost.kinds import facts_of
@@ -138,8 +139,6 @@ def _width(calls: Sequence[Call], index: int) -> int:
     call = calls[index]
     if call.facts.filters is not None:
         return call.facts.filters
-    if call.facts.kind == "concat":
-        return sum(_width(calls, i) for i in call.inputs)
-    if call.inputs and call.facts.kind not in ("depthwise", "reshape"):
-        return _width(calls, call.inputs[0])
-    return int(call.shape[-1])
+    read = call.inputs if call.facts.kind == "concat" else call.inputs[:1]
+    width: int = channels_from(call, [_width(calls, i) for i in read], calls)
+    return width

@@ -166,5 +166,5 @@ def _join(tensors: Sequence[tf.Tensor], name: str) -> tf.Tensor:
     if len(tensors) == 1:  # Keras cannot reload a concatenation of one tensor
         return tensors[0]
     layer = tf.keras.layers.Concatenate(name=name)
-    layer.pads_zeros = True
+    layer.pads_zeros = True  # for those who predict what is built of a supernet's concatenation
     return layer(tensors)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import larq_nas
 from larq_nas.choosers import Sample
+from larq_nas.searchers import derive_again
 from larq_nas.training.history import read_history
 
 from record import record  # isort: skip  (beside this file)
@@ -18,6 +19,8 @@ from record import record  # isort: skip  (beside this file)
 SPLITS = {"train_split": "train[:4000]", "validation_split": "test[:2000]", "image_size": 16}
 SIZE = {"cells": 5, "channels": 12}
 SEARCHED = Path(__file__).parent / "results" / "diversity.json"
+TRANSFER_FACTOR = 3.0
+KINDS = ("searched", "without regularizer", "random", "zeros weakened", "random reduction")
 
 
 class Drawn:
@@ -30,17 +33,30 @@ class Drawn:
         return self._random.choice(values)
 
 
-def architectures(count: int) -> dict[str, larq_nas.Architecture]:
-    """Return the cells found with the regularizer, those found without, and random ones."""
-    found = {}
+def architectures(count: int, searches: Path) -> dict[str, larq_nas.Architecture]:
+    """Return the cells found with the regularizer, those found without, and random ones.
+
+    Then the found ones again, to see what the zeros of their reduction cells do: derived with
+    the transfer factor of the paper, and with the reduction cells of the random ones.
+    """
+    cells: dict[str, Any] = {}
     for run in json.loads(SEARCHED.read_text())["measured"]:
         kind = "searched" if run["diversity"] else "without regularizer"
-        found[f"{kind} {run['seed']}"] = larq_nas.Architecture("bnas", SIZE, run["cells"])
+        cells[f"{kind} {run['seed']}"] = run["cells"]
     for seed in range(count):
         choose = Sample(Drawn(seed))
         larq_nas.spaces.Bnas(**SIZE).build(choose, (16, 16, 3), 10)
-        found[f"random {seed}"] = larq_nas.Architecture("bnas", SIZE, choose.values)
-    return found
+        cells[f"random {seed}"] = choose.values
+    for name in [name for name in cells if name.startswith("searched")]:
+        seed = name.split()[-1]
+        run = searches / f"diversity1_seed{seed}"
+        again = derive_again(run, transfer_factor=TRANSFER_FACTOR)
+        cells[f"zeros weakened {seed}"] = again.choices
+        cells[f"random reduction {seed}"] = {
+            choice: cells[f"random {seed}" if choice.startswith("reduction") else name][choice]
+            for choice in cells[name]
+        }
+    return {name: larq_nas.Architecture("bnas", SIZE, found) for name, found in cells.items()}
 
 
 def measure(
@@ -72,18 +88,20 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--random", type=int, default=5)
+    parser.add_argument("--searches", type=Path, default=Path("runs/diversity"))
     parser.add_argument("--directory", type=Path, default=Path("runs/random_cells"))
     arguments = parser.parse_args()
     measured = [
         measure(name, architecture, seed, arguments.epochs, arguments.directory)
         for seed in arguments.seeds
-        for name, architecture in architectures(arguments.random).items()
+        for name, architecture in architectures(arguments.random, arguments.searches).items()
     ]
-    for kind in ("searched", "without regularizer", "random"):
-        found = [row["test_accuracy"] for row in measured if row["name"].startswith(kind)]
+    for kind in KINDS:
+        found = [row["test_accuracy"] for row in measured if row["name"][:-2] == kind]
         print(f"{kind}: mean {np.mean(found):.4f}, deviation {np.std(found, ddof=1):.4f}")
     settings = {"space": "bnas", **SIZE, "data": "cifar10", **SPLITS, "batch_size": 64}
     settings |= {"recipe": "bnas_v2", "augment": "standard", "epochs": arguments.epochs}
+    settings |= {"transfer_factor": TRANSFER_FACTOR}
     record("random_cells", {**settings, "seeds": arguments.seeds}, measured)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from larq_nas.cells import all_alive
 from larq_nas.choices import Value
 from larq_nas.choosers import Fix
 from larq_nas.errors import InputError, unknown_name
@@ -69,10 +70,30 @@ class Architecture:
         if choose.unused():
             raise InputError(
                 f"The architecture holds choices that space `{self.space}` does not ask: "
-                f"{', '.join(choose.unused())}; build it in settings that ask for them, such as 3 "
-                "cells or more."
+                f"{', '.join(choose.unused())}; build it in settings that ask for them, such as "
+                "other `cells` or `nodes`."
             )
         return model
+
+    def require_living(
+        self, input_shape: tuple[int, int, int], classes: int, space: SpaceLike | None = None
+    ) -> None:
+        """Raise `InputError` for a kind of cell that is zero on every path.
+
+        # Arguments
+            input_shape: `(height, width, channels)` of the images, in pixels.
+            classes: number of classes.
+            space: the search space, needed if it is a function of your own.
+        """
+        choose = Fix(self.choices)
+        self.resolve(space).build(choose, input_shape, classes)
+        chosen = {name: one.decode(self.choices[name]) for name, one in choose.choices.items()}
+        for cell in choose.cells.values():
+            if not all_alive([cell], choose.choices, chosen):
+                raise InputError(
+                    f"Every path of cell `{cell.name}` is zero: choose another operation in one of "
+                    f"{', '.join(cell.questions.values())}."
+                )
 
     def with_settings(self, **settings: Any) -> "Architecture":
         """Return the same choices in a space of other settings, such as more cells.
@@ -117,14 +138,16 @@ class Architecture:
 
     @classmethod
     def read(cls, source: "str | Path | Architecture") -> "Architecture":
-        """Return an architecture that is given, published under that name, or in that file."""
+        """Return an architecture: given, published by that name, of that run, or in that file."""
         if isinstance(source, Architecture):
             return source
         if not isinstance(source, str | Path):
             raise InputError(
-                "`architecture` must be an Architecture, a file or a published name, but got "
-                f"{source!r}."
+                "`architecture` must be an Architecture, a file, a run or a published name, but "
+                f"got {source!r}."
             )
+        if Path(source).is_dir() and source not in cls.published_names():
+            return cls.load(Path(source) / "architecture.json")
         if Path(source).is_file() or Path(source).suffix:
             return cls.load(source)
         return cls.published(str(source))

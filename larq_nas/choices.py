@@ -51,6 +51,11 @@ class Choice:
         return [*asked, "keep_zero"] if self.keep_zero else asked
 
     @property
+    def keeps_zero(self) -> bool:
+        """Whether the chosen network may hold an operation that computes nothing."""
+        return self.keep_zero and bool(self.zeros)
+
+    @property
     def eligible(self) -> tuple[str, ...]:
         """The operations that the chosen network may hold."""
         return tuple(name for name in self.operations if self.keep_zero or name not in self.zeros)

@@ -69,6 +69,17 @@ def _require_number(name: str, value: object) -> None:
 def require_whole(**values: int) -> None:
     """Raise `InputError` for the first value that is not a whole number above 0."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise InputError(f"`{name}` must be a whole number, but got {value!r}.")
+        _require_integer(name, value)
         require_positive(**{name: value})
+
+
+def require_count(**values: int) -> None:
+    """Raise `InputError` for the first value that is not a whole number, 0 or more."""
+    for name, value in values.items():
+        _require_integer(name, value)
+        require_not_negative(**{name: value})
+
+
+def _require_integer(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"`{name}` must be a whole number, but got {value!r}.")

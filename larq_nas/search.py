@@ -10,7 +10,7 @@ import tensorflow as tf
 from larq_nas.architecture import Architecture
 from larq_nas.choosers import Survey
 from larq_nas.cost import Budget, Limits, SpaceCosts
-from larq_nas.errors import InputError
+from larq_nas.errors import InputError, require_count, require_whole
 from larq_nas.finish import train_and_finish
 from larq_nas.latency import LatencyTable
 from larq_nas.pipeline.augment import Augment
@@ -18,7 +18,7 @@ from larq_nas.pipeline.check import DataFacts
 from larq_nas.run import Run
 from larq_nas.searchers import Searcher, resolve_searcher
 from larq_nas.spaces import Space, SpaceLike, resolve
-from larq_nas.task import check_numbers, check_task
+from larq_nas.task import check_seed, check_task
 from larq_nas.training.ready import check_training
 from larq_nas.training.recipe import RecipeLike, resolve_recipe
 from larq_nas.training.teacher import Teacher
@@ -114,7 +114,9 @@ def search(
     """
     resolved, method = resolve(space), resolve_searcher(searcher)
     epochs = method.epochs(resolved) if epochs is None else epochs
-    check_numbers(seed, epochs=epochs, train_epochs=train_epochs)
+    check_seed(seed)
+    require_whole(epochs=epochs)
+    require_count(train_epochs=train_epochs)
     budget = Budget.parse(
         {
             "max_memory": max_memory,
@@ -151,7 +153,12 @@ def search(
     if not run.model.exists():
         shape, number = facts.input_shape, facts.classes
         check_training(
-            lambda: resolved.build(Survey(), shape, number), task, training, known, verbose
+            lambda: resolved.build(Survey(), shape, number),
+            task,
+            training,
+            known,
+            train_epochs,
+            verbose,
         )
     searched = run.architecture.exists()
     limits = None if searched else _limits(budget, resolved, facts, table, verbose)

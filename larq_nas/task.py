@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from larq_nas.errors import InputError, require_whole
+from larq_nas.errors import InputError
 from larq_nas.pipeline.augment import Augment, check_augment, describe, resolve_augment
 from larq_nas.pipeline.check import DataFacts, check_data
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from larq_nas.cost import Limits
     from larq_nas.spaces import Space
 
-__all__ = ["Task", "check_numbers", "check_task"]
+__all__ = ["Task", "check_seed", "check_task"]
 
 _SEEDS = 2**31
 
@@ -46,11 +46,8 @@ class Task:
         return {"data": data, "augment": describe(self.augment), "seed": self.seed}
 
 
-def check_numbers(seed: int, **epochs: int) -> None:
-    """Raise `InputError` for a seed, numbers of epochs or a policy that cannot be used."""
-    for name, number in epochs.items():
-        if name == "epochs" or number != 0:
-            require_whole(**{name: number})
+def check_seed(seed: int) -> None:
+    """Raise `InputError` for a seed, or a policy of Keras, that cannot be used."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < _SEEDS:
         raise InputError(f"`seed` must be a whole number from 0 to {_SEEDS - 1}, but got {seed!r}.")
     policy = tf.keras.mixed_precision.global_policy().name

@@ -8,11 +8,12 @@ import tensorflow as tf
 
 from larq_nas.architecture import Architecture
 from larq_nas.cost import Budget
+from larq_nas.errors import require_count
 from larq_nas.finish import train_and_finish
 from larq_nas.pipeline.augment import Augment
 from larq_nas.run import Run
 from larq_nas.spaces import SpaceLike
-from larq_nas.task import check_numbers, check_task
+from larq_nas.task import check_seed, check_task
 from larq_nas.training.ready import check_training
 from larq_nas.training.recipe import RecipeLike, resolve_recipe
 from larq_nas.training.teacher import Teacher
@@ -52,7 +53,8 @@ def train(
         ```
 
     # Arguments
-        architecture: an `Architecture`, the file of one, or the name of a published one.
+        architecture: an `Architecture`, the file of one, the directory of a run, or the name
+            of a published one.
         train: batches of `(images, labels)`, shapes `(batch, height, width, channels)` and
             `(batch,)`, in a fixed order; larq_nas shuffles.
         validation: batches of `(images, labels)` that are only measured on.
@@ -78,7 +80,8 @@ def train(
         InputError: if an argument or the data cannot be used; nothing was trained then.
         DivergenceError: if a loss becomes NaN or infinite.
     """
-    check_numbers(seed, train_epochs=epochs)
+    check_seed(seed)
+    require_count(epochs=epochs)
     found = Architecture.read(architecture)
     resolved = found.resolve(space)
     training = resolved.recipe() if recipe is None else resolve_recipe(recipe)
@@ -89,13 +92,16 @@ def train(
         "recipe": training.settings(),
         **({"teacher": known.digest} if known else {}),
         **task.settings(),
-        "train_epochs": epochs,
+        "epochs": epochs,
     }
     run = Run(directory, settings, resume)
     run.check()
     if not run.model.exists():
         shape, number = task.facts.input_shape, task.facts.classes
-        check_training(lambda: found.build(shape, number, resolved), task, training, known, verbose)
+        found.require_living(shape, number, resolved)
+        check_training(
+            lambda: found.build(shape, number, resolved), task, training, known, epochs, verbose
+        )
     with run:
         found.save(run.architecture)
         trainer = Trainer(found, resolved, task, training, known)

@@ -98,7 +98,7 @@ def test_help_says_what_to_type() -> None:
         (["--data", "digit"], "did you mean `digits`?"),
         (["--epochs", "0"], "`epochs` must be positive, but got 0"),
         (["--epochs", "-2"], "`epochs` must be positive, but got -2"),
-        (["--train-epochs", "-1"], "`train_epochs` must be positive, but got -1"),
+        (["--train-epochs", "-1"], "`train_epochs` must be 0 or more, but got -1"),
         (["--augment", "standart"], "did you mean `standard`?"),
         (["--batch-size", "0"], "`batch_size` must be positive, but got 0"),
         (["--set", "channels"], "expected NAME=VALUE"),

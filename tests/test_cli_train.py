@@ -88,7 +88,7 @@ def test_what_changed_in_a_directory_is_named_in_one_line(searched: Path, traine
         (["bnas_cifar", "--set", "cells=2"], "does not ask: normal/2"),
         (["bnas_cifar", "--recipe", "bnsa"], "Unknown recipe `bnsa`; did you mean `bnas`?"),
         (["bnas_cifar", "--train-learning-rate", "0"], "`learning_rate` must be positive"),
-        (["bnas_cifar", "--epochs", "-1"], "`train_epochs` must be positive, but got -1"),
+        (["bnas_cifar", "--epochs", "-1"], "`epochs` must be 0 or more, but got -1"),
         (["bnas_cifar", "--data", "digit"], "did you mean `digits`?"),
         (["bnas_cifar", "--augment", "standart"], "did you mean `standard`?"),
         (["bnas_cifar", "--space", "missing.py:f"], "Cannot load space `missing.py:f`"),

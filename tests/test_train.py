@@ -119,7 +119,7 @@ def test_another_seed_gives_another_network(whole: Path, tmp_path) -> None:
         ({"recipe": "bnas"}, "recipe.stages was ['real', 'binary'], now ['binary']"),
         ({"teacher": teacher(1)}, "(teacher was 'sequential "),
         ({"teacher": None}, "(teacher was 'sequential "),
-        ({"epochs": 5}, "(train_epochs was 4, now 5)"),
+        ({"epochs": 5}, "(epochs was 4, now 5)"),
         ({"augment": None}, "(augment was 'larq_nas.pipeline.augment.pad_crop_flip', now None)"),
         (
             {"architecture": ARCHITECTURE.with_settings(channels=8)},

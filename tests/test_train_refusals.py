@@ -19,16 +19,26 @@ def architecture_of(**choices: Any) -> larq_nas.Architecture:
         ({"architecture": "bnas_cifer"}, "Unknown published architecture `bnas_cifer`; did you me"),
         ({"architecture": "bnas"}, "`bnas` is a space, not an architecture"),
         ({"architecture": "missing.json"}, "Cannot read architecture `missing.json`: No such file"),
-        ({"architecture": 3}, "`architecture` must be an Architecture, a file or a published name"),
+        ({"architecture": 3}, "`architecture` must be an Architecture, a file, a run or a p"),
         ({"architecture": architecture_of()}, "has no value for choice `reduction/2`"),
         (
             {"architecture": architecture_of(**{"reduction/2": PAIRS, "normal/2": PAIRS})},
             "holds choices that space `bats` does not ask: normal/2",
         ),
         ({"architecture": architecture_of(**{"reduction/2": [["conv", 0]] * 2})}, "`reduction/2`"),
+        (
+            {
+                "architecture": larq_nas.Architecture(
+                    "bnas",
+                    {"cells": 3, "channels": 4, "nodes": 1},
+                    {"normal/2": [["zero", 0], ["zero", 1]], "reduction/2": [["conv_3x3", 0]] * 2},
+                )
+            },
+            "Every path of cell `normal` is zero: choose another operation in one of normal/2.",
+        ),
         ({"space": "bnas"}, "setting"),
         ({"recipe": "bnsa"}, "Unknown recipe `bnsa`; did you mean `bnas`?"),
-        ({"epochs": -1}, "`train_epochs` must be positive, but got -1"),
+        ({"epochs": -1}, "`epochs` must be 0 or more, but got -1"),
         ({"seed": -1}, "`seed` must be a whole number from 0"),
         ({"classes": 5}, "Labels of `train` must be 0 to 4"),
         ({"teacher": "resnet"}, "`teacher` must be a tf.keras.Model, but got str."),

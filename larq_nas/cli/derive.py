@@ -16,9 +16,8 @@ __all__ = ["derive"]
 @click.option(
     "--transfer-factor",
     type=float,
-    default=1.0,
-    show_default=True,
-    help="By how much the zero operation is weakened, for a network to be trained on more data.",
+    help="By how much the zero operation is weakened, for a network to be trained on more data; by "
+    "default as in the search.",
 )
 @click.option(
     "--space", help="Search space of your own it is of: FILE.py:FUNCTION or MODULE:FUNCTION."
@@ -27,7 +26,9 @@ __all__ = ["derive"]
     "--output", type=click.Path(path_type=Path), help="File to write; by default it is printed."
 )
 @one_line_errors
-def derive(run: Path, transfer_factor: float, space: str | None, output: Path | None) -> None:
+def derive(
+    run: Path, transfer_factor: float | None, space: str | None, output: Path | None
+) -> None:
     """Derive another architecture from a finished search, without searching again.
 
     \b

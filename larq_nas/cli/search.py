@@ -25,8 +25,9 @@ __all__ = ["search"]
     help="Search space: a name, or your own as FILE.py:FUNCTION or MODULE:FUNCTION.",
 )
 @settings_option(
-    "A setting of the space; repeat for more. bats: cells, channels, groups, nodes, "
-    "activation, operations, search_cells, search_channels."
+    "A setting of the space; repeat for more. bats and bnas: cells, channels, nodes, stem, "
+    "operations=conv_3x3,zero, search_cells, search_channels; bats: groups, activation; bnas: "
+    "skips, stem_groups."
 )
 @click.option("--searcher", default="differentiable", show_default=True, help="Search method.")
 @click.option(
@@ -45,7 +46,8 @@ __all__ = ["search"]
 @click.option(
     "--diversity",
     type=float,
-    help="Weight of the entropy that rewards undecided choices early on; 0 for none.",
+    help="Weight of the entropy that rewards undecided choices early on; by default 1 for bnas, 0 "
+    "(none) for others.",
 )
 @click.option(
     "--diversity-annealing", type=float, help="Epochs in which it falls to 1/e [default: 7.7]."

@@ -42,8 +42,8 @@ def train(
 ) -> None:
     """Train the network of an architecture and convert it.
 
-    ARCHITECTURE is a file such as the architecture.json of a run, or the name of a published
-    one. DIRECTORY gets what larq-nas search leaves there.
+    ARCHITECTURE is the directory of a run, a file such as its architecture.json, or the name of
+    a published one. DIRECTORY gets what larq-nas search leaves there.
 
     \b
     larq-nas train runs/digits/architecture.json --set cells=8 --directory runs/deeper

@@ -1,5 +1,6 @@
 """Derives another architecture from a search that was run."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,13 @@ __all__ = ["derive_again"]
 
 
 def derive_again(
-    directory: str | Path, *, transfer_factor: float = 1.0, space: SpaceLike | None = None
+    directory: str | Path, *, transfer_factor: float | None = None, space: SpaceLike | None = None
 ) -> Architecture:
     r"""Derive an architecture from a finished search once more, for more data.
 
     Searched on a small data set and trained on a large one, a network underfits if it has as
     many zeros as the search found best: their probabilities are divided by \\(\gamma\\).
-    Budgets are not kept to; see `larq-nas cost`.
+    Budgets are not kept to, and a warning says so if the run had one.
 
     !!! example
         ```python
@@ -32,7 +33,7 @@ def derive_again(
 
     # Arguments
         directory: the directory of the run.
-        transfer_factor: \\(\gamma\\), 1 or more.
+        transfer_factor: \\(\gamma\\), 1 or more; by default that of the search.
         space: the search space, needed if it is a function of your own.
 
     # Raises
@@ -41,16 +42,24 @@ def derive_again(
     # References
         - [Learning Architectures for Binary Networks](https://arxiv.org/abs/2002.06963)
     """
-    require_at_least(1, transfer_factor=transfer_factor)
+    if transfer_factor is not None:
+        require_at_least(1, transfer_factor=transfer_factor)
     settings = read_settings(Path(directory))
     run = Run(directory, settings)
     if not {"space", "data"} <= settings.keys() or not run.architecture.exists():
         raise InputError(f"`{directory}` holds no finished search: run larq-nas search first.")
+    if transfer_factor is None:
+        transfer_factor = float(settings["searcher"].get("transfer_factor", 1.0))
+    if settings["budget"]:
+        limits = ", ".join(f"{name} {limit:,}" for name, limit in settings["budget"].items())
+        warnings.warn(
+            f"The run's budget ({limits}) is not kept to: see larq-nas cost.", stacklevel=2
+        )
     searched = _space(dict(settings["space"]), space)
     choose = Survey()
     data = settings["data"]
     searched.build(choose, tuple(data["input_shape"]), data["classes"])
-    if transfer_factor != 1 and not any(c.keep_zero for c in choose.choices.values()):
+    if transfer_factor != 1 and not any(c.keeps_zero for c in choose.choices.values()):
         raise InputError(
             f"`transfer_factor` weakens the zero operation, but space `{searched.name}` never "
             "keeps it."
@@ -63,7 +72,10 @@ def derive_again(
             [pairs.get((i, o), np.nan) for o in choice.operations] for i in range(choice.inputs)
         ]
         if np.isnan(rows).any():
-            raise InputError(f"`{run.probabilities}` is not the record of space `{searched.name}`.")
+            raise InputError(
+                f"`{run.probabilities}` is damaged, or not the record of space `{searched.name}`: "
+                "restore it, or search again in another directory."
+            )
         scores[name] = weakened(choice, np.array(rows), transfer_factor)
     chosen = derive(choose.choices, choose.cells, scores)
     values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}

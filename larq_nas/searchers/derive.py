@@ -116,17 +116,19 @@ def _within(
     return within
 
 
-def warn_if_undecided(model: BilevelModel) -> None:
-    """Warn of probabilities that have hardly moved."""
+def warn_if_undecided(model: BilevelModel) -> bool:
+    """Warn of probabilities that have hardly moved, and return whether they have not."""
     entropy = float(mean_entropy(model.mixtures))
     largest = float(np.log([mixture.operations for mixture in model.mixtures]).mean())
-    if largest > 0 and entropy > _UNDECIDED * largest:
+    undecided = largest > 0 and entropy > _UNDECIDED * largest
+    if undecided:
         warnings.warn(
             f"The search has hardly decided (entropy {entropy:.3f} of {largest:.3f} nats): its "
             "choices are little more than chance; search for more epochs, or raise "
             "`architecture_learning_rate`.",
             stacklevel=4,
         )
+    return undecided
 
 
 def warn_if_collapsed(choices: Mapping[str, Choice], chosen: Mapping[str, Sequence[Pair]]) -> None:

@@ -11,9 +11,9 @@ from larq_nas.choosers import Relax, require_temperature
 from larq_nas.errors import (
     InputError,
     require_at_least,
+    require_count,
     require_not_negative,
     require_positive,
-    require_whole,
     unknown_name,
 )
 from larq_nas.layers import building_in
@@ -118,6 +118,8 @@ class Differentiable:
         # Without the regularizer its annealing is not used, and may be anything.
         if "diversity_annealing" in given and self.diversity != 0:
             require_positive(diversity_annealing=given["diversity_annealing"])
+        if self.weights_only_epochs is not None:
+            require_count(weights_only_epochs=self.weights_only_epochs)
         _require_betas(self.architecture_betas)
         require_at_least(1, transfer_factor=self.transfer_factor)
 
@@ -190,7 +192,12 @@ class Differentiable:
             )
         if not choose.mixtures:
             raise InputError(f"Space `{space.name}` asks nothing: there is nothing to search.")
-        keeps = any(choice.keep_zero for choice in choose.choices.values())
+        if all(len(choice.operations) == 1 for choice in choose.choices.values()):
+            raise InputError(
+                f"Each choice of space `{space.name}` is of one operation: there is nothing to "
+                "search; give more `operations`."
+            )
+        keeps = any(choice.keeps_zero for choice in choose.choices.values())
         if self.transfer_factor != 1 and not keeps:
             raise InputError(
                 f"`transfer_factor` weakens the zero operation, but space `{space.name}` never "
@@ -211,8 +218,6 @@ def _require_betas(betas: Any) -> None:
 def _warm_up(warm_up: int | None, epochs: int) -> int:
     if warm_up is None:
         return 2 * epochs // 5
-    if warm_up != 0:
-        require_whole(weights_only_epochs=warm_up)
     if warm_up >= epochs:
         raise InputError(
             f"`weights_only_epochs` must be below `epochs`, but got {warm_up} of {epochs}."

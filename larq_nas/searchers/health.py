@@ -59,7 +59,7 @@ class Health(FlipRatio):
         chosen = strongest(choices, scores_of(self._choose, self._transfer_factor))
         if logs is not None:
             logs["parameter_free"] = share_parameter_free(choices, chosen)
-            if any(choice.keep_zero for choice in choices.values()):
+            if any(choice.keeps_zero for choice in choices.values()):
                 logs["zero"] = share_zero(choices, chosen)
         self._keep(epoch + 1, probabilities)
         self._show(epoch, probabilities, chosen)
@@ -119,7 +119,10 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"Cannot read `{path}`: {error}.") from None
+        raise InputError(
+            f"Cannot read the record of the search, `{path}` ({type(error).__name__}): restore it, "
+            "or search again in another directory."
+        ) from None
     if not rows or tuple(rows[0]) != _COLUMNS or not all(map(_is_whole, rows)):
         raise InputError(f"`{path}` is not the record of a search: restore or delete it.")
     return rows

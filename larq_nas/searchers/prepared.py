@@ -79,8 +79,8 @@ class Prepared:
         )
         scores = scores_of(choose, self.transfer_factor)
         chosen = derive(choose.choices, choose.cells, scores, self.task.limits)
-        warn_if_undecided(model)
-        warn_if_collapsed(choose.choices, chosen)
+        if not warn_if_undecided(model):
+            warn_if_collapsed(choose.choices, chosen)
         values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
         return Architecture(self.space.name, self.space.settings(), values)
 

@@ -80,6 +80,8 @@ class CellSpace(Space):
             raise InputError(f"`operations` must be a list of names, but got {self.operations!r}.")
         for operation in self.operations:
             require_known("operation", operation, self.known_operations)
+        if len(set(self.operations)) < len(self.operations):
+            raise InputError(f"`operations` must be different ones, but got {self.operations}.")
         if not set(self.operations) - {"zero"}:
             raise InputError(f"`operations` must hold more than zero, but got {self.operations}.")
 

@@ -20,6 +20,7 @@ def check_training(
     task: Task,
     recipe: Recipe,
     teacher: Teacher | None,
+    epochs: int,
     verbose: int | str,
 ) -> None:
     """Build each stage once, so that what fails does so now, and say what is not as given.
@@ -29,6 +30,7 @@ def check_training(
         task: the data to train on.
         recipe: how to train.
         teacher: what is learned from, besides the labels.
+        epochs: number of epochs of all stages.
         verbose: as in `fit`.
     """
     for stage in recipe.stages:
@@ -41,8 +43,17 @@ def check_training(
             f"of {recipe.base_batch_size}, and the data has {size}",
             flush=True,
         )
+    for stage in recipe.stages:
+        if epochs and not recipe.epochs_of(stage, epochs):
+            warnings.warn(
+                f"The stage of {stage} weights is left out: {epochs} epochs are too few for "
+                f"{len(recipe.stages)} stages.",
+                stacklevel=3,
+            )
     if teacher is None:
         return
+    if not epochs:
+        warnings.warn("`teacher` has no effect: nothing is trained.", stacklevel=3)
     if not recipe.distillation:
         warnings.warn(
             "`teacher` has no effect: `distillation`, its share of the loss, is 0 in this recipe.",

@@ -42,7 +42,14 @@ class Teacher:
             raise InputError(f"`teacher` cannot read the images: {first_line(error)}.") from error
         outputs = _classified(outputs, task)
         sums = outputs.sum(axis=-1)
-        self._gives_probabilities = bool((outputs >= 0).all() and np.allclose(sums, 1, atol=1e-3))
+        between = bool(((outputs >= 0) & (outputs <= 1)).all())
+        self._gives_probabilities = between and np.allclose(sums, 1, atol=1e-3)
+        if between and not self._gives_probabilities:
+            warnings.warn(
+                "`teacher` gives numbers from 0 to 1 that do not sum to 1: they are taken for "
+                "logits; if it ends in sigmoids, leave them out.",
+                stacklevel=3,
+            )
         digest = hashlib.sha256()
         for weight in model.get_weights():
             digest.update(np.ascontiguousarray(weight).data)
@@ -91,8 +98,8 @@ def _classified(outputs: Any, task: Task) -> np.ndarray:
     """Return its outputs, or raise `InputError` if they are not a number for each class."""
     if not tf.is_tensor(outputs):
         raise InputError(
-            f"`teacher` must have one output, but has {len(tf.nest.flatten(outputs))}, in a "
-            f"{type(outputs).__name__}."
+            f"`teacher` must give one tensor, but gives a {type(outputs).__name__} of "
+            f"{len(tf.nest.flatten(outputs))}: wrap it in a model that gives its logits."
         )
     gives, classes = tuple(outputs.shape[1:]), task.facts.classes
     if gives != (classes,):

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from itertools import combinations, product
 from pathlib import Path
@@ -227,6 +228,25 @@ def _tensorboard(directory: Path):
 def test_derived_again_it_is_the_same(run: Path) -> None:
     found = larq_nas.Architecture.load(run / "architecture.json")
     assert derive_again(run) == found
+
+
+def test_a_budget_that_is_not_kept_to_is_said(run: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(run, copied)
+    record = json.loads((copied / "settings.json").read_text())
+    record["settings"]["budget"] = {"max_binary_macs": 300_000}
+    (copied / "settings.json").write_text(json.dumps(record))
+    with pytest.warns(UserWarning, match=r"budget \(max_binary_macs 300,000\) is not kept to"):
+        derive_again(copied)
+
+
+def test_the_factor_of_the_search_is_used_again(run: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(run, copied)
+    record = json.loads((copied / "settings.json").read_text())
+    record["settings"]["searcher"]["transfer_factor"] = 100.0
+    (copied / "settings.json").write_text(json.dumps(record))
+    assert derive_again(copied) == derive_again(run, transfer_factor=100.0)
 
 
 def test_derived_for_more_data_it_has_fewer_zeros(run: Path) -> None:

@@ -111,12 +111,16 @@ def test_weights_only_epochs_come_first(task: Task, tmp_path) -> None:
 def test_a_collapse_is_told_once(task: Task, tmp_path, recwarn) -> None:
     def pools(choose, input_shape, classes) -> tf.keras.Model:
         images = x = tf.keras.Input(input_shape)
-        pool = tf.keras.layers.MaxPool2D
+        operations = {
+            "max": lambda x, name: tf.keras.layers.MaxPool2D(2, 1, "same", name=name)(x),
+            "mean": lambda x, name: tf.keras.layers.AveragePooling2D(2, 1, "same", name=name)(x),
+        }
         for name in ("a", "b"):
-            x = choose.op(name, x, {"pool": lambda x, name: pool(2, 1, "same", name=name)(x)})
+            x = choose.op(name, x, operations)
         return tf.keras.Model(images, larq_nas.layers.classifier(x, classes))
 
-    prepared = Differentiable().prepare(FunctionSpace(pools), task, 1)
+    fast = Differentiable(architecture_learning_rate=3.0)
+    prepared = fast.prepare(FunctionSpace(pools), task, 1)
     with Run(tmp_path, {}) as run:
         prepared.search(run, verbose=0)
     told = [str(warning.message) for warning in recwarn if "collapsed" in str(warning.message)]
@@ -136,6 +140,14 @@ def test_a_space_that_asks_nothing_is_refused(task: Task) -> None:
 
     with pytest.raises(InputError, match="nothing to search"):
         Differentiable().prepare(FunctionSpace(fixed), task, 1)
+    with pytest.raises(InputError, match="is of one operation: there is nothing to search"):
+        Differentiable().prepare(Bnas(cells=1, channels=4, operations=("conv_3x3",)), task, 1)
+
+
+def test_a_zero_that_is_not_there_cannot_be_weakened(task: Task) -> None:
+    space = Bnas(cells=1, channels=4, nodes=1, operations=("conv_3x3", "max_pool_3x3"))
+    with pytest.raises(InputError, match="never keeps it: leave it at 1"):
+        Differentiable(transfer_factor=2.0).prepare(space, task, 1)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +163,7 @@ def test_a_space_that_asks_nothing_is_refused(task: Task) -> None:
         ({"diversity_annealing": 0.0}, "`diversity_annealing` must be positive, but got 0.0"),
         ({"architecture_betas": 0.5}, "`architecture_betas` must be two numbers"),
         ({"architecture_betas": (1.5, 2)}, "`architecture_betas` must be two numbers"),
+        ({"weights_only_epochs": -1}, "`weights_only_epochs` must be 0 or more, but got -1"),
         ({"transfer_factor": 0.5}, "`transfer_factor` must be 1 or more, but got 0.5"),
         ({"weight_decay": -1.0}, "`weight_decay` must be 0 or more"),
         ({"weight_decay": float("nan")}, "`weight_decay` must be a finite number, but got nan"),

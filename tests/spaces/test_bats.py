@@ -133,6 +133,7 @@ def test_search_space_of_the_proxy() -> None:
         ({"channels": 32, "groups": 12}, "`channels` must be divisible by `groups`"),
         ({"groups": 4, "search_channels": 18}, "`search_channels` must be divisible"),
         ({"operations": ("group_conv_3x4",)}, "did you mean `group_conv_3x3`"),
+        ({"operations": ("zero", "max_pool_3x3", "zero")}, "must be different ones"),
         ({"operations": ("zero",)}, "must hold more than zero"),
         ({"stem": "imagenett"}, "Unknown stem `imagenett`; did you mean `imagenet`"),
         ({"activation": "rely"}, "Unknown activation `rely`; did you mean `relu`"),

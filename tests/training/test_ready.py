@@ -12,13 +12,18 @@ from larq_nas.errors import InputError
 from larq_nas.layers import REAL_WEIGHTS, binary_conv, classifier, current_domain
 from larq_nas.spaces import Bats, Bnas
 from larq_nas.training import RECIPES, Recipe
+from larq_nas.training.ready import require_reading
 
 ARCHITECTURE = random_architecture(Bats(cells=1, channels=4, nodes=1), 0)
 
 
+def convolution(size: int):
+    return lambda x, name: binary_conv(x, 8, size, name=name)
+
+
 def one_conv(choose, input_shape, classes) -> tf.keras.Model:
     images = tf.keras.Input(input_shape)
-    x = choose.op("a", images, {"conv": lambda x, name: binary_conv(x, 8, 3, name=name)})
+    x = choose.op("a", images, {"conv": convolution(3), "conv_1x1": convolution(1)})
     return tf.keras.Model(images, classifier(x, classes))
 
 
@@ -105,9 +110,16 @@ def test_a_network_of_zeros_is_refused(digits, tmp_path: Path) -> None:
     architecture = larq_nas.Architecture(
         "bnas", space.settings(), {"reduction/2": [["zero", 0], ["zero", 1]]}
     )
-    with pytest.raises(InputError, match="gives the same for every image: every path"):
+    with pytest.raises(InputError, match="Every path of cell `reduction` is zero: choose another"):
         larq_nas.train(architecture, *digits, classes=10, directory=tmp_path / "r", verbose=0)
     assert not (tmp_path / "r").exists()
+    with pytest.raises(InputError, match="gives the same for every image: every path"):
+        require_reading(architecture.build((8, 8, 1), 10))
+
+
+def test_a_stage_without_epochs_is_told(digits) -> None:
+    with pytest.warns(UserWarning, match="stage of real weights is left out: 1 epochs are too few"):
+        larq_nas.train(ARCHITECTURE, *digits, epochs=1, recipe="bats", classes=10, verbose=0)
 
 
 def test_a_learning_rate_for_other_batches_is_told(digits, capsys) -> None:

@@ -82,9 +82,9 @@ def unbuilt(classes: int = CLASSES) -> tf.keras.Model:
         (lambda: Subclassed(100), "must tell 10 classes, as the data has, but gives outputs of"),
         (lambda: unbuilt(3), "gives outputs of shape (3,)."),
         (several_inputs, "`teacher` must have one input, but has 2."),
-        (lambda: several_outputs(list), "`teacher` must have one output, but has 2, in a list."),
-        (lambda: several_outputs(tuple), "`teacher` must have one output, but has 2, in a"),
-        (named_output, "`teacher` must have one output, but has 1, in a dict."),
+        (lambda: several_outputs(list), "`teacher` must give one tensor, but gives a list of 2"),
+        (lambda: several_outputs(tuple), "`teacher` must give one tensor, but gives a"),
+        (named_output, "`teacher` must give one tensor, but gives a dict of 1"),
         (lambda: constant(np.nan), "`teacher` must give finite numbers, but gives NaN or Inf."),
         (lambda: constant(np.inf), "`teacher` must give finite numbers, but gives NaN or Inf."),
         (failing, "`teacher` cannot read the images: "),
@@ -105,6 +105,12 @@ def test_what_cannot_teach_is_refused_before_training(
 @pytest.fixture
 def task(digits) -> Task:
     return Task(*digits, check_data(*digits))
+
+
+def test_numbers_that_are_no_distribution_are_said_to_be_logits(task: Task) -> None:
+    sigmoids = tf.keras.Sequential([linear(), tf.keras.layers.Activation("sigmoid")])
+    with pytest.warns(UserWarning, match="do not sum to 1: they are taken for logits"):
+        Teacher(sigmoids, task)
 
 
 @pytest.mark.parametrize(

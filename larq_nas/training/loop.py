@@ -7,6 +7,7 @@ import tensorflow as tf
 from larq_nas.errors import DivergenceError, InputError, first_line
 from larq_nas.pipeline.streams import Stream
 from larq_nas.run import Run
+from larq_nas.training.exact import exact
 from larq_nas.training.history import History
 
 __all__ = ["fit"]
@@ -49,21 +50,22 @@ def fit(
             "the first step builds the graph and takes longest",
             flush=True,
         )
-    model.fit(
-        stream.from_epoch(first, epochs),
-        steps_per_epoch=stream.steps,
-        initial_epoch=first,
-        epochs=epochs,
-        validation_data=validation,
-        verbose=verbose,
-        callbacks=[
-            *callbacks,
-            _StopWhenDiverged(stage, run),
-            History(run.history, stage, first),
-            tf.keras.callbacks.TensorBoard(run.logs(stage), write_graph=False),
-            saver,
-        ],
-    )
+    with exact():
+        model.fit(
+            stream.from_epoch(first, epochs),
+            steps_per_epoch=stream.steps,
+            initial_epoch=first,
+            epochs=epochs,
+            validation_data=validation,
+            verbose=verbose,
+            callbacks=[
+                *callbacks,
+                _StopWhenDiverged(stage, run),
+                History(run.history, stage, first),
+                tf.keras.callbacks.TensorBoard(run.logs(stage), write_graph=False),
+                saver,
+            ],
+        )
     # A callback may have stopped it early; resumed in a later stage, it must not go on.
     finished.touch()
 

@@ -19,18 +19,21 @@ def _full() -> tuple[tf.data.Dataset, tf.data.Dataset]:
 def test_a_space_that_does_not_convert_is_told_and_keeps_the_model(tmp_path) -> None:
     import larq as lq
 
-    def depthwise(x: tf.Tensor, name: str) -> tf.Tensor:
-        settings = {"depthwise_quantizer": "ste_sign", "depthwise_constraint": "weight_clip"}
-        layer = lq.layers.QuantDepthwiseConv2D(3, input_quantizer="ste_sign", name=name, **settings)
-        return tf.keras.layers.Flatten(name=f"{name}_flat")(layer(x))
+    def depthwise(size: int):
+        def operation(x: tf.Tensor, name: str) -> tf.Tensor:
+            quantizers = {"depthwise_quantizer": "ste_sign", "input_quantizer": "ste_sign"}
+            layer = lq.layers.QuantDepthwiseConv2D(size, padding="same", name=name, **quantizers)
+            return tf.keras.layers.Flatten(name=f"{name}_flat")(layer(x))
+
+        return operation
 
     def space(choose, input_shape, classes) -> tf.keras.Model:
         images = tf.keras.Input(input_shape)
-        x = choose.op("a", images, {"depthwise": depthwise})
+        x = choose.op("a", images, {"depthwise_1": depthwise(1), "depthwise_3": depthwise(3)})
         return tf.keras.Model(images, tf.keras.layers.Dense(classes)(x))
 
     with pytest.warns(
-        UserWarning, match=r"No `model.tflite` was written: Binary layer `a_in0_depthwise`"
+        UserWarning, match=r"No `model.tflite` was written: Binary layer `a_in0_depthwise_\d`"
     ):
         model = larq_nas.search(
             *_full(), space, epochs=1, train_epochs=1, directory=tmp_path / "r", verbose=0
@@ -72,7 +75,7 @@ def softmax(choose, input_shape, classes) -> tf.keras.Model:
     [
         ({"epochs": 0}, "`epochs` must be positive, but got 0"),
         ({"epochs": -1}, "`epochs` must be positive, but got -1"),
-        ({"train_epochs": -1}, "`train_epochs` must be positive, but got -1"),
+        ({"train_epochs": -1}, "`train_epochs` must be 0 or more, but got -1"),
         ({"seed": -1}, "`seed` must be a whole number from 0"),
         ({"seed": 2**32 - 1}, "`seed` must be a whole number from 0 to 2147483647"),
         (

@@ -5,6 +5,7 @@ import tensorflow as tf
 from larq_nas.pipeline.check import check_data
 from larq_nas.pipeline.streams import training_stream
 from larq_nas.run import Run
+from larq_nas.seeding import seed_everything
 from larq_nas.training.exact import exact
 from larq_nas.training.loop import fit
 
@@ -16,6 +17,7 @@ def rewrites() -> bool:
 
 def test_graphs_are_not_rewritten_while_it_trains_and_are_afterwards(digits, tmp_path) -> None:
     seen = []
+    seed_everything(0)
     model = tf.keras.Sequential([tf.keras.layers.Flatten(), tf.keras.layers.Dense(10)])
     model.compile("sgd", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     stream = training_stream(digits[0], check_data(*digits, 10), 0, None)

@@ -97,7 +97,7 @@ def main() -> None:
         for name, architecture in architectures(arguments.random, arguments.searches).items()
     ]
     for kind in KINDS:
-        found = [row["test_accuracy"] for row in measured if row["name"][:-2] == kind]
+        found = [row["test_accuracy"] for row in measured if row["name"].rpartition(" ")[0] == kind]
         print(f"{kind}: mean {np.mean(found):.4f}, deviation {np.std(found, ddof=1):.4f}")
     settings = {"space": "bnas", **SIZE, "data": "cifar10", **SPLITS, "batch_size": 64}
     settings |= {"recipe": "bnas_v2", "augment": "standard", "epochs": arguments.epochs}

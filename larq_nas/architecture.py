@@ -10,7 +10,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from larq_nas.cells import all_alive
 from larq_nas.choices import Value
 from larq_nas.choosers import Fix
 from larq_nas.errors import InputError, unknown_name
@@ -74,26 +73,6 @@ class Architecture:
                 "other `cells` or `nodes`."
             )
         return model
-
-    def require_living(
-        self, input_shape: tuple[int, int, int], classes: int, space: SpaceLike | None = None
-    ) -> None:
-        """Raise `InputError` for a kind of cell that is zero on every path.
-
-        # Arguments
-            input_shape: `(height, width, channels)` of the images, in pixels.
-            classes: number of classes.
-            space: the search space, needed if it is a function of your own.
-        """
-        choose = Fix(self.choices)
-        self.resolve(space).build(choose, input_shape, classes)
-        chosen = {name: one.decode(self.choices[name]) for name, one in choose.choices.items()}
-        for cell in choose.cells.values():
-            if not all_alive([cell], choose.choices, chosen):
-                raise InputError(
-                    f"Every path of cell `{cell.name}` is zero: choose another operation in one of "
-                    f"{', '.join(cell.questions.values())}."
-                )
 
     def with_settings(self, **settings: Any) -> "Architecture":
         """Return the same choices in a space of other settings, such as more cells.

@@ -7,12 +7,15 @@ from pathlib import Path
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
+from larq_nas.cells import all_alive
+from larq_nas.choosers import Fix
 from larq_nas.cost import Budget
-from larq_nas.errors import require_count
+from larq_nas.errors import InputError, require_count
 from larq_nas.finish import train_and_finish
 from larq_nas.pipeline.augment import Augment
+from larq_nas.pipeline.check import DataFacts
 from larq_nas.run import Run
-from larq_nas.spaces import SpaceLike
+from larq_nas.spaces import Space, SpaceLike
 from larq_nas.task import check_seed, check_task
 from larq_nas.training.ready import check_training
 from larq_nas.training.recipe import RecipeLike, resolve_recipe
@@ -98,7 +101,7 @@ def train(
     run.check()
     if not run.model.exists():
         shape, number = task.facts.input_shape, task.facts.classes
-        found.require_living(shape, number, resolved)
+        _require_living(found, resolved, task.facts)
         check_training(
             lambda: found.build(shape, number, resolved), task, training, known, epochs, verbose
         )
@@ -106,3 +109,17 @@ def train(
         found.save(run.architecture)
         trainer = Trainer(found, resolved, task, training, known)
         return train_and_finish(trainer, epochs, run, Budget({}), None, callbacks, verbose)
+
+
+def _require_living(architecture: Architecture, space: Space, facts: DataFacts) -> None:
+    """Raise `InputError` for a kind of cell that is zero on every path."""
+    choose = Fix(architecture.choices)
+    space.build(choose, facts.input_shape, facts.classes)
+    values = architecture.choices
+    chosen = {name: choice.decode(values[name]) for name, choice in choose.choices.items()}
+    for cell in choose.cells.values():
+        if not all_alive([cell], choose.choices, chosen):
+            raise InputError(
+                f"Every path of cell `{cell.name}` is zero: choose another operation in one of "
+                f"{', '.join(cell.questions.values())}."
+            )

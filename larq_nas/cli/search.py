@@ -26,7 +26,7 @@ __all__ = ["search"]
 )
 @settings_option(
     "A setting of the space; repeat for more. bats and bnas: cells, channels, nodes, stem, "
-    "operations=conv_3x3,zero, search_cells, search_channels; bats: groups, activation; bnas: "
+    "operations (NAME,NAME), search_cells, search_channels; bats: groups, activation; bnas: "
     "skips, stem_groups."
 )
 @click.option("--searcher", default="differentiable", show_default=True, help="Search method.")

@@ -16,6 +16,7 @@ from larq_nas.layers import classifier
 from larq_nas.spaces import Bats
 
 QUICK = ["--set", "cells=1", "--set", "channels=4", "--set", "nodes=1", "--batch-size", "300"]
+QUICK += ["--precision", "bfloat16"]
 
 
 def larq_nas(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -43,7 +44,7 @@ def refused(*arguments: str) -> str:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("cli") / "run"
-    arguments = ["search", *QUICK, "--epochs", "1", "--train-epochs", "2"]
+    arguments = ["search", *QUICK, "--epochs", "1", "--train-epochs", "2", "--rematerialize"]
     result = larq_nas(*arguments, "--directory", str(directory))
     assert "val_accuracy" in result.stdout
     assert "binary layers run as LceBconv2d" in result.stdout
@@ -58,6 +59,11 @@ def test_search_again_as_json_prints_json_alone(finished: Path) -> None:
     figures = json.loads(result.stdout)
     assert figures["bytes"] == (finished / "model.tflite").stat().st_size
     assert {"accuracy", "parity", "audit", "directory"} <= figures.keys()
+
+
+def test_the_precision_is_that_of_search_and_training(finished: Path) -> None:
+    settings = json.loads((finished / "settings.json").read_text())["settings"]
+    assert settings["searcher"]["precision"] == settings["recipe"]["precision"] == "bfloat16"
 
 
 def test_convert_a_run_and_a_model_file(finished: Path, tmp_path) -> None:
@@ -95,6 +101,7 @@ def test_help_says_what_to_type() -> None:
         (["--searcher", "diferentiable"], "did you mean `differentiable`?"),
         (["--temperature", "0"], "`temperature` must be positive, but got 0.0"),
         (["--temperature", "-1"], "`temperature` must be positive, but got -1.0"),
+        (["--precision", "float16"], "'float16' is not one of 'float32', 'bfloat16'"),
         (["--data", "digit"], "did you mean `digits`?"),
         (["--epochs", "0"], "`epochs` must be positive, but got 0"),
         (["--epochs", "-2"], "`epochs` must be positive, but got -2"),

@@ -21,11 +21,14 @@ Operation: TypeAlias = Callable[[tf.Tensor, str], tf.Tensor] | None
 Operations: TypeAlias = Mapping[str, Operation]
 
 
+_KEEP = 2
+
+
 class Chooser(ABC):
     """Answers a search space while it builds its network.
 
     A space asks where a person would write a layer. Layers are named after the question,
-    so the same part of a supernet and of the network derived from it has the same name.
+    so the same part of two networks of a space has the same name.
     """
 
     def __init__(self) -> None:
@@ -61,7 +64,7 @@ class Chooser(ABC):
         name: str,
         inputs: Sequence[tf.Tensor],
         operations: Sequence[Operations],
-        keep: int = 2,
+        keep: int = _KEEP,
         prefix: str | None = None,
         keep_zero: bool = False,
     ) -> tf.Tensor:
@@ -77,7 +80,27 @@ class Chooser(ABC):
             keep_zero: whether the zero operation may be chosen; an input it is chosen on
                 adds nothing.
         """
-        choice = _describe(name, inputs, operations, keep, keep_zero)
+        known = self._ask(name, operations, keep, keep_zero)
+        if len(inputs) != len(operations):
+            raise InputError(
+                f"Choice `{name}` has {len(inputs)} inputs, {len(operations)} op sets."
+            )
+        if prefix is None:
+            count = self._asked[name]
+            prefix = name.replace("/", "_") + (f"_{count}" if count else "")
+        self._asked[name] += 1
+        self._claim(name, prefix)
+        return self._answer(known, inputs, operations, prefix)
+
+    def _ask(
+        self,
+        name: str,
+        operations: Sequence[Operations],
+        keep: int = _KEEP,
+        keep_zero: bool = False,
+    ) -> Choice:
+        """Return the choice of that name, or raise `InputError` if another was asked."""
+        choice = _describe(name, operations, keep, keep_zero)
         if name in self.expansions:
             raise InputError(f"Choice `{name}` was asked before for filters; rename it.")
         known = self.choices.setdefault(name, choice)
@@ -86,17 +109,16 @@ class Chooser(ABC):
                 f"Choice `{name}` was asked before with other operations or inputs; "
                 "give it a name of its own."
             )
-        if prefix is None:
-            count = self._asked[name]
-            prefix = name.replace("/", "_") + (f"_{count}" if count else "")
-        self._asked[name] += 1
+        return known
+
+    def _claim(self, name: str, prefix: str) -> None:
+        """Raise `InputError` if layers were named by that prefix before."""
         if prefix in self._prefixes:
             raise InputError(
                 f"Choice `{name}` would name its layers `{prefix}`, as another does: rename it, "
                 "or give a `prefix`."
             )
         self._prefixes.add(prefix)
-        return self._answer(known, inputs, operations, prefix)
 
     def cell(
         self,
@@ -124,7 +146,6 @@ class Chooser(ABC):
         if prefix is None:
             prefix = f"{name}{self._asked[name]}"
         self._asked[name] += 1
-        states = list(inputs)
         indices = range(len(inputs), len(inputs) + nodes)
         questions = {index: f"{name}/{index}" for index in indices}
         cell = Cell(name, len(inputs), questions, tuple(wanted))
@@ -133,13 +154,25 @@ class Chooser(ABC):
                 f"Cell `{name}` was asked before with other inputs, nodes or `concat`; give it a "
                 "name of its own."
             )
-        for index, question in questions.items():
+        return self._answer_cell(cell, inputs, operations, prefix, keep_zero)
+
+    def _answer_cell(
+        self,
+        cell: Cell,
+        inputs: Sequence[tf.Tensor],
+        operations: Callable[[int], Operations],
+        prefix: str,
+        keep_zero: bool,
+    ) -> tf.Tensor:
+        """Build the answer to all choices of `cell`."""
+        states = list(inputs)
+        for index, question in cell.questions.items():
             candidates = [operations(i) for i in range(len(states))]
             label = f"{prefix}_node{index}"
             states.append(
                 self.node(question, states, candidates, prefix=label, keep_zero=keep_zero)
             )
-        return concatenate([states[i] for i in wanted], prefix=prefix)
+        return concatenate([states[i] for i in cell.concat], prefix=prefix)
 
     def filters(self, name: str, filters: int, ratios: Sequence[float]) -> int:
         """Return how many filters a layer gets: one of `ratios` times its own number.
@@ -192,20 +225,17 @@ def _concatenated(name: str, concat: Sequence[int] | None, nodes: range) -> Sequ
 
 def _describe(
     name: str,
-    inputs: Sequence[tf.Tensor],
     operations: Sequence[Operations],
     keep: int,
     keep_zero: bool,
 ) -> Choice:
     require_whole(keep=keep)
-    if not inputs:
+    if not operations:
         raise InputError(f"Choice `{name}` must have inputs to choose from, but has none.")
-    if len(inputs) != len(operations):
-        raise InputError(f"Choice `{name}` has {len(inputs)} inputs, {len(operations)} op sets.")
     names = tuple(operations[0])
     zeros = frozenset(key for key, operation in operations[0].items() if operation is None)
     if not set(names) - zeros:
         raise InputError(f"Choice `{name}` has no operation to choose, only {names}.")
     if any(tuple(named) != names for named in operations):
         raise InputError(f"Choice `{name}` must offer the same operations on every input.")
-    return Choice(name, names, len(inputs), keep, zeros, keep_zero=keep_zero)
+    return Choice(name, names, len(operations), keep, zeros, keep_zero=keep_zero)

@@ -2,15 +2,17 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from larq_nas.choices import Choice, Pair
+from larq_nas.choosers.between import has_weights
 from larq_nas.choosers.chooser import Chooser, Operations
 from larq_nas.choosers.fix import ask
 from larq_nas.errors import InputError, require_positive, unknown_name
 from larq_nas.expansion import Expansion
-from larq_nas.layers.mixture import Mixture
+from larq_nas.layers.mixture import Mixture, Probabilities
 
 __all__ = ["Relax", "require_temperature"]
 
@@ -31,7 +33,7 @@ class Relax(Chooser):
         super().__init__()
         require_temperature(temperature)
         self.temperature = temperature
-        self.mixtures: dict[str, Mixture] = {}
+        self.mixtures: dict[str, Probabilities] = {}
         self.prefixes: dict[str, list[str]] = {}
 
     def _answer(
@@ -49,28 +51,40 @@ class Relax(Chooser):
                 y = operation(x, f"{prefix}_in{i}_{name}")
                 candidates.append((i, o))
                 outputs.append(y)
-                if not _has_weights(x, y):
+                if not has_weights(x, y):
                     free.add((name, i))
         _require_one_shape(choice, candidates, outputs)
         if choice.name not in self.mixtures:
-            self._add_mixture(choice, candidates, frozenset(free))
+            self._note_free(choice, frozenset(free))
         self.prefixes.setdefault(choice.name, []).append(prefix)
-        return self.mixtures[choice.name](outputs)
+        return self._mix(choice, candidates, outputs, prefix)
 
     def _answer_filters(self, expansion: Expansion) -> int:
         return ask(expansion)
 
-    def _add_mixture(
-        self, choice: Choice, candidates: list[tuple[int, int]], free: frozenset[Pair]
-    ) -> None:
+    def _note_free(self, choice: Choice, free: frozenset[Pair]) -> None:
         self.choices[choice.name] = dataclasses.replace(choice, parameter_free=free)
-        self.mixtures[choice.name] = Mixture(
-            candidates,
-            choice.inputs,
-            len(choice.operations),
-            self._temperature(choice),
-            name=f"mixture_{choice.name.replace('/', '_')}",
-        )
+
+    def _mix(
+        self,
+        choice: Choice,
+        candidates: list[tuple[int, int]],
+        outputs: list[tf.Tensor],
+        prefix: str,
+    ) -> tf.Tensor:
+        """Return the weighted sum of the outputs of `candidates`."""
+        if choice.name not in self.mixtures:
+            self.mixtures[choice.name] = Mixture(candidates, **self._settings(choice))
+        return self.mixtures[choice.name](outputs)
+
+    def _settings(self, choice: Choice) -> dict[str, Any]:
+        """Return the settings of the layer that has the architecture parameters."""
+        return {
+            "inputs": choice.inputs,
+            "operations": len(choice.operations),
+            "temperature": self._temperature(choice),
+            "name": f"mixture_{choice.name.replace('/', '_')}",
+        }
 
     def _temperature(self, choice: Choice) -> float:
         if not isinstance(self.temperature, Mapping):
@@ -85,22 +99,6 @@ def require_temperature(temperature: float | Mapping[str, float]) -> None:
     values = temperature.values() if isinstance(temperature, Mapping) else [temperature]
     for value in values:
         require_positive(temperature=value)
-
-
-def _has_weights(x: tf.Tensor, y: tf.Tensor) -> bool:
-    """Return whether a layer between `x` and `y` has trainable weights."""
-    history = x._keras_history
-    waiting, seen = [y._keras_history], set()
-    while waiting:
-        layer, node_index, tensor_index = step = waiting.pop()
-        if step == history or (id(layer), node_index, tensor_index) in seen:
-            continue
-        seen.add((id(layer), node_index, tensor_index))
-        if layer.trainable_weights:
-            return True
-        before = tf.nest.flatten(layer._inbound_nodes[node_index].keras_inputs)
-        waiting += [tensor._keras_history for tensor in before if tensor._keras_history != step]
-    return False
 
 
 def _require_one_shape(

@@ -10,6 +10,7 @@ from larq_nas.cli.common import one_line_errors, read_space, settings_option
 from larq_nas.cli.data import Data, data_options
 from larq_nas.cli.recipe import choose_recipe, load_teacher, recipe_options
 from larq_nas.cli.run import print_outcome, run_options, verbosity
+from larq_nas.layers import ComputedIn
 from larq_nas.search import search as run_search
 from larq_nas.searchers import Differentiable, resolve_searcher
 from larq_nas.spaces import resolve
@@ -58,6 +59,12 @@ __all__ = ["search"]
     help="By how much the zero operation is weakened at the end, for a network to be trained on "
     "more data than searched.",
 )
+@click.option(
+    "--rematerialize",
+    is_flag=True,
+    default=None,
+    help="Compute each cell again for its gradient: less memory, about a third more time.",
+)
 @recipe_options
 @data_options
 @click.option("--max-memory", help="Most bytes of weights, such as 64KB (1,000 each) or 64KiB.")
@@ -88,6 +95,8 @@ def search(
     diversity: float | None,
     diversity_annealing: float | None,
     transfer_factor: float | None,
+    rematerialize: bool | None,
+    precision: ComputedIn | None,
     recipe: str | None,
     train_learning_rate: float | None,
     teacher: Path | None,
@@ -120,11 +129,13 @@ def search(
         "diversity": diversity,
         "diversity_annealing": diversity_annealing,
         "transfer_factor": transfer_factor,
+        "rematerialize": rematerialize,
+        "precision": precision,
     }
     changes = {name: value for name, value in given.items() if value is not None}
     if changes and isinstance(method, Differentiable):
         method = dataclasses.replace(method, **changes)  # type: ignore[arg-type]
-    training = choose_recipe(recipe, train_learning_rate, resolved)
+    training = choose_recipe(recipe, train_learning_rate, precision, resolved)
     datasets = data.load()
     run_search(
         *datasets,

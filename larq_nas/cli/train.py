@@ -10,6 +10,7 @@ from larq_nas.cli.common import one_line_errors, read_space, settings_option
 from larq_nas.cli.data import Data, data_options
 from larq_nas.cli.recipe import choose_recipe, load_teacher, recipe_options
 from larq_nas.cli.run import print_outcome, run_options, verbosity
+from larq_nas.layers import ComputedIn
 from larq_nas.train import train as run_training
 
 __all__ = ["train"]
@@ -32,6 +33,7 @@ def train(
     settings: dict[str, Any],
     recipe: str | None,
     train_learning_rate: float | None,
+    precision: ComputedIn | None,
     teacher: Path | None,
     data: Data,
     epochs: int,
@@ -58,7 +60,7 @@ def train(
         *datasets,
         space=resolved,
         epochs=epochs,
-        recipe=choose_recipe(recipe, train_learning_rate, resolved),
+        recipe=choose_recipe(recipe, train_learning_rate, precision, resolved),
         teacher=load_teacher(teacher),
         classes=data.classes,
         augment=data.augment,

@@ -20,7 +20,8 @@ from larq_nas.layers.domain import (
 )
 from larq_nas.layers.drop_path import DropPath
 from larq_nas.layers.ends import classifier, imagenet_stem, stem
-from larq_nas.layers.mixture import Mixture
+from larq_nas.layers.mixture import Mixture, Probabilities
+from larq_nas.layers.precision import ComputedIn, computing_in
 from larq_nas.layers.scale import Scale
 from larq_nas.layers.zeros import Zeros, concatenate
 
@@ -31,15 +32,18 @@ __all__ = [
     "SEARCH",
     "Activation",
     "BinaryConv2D",
+    "ComputedIn",
     "Domain",
     "DropPath",
     "Mixture",
+    "Probabilities",
     "Scale",
     "Zeros",
     "batch_norm",
     "binary_conv",
     "building_in",
     "classifier",
+    "computing_in",
     "concatenate",
     "current_domain",
     "factorized_reduce",

@@ -9,6 +9,8 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.layers.precision import convolve
+
 __all__ = ["BinaryConv2D", "exporting"]
 
 _exporting: ContextVar[bool] = ContextVar("larq_nas_exporting", default=False)
@@ -24,19 +26,20 @@ def exporting() -> Iterator[None]:
         _exporting.reset(token)
 
 
-def block_diagonal(kernel: tf.Tensor, groups: int) -> tf.Tensor:
+def block_diagonal(kernel: tf.Tensor, groups: int, parts: int = 1) -> tf.Tensor:
     """Return the dense kernel that computes a grouped convolution.
 
     # Arguments
         kernel: grouped kernel, shape `(height, width, inputs / groups, filters)`.
         groups: number of groups.
+        parts: number of kernels that are side by side along the filters.
 
     # Returns
         Dense kernel, shape `(height, width, inputs, filters)`, zero between groups.
     """
     _, _, inputs, filters = kernel.shape
-    mask = np.kron(np.eye(groups), np.ones((inputs, filters // groups)))
-    return tf.tile(kernel, [1, 1, groups, 1]) * tf.constant(mask, kernel.dtype)
+    mask = np.kron(np.eye(groups), np.ones((inputs, filters // parts // groups)))
+    return tf.tile(kernel, [1, 1, groups, 1]) * tf.constant(np.tile(mask, parts), kernel.dtype)
 
 
 @tf.keras.utils.register_keras_serializable("larq_nas")
@@ -68,6 +71,8 @@ class BinaryConv2D(lq.layers.QuantConv2D):
         use_bias: whether to add a bias.
         **kwargs: further arguments of `larq.layers.QuantConv2D`.
     """
+
+    has_precision = True
 
     def __init__(
         self,
@@ -116,13 +121,8 @@ class BinaryConv2D(lq.layers.QuantConv2D):
         return self.convolution_op(inputs, kernel)
 
     def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        return tf.nn.conv2d(
-            inputs,
-            kernel,
-            strides=self.strides,
-            padding=self.padding.upper(),
-            dilations=self.dilation_rate,
-        )
+        padding = self.padding.upper()
+        return convolve(inputs, kernel, self.strides, padding, self.dilation_rate)
 
     def _call_split(self, inputs: tf.Tensor) -> tf.Tensor:
         # Sign, padding and activation go into each branch, where the converter fuses them.
@@ -146,7 +146,7 @@ class BinaryConv2D(lq.layers.QuantConv2D):
             paddings = self._get_padding_same(inputs)
             inputs = tf.pad(inputs, paddings, constant_values=self.pad_values)
             padding = "VALID"
-        return tf.nn.conv2d(inputs, kernel, self.strides, padding, dilations=self.dilation_rate)
+        return convolve(inputs, kernel, self.strides, padding, self.dilation_rate)
 
     def _activate(self, outputs: tf.Tensor) -> tf.Tensor:
         return outputs if self.activation is None else self.activation(outputs)

@@ -1,15 +1,66 @@
-"""The searchable layer: a weighted sum over inputs and operations."""
+"""The searchable layers: architecture parameters, and the weighted sum over operations."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["Mixture"]
+__all__ = ["Mixture", "Probabilities", "WeightedSum"]
 
 
 @tf.keras.utils.register_keras_serializable("larq_nas")
-class Mixture(tf.keras.layers.Layer):
+class Probabilities(tf.keras.layers.Layer):
+    """Give the probabilities of the operations of a choice, whatever it is called on.
+
+    It is `p(i, o) = exp(alpha(i, o) / T) / sum_o' exp(alpha(i, o') / T)` (BATS, Eq. 2). One
+    instance called in several cells shares its `alpha` among them.
+
+    # Arguments
+        inputs: number of inputs of the node.
+        operations: number of operations on each input.
+        temperature: `T`; below 1 the choice gets harder.
+        **kwargs: further arguments of `tf.keras.layers.Layer`.
+
+    # References
+        - [BATS: Binary ArchitecTure Search](https://arxiv.org/abs/2003.01711)
+    """
+
+    def __init__(
+        self, inputs: int, operations: int, temperature: float = 1.0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.inputs = inputs
+        self.operations = operations
+        self.temperature = temperature
+
+    def build(self, input_shape: Any) -> None:
+        # The tiny noise is DARTS': it breaks ties without preferring an operation.
+        self.alpha = self.add_weight(
+            name="alpha",
+            shape=(self.inputs, self.operations),
+            initializer=tf.keras.initializers.RandomNormal(stddev=1e-3),
+        )
+        super().build(input_shape)
+
+    @property
+    def probabilities(self) -> tf.Tensor:
+        """`p(i, o)`, shape `(inputs, operations)`; each row sums to 1."""
+        return tf.nn.softmax(self.alpha / self.temperature, axis=-1)
+
+    def call(self, inputs: Any) -> tf.Tensor:
+        return self.probabilities
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "inputs": self.inputs,
+            "operations": self.operations,
+            "temperature": self.temperature,
+        }
+
+
+@tf.keras.utils.register_keras_serializable("larq_nas")
+class Mixture(Probabilities):
     """Sum candidate outputs, weighted by a temperature softmax over operations.
 
     The node `j` of a cell is `x_j = sum_i sum_o p(i, o) * o(x_i)` with
@@ -37,35 +88,41 @@ class Mixture(tf.keras.layers.Layer):
         temperature: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(inputs, operations, temperature, **kwargs)
         self.candidates = [(int(i), int(o)) for i, o in candidates]
-        self.inputs = inputs
-        self.operations = operations
-        self.temperature = temperature
-
-    def build(self, input_shape: Any) -> None:
-        # The tiny noise is DARTS': it breaks ties without preferring an operation.
-        self.alpha = self.add_weight(
-            name="alpha",
-            shape=(self.inputs, self.operations),
-            initializer=tf.keras.initializers.RandomNormal(stddev=1e-3),
-        )
-        super().build(input_shape)
-
-    @property
-    def probabilities(self) -> tf.Tensor:
-        """`p(i, o)`, shape `(inputs, operations)`; each row sums to 1."""
-        return tf.nn.softmax(self.alpha / self.temperature, axis=-1)
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
-        weights = tf.unstack(tf.gather_nd(self.probabilities, self.candidates))
-        return tf.add_n([p * x for p, x in zip(weights, tf.nest.flatten(inputs), strict=True)])
+        return _weighted_sum(self.probabilities, tf.nest.flatten(inputs), self.candidates)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "candidates": self.candidates,
-            "inputs": self.inputs,
-            "operations": self.operations,
-            "temperature": self.temperature,
-        }
+        return {**super().get_config(), "candidates": self.candidates}
+
+
+@tf.keras.utils.register_keras_serializable("larq_nas")
+class WeightedSum(tf.keras.layers.Layer):
+    """Sum candidate outputs as a `Mixture` does, by probabilities of another layer.
+
+    Called on the probabilities, shape `(inputs, operations)`, and the candidates' outputs.
+
+    # Arguments
+        candidates: see `Mixture`.
+        **kwargs: further arguments of `tf.keras.layers.Layer`.
+    """
+
+    def __init__(self, candidates: Sequence[tuple[int, int]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.candidates = [(int(i), int(o)) for i, o in candidates]
+
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+        probabilities, *outputs = inputs
+        return _weighted_sum(probabilities, outputs, self.candidates)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "candidates": self.candidates}
+
+
+def _weighted_sum(
+    probabilities: tf.Tensor, outputs: Sequence[tf.Tensor], candidates: Sequence[tuple[int, int]]
+) -> tf.Tensor:
+    weights = tf.unstack(tf.gather_nd(probabilities, candidates))
+    return tf.add_n([p * x for p, x in zip(weights, outputs, strict=True)])

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from larq_nas.layers import Mixture
+from larq_nas.layers import ComputedIn, Probabilities, computing_in
 from larq_nas.searchers.objective import Term, entropies
 from larq_nas.training.optimizers import descend
 
@@ -19,11 +19,12 @@ class BilevelModel(tf.keras.Model):
     the second the architecture parameters. While `searching` is off, weights learn alone.
 
     # Arguments
-        supernet: the network, with `Mixture` layers.
+        supernet: the network.
         mixtures: the layers that hold the architecture parameters.
         weight_decay: L2 coefficient added to the gradient of the weights.
         architecture_weight_decay: L2 coefficient added to that of the alphas.
         terms: what is added to the loss of the alphas, by the name of its metric.
+        precision: of the operands of binary convolutions; see `larq_nas.layers.computing_in`.
 
     # References
         - [DARTS: Differentiable Architecture Search](https://arxiv.org/abs/1806.09055)
@@ -32,10 +33,11 @@ class BilevelModel(tf.keras.Model):
     def __init__(
         self,
         supernet: tf.keras.Model,
-        mixtures: Mapping[str, Mixture],
+        mixtures: Mapping[str, Probabilities],
         weight_decay: float,
         architecture_weight_decay: float,
         terms: Mapping[str, Term] | None = None,
+        precision: ComputedIn = "float32",
     ) -> None:
         super().__init__(supernet.inputs, supernet.outputs, name="supernet")
         self._save_supernet = supernet.save
@@ -43,6 +45,7 @@ class BilevelModel(tf.keras.Model):
         self.weight_decay = weight_decay
         self.architecture_weight_decay = architecture_weight_decay
         self.terms = dict(terms or {})
+        self.precision = precision
         self.searching = tf.Variable(False, trainable=False, name="searching")
         alphas = {id(alpha) for alpha in self.alphas}
         self.ordinary_weights = [w for w in self.trainable_weights if id(w) not in alphas]
@@ -87,8 +90,9 @@ class BilevelModel(tf.keras.Model):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         weight_batch, architecture_batch = data
-        tf.cond(self.searching, lambda: self._architecture_step(*architecture_batch), tf.no_op)
-        self._weight_step(*weight_batch)
+        with computing_in(self.precision):
+            tf.cond(self.searching, lambda: self._architecture_step(*architecture_batch), tf.no_op)
+            self._weight_step(*weight_batch)
         self._means["entropy"].update_state(mean_entropy(self.mixtures))
         self._means["confidence"].update_state(mean_confidence(self.mixtures))
         return {metric.name: metric.result() for metric in self.metrics}
@@ -131,12 +135,12 @@ class BilevelModel(tf.keras.Model):
         return list(values.values())
 
 
-def mean_entropy(mixtures: list[Mixture]) -> tf.Tensor:
+def mean_entropy(mixtures: list[Probabilities]) -> tf.Tensor:
     """Return the mean entropy of the operations' probabilities over all edges, in nats."""
     return tf.reduce_mean(entropies(mixtures))
 
 
-def mean_confidence(mixtures: list[Mixture]) -> tf.Tensor:
+def mean_confidence(mixtures: list[Probabilities]) -> tf.Tensor:
     """Return the mean over all edges of the largest probability."""
     largest = [tf.reduce_max(mixture.probabilities, axis=-1) for mixture in mixtures]
     return tf.reduce_mean(tf.concat(largest, axis=0))

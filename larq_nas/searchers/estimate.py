@@ -1,39 +1,85 @@
 """What a search will need, before it starts."""
 
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.fused import FusedCell, kept
 from larq_nas.layers import BinaryConv2D
 
-__all__ = ["estimate"]
+__all__ = ["estimate", "warn_if_too_large"]
 
 _ADAM_COPIES = 4
+_MEMORY = Path("/proc/meminfo")
+_CONTAINER = Path("/sys/fs/cgroup/memory.max")
 _RUNTIME_BYTES = 0.6 * 2**30
 # A binary convolution keeps its signs and their padding beside its output.
 _COPIES: dict[type, int] = {BinaryConv2D: 3}
 
 
-def estimate(model: tf.keras.Model, batch_size: int, steps: int) -> str:
-    """Return one line with the parameters, memory and steps of training a supernet.
+def estimate(model: tf.keras.Model, batch_size: int) -> float:
+    """Return the bytes of memory that training a supernet takes.
 
     # Arguments
         model: the supernet.
         batch_size: images in a batch.
-        steps: number of batches.
     """
-    parameters = model.count_params()
-    memory = _RUNTIME_BYTES + 4 * (_ADAM_COPIES * parameters + batch_size * _activations(model))
-    return (
-        f"Supernet: {parameters:,} parameters, about {memory / 2**30:.1f} GiB of memory, "
-        f"{steps:,} steps of {batch_size} images from each half."
-    )
+    numbers = _ADAM_COPIES * model.count_params() + batch_size * _activations(model)
+    return _RUNTIME_BYTES + 4 * numbers
+
+
+def warn_if_too_large(needed: float, can_rematerialize: bool) -> None:
+    """Warn if more memory is needed than is free, where the system says what is.
+
+    # Arguments
+        needed: in bytes.
+        can_rematerialize: whether rematerialization would help, and is off.
+    """
+    free = _free()
+    advice = ", or the searcher's `rematerialize=True`" if can_rematerialize else ""
+    if free is not None and needed > free:
+        warnings.warn(
+            f"The supernet needs about {needed / 2**30:.1f} GiB of memory, but only "
+            f"{free / 2**30:.1f} GiB are free: use a smaller batch or fewer channels{advice}.",
+            stacklevel=4,
+        )
+
+
+def _free() -> float | None:
+    """Return the bytes that Linux could give; `None` where there is no such figure."""
+    found = re.search(r"MemAvailable:\s*(\d+) kB", _read(_MEMORY))
+    limit = re.fullmatch(r"(\d+)\s*", _read(_CONTAINER))  # "max" where there is none
+    free = [int(found[1]) * 1024] if found else []
+    return min([*free, int(limit[1])] if limit else free, default=None)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _activations(model: tf.keras.Model) -> int:
     """Return the numbers that one image leaves behind for the backward pass."""
-    count = 0
+    count, again = 0, 0
     for nodes in model._nodes_by_depth.values():
         for node in nodes:
-            size = sum(int(np.prod(tensor.shape[1:])) for tensor in tf.nest.flatten(node.outputs))
+            outputs = tf.nest.flatten(node.outputs)
+            size = sum(int(np.prod(tensor.shape[1:])) for tensor in outputs)
+            if isinstance(node.layer, FusedCell):
+                inside = _inside(node)
+                if node.layer.rematerialize:
+                    again = max(again, inside)
+                else:
+                    size += inside
             count += _COPIES.get(type(node.layer), 1) * size
-    return count
+    return count + again
+
+
+def _inside(node: Any) -> int:
+    """Return what is kept inside of a cell."""
+    plan = node.layer.plan
+    shapes = [tensor.shape for tensor in tf.nest.flatten(node.keras_inputs)[: plan.inputs]]
+    return kept(plan, [shape[1:] for shape in shapes])

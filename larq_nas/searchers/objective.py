@@ -6,7 +6,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from larq_nas.layers import Mixture
+from larq_nas.layers import Probabilities
 
 __all__ = ["Diversity", "Term", "entropies"]
 
@@ -39,7 +39,7 @@ class Diversity:
         - [BNAS v2](https://arxiv.org/abs/2110.08562)
     """
 
-    def __init__(self, mixtures: Sequence[Mixture], weight: float, annealing: float) -> None:
+    def __init__(self, mixtures: Sequence[Probabilities], weight: float, annealing: float) -> None:
         self._mixtures = list(mixtures)
         self._weight = weight
         self._annealing = annealing
@@ -54,11 +54,11 @@ class Diversity:
         return -self._factor * tf.reduce_mean(entropies(self._mixtures))
 
 
-def entropies(mixtures: Sequence[Mixture]) -> tf.Tensor:
+def entropies(mixtures: Sequence[Probabilities]) -> tf.Tensor:
     """Return the entropy of the operations' probabilities of each edge, in nats."""
     return tf.concat([_entropies(mixture) for mixture in mixtures], axis=0)
 
 
-def _entropies(mixture: Mixture) -> tf.Tensor:
+def _entropies(mixture: Probabilities) -> tf.Tensor:
     logits = mixture.alpha / mixture.temperature
     return -tf.reduce_sum(mixture.probabilities * tf.nn.log_softmax(logits), axis=-1)

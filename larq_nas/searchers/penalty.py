@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from larq_nas.cost import Expected, Limits
-from larq_nas.layers import Mixture
+from larq_nas.layers import Probabilities
 from larq_nas.searchers.derive import weakening
 
 __all__ = ["BudgetPenalty"]
@@ -30,7 +30,7 @@ class BudgetPenalty:
     def __init__(
         self,
         limits: Limits,
-        mixtures: Mapping[str, Mixture],
+        mixtures: Mapping[str, Probabilities],
         weight: float,
         transfer_factor: float = 1.0,
     ) -> None:

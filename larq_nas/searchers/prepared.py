@@ -6,21 +6,18 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
-from larq_nas.choosers import Relax
+from larq_nas.choosers import Fuse
 from larq_nas.pipeline.streams import Stream
 from larq_nas.run import Run
+from larq_nas.searchers.announce import announce
 from larq_nas.searchers.bilevel import BilevelModel
 from larq_nas.searchers.derive import derive, scores_of, warn_if_collapsed, warn_if_undecided
-from larq_nas.searchers.estimate import estimate
 from larq_nas.searchers.health import Health
-from larq_nas.searchers.penalty import BudgetPenalty
 from larq_nas.spaces import Space
 from larq_nas.task import Task
 from larq_nas.training.loop import fit
 
 __all__ = ["Prepared"]
-
-_LONG = 5.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Prepared:
     task: Task
     epochs: int
     warm_up: int
-    choose: Relax
+    choose: Fuse
     model: BilevelModel
     stream: Stream
     transfer_factor: float = 1.0
@@ -61,8 +58,7 @@ class Prepared:
             verbose: as in `fit`.
         """
         model, choose = self.model, self.choose
-        if verbose:
-            self._announce()
+        announce(self, verbose)
         fit(
             model,
             "search",
@@ -83,16 +79,6 @@ class Prepared:
             warn_if_collapsed(choose.choices, chosen)
         values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
         return Architecture(self.space.name, self.space.settings(), values)
-
-    def _announce(self) -> None:
-        steps = self.stream.steps * self.epochs
-        print(estimate(self.model, self.task.facts.batch_size, steps), flush=True)
-        penalty = self.model.terms.get("budget_penalty")
-        if isinstance(penalty, BudgetPenalty) and penalty.seconds > _LONG:
-            print(
-                f"Budget: its costs take up to {penalty.seconds:.0f} s before each epoch",
-                flush=True,
-            )
 
 
 class _Schedule(tf.keras.callbacks.Callback):

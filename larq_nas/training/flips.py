@@ -38,6 +38,8 @@ def _binary_kernels(model: tf.keras.Model) -> list[tf.Tensor]:
     """Return the binary weights of the layers that have them."""
     found = []
     for layer in model._flatten_layers(include_self=False):
+        if hasattr(layer, "binary_kernels"):
+            found += layer.binary_kernels()
         for kind in ("", "depthwise_", "pointwise_"):
             quantizer = getattr(layer, f"{kind or 'kernel_'}quantizer", None)
             if quantizer is not None and getattr(quantizer, "precision", 32) == 1:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from larq_nas.errors import InputError, first_line
 from larq_nas.layers import DEPLOYED, Domain, building_in
+from larq_nas.layers.precision import warn_if_unused
 from larq_nas.pipeline.augment import Augment
 from larq_nas.pipeline.jitter import color_jitter
 from larq_nas.pipeline.streams import training_stream, validation_stream
@@ -75,6 +76,7 @@ class Trainer:
             require_reading(model)
             if before is None:
                 warn_of_drop_path(model, self.recipe)
+                warn_if_unused(model, self.recipe.precision)
             if before is not None:
                 transfer_weights(before, model)
             constrain(model)

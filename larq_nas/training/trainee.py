@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from larq_nas.layers import DropPath
+from larq_nas.layers import DropPath, computing_in
 from larq_nas.training.optimizers import amplifications, descend
 from larq_nas.training.recipe import Recipe
 from larq_nas.training.teacher import Teacher
@@ -52,7 +52,8 @@ class Trainee(tf.keras.Model):
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels = data
         with tf.GradientTape() as tape:
-            logits = self(images, training=True)
+            with computing_in(self._recipe.precision):
+                logits = self(images, training=True)
             loss = self._loss(images, labels, logits)
             total = tf.add_n([loss, *self.losses])
         descend(

@@ -19,7 +19,7 @@ def transfer_weights(source: tf.keras.Model, target: tf.keras.Model) -> None:
     norm) stays as it is, and so does a `Scale` that `source` does not have.
 
     # Arguments
-        source: such as a supernet, or a network with real weights.
+        source: such as a network with real weights.
         target: such as the network derived from it, or its binary form.
 
     # Raises

@@ -1,0 +1,46 @@
+"""The memory that a search will take."""
+
+import pytest
+
+from larq_nas.choosers import Fuse
+from larq_nas.layers import SEARCH, building_in
+from larq_nas.searchers import estimate as module
+from larq_nas.searchers.estimate import estimate, warn_if_too_large
+from larq_nas.spaces import Bats
+
+GIGABYTE = 2**30
+
+
+def needed(batch_size: int, rematerialize: bool = False) -> float:
+    with building_in(SEARCH):
+        space = Bats(cells=4, channels=8, nodes=3)
+        model = space.build(Fuse(rematerialize=rematerialize), (32, 32, 3), 10)
+    return estimate(model, batch_size)
+
+
+def test_memory_grows_with_the_batch_and_less_where_cells_are_computed_again() -> None:
+    small, large, again = needed(16), needed(64), needed(64, rematerialize=True)
+    assert small < again < large
+    assert large - small > 5 * (again - small) / 3
+
+
+def test_too_large_a_supernet_is_told_with_what_helps(tmp_path, monkeypatch) -> None:
+    memory, container = tmp_path / "meminfo", tmp_path / "max"
+    memory.write_text("MemTotal: 9999999 kB\nMemAvailable:    2097152 kB\n")
+    monkeypatch.setattr(module, "_MEMORY", memory)
+    monkeypatch.setattr(module, "_CONTAINER", container)
+    with pytest.warns(UserWarning, match=r"3\.0 GiB.* 2\.0 GiB are free.*rematerialize=True"):
+        warn_if_too_large(3 * GIGABYTE, can_rematerialize=True)
+    with pytest.warns(UserWarning, match=r"use a smaller batch or fewer channels\."):
+        warn_if_too_large(3 * GIGABYTE, can_rematerialize=False)
+    warn_if_too_large(1.5 * GIGABYTE, can_rematerialize=True)
+    container.write_text(f"{GIGABYTE}\n")
+    with pytest.warns(UserWarning, match=r"only 1\.0 GiB"):
+        warn_if_too_large(1.5 * GIGABYTE, can_rematerialize=True)
+    container.write_text("max\n")
+    warn_if_too_large(1.5 * GIGABYTE, can_rematerialize=True)
+
+
+def test_where_nothing_says_what_is_free_nothing_is_said(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_MEMORY", tmp_path / "none")
+    warn_if_too_large(1e15, can_rematerialize=True)

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.fused.chunks import chunked, chunks_of, part_of
 from larq_nas.fused.kernels import weighed
 from larq_nas.fused.norms import Norms
 from larq_nas.fused.plan import CONVOLVED, Plan
@@ -42,9 +43,13 @@ def computation(
         rematerialize: whether to compute it again for its gradient.
         precision: of the operands of binary convolutions.
     """
-    compute = _Compute(Plan(**json.loads(key)), training, precision)
-    traced = tf.function(compute, autograph=False, reduce_retracing=True)
-    return rematerialized(traced) if rematerialize else traced
+    plan = Plan(**json.loads(key))
+    chunks = chunks_of(plan)
+    part = _Compute(part_of(plan, chunks), training, precision)
+    compute: Callable[..., Any] = tf.function(part, autograph=False, reduce_retracing=True)
+    if chunks > 1:
+        compute = chunked(compute, plan, chunks)
+    return rematerialized(compute) if rematerialize else compute
 
 
 class _Compute:

@@ -40,6 +40,10 @@ CASES = {
         Bats(cells=2, channels=6, groups=3, nodes=2, activation="prelu"),
         SEARCH,
     ),
+    "bats_parts": (  # two of 12 channels in the normal cell, three of 16 in the reduction
+        Bats(cells=2, channels=24, groups=6, nodes=2, activation="prelu"),
+        SEARCH,
+    ),
 }
 
 

@@ -13,14 +13,14 @@ from larq_nas.task import Task
 
 
 def stepped(space, digits, rematerialize: bool) -> list[np.ndarray]:
-    """Return all weights after two steps of a search."""
+    """Return all weights after a step of a search."""
     task = Task(*digits, check_data(*digits, 10))
     searcher = Differentiable(weights_only_epochs=0, rematerialize=rematerialize)
     prepared = searcher.prepare(space, task, 1)
     model = prepared.model
     model.searching.assign(True)
     step = tf.function(model.train_step)
-    for pair in prepared.stream.from_epoch(0, 1).take(2):
+    for pair in prepared.stream.from_epoch(0, 1).take(1):
         step(pair)
     return [weight.numpy() for weight in model.weights if weight.dtype.is_floating]
 

@@ -57,6 +57,27 @@ def skips() -> None:
     save(figure, "skips")
 
 
+def search_step() -> None:
+    """What a step takes, formulation by formulation, and what its memory is."""
+    names = ("search_step", "search_step_bats", "search_step_growth")
+    found = [name for name in names if (RESULTS / f"{name}.json").exists()]
+    rows = [row for name in found for row in read(name)["measured"]]
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    formulations = list(dict.fromkeys(row["formulation"] for row in rows))
+    figure, axes = plt.subplots(2, 1, figsize=(11, 6.4), sharex=True)
+    width = 0.8 / len(formulations)
+    for index, formulation in enumerate(formulations):
+        alike = [row for row in rows if row["formulation"] == formulation]
+        places = [cases.index(row["case"]) + index * width for row in alike]
+        axes[0].bar(places, [row["median_seconds"] for row in alike], width, label=formulation)
+        axes[1].bar(places, [row["peak_bytes"] / 2**30 for row in alike], width)
+    axes[0].set(ylabel="seconds of a step", yscale="log")
+    axes[1].set(ylabel="peak memory, GiB")
+    axes[1].set_xticks(range(len(cases)), cases, rotation=30, ha="right")
+    axes[0].legend()
+    save(figure, "search_step")
+
+
 def band(axis: Any, x: np.ndarray, runs: np.ndarray, color: str, label: str) -> None:
     """Plot the mean of runs, and what they range over."""
     axis.plot(x, runs.mean(axis=0), color, label=label)
@@ -75,6 +96,6 @@ def save(figure: Any, name: str) -> None:
 
 
 if __name__ == "__main__":
-    for plot in (diversity, skips):
+    for plot in (diversity, skips, search_step):
         if (RESULTS / f"{plot.__name__}.json").exists():
             plot()

@@ -30,11 +30,11 @@ GROWTH = {
     "bats_batch_32": {**BATS, "cells": 2, "batch": 32},
     "bats_channels_60": {**BATS, "cells": 2, "channels": 60},
 }
-FORMULATIONS = ("fused", "bfloat16", "rematerialized", "plain", "native", "compiled")
+FORMULATIONS = ("fused", "bfloat16", "rematerialized", "plain", "onednn", "native", "compiled")
 MEASURED = {
     "bnas": ("fused", "bfloat16", "rematerialized", "plain"),
     "bnas_17": ("fused", "plain"),
-    "bats": ("fused", "bfloat16", "plain", "native"),
+    "bats": ("fused", "bfloat16", "plain", "onednn", "native"),
     "batch_4": ("fused", "plain", "compiled"),
 }
 SHAPE, CLASSES = (32, 32, 3), 10
@@ -49,14 +49,19 @@ def supernet(case: dict[str, Any], formulation: str) -> Any:
     from larq_nas.searchers.bilevel import BilevelModel
     from larq_nas.spaces import Bats, Bnas
 
-    if formulation == "native":  # grouped convolutions of TensorFlow's own
+    if formulation == "native":  # grouped convolutions as Keras has them
+        BinaryConv2D.convolution_op = tf.keras.layers.Conv2D.convolution_op
+        BinaryConv2D._jit_compiled_convolution_op = (
+            tf.keras.layers.Conv2D._jit_compiled_convolution_op
+        )
+    if formulation == "onednn":  # which needs oneDNN for their gradients
         BinaryConv2D.convolution_op = BinaryConv2D._convolve
     tf.keras.utils.set_random_seed(0)
     sizes = {key: case[key] for key in ("cells", "channels", "groups") if key in case}
     space = {"bnas": Bnas, "bats": Bats}[case["space"]](**sizes)
     if "operations" in case:
         space = Bnas(**sizes, operations=Bnas().operations[-case["operations"] :])
-    plain = formulation in ("plain", "native")
+    plain = formulation in ("plain", "onednn", "native")
     choose = Relax() if plain else Fuse(rematerialize=formulation == "rematerialized")
     with building_in(space.search_domain):
         built = space.build(choose, SHAPE, CLASSES)
@@ -208,7 +213,8 @@ def main() -> None:
     for name in cases if cases is GROWTH else arguments.cases:
         for formulation in MEASURED.get(name, ("fused", "plain")):
             if formulation in arguments.formulations:
-                row = apart(cases[name], formulation, arguments.repeats)
+                repeats = 1 if formulation == "native" else arguments.repeats
+                row = apart(cases[name], formulation, repeats)
                 print(shown(name, formulation, row), flush=True)
                 measured.append({"case": name, "formulation": formulation, **cases[name], **row})
     for one, other in itertools.combinations(measured, 2):

@@ -13,7 +13,7 @@ from typing import Any
 from search_step import apart
 
 SPLITS = {"validation_split": "test[:1000]"}
-SMALL = {"cells": 3, "channels": 16, "batch": 32, "images": 2560, "epochs": 2, "train_epochs": 4}
+SMALL = {"cells": 3, "channels": 16, "batch": 32, "images": 640, "epochs": 2, "train_epochs": 4}
 FIRST = {"channels": 16, "batch": 16, "images": 640, "epochs": 1, "train_epochs": 0}
 
 

@@ -56,8 +56,8 @@ def train_step() -> Step:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--search-images", type=int, default=800)
-    parser.add_argument("--train-images", type=int, default=5000)
+    parser.add_argument("--search-images", type=int, default=480)
+    parser.add_argument("--train-images", type=int, default=4000)
     arguments = parser.parse_args()
     cases = {
         "search": (arguments.search_images, BNAS["batch"], bilevel_stream, search_step),

@@ -13,10 +13,13 @@ from larq_nas.layers import BinaryConv2D
 
 __all__ = ["estimate", "warn_if_too_large"]
 
-_ADAM_COPIES = 4
 _MEMORY = Path("/proc/meminfo")
 _CONTAINER = Path("/sys/fs/cgroup/memory.max")
-_RUNTIME_BYTES = 0.6 * 2**30
+# Fitted to the steps of benchmarks/search_step.py.
+_RUNTIME_BYTES = 0.63 * 2**30
+_BYTES_A_CALL = 1.9e6  # of a layer: what is traced
+_BYTES_A_WEIGHT = 42  # with the states of the optimizer, and gradients
+_BYTES_A_NUMBER = 7  # that is kept for the backward pass, with gradients under way
 # A binary convolution keeps its signs and their padding beside its output.
 _COPIES: dict[type, int] = {BinaryConv2D: 3}
 
@@ -28,8 +31,13 @@ def estimate(model: tf.keras.Model, batch_size: int) -> float:
         model: the supernet.
         batch_size: images in a batch.
     """
-    numbers = _ADAM_COPIES * model.count_params() + batch_size * _activations(model)
-    return _RUNTIME_BYTES + 4 * numbers
+    calls = sum(len(nodes) for nodes in model._nodes_by_depth.values())
+    return (
+        _RUNTIME_BYTES
+        + _BYTES_A_CALL * calls
+        + _BYTES_A_WEIGHT * model.count_params()
+        + _BYTES_A_NUMBER * batch_size * _activations(model)
+    )
 
 
 def warn_if_too_large(needed: float, can_rematerialize: bool) -> None:

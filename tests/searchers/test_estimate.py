@@ -1,5 +1,8 @@
 """The memory that a search will take."""
 
+import subprocess
+import sys
+
 import pytest
 
 from larq_nas.choosers import Fuse
@@ -9,6 +12,27 @@ from larq_nas.searchers.estimate import estimate, warn_if_too_large
 from larq_nas.spaces import Bats
 
 GIGABYTE = 2**30
+STEP = """
+import resource
+import tensorflow as tf
+from larq_nas.choosers import Fuse
+from larq_nas.layers import building_in
+from larq_nas.searchers.bilevel import BilevelModel
+from larq_nas.searchers.estimate import estimate
+from larq_nas.spaces import Bnas
+from larq_nas.training.exact import exact
+
+space, choose = Bnas(cells=2, channels=16), Fuse()
+with building_in(space.search_domain):
+    supernet = space.build(choose, (32, 32, 3), 10)
+model = BilevelModel(supernet, choose.mixtures, 0.0, 0.0)
+model.compile(tf.keras.optimizers.SGD(0.1, momentum=0.9), tf.keras.optimizers.Adam(0.1))
+model.searching.assign(True)
+batch = tf.random.normal((16, 32, 32, 3)), tf.zeros(16, tf.int32)
+with exact():
+    tf.function(lambda: model.train_step((batch, batch)))()
+print(estimate(model, 16), 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
 
 
 def needed(batch_size: int, rematerialize: bool = False) -> float:
@@ -22,6 +46,12 @@ def test_memory_grows_with_the_batch_and_less_where_cells_are_computed_again() -
     small, large, again = needed(16), needed(64), needed(64, rematerialize=True)
     assert small < again < large
     assert large - small > 5 * (again - small) / 3
+
+
+def test_memory_is_what_a_step_takes() -> None:
+    run = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, check=True)
+    estimated, measured = map(float, run.stdout.split())
+    assert estimated == pytest.approx(measured, rel=0.2)
 
 
 def test_too_large_a_supernet_is_told_with_what_helps(tmp_path, monkeypatch) -> None:

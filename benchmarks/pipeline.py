@@ -11,6 +11,7 @@ import larq_nas
 from larq_nas.pipeline.augment import pad_crop_flip
 from larq_nas.pipeline.check import check_data
 from larq_nas.pipeline.streams import Stream, bilevel_stream, training_stream
+from larq_nas.seeding import seed_everything
 from larq_nas.training.exact import exact
 
 from record import record  # isort: skip  (beside this file)
@@ -65,6 +66,7 @@ def main() -> None:
     }
     measured = {}
     for name, (images, batch, stream_of, step_of) in cases.items():
+        seed_everything(0)
         data = larq_nas.datasets.load(
             "cifar10",
             batch_size=batch,

@@ -25,6 +25,7 @@ def waiting(stream: Stream, step: Step, epochs: int) -> list[dict[str, float]]:
 
     The first epoch also decodes the images and traces the step; later ones shuffle anew.
     """
+    seed_everything(0)
     found = []
     batches = iter(stream.from_epoch(0, epochs))
     for _ in range(epochs):
@@ -66,7 +67,6 @@ def main() -> None:
     }
     measured = {}
     for name, (images, batch, stream_of, step_of) in cases.items():
-        seed_everything(0)
         data = larq_nas.datasets.load(
             "cifar10",
             batch_size=batch,

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from larq_nas.fused.plan import Plan
 
-__all__ = ["chunked", "chunks_of", "part_of"]
+__all__ = ["Tensors", "chunked", "chunks_of", "part_of"]
 
 Tensors: TypeAlias = Sequence[tf.Tensor]
 
@@ -20,9 +20,9 @@ def chunks_of(plan: Plan) -> int:
     """Return into how many parts of its channels a cell falls that do not read one another.
 
     All that a cell computes but its convolutions is by channel, so that groups stay apart. A
-    convolution of few groups is dense, as TensorFlow's grouped ones are slow: fewer zeros are
-    multiplied if a cell is computed in parts; but below a dozen channels each takes as long, and
-    each is as large a graph as the whole.
+    grouped convolution is computed as a dense one, since TensorFlow has the gradient of others only
+    with oneDNN or XLA: fewer zeros are multiplied if a cell is computed in parts. Below a dozen
+    channels each takes as long, and each is as large a graph as the whole.
     """
     groups = math.gcd(*(layer.groups for layer in plan.prototypes.values()))
     most = min(_MOST, max(1, plan.channels // _FEWEST_CHANNELS))

@@ -3,12 +3,12 @@
 import functools
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.fused.chunks import chunked, chunks_of, part_of
+from larq_nas.fused.chunks import Tensors, chunked, chunks_of, part_of
 from larq_nas.fused.kernels import weighed
 from larq_nas.fused.norms import Norms
 from larq_nas.fused.plan import CONVOLVED, Plan
@@ -17,9 +17,7 @@ from larq_nas.fused.rematerialize import rematerialized
 from larq_nas.layers import BinaryConv2D
 from larq_nas.layers.precision import ComputedIn, computing_in, convolve
 
-__all__ = ["Tensors", "computation"]
-
-Tensors: TypeAlias = Sequence[tf.Tensor]
+__all__ = ["computation"]
 
 
 @functools.lru_cache(maxsize=32)

@@ -5,6 +5,7 @@ from larq_nas.choosers.fix import Fix, Survey
 from larq_nas.choosers.fuse import Fuse
 from larq_nas.choosers.relax import Relax, require_temperature
 from larq_nas.choosers.sample import Sample
+from larq_nas.choosers.widest import Widest
 
 __all__ = [
     "Chooser",
@@ -15,5 +16,6 @@ __all__ = [
     "Relax",
     "Sample",
     "Survey",
+    "Widest",
     "require_temperature",
 ]

@@ -17,7 +17,7 @@ Schedule: TypeAlias = Literal["cosine", "one_cycle", "warm_restarts"]
 
 Rate: TypeAlias = float | tf.keras.optimizers.schedules.LearningRateSchedule
 
-_MOMENTUM = 0.9
+MOMENTUM = 0.9
 _RISING, _START, _END = 0.3, 1 / 25, 1e-4
 
 
@@ -29,7 +29,7 @@ def optimizer(name: OptimizerName, rate: Rate) -> tf.keras.optimizers.Optimizer:
         rate: learning rate, or its schedule.
     """
     if name == "sgd":
-        return tf.keras.optimizers.SGD(rate, momentum=_MOMENTUM)
+        return tf.keras.optimizers.SGD(rate, momentum=MOMENTUM)
     return tf.keras.optimizers.Adam(rate)
 
 

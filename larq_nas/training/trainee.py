@@ -80,7 +80,7 @@ class Trainee(tf.keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
     def _loss(self, images: tf.Tensor, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        classes = tf.one_hot(tf.cast(labels, tf.int64), logits.shape[-1])
+        classes = tf.one_hot(tf.cast(labels, tf.int64), tf.shape(logits)[-1])
         loss = tf.reduce_mean(
             tf.keras.losses.categorical_crossentropy(
                 classes, logits, from_logits=True, label_smoothing=self._recipe.label_smoothing

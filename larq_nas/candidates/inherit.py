@@ -1,0 +1,133 @@
+"""The weights of a narrower network, taken from the widest one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.candidates.channels import Channels, trace_channels
+from larq_nas.choosers import Widest
+from larq_nas.cost.graph import Call, read_graph
+from larq_nas.errors import InputError
+from larq_nas.expansion import expand
+
+__all__ = ["Inheritance", "Part", "latent", "weights_of"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A weight, and what of it a narrower network has.
+
+    # Arguments
+        layer: name of its layer.
+        index: which of the layer's weights it is.
+        weight: the weight, of the widest network.
+        axes: the channels along each axis that has some.
+    """
+
+    layer: str
+    index: int
+    weight: tf.Variable
+    axes: Mapping[int, Channels]
+
+    def taken(self, answers: Mapping[str, Any]) -> np.ndarray:
+        """Return the values of the narrower network's weight: the first of each layer's."""
+        values = latent(self.weight).numpy()
+        for axis, channels in self.axes.items():
+            values = np.take(values, channels.taken(answers), axis)
+        return values
+
+
+class Inheritance:
+    """What narrower networks take from the widest one: the first channels of each layer.
+
+    Those of what a layer reads too, so that a layer of a narrower network computes of its
+    inputs what the first filters of the wide one would, and additions stay valid.
+
+    # Arguments
+        model: the network of the largest widths, built by `choose`.
+        choose: a chooser whose widths remember where they came from.
+
+    # Raises
+        InputError: if a layer does with channels what cannot be followed.
+
+    # References
+        - [Searching for Accurate Binary Neural Architectures](https://arxiv.org/abs/1909.07378),
+          section 3.1
+    """
+
+    def __init__(self, model: tf.keras.Model, choose: Widest) -> None:
+        calls = read_graph(model)
+        channels = trace_channels(calls)
+        self._expansions = choose.expansions
+        self._channels = {
+            call.layer.name: gives for call, gives in zip(calls, channels, strict=True)
+        }
+        self.parts: list[Part] = []
+        for number, call in enumerate(calls):
+            if call.first:
+                reads = channels[call.inputs[0]] if call.inputs else channels[number]
+                self.parts += _parts(call, reads, channels[number])
+
+    def taken(self, values: Mapping[str, float]) -> dict[tuple[str, int], np.ndarray]:
+        """Return the weights of a narrower network, by the name of the layer and a count.
+
+        # Arguments
+            values: the ratio of each choice by name.
+        """
+        filters = self._filters(values)
+        return {(part.layer, part.index): part.taken(filters) for part in self.parts}
+
+    def channels(self, layer: str, values: Mapping[str, float]) -> int:
+        """Return how many channels a layer of a narrower network has."""
+        return len(self._channels[layer].taken(self._filters(values)))
+
+    def _filters(self, values: Mapping[str, float]) -> dict[str, int]:
+        return {
+            name: expand(asked.filters, asked.decode(values[name]))
+            for name, asked in self._expansions.items()
+        }
+
+
+def weights_of(model: tf.keras.Model) -> dict[tuple[str, int], tf.Variable]:
+    """Return the weights of a network, by the name of the layer and a count."""
+    return {
+        (layer.name, index): latent(weight)
+        for layer in model._flatten_layers(include_self=False)
+        for index, weight in enumerate(layer.weights)
+    }
+
+
+def latent(weight: Any) -> tf.Variable:
+    """Return what is trained of a weight; Larq wraps those it quantizes."""
+    return getattr(weight, "latent_variable", weight)
+
+
+def _parts(call: Call, reads: Channels, gives: Channels) -> list[Part]:
+    return [
+        Part(call.layer.name, index, weight, _axes(call, latent(weight), reads, gives))
+        for index, weight in enumerate(call.layer.weights)
+    ]
+
+
+def _axes(call: Call, weight: tf.Variable, reads: Channels, gives: Channels) -> dict[int, Channels]:
+    """Return the channels along the axes of a weight, told apart by what kind of layer it is of."""
+    rank = weight.shape.rank
+    if rank == 0:
+        return {}
+    last = rank - 1
+    if call.facts.kind in ("conv", "dense") and rank >= 2:
+        axes = {last - 1: reads, last: gives}
+    elif call.facts.kind == "depthwise" and rank >= 2:
+        axes = {last - 1: reads}
+    else:
+        axes = {last: gives}
+    for axis, channels in axes.items():
+        if weight.shape[axis] != channels.count:
+            raise InputError(
+                f"Weight `{weight.name}` has {weight.shape[axis]} values for "
+                f"{channels.count} channels: narrower networks cannot take theirs from it."
+            )
+    return axes

@@ -1,0 +1,92 @@
+"""Networks whose weights take any width, for one trace to serve all candidates."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+from larq_nas.training.optimizers import MOMENTUM, OptimizerName, Rate
+
+__all__ = ["forget_widths", "resizable", "resizable_optimizer"]
+
+
+@contextmanager
+def resizable() -> Iterator[None]:
+    """Make variables within a `with` block such that tensors of other sizes can be assigned.
+
+    What TensorFlow traces of them then holds for every size.
+    """
+    with tf.variable_creator_scope(_without_shape):
+        yield
+
+
+def _without_shape(create: Any, **settings: Any) -> tf.Variable:
+    initial = settings["initial_value"]
+    value = tf.convert_to_tensor(
+        initial() if callable(initial) else initial, dtype=settings.get("dtype")
+    )
+    # A kernel's last two axes are channels; other weights have them along the last alone.
+    rank = value.shape.rank
+    kept = rank - 2 if rank in (2, 4) else rank - 1
+    if rank:
+        shape = [*value.shape[:kept], *[None] * (rank - kept)]
+        settings |= {"initial_value": value, "shape": tf.TensorShape(shape)}
+    return create(**settings)
+
+
+def forget_widths(network: tf.keras.Model) -> None:
+    """Keep Keras from writing the width a convolution was built with into what is traced."""
+    for layer in network._flatten_layers(include_self=False):
+        if isinstance(layer, tf.keras.layers.Conv2D):
+            # Set as Keras sets attributes, it would be tracked.
+            object.__setattr__(layer, "compute_output_shape", _any_width(layer.compute_output_shape))
+
+
+def _any_width(compute: Callable[[Any], tf.TensorShape]) -> Callable[[Any], tf.TensorShape]:
+    return lambda shape: tf.TensorShape([*compute(shape)[:-1], None])
+
+
+class _Resizable(tf.keras.optimizers.Optimizer):
+    """An optimizer of variables that change their size between one training and the next."""
+
+    def add_variable_from_reference(
+        self, model_variable: Any, variable_name: str, *args: Any, **kwargs: Any
+    ) -> tf.Variable:
+        with resizable():
+            state = super().add_variable_from_reference(
+                model_variable,
+                variable_name,
+                initial_value=tf.zeros(tf.shape(model_variable), model_variable.dtype),
+            )
+        if not hasattr(self, "_states"):
+            self._states: list[tuple[tf.Variable, tf.Variable]] = []
+        self._states.append((model_variable, state))
+        return state
+
+    def reset(self) -> None:
+        """Start again, at step 0 and in the sizes that the variables have now."""
+        self.iterations.assign(0)
+        for variable, state in self._states:
+            state.assign(tf.zeros(tf.shape(variable), variable.dtype))
+
+
+class _Adam(_Resizable, tf.keras.optimizers.Adam):
+    pass
+
+
+class _Momentum(_Resizable, tf.keras.optimizers.SGD):
+    pass
+
+
+def resizable_optimizer(name: OptimizerName, rate: Rate) -> Any:
+    """Return the optimizer of that name, with a `reset` for variables of other sizes.
+
+    # Arguments
+        name: `"adam"` or `"sgd"`.
+        rate: learning rate, or its schedule.
+    """
+    # Compiled by XLA, an update would be compiled again for every size.
+    if name == "sgd":
+        return _Momentum(rate, momentum=MOMENTUM, jit_compile=False)
+    return _Adam(rate, jit_compile=False)

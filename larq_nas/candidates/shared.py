@@ -1,0 +1,85 @@
+"""Trains all candidates by one trace: a network whose weights take each candidate's size."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from larq_nas.candidates.inherit import Inheritance, weights_of
+from larq_nas.candidates.recalibrate import Recalibration
+from larq_nas.candidates.resizable import forget_widths, resizable, resizable_optimizer
+from larq_nas.candidates.training import CandidateTraining, Measured
+from larq_nas.choosers import Widest
+from larq_nas.layers import building_in
+from larq_nas.spaces import Space
+from larq_nas.training.trainee import Trainee
+
+__all__ = ["Shared"]
+
+
+class Shared:
+    """Trains candidates without building, tracing or loading anything for one.
+
+    The network of the space is built once, of variables without a fixed shape. A candidate's
+    weights are assigned to them, and the steps that were traced compute with those sizes.
+
+    # Arguments
+        space: the space.
+        training: how candidates are trained.
+        source: the weights they start with.
+    """
+
+    def __init__(self, space: Space, training: CandidateTraining, source: Inheritance) -> None:
+        recipe, facts = training.recipe, training.facts
+        with building_in(recipe.domain(recipe.stages[-1])), resizable():
+            network = space.build(Widest(), facts.input_shape, facts.classes)
+        forget_widths(network)
+        self._training = training
+        self._source = source
+        self._weights = weights_of(network)
+        self._constants = _resizable_constants(network)
+        self._model = Trainee(network, recipe)
+        self._optimizer = resizable_optimizer(recipe.optimizer, training.rate())
+        self._model.compile(self._optimizer)
+        self._optimizer.build(self._model.trainable_variables)
+        self._recalibration = Recalibration(network)
+
+    def measure(
+        self,
+        values: Mapping[str, float],
+        number: int,
+        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    ) -> Measured:
+        """Train the candidate of these ratios, and measure it.
+
+        # Arguments
+            values: the ratio of each choice by name.
+            number: number of the candidate, which its seed follows from.
+            callbacks: Keras callbacks.
+        """
+        for key, value in self._source.taken(values).items():
+            self._weights[key].assign(value)
+        for constant, layer, value in self._constants:
+            constant.assign(tf.fill([self._source.channels(layer, values)], value))
+        self._optimizer.reset()
+        return self._training.run(self._model, self._recalibration, number, callbacks)
+
+    def weights(self) -> dict[str, Any]:
+        """Return the weights of the candidate trained last, by layer and count."""
+        return {f"{layer}/{index}": weight.numpy() for (layer, index), weight in self._weights.items()}
+
+
+def _resizable_constants(network: tf.keras.Model) -> list[tuple[tf.Variable, str, float]]:
+    """Replace what batch norms without scale or offset have of a fixed size in their place."""
+    found = []
+    for layer in network._flatten_layers(include_self=False):
+        if not isinstance(layer, tf.keras.layers.BatchNormalization):
+            continue
+        for name, value in (("_gamma_const", 1.0), ("_beta_const", 0.0)):
+            if getattr(layer, name, None) is not None:
+                with resizable():
+                    constant = tf.Variable(tf.fill([1], value), trainable=False)
+                # Set as Keras sets attributes, it would be a weight of the layer.
+                object.__setattr__(layer, name, constant)
+                found.append((constant, layer.name, value))
+    return found

@@ -5,11 +5,12 @@ from typing import Any, Protocol, runtime_checkable
 from larq_nas.errors import InputError, unknown_name
 from larq_nas.searchers.again import derive_again
 from larq_nas.searchers.differentiable import Differentiable
+from larq_nas.searchers.evolution import Evolution
 from larq_nas.searchers.prepared import Prepared
 from larq_nas.spaces import Space
 from larq_nas.task import Task
 
-__all__ = ["Differentiable", "Prepared", "Searcher", "derive_again", "resolve_searcher"]
+__all__ = ["Differentiable", "Evolution", "Prepared", "Searcher", "derive_again", "resolve_searcher"]
 
 
 @runtime_checkable
@@ -26,7 +27,7 @@ class Searcher(Protocol):
         """Return a search that is ready to run, or raise `InputError`."""
 
 
-_BY_NAME = {Differentiable.name: Differentiable}
+_BY_NAME: dict[str, type[Any]] = {kind.name: kind for kind in (Differentiable, Evolution)}
 
 
 def resolve_searcher(searcher: str | Searcher) -> Searcher:
@@ -34,7 +35,8 @@ def resolve_searcher(searcher: str | Searcher) -> Searcher:
     if isinstance(searcher, str):
         if searcher not in _BY_NAME:
             raise unknown_name("searcher", searcher, _BY_NAME)
-        return _BY_NAME[searcher]()
+        made: Searcher = _BY_NAME[searcher]()
+        return made
     if not isinstance(searcher, Searcher):
         raise InputError(f"`searcher` must be a name or a searcher, but got {searcher!r}.")
     return searcher

@@ -1,0 +1,68 @@
+"""What an evolution leaves for its user: a table of candidates, and the Pareto front."""
+
+import csv
+import io
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_tuner.engine.trial import TrialStatus
+
+from larq_nas.architecture import Architecture
+from larq_nas.files import write_atomically
+from larq_nas.run import Run
+from larq_nas.tuning import EvolutionOracle
+
+__all__ = ["write_candidates", "write_front"]
+
+
+def write_candidates(run: Run, oracle: EvolutionOracle) -> None:
+    """Write `candidates.csv`: a row for each candidate, in the order they were handed out.
+
+    # Arguments
+        run: the run.
+        oracle: knows the candidates.
+    """
+    rows = []
+    number = 0
+    for generation, genomes in enumerate(oracle.generations, 1):
+        for genome in genomes:
+            trial = oracle.trials[f"{number:04d}"]
+            figures = oracle.figures(trial) if trial.status == TrialStatus.COMPLETED else {}
+            rows.append(
+                {
+                    "candidate": number + 1,
+                    "generation": generation,
+                    **oracle.breeder.genes.values(genome),
+                    **figures,
+                }
+            )
+            number += 1
+    write_atomically(run.candidates, _table(rows))
+
+
+def write_front(run: Run, found: Sequence[tuple[Architecture, Mapping[str, Any]]]) -> None:
+    """Write `pareto/`: the architectures that none is better than, and a table of them.
+
+    # Arguments
+        run: the run.
+        found: the architectures with their figures.
+    """
+    ordered = sorted(found, key=lambda pair: pair[1]["flops"])
+    shutil.rmtree(run.pareto, ignore_errors=True)
+    run.pareto.mkdir()
+    rows = []
+    for number, (architecture, figures) in enumerate(ordered, 1):
+        name = f"{number:03d}.json"
+        architecture.save(run.pareto / name)
+        rows.append({"file": name, **figures})
+    write_atomically(run.pareto / "front.csv", _table(rows))
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

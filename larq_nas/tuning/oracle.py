@@ -1,0 +1,278 @@
+"""The oracle that hands out a search's candidates, generation by generation."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+from keras_tuner.engine.trial import Trial, TrialStatus
+
+from larq_nas.errors import InputError
+from larq_nas.evolution import Breeder, Genome, Scored, scores_of
+from larq_nas.tuning.kept import read_state, write_state
+from larq_nas.tuning.workers import LiveWorkers, Watch
+
+__all__ = ["FAILURE", "EvolutionOracle", "Figures", "cause"]
+
+FAILURE = "failure.txt"
+
+Figures = Callable[[Genome, float], Mapping[str, float]]
+"""Returns costs and fitness of a candidate of that accuracy."""
+
+_FINAL = (TrialStatus.COMPLETED, TrialStatus.FAILED)
+_MOST_LOSSES = 3
+
+
+class EvolutionOracle(keras_tuner.Oracle):
+    """Hands out the candidates of one generation after the other.
+
+    A generation follows from the scores of those before and the seed alone, whoever scored
+    them and in whichever order. Every candidate is a trial of keras-tuner, with the same number.
+
+    # Arguments
+        breeder: makes the generations.
+        generations: how many.
+        objectives: what to maximize, by name.
+        figures: costs and fitness of a candidate.
+        worker_timeout: seconds after which what a silent worker had is given to another.
+        announce: called with each line for the user.
+    """
+
+    def __init__(
+        self,
+        breeder: Breeder,
+        generations: int,
+        objectives: tuple[str, ...],
+        figures: Figures,
+        worker_timeout: float | None = None,
+        announce: Callable[[str], None] = print,
+    ) -> None:
+        parameters = keras_tuner.HyperParameters()
+        for name, options in breeder.genes.options.items():
+            parameters.Choice(name, [float(option) for option in options])
+        super().__init__(
+            objective=keras_tuner.Objective("fitness", "max"),
+            # Without: with it, a worker would be told to stop while others may be lost.
+            max_trials=None,
+            hyperparameters=parameters,
+            allow_new_entries=False,
+            tune_new_entries=False,
+            # keras-tuner takes 0 for a random seed; its own is not used.
+            seed=breeder.seed + 1,
+            # Counted here, where a generation of failures ends the search with its cause.
+            max_consecutive_failed_trials=generations * breeder.population + 1,
+        )
+        self.breeder = breeder
+        self.wanted_generations = generations
+        self.objectives = objectives
+        self.generations: list[tuple[Genome, ...]] = []
+        self._figures = figures
+        self._announce = announce
+        self._watch = Watch(worker_timeout)
+        self.tuner_ids = LiveWorkers(self._watch)
+        self.verbose = 0
+
+    @property
+    def genomes(self) -> list[Genome]:
+        """All candidates, in the order of their trials."""
+        return [genome for generation in self.generations for genome in generation]
+
+    def scored(self) -> list[Scored]:
+        """Return the candidates whose trials have ended, in the order of their numbers."""
+        found = []
+        for trial_id in sorted(self.trials, key=int):
+            trial = self.trials[trial_id]
+            if trial.status in _FINAL:
+                found.append(Scored(self.genomes[int(trial_id)], self._scores(trial)))
+        return found
+
+    def figures(self, trial: Trial) -> Mapping[str, float]:
+        """Return accuracy, fitness and costs of a completed trial."""
+        accuracy = trial.metrics.get_last_value("accuracy")
+        return self._figures(self.genomes[int(trial.trial_id)], accuracy)
+
+    def _scores(self, trial: Trial) -> tuple[float, ...] | None:
+        if trial.status != TrialStatus.COMPLETED:
+            return None
+        return scores_of(self.figures(trial), self.objectives)
+
+    @property
+    def failures(self) -> list[Trial]:
+        """The trials that failed."""
+        return [trial for trial in self.trials.values() if trial.status == TrialStatus.FAILED]
+
+    @property
+    def all_failed(self) -> bool:
+        """Whether every candidate of the first generation failed."""
+        first = len(self.generations[0]) if self.generations else 0
+        return 0 < first <= len(self.failures) == len(self.trials)
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        number = int(trial_id)
+        if number == len(self.genomes):
+            if any(trial.status not in _FINAL for trial in self.trials.values()):
+                return {"status": TrialStatus.IDLE}
+            if not self._add_generation():
+                return {"status": TrialStatus.STOPPED}
+        values = self.breeder.genes.values(self.genomes[number])
+        return {
+            "status": TrialStatus.RUNNING,
+            "values": {name: float(value) for name, value in values.items()},
+        }
+
+    def _add_generation(self) -> bool:
+        """Add a generation; return whether there is one."""
+        done = len(self.generations)
+        if done == self.wanted_generations or self.all_failed:
+            return False
+        generation = self.breeder.generation(done, self.scored())
+        notes = [f"{len(generation.genomes)} new candidates"]
+        if generation.known:
+            notes.append(f"{generation.known} drawn again left out")
+        if generation.over_budget:
+            notes.append(f"{generation.over_budget} over budget rejected")
+        self._announce(f"Generation {done + 1}/{self.wanted_generations}: {', '.join(notes)}")
+        if not generation.genomes:
+            self._announce("No further candidate was found: the search ends here")
+            self.wanted_generations = done
+            return False
+        self.generations.append(generation.genomes)
+        return True
+
+    @keras_tuner.synchronized
+    def create_trial(self, tuner_id: str) -> Trial:
+        self._watch.hear(tuner_id)
+        self._take_from_the_lost()
+        trial: Trial = super().create_trial(tuner_id)
+        return trial
+
+    def _take_from_the_lost(self) -> None:
+        holders = {name: trial.trial_id for name, trial in self.ongoing_trials.items()}
+        for name, trial_id in self._watch.lost(holders).items():
+            self.ongoing_trials.pop(name)
+            if self._watch.losses[trial_id] < _MOST_LOSSES:
+                self._announce(
+                    f"Worker {name} has not been heard of for {self._watch.timeout:g} s: candidate "
+                    f"{int(trial_id) + 1} is given to another"
+                )
+                self._retry_queue.append(trial_id)
+            else:
+                trial = self.trials[trial_id]
+                trial.status = TrialStatus.FAILED
+                trial.message = f"{_MOST_LOSSES} workers were lost while they trained it"
+                self._finish(trial)
+
+    @keras_tuner.synchronized
+    def update_trial(self, trial_id: str, metrics: Mapping[str, float], step: int = 0) -> Trial:
+        for name, ongoing in self.ongoing_trials.items():
+            if ongoing.trial_id == trial_id:
+                self._watch.hear(name)
+        trial: Trial = self.trials[trial_id]
+        if metrics and trial.status not in _FINAL:
+            return super().update_trial(trial_id, metrics, step)
+        return trial
+
+    @keras_tuner.synchronized
+    def end_trial(self, trial: Trial) -> None:
+        if trial.trial_id in self.end_order:
+            # A worker that was taken for lost has come back with what another has finished.
+            return
+        trial.message = trial.message or self._failure(trial.trial_id)
+        super().end_trial(trial)
+        self._finish(self.trials[trial.trial_id])
+
+    def _failure(self, trial_id: str) -> str | None:
+        """Return why a trial failed, which keras-tuner's workers do not send."""
+        path = Path(self._get_trial_dir(trial_id)) / FAILURE
+        return path.read_text(encoding="utf-8") if path.exists() else None
+
+    def _finish(self, trial: Trial) -> None:
+        number = int(trial.trial_id)
+        where = f"Candidate {number + 1}/{len(self.genomes)}"
+        if trial.status == TrialStatus.COMPLETED:
+            figures = self.figures(trial)
+            best = max(t.score for t in self.trials.values() if t.score is not None)
+            self._announce(
+                f"{where}: accuracy {figures['accuracy']:.2%}, fitness {figures['fitness']:.2f} "
+                f"(best {best:.2f})"
+            )
+        elif trial.status == TrialStatus.FAILED:
+            self._announce(f"{where} failed: {cause(trial)}")
+            if trial.trial_id not in self.end_order:
+                self.end_order.append(trial.trial_id)
+            self._save_trial(trial)
+            self.save()
+
+    def get_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().get_state()
+        return {
+            **state,
+            "generations": [[list(genome) for genome in one] for one in self.generations],
+            "wanted_generations": self.wanted_generations,
+            "random_state": [self.breeder.seed, len(self.generations)],
+            "lost": dict(self._watch.losses),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        self.generations = [tuple(map(tuple, one)) for one in state["generations"]]
+        self.wanted_generations = state["wanted_generations"]
+        self._watch.losses.update(state["lost"])
+
+    def save(self) -> None:
+        write_state(Path(self._get_oracle_fname()), self.get_state(), keep_previous=True)
+
+    def _save_trial(self, trial: Trial) -> None:
+        write_state(Path(self._get_trial_dir(trial.trial_id)) / "trial.json", trial.get_state())
+
+    def reload(self) -> None:
+        """Go on from what is in the project's directory, if anything is."""
+        if not Path(self._get_oracle_fname()).exists():
+            return
+        self.trials = {}
+        for path in sorted(Path(self._project_dir).glob("trial_*/trial.json")):
+            trial = Trial.from_state(read_state(path))
+            self.trials[trial.trial_id] = trial
+        state = read_state(Path(self._get_oracle_fname()))
+        # A trial is written before this state is, which may not know how it ended.
+        known = self.trials
+        state["ongoing_trials"] = {
+            name: trial_id
+            for name, trial_id in state["ongoing_trials"].items()
+            if trial_id in known and known[trial_id].status not in _FINAL
+        }
+        self.set_state(state)
+        self._retry_queue = self._unfinished()
+        self.end_order += [
+            trial_id
+            for trial_id in sorted(known)
+            if known[trial_id].status in _FINAL and trial_id not in self.end_order
+        ]
+        self._require_consistent()
+
+    def _unfinished(self) -> list[str]:
+        """Return the trials that nobody has and nobody ended, the first last."""
+        held = {trial.trial_id for trial in self.ongoing_trials.values()}
+        found = [i for i, trial in self.trials.items() if trial.status not in _FINAL]
+        return sorted(set(found) - held, key=int, reverse=True)
+
+    def _require_consistent(self) -> None:
+        """Make the generations that a state from before a trial did not know; check the others."""
+        while len(self.genomes) < len(self.trials) and self._add_generation():
+            pass
+        for trial_id, trial in self.trials.items():
+            number = int(trial_id)
+            values = trial.hyperparameters.values
+            if number >= len(self.genomes) or (
+                self.breeder.genes.genome(values) != self.genomes[number]
+            ):
+                raise InputError(
+                    f"Trial {trial_id} in `{self._project_dir}` is not of this search: delete that "
+                    "folder to search again."
+                )
+
+
+def cause(trial: Trial) -> str:
+    """Return why a trial failed, in a line."""
+    lines = [line for line in (trial.message or "").splitlines() if line.strip()]
+    return lines[-1] if lines else "its accuracy is not a number"

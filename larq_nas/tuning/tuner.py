@@ -1,0 +1,149 @@
+"""The tuner that trains candidates, in one process or as one of many workers."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras_tuner
+import numpy as np
+import tensorflow as tf
+from keras_tuner.engine.trial import Trial, TrialStatus
+
+from larq_nas.candidates import Measured
+from larq_nas.files import replacing
+from larq_nas.tuning.oracle import FAILURE, EvolutionOracle
+from larq_nas.tuning.role import current_role
+
+__all__ = ["EvolutionTuner", "Evaluator"]
+
+_IDLE_SECONDS = 0.2
+_WEIGHTS = "weights.npz"
+
+
+class Evaluator(Protocol):
+    """Trains candidates, as `larq_nas.candidates.Shared` and `Rebuilt` do."""
+
+    def measure(
+        self,
+        values: Mapping[str, float],
+        number: int,
+        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    ) -> Measured:
+        """Train a candidate and measure it."""
+
+    def weights(self) -> dict[str, Any]:
+        """Return the weights of the candidate trained last."""
+
+
+class EvolutionTuner(keras_tuner.Tuner):
+    """Trains the candidates that an `EvolutionOracle` hands out.
+
+    `results_summary`, `get_best_hyperparameters` and the trials' directory are keras-tuner's.
+
+    # Arguments
+        oracle: hands out the candidates.
+        evaluator: trains them; needed by all but the chief.
+        directory: directory of the run; trials are kept in `trials` there.
+        keep: number of candidates whose weights are kept.
+        callbacks: Keras callbacks of each training.
+    """
+
+    def __init__(
+        self,
+        oracle: EvolutionOracle,
+        evaluator: Callable[[], Evaluator],
+        directory: Path,
+        keep: int,
+        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    ) -> None:
+        self._prepare_evaluator = evaluator
+        self._evaluator: Evaluator | None = None
+        self._figures = oracle._figures
+        self._breeder = oracle.breeder
+        self._keep = keep
+        self._callbacks = callbacks
+        self._heartbeat = (oracle._watch.timeout or 60) / 5
+        # keras-tuner reloads only after the first trial has ended, and prints a line about it.
+        if current_role() != "worker":
+            oracle._set_project_dir(str(directory), "trials")
+            oracle.reload()
+        super().__init__(oracle=oracle, directory=str(directory), project_name="trials")
+
+    def reload(self) -> None:
+        """Nothing: it is done before."""
+
+    def search(self, *args: Any, **kwargs: Any) -> None:
+        """Train candidates until there are no more; the chief hands them out until then."""
+        if current_role() == "chief":
+            super().search(*args, **kwargs)
+            return
+        while True:
+            trial = self.oracle.create_trial(self.tuner_id)
+            if trial.status == TrialStatus.STOPPED:
+                return
+            if trial.status == TrialStatus.IDLE:
+                time.sleep(_IDLE_SECONDS)
+                continue
+            with self._heartbeats(trial):
+                self._try_run_and_update_trial(trial)
+            self.on_trial_end(trial)
+
+    def run_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> dict[str, float]:
+        if self._evaluator is None:
+            self._evaluator = self._prepare_evaluator()
+        values = {name: float(value) for name, value in trial.hyperparameters.values.items()}
+        measured = self._evaluator.measure(values, int(trial.trial_id), self._callbacks)
+        figures = self._figures(self._breeder.genes.genome(values), measured.accuracy)
+        self._save_weights(trial, figures["fitness"])
+        return {
+            "fitness": figures["fitness"],
+            "accuracy": measured.accuracy,
+            "loss": measured.loss,
+        }
+
+    def on_trial_end(self, trial: Trial) -> None:
+        if trial.message:
+            # keras-tuner does not send it to the chief.
+            (Path(self.get_trial_dir(trial.trial_id)) / FAILURE).write_text(trial.message)
+        self.oracle.end_trial(trial)
+        self._drop_weights()
+
+    @contextmanager
+    def _heartbeats(self, trial: Trial) -> Iterator[None]:
+        """Let the chief know that this worker is there, while a candidate trains."""
+        if current_role() != "worker":
+            yield
+            return
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(self._heartbeat):
+                self.oracle.update_trial(trial.trial_id, {})
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _best(self) -> list[Trial]:
+        best = self.oracle.get_best_trials(self._keep)
+        return [trial for trial in best if trial.status == TrialStatus.COMPLETED]
+
+    def _save_weights(self, trial: Trial, fitness: float) -> None:
+        best = self._best()
+        if self._keep and (len(best) < self._keep or fitness > best[-1].score):
+            assert self._evaluator is not None
+            with replacing(Path(self.get_trial_dir(trial.trial_id)) / _WEIGHTS) as path:
+                np.savez(path, **self._evaluator.weights())
+
+    def _drop_weights(self) -> None:
+        kept = {trial.trial_id for trial in self._best()}
+        for path in Path(self.project_dir).glob(f"trial_*/{_WEIGHTS}"):
+            if path.parent.name.removeprefix("trial_") not in kept:
+                path.unlink(missing_ok=True)

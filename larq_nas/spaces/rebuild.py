@@ -40,8 +40,9 @@ def rebuild(calls: Sequence[Call], changes: Changes, name: str) -> tf.keras.Mode
                 made[key] = _call(layers[id(call.layer)], call, [values[i] for i in call.inputs])
             except Exception as error:
                 raise InputError(
-                    f"Layer `{call.name}` cannot be built again: {first_line(error)}. It must "
-                    "follow from its `get_config()`, and what that names be registered with Keras."
+                    f"Layer `{call.name}` cannot be built again: {first_line(error)}. Its "
+                    "`get_config()` must be complete, go for other widths too, and name nothing "
+                    "that is not registered with Keras."
                 ) from error
         values.append(made[key][call.position])
     pairs = list(zip(calls, values, strict=True))

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.graph import Call
@@ -151,7 +150,7 @@ class _Reader:
             return [(number, times * call.facts.multiplier) for number, times in inputs[0]]
         if kind == "reshape" and (times := self._times(call)):
             return [(number, times * before) for number, before in inputs[0]]
-        if kind in _PASSING and not _holds_vectors(call) and self._times(call, any_kind=True) == 1:
+        if kind in _PASSING and _is_plain(call.layer) and self._keeps_width(call):
             return inputs[0]
         if len(inputs) == 1 and self._keeps_any_width(call):
             return inputs[0]
@@ -210,10 +209,13 @@ class _Reader:
     def _sizes(self, parts: Parts) -> list[tuple[int, int]]:
         return [(self._widths.filters[number], times) for number, times in parts]
 
-    def _times(self, call: Call, any_kind: bool = False) -> int:
-        """Return how many channels become of one, or 0 if that does not go for other widths."""
+    def _keeps_width(self, call: Call) -> bool:
+        return call.shape[-1] == self._calls[call.inputs[0]].shape[-1]
+
+    def _times(self, call: Call) -> int:
+        """Return how many channels a reshape makes of one, or 0 if it needs so many as it reads."""
         times, rest = divmod(call.shape[-1], self._calls[call.inputs[0]].shape[-1])
-        return 0 if rest or not (any_kind or _keeps_last_axis(call.layer)) else times
+        return 0 if rest or not _keeps_last_axis(call.layer) else times
 
     def _tie_inputs_of_shared_layers(self) -> None:
         first: dict[int, Call] = {}
@@ -239,11 +241,9 @@ def _keeps_last_axis(layer: tf.keras.layers.Layer) -> bool:
     return isinstance(layer, tf.keras.layers.Flatten | tf.keras.layers.Reshape)
 
 
-def _holds_vectors(call: Call) -> bool:
-    """Return whether a layer has numbers for each channel that are not weights."""
-    settings = [getattr(call.layer, name, 0) for name in ("scale", "offset")]
-    rescales = isinstance(call.layer, tf.keras.layers.Rescaling)
-    return call.facts.constants > 1 or (rescales and any(np.size(value) > 1 for value in settings))
+def _is_plain(layer: tf.keras.layers.Layer) -> bool:
+    """Return whether a layer holds no numbers for each channel but its weights."""
+    return not isinstance(layer, tf.keras.layers.Rescaling) and not hasattr(layer, "symbol")
 
 
 def _is_quantized(layer: Any) -> bool:

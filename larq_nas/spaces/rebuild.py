@@ -8,7 +8,7 @@ import tensorflow as tf
 from larq_nas.cost.graph import Call, prune
 from larq_nas.errors import InputError, first_line
 
-__all__ = ["Changes", "keeps_any_width", "rebuild", "without_softmax"]
+__all__ = ["Changes", "call_again", "copy", "rebuild", "without_softmax"]
 
 Changes: TypeAlias = Mapping[int, Mapping[str, Any]]
 """New values of settings, by the identity of the layer."""
@@ -36,8 +36,10 @@ def rebuild(calls: Sequence[Call], changes: Changes, name: str) -> tf.keras.Mode
         if key not in made:
             try:
                 if id(call.layer) not in layers:
-                    layers[id(call.layer)] = _copy(call, changes.get(id(call.layer), {}))
-                made[key] = _call(layers[id(call.layer)], call, [values[i] for i in call.inputs])
+                    layers[id(call.layer)] = copy(call, changes.get(id(call.layer), {}))
+                made[key] = call_again(
+                    layers[id(call.layer)], call, [values[i] for i in call.inputs]
+                )
             except Exception as error:
                 raise InputError(
                     f"Layer `{call.name}` cannot be built again: {first_line(error)}. Its "
@@ -49,23 +51,6 @@ def rebuild(calls: Sequence[Call], changes: Changes, name: str) -> tf.keras.Mode
     images = next(value for call, value in pairs if call.facts.kind == "input")
     logits = next(value for call, value in pairs if call.output)
     return tf.keras.Model(images, logits, name=name)
-
-
-def keeps_any_width(call: Call, shape: tuple[int, ...]) -> bool:
-    """Return whether a layer gives as many channels as it reads, however many they are.
-
-    It is tried: what a layer that is not known does cannot be read off it.
-    """
-    if call.shape[-1] != shape[-1]:
-        return False
-    for channels in (shape[-1] + 1, 2 * shape[-1]):
-        try:
-            (outputs,) = _call(_copy(call, {}), call, [tf.keras.Input((*shape[:-1], channels))])
-        except Exception:  # noqa: BLE001 - a layer of someone else may raise anything
-            return False
-        if tuple(outputs.shape[1:]) != (*call.shape[:-1], channels):
-            return False
-    return True
 
 
 def without_softmax(calls: Sequence[Call]) -> tuple[list[Call], dict[int, dict[str, Any]]]:
@@ -82,7 +67,8 @@ def without_softmax(calls: Sequence[Call]) -> tuple[list[Call], dict[int, dict[s
     return list(calls), {}
 
 
-def _copy(call: Call, changes: Mapping[str, Any]) -> tf.keras.layers.Layer:
+def copy(call: Call, changes: Mapping[str, Any]) -> tf.keras.layers.Layer:
+    """Return a layer of the settings of a call's, but for `changes`."""
     layer = call.layer
     settings = {**layer.get_config(), "name": call.name.replace("/", "_"), **changes}
     if isinstance(layer, tf.keras.layers.Reshape):
@@ -90,7 +76,9 @@ def _copy(call: Call, changes: Mapping[str, Any]) -> tf.keras.layers.Layer:
     return type(layer).from_config(settings)
 
 
-def _call(layer: tf.keras.layers.Layer, call: Call, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def call_again(
+    layer: tf.keras.layers.Layer, call: Call, inputs: Sequence[tf.Tensor]
+) -> list[tf.Tensor]:
     """Call `layer` as the one it is a copy of, with the arguments that are no tensors too."""
     if isinstance(layer, tf.keras.layers.InputLayer):
         return [layer.output]

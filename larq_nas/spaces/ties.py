@@ -2,41 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import tensorflow as tf
+from typing import Any
 
 from larq_nas.cost.graph import Call
 from larq_nas.expansion import expand
-from larq_nas.spaces.rebuild import keeps_any_width
+from larq_nas.spaces.passing import times_passed
+from larq_nas.spaces.union import Parts, Widths
 
 __all__ = ["OUTPUTS", "Group", "read_groups"]
 
 OUTPUTS = "it gives the outputs"
+_OTHERWISE = "joins channels that are put together otherwise"
 
 _OWN_WIDTH = ("conv", "dense", "separable", "transposed")
-_PASSING = (
-    "activation",
-    "average_pool",
-    "composite",
-    "crop",
-    "global_average_pool",
-    "global_max_pool",
-    "max_pool",
-    "norm",
-    "offset",
-    "pad",
-    "pass",
-    "prelu",
-    "relu",
-    "resize",
-    "scale",
-    "sign",
-)
 _MERGING = ("add", "arithmetic", "average")
-
-Parts: TypeAlias = list[tuple[int, int]]
-"""The channels of a tensor, side by side: a width by its number, and how many times it."""
 
 
 @dataclass(frozen=True)
@@ -75,42 +54,12 @@ def read_groups(calls: Sequence[Call], ratios: Sequence[float]) -> list[Group]:
     return reader.groups(ratios)
 
 
-class _Widths:
-    """Numbered widths, some tied to each other, some fixed for a reason."""
-
-    def __init__(self) -> None:
-        self.filters: list[int] = []
-        self.reasons: list[str] = []
-        self._parents: list[int] = []
-
-    def add(self, filters: int, fixed: str = "") -> int:
-        self.filters.append(filters)
-        self.reasons.append(fixed)
-        self._parents.append(len(self._parents))
-        return len(self._parents) - 1
-
-    def root(self, number: int) -> int:
-        while self._parents[number] != number:
-            number = self._parents[number]
-        return number
-
-    def tie(self, one: int, other: int) -> None:
-        first, second = sorted((self.root(one), self.root(other)))
-        self._parents[second] = first
-        self.reasons[first] = self.reasons[first] or self.reasons[second]
-
-    def fix(self, parts: Parts, reason: str) -> None:
-        for number, _ in parts:
-            root = self.root(number)
-            self.reasons[root] = self.reasons[root] or reason
-
-
 class _Reader:
     """Follows the channels of each tensor through a network."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self._calls = calls
-        self._widths = _Widths()
+        self._widths = Widths()
         self._parts: list[Parts] = []
         self._set_by: dict[int, tuple[int, Call]] = {}
         self._divided: list[tuple[Call, Parts]] = []
@@ -142,26 +91,18 @@ class _Reader:
             return self._new(call, call.shape[-1], "it is tied to the images")
         if kind in _OWN_WIDTH:
             return self._own_width(call, inputs[0])
-        if kind in _MERGING and call.facts.constants <= 1:
+        if kind in _MERGING and len(inputs) > 1 and call.facts.constants <= 1:
             return self._merge(call, inputs)
         if kind == "concat":
             return self._concatenate(call, inputs)
-        if kind == "depthwise":
-            return [(number, times * call.facts.multiplier) for number, times in inputs[0]]
-        if kind == "reshape" and (times := self._times(call)):
-            return [(number, times * before) for number, before in inputs[0]]
-        if kind in _PASSING and _is_plain(call.layer) and self._keeps_width(call):
-            return inputs[0]
-        if len(inputs) == 1 and self._keeps_any_width(call):
-            return inputs[0]
-        reason = f"`{call.name}`, a {type(call.layer).__name__}, may need the channels it has"
+        if len(inputs) == 1 and not (kind == "unknown" and _is_quantized(call.layer)):
+            times = times_passed(call, self._calls[call.inputs[0]].shape)
+            if times:
+                return [(number, times * before) for number, before in inputs[0]]
+        reason = f"`{call.name}` of class {type(call.layer).__name__} may need the channels it has"
         for parts in inputs:
             self._widths.fix(parts, reason)
         return self._unknown(call, reason)
-
-    def _keeps_any_width(self, call: Call) -> bool:
-        shape = self._calls[call.inputs[0]].shape
-        return not _is_quantized(call.layer) and keeps_any_width(call, shape)
 
     def _new(self, call: Call, filters: int, fixed: str = "") -> Parts:
         return [(self._widths.add(filters, fixed), 1)]
@@ -190,7 +131,7 @@ class _Reader:
             else:
                 self._widths.fix(parts, f"`{call.name}` spreads it over {call.shape[-1]} channels")
         for parts in wide[1:]:
-            self._tie(wide[0], parts, call)
+            self._widths.tie(wide[0], parts, f"`{call.name}` {_OTHERWISE}")
         return wide[0]
 
     def _concatenate(self, call: Call, inputs: list[Parts]) -> Parts:
@@ -198,52 +139,23 @@ class _Reader:
             return [part for parts in inputs for part in parts]
         return self._merge(call, inputs)  # along the height or the width
 
-    def _tie(self, one: Parts, other: Parts, call: Call) -> None:
-        if self._sizes(one) == self._sizes(other):
-            for (a, _), (b, _) in zip(one, other, strict=True):
-                self._widths.tie(a, b)
-            return
-        for parts in (one, other):
-            self._widths.fix(parts, f"`{call.name}` joins channels that are put together otherwise")
-
-    def _sizes(self, parts: Parts) -> list[tuple[int, int]]:
-        return [(self._widths.filters[number], times) for number, times in parts]
-
-    def _keeps_width(self, call: Call) -> bool:
-        return call.shape[-1] == self._calls[call.inputs[0]].shape[-1]
-
-    def _times(self, call: Call) -> int:
-        """Return how many channels a reshape makes of one, or 0 if it needs so many as it reads."""
-        times, rest = divmod(call.shape[-1], self._calls[call.inputs[0]].shape[-1])
-        return 0 if rest or not _keeps_last_axis(call.layer) else times
-
     def _tie_inputs_of_shared_layers(self) -> None:
         first: dict[int, Call] = {}
         for call in self._calls:
             before = first.setdefault(id(call.layer), call)
             if before is not call and call.layer.weights:
                 for one, other in zip(before.inputs, call.inputs, strict=True):
-                    self._tie(self._parts[one], self._parts[other], call)
+                    reason = f"`{call.name}` {_OTHERWISE}"
+                    self._widths.tie(self._parts[one], self._parts[other], reason)
 
     def _fix_indivisible(self, ratios: Sequence[float]) -> None:
         for call, parts in self._divided:
             groups = call.facts.groups
-            for filters, times in self._sizes(parts):
+            for filters, times in self._widths.sizes(parts):
                 left = [ratio for ratio in ratios if expand(filters, ratio) * times % groups]
                 if left or filters * times % groups:
                     reason = f"the {groups} groups of `{call.name}` do not divide {filters} x "
                     self._widths.fix(parts, reason + ", ".join(map(str, left or [1])))
-
-
-def _keeps_last_axis(layer: tf.keras.layers.Layer) -> bool:
-    if isinstance(layer, tf.keras.layers.Permute):
-        return layer.dims[-1] == len(layer.dims)
-    return isinstance(layer, tf.keras.layers.Flatten | tf.keras.layers.Reshape)
-
-
-def _is_plain(layer: tf.keras.layers.Layer) -> bool:
-    """Return whether a layer holds no numbers for each channel but its weights."""
-    return not isinstance(layer, tf.keras.layers.Rescaling) and not hasattr(layer, "symbol")
 
 
 def _is_quantized(layer: Any) -> bool:

@@ -161,6 +161,38 @@ def test_a_sequential_model_is_a_space() -> None:
     assert filters(build(ModelWidths(model), 2)) == {"conv": 8, "hidden": 12, "logits": 10}
 
 
+def test_depthwise_layers_pass_widths_on_as_often_as_they_repeat_them() -> None:
+    def body(x):
+        y = lq.layers.QuantDepthwiseConv2D(1, depth_multiplier=2, depthwise_quantizer="ste_sign")
+        return layers.Add()(
+            [y(binary(x, 8, "a")), layers.DepthwiseConv2D(1, depth_multiplier=2)(x)]
+        )
+
+    assert ModelWidths(ends(body)).widths == {"stem": ["stem", "a"]}
+
+
+def test_what_scales_or_shifts_or_looks_at_all_channels_is_tried() -> None:
+    def body(x):
+        x = tf.nn.silu(tf.maximum(binary(x, 8, "a"), 0.1)) * 2 + 1
+        return layers.LayerNormalization()(layers.Rescaling(2.0)(x))
+
+    space = ModelWidths(ends(body))
+    assert build(space, 2).get_layer("a").filters == 16
+
+
+def test_a_model_called_twice_shares_its_layers() -> None:
+    images = tf.keras.Input((16, 16, 8))
+    block = tf.keras.Model(images, binary(images, 8, "conv"), name="block")
+    space = ModelWidths(ends(lambda x: block(block(x))))
+    assert space.widths == {"stem": ["stem", "block/conv"]}
+    assert filters(build(space, 2)) == {"stem": 16, "block_conv": 16, "logits": 10}
+
+
+class OwnConv(lq.layers.QuantConv2D):
+    def call(self, inputs):
+        return super().call(inputs)
+
+
 def to_eight(x):
     return tf.keras.layers.Lambda(lambda x: tf.reshape(x, (-1, 16, 16, 8)), name="lambda")(x)
 
@@ -168,9 +200,16 @@ def to_eight(x):
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (lambda x: to_eight(binary(x, 8, "kept")), "`lambda`, a Lambda, may need the channels"),
+        (
+            lambda x: to_eight(binary(x, 8, "kept")),
+            "`lambda` of class Lambda may need the channels",
+        ),
         (lambda x: x * layers.ReLU()(binary(x, 1, "kept")), "spreads it over 8 channels"),
-        (lambda x: binary(x, 8, "kept") * np.ones(8), "a TFOpLambda, may need the channels"),
+        (lambda x: binary(x, 8, "kept") * np.ones(8), "of class TFOpLambda may need the channels"),
+        (
+            lambda x: OwnConv(8, 3, kernel_quantizer="ste_sign", name="kept")(x),
+            "`kept` of class OwnConv may need the channels",
+        ),
         (
             lambda x: layers.Concatenate()([x, x]) + binary(x, 16, "kept"),
             "joins channels that are put together otherwise",
@@ -196,7 +235,7 @@ def test_a_model_of_real_layers_alone_is_refused() -> None:
 
 
 def test_a_model_in_which_nothing_can_change_is_refused_with_the_reason() -> None:
-    with pytest.raises(InputError, match=r"`kept` \(`lambda`, a Lambda, may need"):
+    with pytest.raises(InputError, match=r"`kept` \(`lambda` of class Lambda may need"):
         ModelWidths(ends(lambda x: to_eight(binary(x, 8, "kept"))))
 
 

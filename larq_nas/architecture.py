@@ -14,7 +14,7 @@ from larq_nas.choices import Value
 from larq_nas.choosers import Fix
 from larq_nas.errors import InputError, unknown_name
 from larq_nas.files import write_atomically
-from larq_nas.spaces import Space, SpaceLike, names, resolve
+from larq_nas.spaces.space import Space, SpaceLike, names, resolve
 
 __all__ = ["Architecture"]
 

@@ -7,7 +7,8 @@ from larq_nas.choosers import Fix, Operations
 from larq_nas.choosers.fix import zeros
 from larq_nas.cost.conventions import CONVENTIONS, by_convention
 from larq_nas.cost.profile import profile
-from larq_nas.spaces import Space, WidthSpace, resolve
+from larq_nas.spaces.space import Space, resolve
+from larq_nas.spaces.width import WidthSpace
 
 __all__ = ["columns"]
 

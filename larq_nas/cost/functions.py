@@ -40,9 +40,8 @@ def facts_of_function(layer: Any, node: Any) -> Facts:
 
 def _numbers(arguments: Any) -> int:
     """Return how many numbers the constant tensors among `arguments` hold."""
+    # Keras' own tensors are no `tf.Tensor`, and Keras refuses to tell that of an array.
     constants = [
-        value
-        for value in tf.nest.flatten(arguments)
-        if isinstance(value, tf.Tensor | np.ndarray) and not tf.keras.backend.is_keras_tensor(value)
+        value for value in tf.nest.flatten(arguments) if isinstance(value, tf.Tensor | np.ndarray)
     ]
     return sum(int(np.size(value)) for value in constants)

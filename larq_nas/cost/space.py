@@ -24,7 +24,7 @@ from larq_nas.cost.structure import (
 from larq_nas.errors import InputError
 from larq_nas.expansion import Expansion, expand
 from larq_nas.layers import DEPLOYED, building_in
-from larq_nas.spaces import Space, SpaceLike, is_built_in, resolve
+from larq_nas.spaces.space import Space, SpaceLike, is_built_in, resolve
 
 __all__ = ["SpaceCosts"]
 

@@ -3,6 +3,7 @@
 from larq_nas.spaces.bats import Bats
 from larq_nas.spaces.bnas import Bnas
 from larq_nas.spaces.darts import Darts
+from larq_nas.spaces.model import ModelWidths
 from larq_nas.spaces.resnet import ResNet18, ResNet18Cifar
 from larq_nas.spaces.space import (
     FunctionSpace,
@@ -21,6 +22,7 @@ __all__ = [
     "Bnas",
     "Darts",
     "FunctionSpace",
+    "ModelWidths",
     "ResNet18",
     "ResNet18Cifar",
     "Space",

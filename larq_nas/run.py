@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,6 +17,7 @@ __all__ = ["Run"]
 _SCHEMA = 1
 _LOCK = ".lock"
 _SETTINGS = "settings.json"
+_WAIT_SECONDS = 0.5
 
 
 class Run:
@@ -62,6 +64,16 @@ class Run:
     def logs(self, stage: str) -> Path:
         """Return where the TensorBoard logs of `stage` are kept."""
         return self.directory / "logs" / stage
+
+    def wait_for_chief(self) -> None:
+        """Wait until the chief of the search has opened the directory.
+
+        # Raises
+            InputError: if the chief has other settings.
+        """
+        while not (self.directory / _SETTINGS).exists():
+            time.sleep(_WAIT_SECONDS)
+        self._compare(read_settings(self.directory), "the chief's search")
 
     def check(self) -> None:
         """Raise `InputError` if the directory holds a run that cannot be continued."""
@@ -129,7 +141,7 @@ class Run:
                 f"holds other files, such as {others[0]}."
             )
 
-    def _compare(self, found: Mapping[str, Any]) -> None:
+    def _compare(self, found: Mapping[str, Any], what: str = "a run") -> None:
         old, new = _flat(found), _flat(self.settings)
         changed = [
             f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
@@ -138,7 +150,7 @@ class Run:
         ]
         if changed:
             raise InputError(
-                f"`{self.directory}` holds a run with other settings ({'; '.join(changed)}): "
+                f"`{self.directory}` holds {what} with other settings ({'; '.join(changed)}): "
                 "use those, or another directory."
             )
         if not self._resume:

@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import tensorflow as tf
 
@@ -16,13 +17,15 @@ from larq_nas.latency import LatencyTable
 from larq_nas.pipeline.augment import Augment
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.run import Run
-from larq_nas.searchers import Searcher, resolve_searcher
+from larq_nas.searchers import Evolution, Searcher, resolve_searcher
+from larq_nas.searchers.evolving import Evolving
 from larq_nas.spaces import Space, SpaceLike, resolve
 from larq_nas.task import check_seed, check_task
 from larq_nas.training.ready import check_training
 from larq_nas.training.recipe import RecipeLike, resolve_recipe
 from larq_nas.training.teacher import Teacher
 from larq_nas.training.train import Trainer
+from larq_nas.tuning import current_role
 
 __all__ = ["search"]
 
@@ -56,8 +59,8 @@ def search(
     """Search a space for a binary network, train it, and convert it.
 
     A run can be killed at any moment: the same call goes on where it was, with the same
-    result. In `directory` it leaves `architecture.json`, `history.csv`, `probabilities.csv`,
-    `model.keras`, `model.tflite`, `result.json`, `sample.npy` (the validation images it was
+    result. In `directory` it leaves `architecture.json`, `history.csv`, `probabilities.csv` (of an
+    evolution `candidates.csv`, `pareto/` and keras-tuner's `trials/`), `model.keras`, `model.tflite`, `result.json`, `sample.npy` (the validation images it was
     checked on), `checkpoints/` and TensorBoard's `logs/`.
 
     !!! example
@@ -78,7 +81,8 @@ def search(
         space: name of a search space, a `larq_nas.spaces.Space`, or a function of your own
             of `(choose, input_shape, classes)`.
         searcher: name of a searcher, or a searcher.
-        epochs: epochs of the search; by default what the space's paper searches for.
+        epochs: epochs of the search, or generations of an evolution; by default what the
+            paper searches for.
         train_epochs: epochs the found network is trained for; 0 leaves it as derived, with
             random weights.
         classes: number of classes; by default one more than the largest training label.
@@ -114,6 +118,7 @@ def search(
     """
     resolved, method = resolve(space), resolve_searcher(searcher)
     epochs = method.epochs(resolved) if epochs is None else epochs
+    _require_role(method, directory)
     check_seed(seed)
     require_whole(epochs=epochs)
     require_count(train_epochs=train_epochs)
@@ -148,6 +153,10 @@ def search(
         "train_epochs": train_epochs,
     }
     run = Run(directory, settings, resume)
+    if current_role() == "worker":
+        limits = _limits(budget, resolved, facts, table, 0)
+        task = dataclasses.replace(task, limits=limits)
+        _work(method.prepare(resolved, task, epochs), run, callbacks, verbose)
     run.check()
     # Everything that can be wrong shows here, before anything is written.
     if not run.model.exists():
@@ -170,6 +179,38 @@ def search(
         architecture = Architecture.load(run.architecture)
         trainer = Trainer(architecture, resolved, task, training, known)
         return train_and_finish(trainer, train_epochs, run, budget, table, callbacks, verbose)
+
+
+def _require_role(method: Searcher, directory: str | Path | None) -> None:
+    """Raise `InputError` if many processes are to do what one does."""
+    role = current_role()
+    if role == "alone":
+        return
+    if not isinstance(method, Evolution):
+        raise InputError(
+            f"KERASTUNER_ORACLE_IP is set in the environment, but searcher `{method.name}` runs in "
+            "one process: unset it."
+        )
+    if directory is None:
+        raise InputError(
+            f"`directory` must be given to a {role}: one that all processes of the search share."
+        )
+
+
+def _work(
+    prepared: Evolving,
+    run: Run,
+    callbacks: Sequence[tf.keras.callbacks.Callback],
+    verbose: int | str,
+) -> NoReturn:
+    """Train candidates for a chief, and end the process: the chief returns the network."""
+    if verbose:
+        print(f"Worker: waiting for the chief of `{run.directory}`", flush=True)
+    run.wait_for_chief()
+    prepared.work(run, callbacks)
+    if verbose:
+        print("Worker: the search has ended; the chief trains the found network", flush=True)
+    raise SystemExit(0)
 
 
 def _table(

@@ -9,27 +9,10 @@ import numpy as np
 from larq_nas.cost.graph import Call
 from larq_nas.errors import InputError
 from larq_nas.expansion import at
+from larq_nas.spaces.passing import times_passed
 
 __all__ = ["Channels", "trace_channels"]
 
-_PASSING = (
-    "activation",
-    "average_pool",
-    "composite",
-    "crop",
-    "depthwise",
-    "global_average_pool",
-    "global_max_pool",
-    "max_pool",
-    "norm",
-    "pad",
-    "pass",
-    "prelu",
-    "relu",
-    "resize",
-    "scale",
-    "sign",
-)
 _MERGING = ("add", "arithmetic", "average")
 
 
@@ -96,12 +79,11 @@ def _output(call: Call, read: Sequence[Channels], calls: Sequence[Call]) -> Chan
         if not wide:
             raise _not_followed(call, "none of its inputs is as wide as its output")
         return wide[0]
-    if kind in _PASSING and read[0].count == last:
-        return read[0]
     if kind == "concat" and all(one.repeats == 1 for one in read):
         return Channels(tuple(part for one in read for part in one.parts))
-    if kind == "reshape" and len(call.shape) == 1 and read[0].repeats == 1:
-        return Channels(read[0].parts, calls[call.inputs[0]].area)
+    times = times_passed(call, calls[call.inputs[0]].shape) if len(read) == 1 else 0
+    if times and (times == 1 or (kind == "reshape" and read[0].repeats == 1)):
+        return Channels(read[0].parts, read[0].repeats * times)
     if all(type(part) is int for one in read for part in one.parts):
         return Channels((last,))
     raise _not_followed(call, f"what it does with channels ({kind}) is not known")

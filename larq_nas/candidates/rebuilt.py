@@ -58,4 +58,3 @@ class Rebuilt:
             return {}
         pairs = weights_of(self._network).items()
         return {f"{layer}/{index}": weight.numpy() for (layer, index), weight in pairs}
-

@@ -40,7 +40,9 @@ def forget_widths(network: tf.keras.Model) -> None:
     for layer in network._flatten_layers(include_self=False):
         if isinstance(layer, tf.keras.layers.Conv2D):
             # Set as Keras sets attributes, it would be tracked.
-            object.__setattr__(layer, "compute_output_shape", _any_width(layer.compute_output_shape))
+            object.__setattr__(
+                layer, "compute_output_shape", _any_width(layer.compute_output_shape)
+            )
 
 
 def _any_width(compute: Callable[[Any], tf.TensorShape]) -> Callable[[Any], tf.TensorShape]:

@@ -66,7 +66,9 @@ class Shared:
 
     def weights(self) -> dict[str, Any]:
         """Return the weights of the candidate trained last, by layer and count."""
-        return {f"{layer}/{index}": weight.numpy() for (layer, index), weight in self._weights.items()}
+        return {
+            f"{layer}/{index}": weight.numpy() for (layer, index), weight in self._weights.items()
+        }
 
 
 def _resizable_constants(network: tf.keras.Model) -> list[tuple[tf.Variable, str, float]]:

@@ -8,12 +8,15 @@ import click
 
 from larq_nas.cli.common import one_line_errors, read_space, settings_option
 from larq_nas.cli.data import Data, data_options
+from larq_nas.cli.evolution import evolution_options, launch_workers
 from larq_nas.cli.recipe import choose_recipe, load_teacher, recipe_options
 from larq_nas.cli.run import print_outcome, run_options, verbosity
+from larq_nas.errors import InputError
 from larq_nas.layers import ComputedIn
 from larq_nas.search import search as run_search
-from larq_nas.searchers import Differentiable, resolve_searcher
+from larq_nas.searchers import Searcher, resolve_searcher
 from larq_nas.spaces import resolve
+from larq_nas.tuning import end_with_parent
 
 __all__ = ["search"]
 
@@ -30,7 +33,12 @@ __all__ = ["search"]
     "operations (NAME,NAME), search_cells, search_channels; bats: groups, activation; bnas: "
     "skips, stem_groups."
 )
-@click.option("--searcher", default="differentiable", show_default=True, help="Search method.")
+@click.option(
+    "--searcher",
+    default="differentiable",
+    show_default=True,
+    help="Search method: differentiable for operations, evolution for widths.",
+)
 @click.option(
     "--temperature",
     type=float,
@@ -65,6 +73,7 @@ __all__ = ["search"]
     default=None,
     help="Compute each cell again for its gradient: less memory, about a third more time.",
 )
+@evolution_options
 @recipe_options
 @data_options
 @click.option("--max-memory", help="Most bytes of weights, such as 64KB (1,000 each) or 64KiB.")
@@ -75,7 +84,9 @@ __all__ = ["search"]
 @click.option("--max-parameters", help="Most weights, of any precision.")
 @click.option("--max-latency", help="Longest time of an image by --latency-table, such as 5ms.")
 @click.option("--latency-table", help="Table of a device; see larq-nas latency --build-table.")
-@click.option("--epochs", type=int, help="Epochs of the search; by default the paper's.")
+@click.option(
+    "--epochs", type=int, help="Epochs of the search, or generations; by default the paper's."
+)
 @click.option(
     "--train-epochs",
     type=int,
@@ -96,6 +107,14 @@ def search(
     diversity_annealing: float | None,
     transfer_factor: float | None,
     rematerialize: bool | None,
+    population: int | None,
+    candidate_epochs: int | None,
+    widest_epochs: int | None,
+    subset: int | None,
+    trade_off: float | None,
+    strategy: str | None,
+    objectives: str | None,
+    workers: int | None,
     precision: ComputedIn | None,
     recipe: str | None,
     train_learning_rate: float | None,
@@ -130,11 +149,17 @@ def search(
         "diversity_annealing": diversity_annealing,
         "transfer_factor": transfer_factor,
         "rematerialize": rematerialize,
-        "precision": precision,
+        "population": population,
+        "candidate_epochs": candidate_epochs,
+        "widest_epochs": widest_epochs,
+        "subset": subset,
+        "trade_off": trade_off,
+        "strategy": strategy,
+        "objectives": None if objectives is None else tuple(objectives.split(",")),
     }
-    changes = {name: value for name, value in given.items() if value is not None}
-    if changes and isinstance(method, Differentiable):
-        method = dataclasses.replace(method, **changes)  # type: ignore[arg-type]
+    method = _with_settings(method, given, precision)
+    end_with_parent()
+    launch_workers(workers, method, directory)
     training = choose_recipe(recipe, train_learning_rate, precision, resolved)
     datasets = data.load()
     run_search(
@@ -154,3 +179,19 @@ def search(
         verbose=verbosity(as_json),
     )
     print_outcome(directory, as_json)
+
+
+def _with_settings(
+    method: Searcher, given: dict[str, Any], precision: ComputedIn | None
+) -> Searcher:
+    """Return `method` with what was given, or raise `InputError` for what it does not have."""
+    changes = {name: value for name, value in given.items() if value is not None}
+    known = {entry.name for entry in dataclasses.fields(method)}  # type: ignore[arg-type]
+    for name in changes.keys() - known:
+        option = f"--{name.replace('_', '-')}"
+        raise InputError(f"Searcher `{method.name}` has no setting `{option}`: leave it out.")
+    # The network that is found is trained with it, too.
+    if precision is not None and "precision" in known:
+        changes["precision"] = precision
+    changed: Searcher = dataclasses.replace(method, **changes)  # type: ignore[type-var]
+    return changed

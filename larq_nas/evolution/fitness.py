@@ -80,4 +80,3 @@ def require_objectives(objectives: object) -> None:
             f"`objectives` must hold accuracy or fitness, but got {', '.join(objectives)}: the "
             "smallest network needs no search."
         )
-

@@ -1,21 +1,31 @@
 """Ways to search a space."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from larq_nas.errors import InputError, unknown_name
 from larq_nas.searchers.again import derive_again
 from larq_nas.searchers.differentiable import Differentiable
 from larq_nas.searchers.evolution import Evolution
+from larq_nas.searchers.evolving import Evolving
 from larq_nas.searchers.prepared import Prepared
 from larq_nas.spaces import Space
 from larq_nas.task import Task
 
-__all__ = ["Differentiable", "Evolution", "Prepared", "Searcher", "derive_again", "resolve_searcher"]
+__all__ = [
+    "Differentiable",
+    "Evolution",
+    "Prepared",
+    "Searcher",
+    "derive_again",
+    "resolve_searcher",
+]
 
 
 @runtime_checkable
 class Searcher(Protocol):
     """Finds an architecture in a space; settings are checked before anything is written."""
+
+    name: ClassVar[str]
 
     def epochs(self, space: Space) -> int:
         """Return the number of epochs it takes if none is given."""
@@ -23,7 +33,7 @@ class Searcher(Protocol):
     def settings(self, space: Space) -> dict[str, Any]:
         """Return the settings as a run keeps them, all of them known."""
 
-    def prepare(self, space: Space, task: Task, epochs: int) -> Prepared:
+    def prepare(self, space: Space, task: Task, epochs: int) -> "Prepared | Evolving":
         """Return a search that is ready to run, or raise `InputError`."""
 
 

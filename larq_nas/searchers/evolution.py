@@ -141,8 +141,10 @@ class Evolution:
             InputError: if the space or the settings cannot be searched.
         """
         facts = task.facts
-        costs = task.limits.costs if task.limits else SpaceCosts(
-            space, facts.input_shape, facts.classes
+        costs = (
+            task.limits.costs
+            if task.limits
+            else SpaceCosts(space, facts.input_shape, facts.classes)
         )
         self._require_widths(space, costs)
         if self.subset is not None and self.subset > facts.train_examples:

@@ -1,6 +1,7 @@
 """An evolution that is ready to run, alone or as one of many processes."""
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from larq_nas.searchers.evolution import Evolution
 
 __all__ = ["Evolving"]
+
+_WAIT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Evolving:
 
     def work(self, run: Run, callbacks: Sequence[tf.keras.callbacks.Callback] = ()) -> None:
         """Train candidates that the chief hands out, until there are no more."""
+        while not run.widest.exists():
+            time.sleep(_WAIT_SECONDS)
         training = self._training()
         tuner = self._tuner(self._oracle(lambda line: None), training, run, callbacks)
         tuner.search()
@@ -115,11 +120,16 @@ class Evolving:
             choose, widest = load_widest(self.space, self.recipe, training, run)
             return kind(self.space, training, Inheritance(widest, choose))
 
-        return EvolutionTuner(oracle, evaluator, run.directory, self.searcher.keep, callbacks)
+        return EvolutionTuner(
+            oracle,
+            evaluator,
+            run.directory,
+            self.searcher.keep,
+            run.architecture.exists,
+            callbacks,
+        )
 
-    def _conclude(
-        self, oracle: EvolutionOracle, run: Run, verbose: int | str
-    ) -> Architecture:
+    def _conclude(self, oracle: EvolutionOracle, run: Run, verbose: int | str) -> Architecture:
         """Write what was found, and return the best."""
         done = [t for t in oracle.trials.values() if t.status == TrialStatus.COMPLETED]
         done.sort(key=lambda trial: int(trial.trial_id))

@@ -15,9 +15,10 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from larq_nas.candidates import Measured
 from larq_nas.files import replacing
 from larq_nas.tuning.oracle import FAILURE, EvolutionOracle
+from larq_nas.tuning.patient import Patient
 from larq_nas.tuning.role import current_role
 
-__all__ = ["EvolutionTuner", "Evaluator"]
+__all__ = ["Evaluator", "EvolutionTuner"]
 
 _IDLE_SECONDS = 0.2
 _WEIGHTS = "weights.npz"
@@ -48,6 +49,7 @@ class EvolutionTuner(keras_tuner.Tuner):
         evaluator: trains them; needed by all but the chief.
         directory: directory of the run; trials are kept in `trials` there.
         keep: number of candidates whose weights are kept.
+        is_over: whether the search has ended, for workers that the chief has left.
         callbacks: Keras callbacks of each training.
     """
 
@@ -57,6 +59,7 @@ class EvolutionTuner(keras_tuner.Tuner):
         evaluator: Callable[[], Evaluator],
         directory: Path,
         keep: int,
+        is_over: Callable[[], bool] = lambda: False,
         callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     ) -> None:
         self._prepare_evaluator = evaluator
@@ -71,6 +74,8 @@ class EvolutionTuner(keras_tuner.Tuner):
             oracle._set_project_dir(str(directory), "trials")
             oracle.reload()
         super().__init__(oracle=oracle, directory=str(directory), project_name="trials")
+        if current_role() == "worker":
+            self.oracle = Patient(self.oracle, is_over)
 
     def reload(self) -> None:
         """Nothing: it is done before."""

@@ -17,7 +17,7 @@ from larq_nas.latency import LatencyTable
 from larq_nas.pipeline.augment import Augment
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.run import Run
-from larq_nas.searchers import Evolution, Searcher, resolve_searcher
+from larq_nas.searchers import Evolution, Prepared, Searcher, resolve_searcher
 from larq_nas.searchers.evolving import Evolving
 from larq_nas.spaces import Space, SpaceLike, resolve
 from larq_nas.task import check_seed, check_task
@@ -59,9 +59,10 @@ def search(
     """Search a space for a binary network, train it, and convert it.
 
     A run can be killed at any moment: the same call goes on where it was, with the same
-    result. In `directory` it leaves `architecture.json`, `history.csv`, `probabilities.csv` (of an
-    evolution `candidates.csv`, `pareto/` and keras-tuner's `trials/`), `model.keras`, `model.tflite`, `result.json`, `sample.npy` (the validation images it was
-    checked on), `checkpoints/` and TensorBoard's `logs/`.
+    result. In `directory` it leaves `architecture.json`, `history.csv`, `probabilities.csv`
+    (of an evolution `candidates.csv`, `pareto/` and keras-tuner's `trials/`), `model.keras`,
+    `model.tflite`, `result.json`, `sample.npy` (the validation images it was checked on),
+    `checkpoints/` and TensorBoard's `logs/`.
 
     !!! example
         ```python
@@ -198,7 +199,7 @@ def _require_role(method: Searcher, directory: str | Path | None) -> None:
 
 
 def _work(
-    prepared: Evolving,
+    prepared: Prepared | Evolving,
     run: Run,
     callbacks: Sequence[tf.keras.callbacks.Callback],
     verbose: int | str,
@@ -207,6 +208,7 @@ def _work(
     if verbose:
         print(f"Worker: waiting for the chief of `{run.directory}`", flush=True)
     run.wait_for_chief()
+    assert isinstance(prepared, Evolving)
     prepared.work(run, callbacks)
     if verbose:
         print("Worker: the search has ended; the chief trains the found network", flush=True)

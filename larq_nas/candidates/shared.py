@@ -59,8 +59,8 @@ class Shared:
         """
         for key, value in self._source.taken(values).items():
             self._weights[key].assign(value)
-        for constant, layer, value in self._constants:
-            constant.assign(tf.fill([self._source.channels(layer, values)], value))
+        for constant, layer, filling in self._constants:
+            constant.assign(tf.fill([self._source.channels(layer, values)], filling))
         self._optimizer.reset()
         return self._training.run(self._model, self._recalibration, number, callbacks)
 

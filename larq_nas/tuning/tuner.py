@@ -62,6 +62,7 @@ class EvolutionTuner(keras_tuner.Tuner):
         is_over: Callable[[], bool] = lambda: False,
         callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     ) -> None:
+        self.oracle: Any
         self._prepare_evaluator = evaluator
         self._evaluator: Evaluator | None = None
         self._figures = oracle._figures

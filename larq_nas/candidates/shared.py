@@ -72,16 +72,20 @@ class Shared:
 
 
 def _resizable_constants(network: tf.keras.Model) -> list[tuple[tf.Variable, str, float]]:
-    """Replace what batch norms without scale or offset have of a fixed size in their place."""
+    """Give batch norms without scale or offset ones and zeros of a size that can change.
+
+    Keras makes constants of the size they were built in.
+    """
     found = []
     for layer in network._flatten_layers(include_self=False):
         if not isinstance(layer, tf.keras.layers.BatchNormalization):
             continue
-        for name, value in (("_gamma_const", 1.0), ("_beta_const", 0.0)):
-            if getattr(layer, name, None) is not None:
+        for name, used, filling in (("gamma", "scale", 1.0), ("beta", "center", 0.0)):
+            if not getattr(layer, used):
                 with resizable():
-                    constant = tf.Variable(tf.fill([1], value), trainable=False)
+                    constant = tf.Variable(tf.fill([1], filling), trainable=False)
                 # Set as Keras sets attributes, it would be a weight of the layer.
                 object.__setattr__(layer, name, constant)
-                found.append((constant, layer.name, value))
+                object.__setattr__(layer, used, True)
+                found.append((constant, layer.name, filling))
     return found

@@ -7,7 +7,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["LearnedStep", "StandardizedSign", "XnorSign"]
+__all__ = ["DoReFaSign", "LearnedStep", "StandardizedSign", "XnorSign"]
 
 _SMALLEST_STEP = 1e-3
 
@@ -63,6 +63,45 @@ class LearnedStep(lq.quantizers.Quantizer):
 
 def _positive(step: tf.Tensor) -> tf.Tensor:
     return tf.maximum(step, _SMALLEST_STEP)
+
+
+@tf.keras.utils.register_keras_serializable("larq_nas")
+class DoReFaSign(lq.quantizers.Quantizer):
+    r"""Take the sign of weights, times the mean magnitude of all weights of the layer.
+
+    \\[ w_b = \operatorname{sign}(w) E(|w|) \\]
+
+    The gradient passes unchanged, as DoReFa-Net has it for weights of one bit.
+
+    !!! example
+        ```python
+        lq.layers.QuantConv2D(
+            64, 3, input_quantizer=lq.quantizers.DoReFa(1), kernel_quantizer=DoReFaSign()
+        )
+        ```
+
+    # Arguments
+        name: name of the layer that a quantizer is.
+
+    # References
+        - [DoReFa-Net](https://arxiv.org/abs/1606.06160)
+        - [Searching for Accurate Binary Neural Architectures](https://arxiv.org/abs/1909.07378),
+          equation 1
+    """
+
+    precision = 1
+
+    def __init__(self, name: str = "dorefa_sign", **kwargs: Any) -> None:
+        # A name that counted up would reach the flatbuffer's bytes.
+        super().__init__(name=name, **kwargs)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        @tf.custom_gradient
+        def scaled_sign(weights: tf.Tensor) -> Any:
+            signs = lq.math.sign(weights)
+            return signs * tf.reduce_mean(tf.abs(weights)), lambda upstream: upstream
+
+        return scaled_sign(inputs)
 
 
 @tf.keras.utils.register_keras_serializable("larq_nas")

@@ -102,7 +102,12 @@ class CandidateTraining:
     def rate(self) -> Any:
         """Return the learning rate for each step of a candidate's training."""
         steps = max(1, self.epochs * (self.facts.train_examples // self.facts.batch_size))
-        return learning_rate(self.recipe.schedule, self.recipe.rate(self.facts.batch_size), steps)
+        return learning_rate(
+            self.recipe.schedule,
+            self.recipe.rate(self.facts.batch_size),
+            steps,
+            milestones=self.recipe.milestones,
+        )
 
 
 def _finite(measured: dict[str, float]) -> Measured:

@@ -2,17 +2,21 @@
 
 from typing import Any, Literal
 
+import larq as lq
 import tensorflow as tf
 
 from larq_nas.layers.conv import BinaryConv2D
 from larq_nas.layers.domain import current_domain
 from larq_nas.layers.scale import CenteredClip, Scale
-from larq_nas.quantizers import XnorSign
+from larq_nas.quantizers import DoReFaSign, XnorSign
 
 __all__ = ["batch_norm", "binary_conv", "factorized_reduce", "sign_conv", "split_halves"]
 
 Activation = Literal["relu", "prelu"]
 """`"relu"` is fused into the binary convolution; `"prelu"` stays an operation of its own."""
+
+Binarization = Literal["sign", "dorefa"]
+"""Signs of inputs and weights, or inputs of 0 and 1 and weights of one magnitude."""
 
 Scaling = Literal["learned", "mean"]
 """XNOR-Net++'s learned scale, or XNOR-Net's: the mean magnitude of the filter's weights."""
@@ -92,9 +96,15 @@ def binary_conv(
 
 
 def sign_conv(
-    x: tf.Tensor, filters: int, kernel_size: int, *, name: str, strides: int = 1
+    x: tf.Tensor,
+    filters: int,
+    kernel_size: int,
+    *,
+    name: str,
+    strides: int = 1,
+    binarization: Binarization = "sign",
 ) -> tf.Tensor:
-    """Apply sign, convolution and batch norm: the order of VGG and ResNet.
+    r"""Apply sign, convolution and batch norm: the order of VGG and ResNet.
 
     Batch norm takes in the scale that binary weights leave open, and Larq Compute Engine
     turns it into a threshold where another sign follows.
@@ -105,12 +115,20 @@ def sign_conv(
         kernel_size: height and width of the kernel, in pixels.
         name: prefix of the layers' names; unique in the network.
         strides: step of the convolution, in pixels.
+        binarization: `"sign"`, or `"dorefa"` for inputs
+            \\(\operatorname{round}(\operatorname{clip}(x, 0, 1))\\) and weights
+            \\(\operatorname{sign}(w) E(|w|)\\).
     """
+    dorefa = binarization == "dorefa"
+    quantizer = DoReFaSign() if dorefa else "ste_sign"
     y = BinaryConv2D(
         filters,
         kernel_size,
         strides=strides,
-        kernel_quantizer="ste_sign" if current_domain().weights == "binary" else None,
+        input_quantizer=lq.quantizers.DoReFa(1, name="dorefa") if dorefa else "ste_sign",
+        kernel_quantizer=quantizer if current_domain().weights == "binary" else None,
+        # What pads an image of 0 and 1 is 0; one of signs has none, and takes 1.
+        pad_values=0.0 if dorefa else 1.0,
         name=f"{name}_conv",
     )(x)
     return batch_norm(y, f"{name}_bn")

@@ -51,6 +51,7 @@ def train_widest(
             recipe.rate(training.facts.batch_size),
             epochs * stream.steps,
             period=recipe.restart_epochs * stream.steps,
+            milestones=recipe.milestones,
         )
         model = Trainee(network, recipe)
         model.compile(optimizer(recipe.optimizer, rate))

@@ -9,6 +9,7 @@ from larq_nas.choosers import Chooser
 from larq_nas.errors import require_whole, unknown_name
 from larq_nas.spaces.space import Precision, register
 from larq_nas.spaces.width import WidthSpace
+from larq_nas.training.recipe import RECIPES, Recipe
 
 __all__ = ["ResNet18", "ResNet18Cifar"]
 
@@ -89,6 +90,7 @@ class ResNet18(_ResNet18):
             to choose them by a search.
         ratios: the ratios to choose from; by default Shen's (Eq. 2).
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
+        binarization: `"sign"`, or `"dorefa"` as Shen et al. have it (Eq. 1).
         downsample: `"binary"`, or `"real"` as in Bi-Real Net, for the 1x1 convolutions of
             shortcuts.
         stem_kernel: height and width of the first kernel, in pixels; DMS counts 3.
@@ -102,6 +104,9 @@ class ResNet18(_ResNet18):
     filters: ClassVar[tuple[int, ...]] = (64, 128, 256, 512)
 
     stem_kernel: int = 7
+
+    def recipe(self) -> Recipe:
+        return RECIPES["shen2019_imagenet"]
 
     @property
     def images(self) -> tuple[tuple[int, int, int], int]:
@@ -127,6 +132,7 @@ class ResNet18Cifar(_ResNet18):
             to choose them by a search.
         ratios: the ratios to choose from.
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
+        binarization: `"sign"`, or `"dorefa"` as Shen et al. have it (Eq. 1).
         downsample: `"binary"` or `"real"`, for the 1x1 convolutions of shortcuts.
 
     # References

@@ -9,6 +9,7 @@ from larq_nas.choosers import Chooser
 from larq_nas.errors import InputError
 from larq_nas.spaces.space import register
 from larq_nas.spaces.width import WidthSpace
+from larq_nas.training.recipe import RECIPES, Recipe
 
 __all__ = ["Vgg11", "VggSmall"]
 
@@ -67,6 +68,7 @@ class VggSmall(_Vgg):
             each of `conv1` to `conv6`, or `None` to choose them by a search.
         ratios: the ratios to choose from; by default the paper's (Eq. 2).
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
+        binarization: `"sign"`, or `"dorefa"` as Shen et al. have it (Eq. 1).
 
     # References
         - [Searching for Accurate Binary Neural Architectures](https://arxiv.org/abs/1909.07378)
@@ -75,6 +77,9 @@ class VggSmall(_Vgg):
     name: ClassVar[str] = "vgg_small"
     filters: ClassVar[tuple[int, ...]] = (128, 128, 256, 256, 512, 512)
     pooled: ClassVar[frozenset[int]] = frozenset({2, 4, 6})
+
+    def recipe(self) -> Recipe:
+        return RECIPES["shen2019"]
 
 
 @register
@@ -87,6 +92,7 @@ class Vgg11(_Vgg):
             each of `conv1` to `conv8`, or `None` to choose them by a search.
         ratios: the ratios to choose from.
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
+        binarization: `"sign"`, or `"dorefa"` as Shen et al. have it (Eq. 1).
 
     # References
         - DMS: Differentiable Dimension Search for Binary Neural Networks, under double-blind

@@ -9,6 +9,7 @@ from larq_nas.choosers import Chooser
 from larq_nas.errors import InputError, unknown_name
 from larq_nas.expansion import expand, require_ratios
 from larq_nas.layers import batch_norm, sign_conv
+from larq_nas.layers.blocks import Binarization
 from larq_nas.spaces.space import Precision, Space
 
 __all__ = ["WidthSpace"]
@@ -23,11 +24,14 @@ class WidthSpace(Space):
             each in the order of `layers`, or `None` to choose them by a search.
         ratios: the ratios to choose from.
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
+        binarization: `"sign"`, or `"dorefa"` as Shen et al. have it (Eq. 1); see
+            `larq_nas.layers.sign_conv`.
     """
 
     expansion: float | tuple[float, ...] | None = None
     ratios: tuple[float, ...] = (0.25, 0.5, 1, 2, 3, 4)
     precision: Precision = "binary"
+    binarization: Binarization = "sign"
 
     @property
     def layers(self) -> dict[str, int]:
@@ -37,6 +41,8 @@ class WidthSpace(Space):
     def __post_init__(self) -> None:
         if self.precision not in ("binary", "real"):
             raise unknown_name("precision", self.precision, ("binary", "real"))
+        if self.binarization not in ("sign", "dorefa"):
+            raise unknown_name("binarization", self.binarization, ("sign", "dorefa"))
         if not isinstance(self.ratios, tuple) or not self.ratios:
             raise InputError(f"`ratios` must be a list of numbers, but got {self.ratios!r}.")
         require_ratios("ratios", self.ratios)
@@ -85,7 +91,14 @@ class WidthSpace(Space):
     ) -> tf.Tensor:
         """Apply a convolution and batch norm; of signs, if the network is binary."""
         if self.precision == "binary":
-            return sign_conv(x, filters, kernel_size, name=name, strides=strides)
+            return sign_conv(
+                x,
+                filters,
+                kernel_size,
+                name=name,
+                strides=strides,
+                binarization=self.binarization,
+            )
         return self.real_conv(x, filters, kernel_size, name, strides)
 
     def activate(self, x: tf.Tensor, name: str) -> tf.Tensor:

@@ -12,7 +12,7 @@ __all__ = ["OptimizerName", "Schedule", "amplifications", "descend", "learning_r
 OptimizerName: TypeAlias = Literal["adam", "sgd"]
 """Adam, or SGD with a momentum of 0.9."""
 
-Schedule: TypeAlias = Literal["cosine", "one_cycle", "warm_restarts"]
+Schedule: TypeAlias = Literal["cosine", "one_cycle", "steps", "warm_restarts"]
 """How a learning rate goes; see `learning_rate`."""
 
 Rate: TypeAlias = float | tf.keras.optimizers.schedules.LearningRateSchedule
@@ -80,20 +80,33 @@ def amplifications(model: tf.keras.Model, variables: Sequence[tf.Variable]) -> l
 
 
 def learning_rate(
-    schedule: Schedule, peak: float, steps: int, *, last: float = 0.0, period: int | None = None
+    schedule: Schedule,
+    peak: float,
+    steps: int,
+    *,
+    last: float = 0.0,
+    period: int | None = None,
+    milestones: Sequence[float] = (),
 ) -> tf.keras.optimizers.schedules.LearningRateSchedule:
     """Return a learning rate for each step.
 
     # Arguments
         schedule: `"cosine"` falls from `peak` to `last`; `"one_cycle"` rises from 1/25 of
             `peak` in the first 3/10 of the steps and falls along a cosine to next to nothing;
-            `"warm_restarts"` falls along a cosine again and again.
+            `"warm_restarts"` falls along a cosine again and again; `"steps"` falls to a tenth
+            at each of `milestones`.
         peak: the highest learning rate.
         steps: number of steps.
         last: the lowest one, of `"cosine"`.
         period: steps between restarts, or about so many.
+        milestones: shares of the steps.
     """
     schedules = tf.keras.optimizers.schedules
+    if schedule == "steps":
+        # Keras falls behind a boundary, which is the last step at the rate before.
+        boundaries = [max(0, round(share * steps) - 1) for share in milestones]
+        rates = [peak * 0.1**number for number in range(len(boundaries) + 1)]
+        return schedules.PiecewiseConstantDecay(boundaries, rates)
     if schedule == "warm_restarts":
         # As many whole periods as come nearest, so that training ends at the lowest rate.
         periods = max(1, round(steps / (period or steps)))

@@ -23,7 +23,7 @@ Stage: TypeAlias = Literal["real", "binary"]
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "optimizer": ("adam", "sgd"),
-    "schedule": ("cosine", "one_cycle", "warm_restarts"),
+    "schedule": ("cosine", "one_cycle", "steps", "warm_restarts"),
 }
 
 
@@ -48,8 +48,9 @@ class Recipe:
         stages: what is binary in turn; the last is `"binary"`. Each takes its share of the
             epochs and starts with the weights of the one before.
         optimizer: `"adam"`, or `"sgd"` with a momentum of 0.9.
-        schedule: `"cosine"`, `"one_cycle"` or `"warm_restarts"`; see
+        schedule: `"cosine"`, `"one_cycle"`, `"steps"` or `"warm_restarts"`; see
             `larq_nas.training.optimizers.learning_rate`.
+        milestones: shares of the epochs after which `"steps"` falls to a tenth.
         restart_epochs: epochs between warm restarts.
         weight_decay: L2 coefficient of all weights.
         clip_norm: the gradients' norm over all weights is held at this, before XNOR-Net amplifies
@@ -76,6 +77,7 @@ class Recipe:
     stages: tuple[Stage, ...] = ("real", "binary")
     optimizer: OptimizerName = "adam"
     schedule: Schedule = "cosine"
+    milestones: tuple[float, ...] = (0.3, 0.6, 0.9)
     restart_epochs: int = 50
     weight_decay: float = 0.0
     clip_norm: float = 0.0
@@ -98,8 +100,10 @@ class Recipe:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
-        if isinstance(self.stages, list):
-            object.__setattr__(self, "stages", tuple(self.stages))
+        for name in ("stages", "milestones"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        _require_milestones(self.milestones)
         if self.stages not in (("binary",), ("real", "binary")):
             raise InputError(
                 f'`stages` must be ("binary",) or ("real", "binary"), but got {self.stages!r}.'
@@ -122,6 +126,8 @@ class Recipe:
         settings = dataclasses.asdict(self)
         if self.precision == "float32":
             del settings["precision"]
+        if self.schedule != "steps":
+            del settings["milestones"]
         return settings
 
     def rate(self, batch_size: int) -> float:
@@ -143,6 +149,24 @@ class Recipe:
         return epochs - each * (len(self.stages) - 1) if stage == self.stages[-1] else each
 
 
+def _require_milestones(milestones: object) -> None:
+    shares = milestones if isinstance(milestones, tuple) else ()
+    numbers = all(isinstance(share, int | float) and 0 < share < 1 for share in shares)
+    if not shares or not numbers or sorted(set(shares)) != list(shares):
+        raise InputError(
+            f"`milestones` must be shares of the epochs, between 0 and 1 and rising, but got "
+            f"{milestones!r}."
+        )
+
+
+_SHEN = Recipe(
+    0.1,
+    base_batch_size=100,
+    stages=("binary",),
+    optimizer="sgd",
+    schedule="steps",
+    weight_decay=5e-4,
+)
 _BNAS_V2 = Recipe(
     0.05,
     base_batch_size=256,
@@ -163,9 +187,14 @@ RECIPES: Mapping[str, Recipe] = {
     "bnas_v2": _BNAS_V2,
     "bnas_v2_imagenet": _BNAS_V2_IMAGENET,
     "bnas_v2_multi_stage": Recipe(),
+    "shen2019": _SHEN,
+    "shen2019_imagenet": dataclasses.replace(
+        _SHEN, base_batch_size=256, weight_decay=1e-4, milestones=(1 / 3, 2 / 3, 0.9)
+    ),
 }
 """The papers' recipes by name. BNAS v2 is BNAS without weight decay and colour jitter; its
-multi-stage training is that of BATS."""
+multi-stage training is that of BATS. Shen et al. name the rates alone: batch and weight decay are
+those of the works they follow, HWGQ and ResNet."""
 
 RecipeLike: TypeAlias = str | Recipe
 

@@ -148,6 +148,7 @@ class Trainer:
             recipe.rate(task.facts.batch_size),
             epochs * stream.steps,
             period=recipe.restart_epochs * stream.steps,
+            milestones=recipe.milestones,
         )
         model = Trainee(network, recipe, self.teacher)
         model.compile(optimizer(recipe.optimizer, rate))

@@ -124,9 +124,7 @@ def test_a_truncated_state_is_recovered_from_the_one_before(tmp_path: Path, shar
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     evaluator = Arithmetic()
-    with pytest.warns(
-        UserWarning, match=r"oracle.json` is damaged .* going on from"
-    ):
+    with pytest.warns(UserWarning, match=r"oracle.json` is damaged .* going on from"):
         resumed = run(tmp_path, evaluator)
     assert evaluator.measured == []
     assert resumed.genomes == whole.genomes

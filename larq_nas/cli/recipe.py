@@ -18,8 +18,8 @@ __all__ = ["choose_recipe", "load_teacher", "recipe_options"]
 _OPTIONS = (
     click.option(
         "--recipe",
-        help="How the network is trained: bats, bnas, bnas_imagenet, bnas_v2, bnas_v2_imagenet or "
-        "bnas_v2_multi_stage; by default as the space's paper does.",
+        help="How the network is trained: bats, bnas, bnas_imagenet, bnas_v2, bnas_v2_imagenet, "
+        "bnas_v2_multi_stage, shen2019 or shen2019_imagenet; by default as the space's paper does.",
     ),
     click.option(
         "--train-learning-rate",

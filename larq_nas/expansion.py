@@ -35,6 +35,12 @@ class Expansion:
         if not self.ratios:
             raise InputError(f"`ratios` of choice `{self.name}` must hold one, but is empty.")
         require_ratios("ratios", self.ratios)
+        for ratio in self.ratios:
+            if self.filters * ratio < 1:
+                raise InputError(
+                    f"Each of `ratios` must leave choice `{self.name}` one channel or more, but "
+                    f"it has {self.filters}, and got {ratio}."
+                )
         if len(set(self.ratios)) < len(self.ratios):
             raise InputError(f"`ratios` must differ from each other, but got {self.ratios}.")
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
-from keras_tuner.engine.trial import Trial, TrialStatus
 
 from larq_nas.architecture import Architecture
 from larq_nas.candidates import CandidateTraining, Inheritance, Rebuilt, Shared, draw_subset
@@ -22,6 +21,7 @@ from larq_nas.spaces import Space
 from larq_nas.task import Task
 from larq_nas.training.recipe import Recipe
 from larq_nas.tuning import EvolutionOracle, EvolutionTuner, cause, current_role
+from larq_nas.tuning.keras_tuner import Trial, TrialStatus
 
 if TYPE_CHECKING:
     from larq_nas.searchers.evolution import Evolution

@@ -6,12 +6,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_tuner.engine.trial import TrialStatus
-
 from larq_nas.architecture import Architecture
 from larq_nas.files import write_atomically
 from larq_nas.run import Run
 from larq_nas.tuning import EvolutionOracle
+from larq_nas.tuning.keras_tuner import TrialStatus
 
 __all__ = ["write_candidates", "write_front"]
 

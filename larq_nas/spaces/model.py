@@ -126,7 +126,7 @@ def _read(model: tf.keras.Model) -> list[Call]:
 def _require_ratios(ratios: Sequence[float]) -> tuple[float, ...]:
     if not isinstance(ratios, tuple | list):
         raise InputError(f"`ratios` must be a list of numbers, but got {ratios!r}.")
-    return Expansion("width", 1, tuple(ratios)).ratios
+    return Expansion("width", 2**20, tuple(ratios)).ratios
 
 
 def _require_channels(group: Group, ratios: Sequence[float]) -> None:

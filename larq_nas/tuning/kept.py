@@ -1,53 +1,58 @@
-"""Files of keras-tuner's state that are whole whenever a process is killed."""
+"""An oracle whose files are whole whenever a process is killed."""
 
-import json
-import shutil
-import warnings
 from pathlib import Path
-from typing import Any
 
-from larq_nas.errors import InputError
-from larq_nas.files import write_atomically
+from larq_nas.tuning.keras_tuner import Trial, TrialStatus, keras_tuner
+from larq_nas.tuning.state import read_state, write_state
 
-__all__ = ["read_state", "write_state"]
+__all__ = ["FINAL", "KeptOracle"]
 
-_PREVIOUS = ".previous"
+FINAL = (TrialStatus.COMPLETED, TrialStatus.FAILED)
+"""How a trial can have ended."""
 
 
-def write_state(path: Path, state: Any, keep_previous: bool = False) -> None:
-    """Write `state` as JSON in one step.
+class KeptOracle(keras_tuner.Oracle):
+    """An oracle that goes on exactly, wherever it was killed.
 
-    # Arguments
-        path: the file.
-        state: what JSON can hold.
-        keep_previous: whether the file as it was stays beside it.
+    keras-tuner writes in place, and asks for a trial again that ended just before.
     """
-    if keep_previous and path.exists():
-        write_atomically(_previous(path), path.read_bytes())
-    write_atomically(path, json.dumps(state))
 
+    def save(self) -> None:
+        write_state(Path(self._get_oracle_fname()), self.get_state(), keep_previous=True)
 
-def read_state(path: Path) -> Any:
-    """Return what is in `path`, or if it is damaged what was there before.
+    def _save_trial(self, trial: Trial) -> None:
+        write_state(Path(self._get_trial_dir(trial.trial_id)) / "trial.json", trial.get_state())
 
-    # Raises
-        InputError: if neither can be read.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        damage = f"`{path}` is damaged ({error})"
-    try:
-        state = json.loads(_previous(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(
-            f"{damage}, and there is no earlier one: restore it, or delete `{path.parent}` to "
-            "search again."
-        ) from None
-    warnings.warn(f"{damage}: going on from the one before it.", stacklevel=2)
-    shutil.copyfile(_previous(path), path)
-    return state
+    def reload(self) -> None:
+        """Go on from what is in the project's directory, if anything is."""
+        if not Path(self._get_oracle_fname()).exists():
+            return
+        self.trials = {}
+        for path in sorted(Path(self._project_dir).glob("trial_*/trial.json")):
+            trial = Trial.from_state(read_state(path))
+            self.trials[trial.trial_id] = trial
+        state = read_state(Path(self._get_oracle_fname()))
+        # A trial is written before this state is, which may not know how it ended.
+        known = self.trials
+        state["ongoing_trials"] = {
+            name: trial_id
+            for name, trial_id in state["ongoing_trials"].items()
+            if trial_id in known and known[trial_id].status not in FINAL
+        }
+        self.set_state(state)
+        self._retry_queue = self._unfinished()
+        self.end_order += [
+            trial_id
+            for trial_id in sorted(known)
+            if known[trial_id].status in FINAL and trial_id not in self.end_order
+        ]
+        self.after_reload()
 
+    def _unfinished(self) -> list[str]:
+        """Return the trials that nobody has and nobody ended, the first last."""
+        held = {trial.trial_id for trial in self.ongoing_trials.values()}
+        found = [i for i, trial in self.trials.items() if trial.status not in FINAL]
+        return sorted(set(found) - held, key=int, reverse=True)
 
-def _previous(path: Path) -> Path:
-    return path.with_name(f"{path.stem}{_PREVIOUS}{path.suffix}")
+    def after_reload(self) -> None:
+        """Check what was read against what the oracle is."""

@@ -1,15 +1,14 @@
 """The oracle that hands out a search's candidates, generation by generation."""
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras_tuner
-from keras_tuner.engine.trial import Trial, TrialStatus
-
 from larq_nas.errors import InputError
 from larq_nas.evolution import Breeder, Genome, Scored, scores_of
-from larq_nas.tuning.kept import read_state, write_state
+from larq_nas.tuning.kept import FINAL, KeptOracle
+from larq_nas.tuning.keras_tuner import Trial, TrialStatus, keras_tuner
 from larq_nas.tuning.workers import LiveWorkers, Watch
 
 __all__ = ["FAILURE", "EvolutionOracle", "Figures", "cause"]
@@ -19,11 +18,10 @@ FAILURE = "failure.txt"
 Figures = Callable[[Genome, float], Mapping[str, float]]
 """Returns costs and fitness of a candidate of that accuracy."""
 
-_FINAL = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 _MOST_LOSSES = 3
 
 
-class EvolutionOracle(keras_tuner.Oracle):
+class EvolutionOracle(KeptOracle):
     """Hands out the candidates of one generation after the other.
 
     A generation follows from the scores of those before and the seed alone, whoever scored
@@ -66,6 +64,7 @@ class EvolutionOracle(keras_tuner.Oracle):
         self.wanted_generations = generations
         self.objectives = objectives
         self.generations: list[tuple[Genome, ...]] = []
+        self._began: float | None = None
         self._figures = figures
         self._announce = announce
         self._watch = Watch(worker_timeout)
@@ -82,7 +81,7 @@ class EvolutionOracle(keras_tuner.Oracle):
         found = []
         for trial_id in sorted(self.trials, key=int):
             trial = self.trials[trial_id]
-            if trial.status in _FINAL:
+            if trial.status in FINAL:
                 found.append(Scored(self.genomes[int(trial_id)], self._scores(trial)))
         return found
 
@@ -110,7 +109,7 @@ class EvolutionOracle(keras_tuner.Oracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         number = int(trial_id)
         if number == len(self.genomes):
-            if any(trial.status not in _FINAL for trial in self.trials.values()):
+            if any(trial.status not in FINAL for trial in self.trials.values()):
                 return {"status": TrialStatus.IDLE}
             if not self._add_generation():
                 return {"status": TrialStatus.STOPPED}
@@ -123,6 +122,8 @@ class EvolutionOracle(keras_tuner.Oracle):
     def _add_generation(self) -> bool:
         """Add a generation; return whether there is one."""
         done = len(self.generations)
+        if done == 1:
+            self._announce_time()
         if done == self.wanted_generations or self.all_failed:
             return False
         generation = self.breeder.generation(done, self.scored())
@@ -137,7 +138,18 @@ class EvolutionOracle(keras_tuner.Oracle):
             self.wanted_generations = done
             return False
         self.generations.append(generation.genomes)
+        if not done:
+            self._began = time.monotonic()
         return True
+
+    def _announce_time(self) -> None:
+        """Tell how long the search will take, if this process saw the first generation whole."""
+        if self._began is not None:
+            each = time.monotonic() - self._began
+            minutes = each * (self.wanted_generations - 1) / 60
+            self._announce(
+                f"The first generation took {each:.0f} s: about {minutes:.0f} min for the others"
+            )
 
     @keras_tuner.synchronized
     def create_trial(self, tuner_id: str) -> Trial:
@@ -168,7 +180,7 @@ class EvolutionOracle(keras_tuner.Oracle):
             if ongoing.trial_id == trial_id:
                 self._watch.hear(name)
         trial: Trial = self.trials[trial_id]
-        if metrics and trial.status not in _FINAL:
+        if metrics and trial.status not in FINAL:
             return super().update_trial(trial_id, metrics, step)
         return trial
 
@@ -207,6 +219,8 @@ class EvolutionOracle(keras_tuner.Oracle):
         state: dict[str, Any] = super().get_state()
         return {
             **state,
+            # keras-tuner lists a set, in another order in each process.
+            "tried_so_far": sorted(state["tried_so_far"]),
             "generations": [[list(genome) for genome in one] for one in self.generations],
             "wanted_generations": self.wanted_generations,
             "random_state": [self.breeder.seed, len(self.generations)],
@@ -219,44 +233,7 @@ class EvolutionOracle(keras_tuner.Oracle):
         self.wanted_generations = state["wanted_generations"]
         self._watch.losses.update(state["lost"])
 
-    def save(self) -> None:
-        write_state(Path(self._get_oracle_fname()), self.get_state(), keep_previous=True)
-
-    def _save_trial(self, trial: Trial) -> None:
-        write_state(Path(self._get_trial_dir(trial.trial_id)) / "trial.json", trial.get_state())
-
-    def reload(self) -> None:
-        """Go on from what is in the project's directory, if anything is."""
-        if not Path(self._get_oracle_fname()).exists():
-            return
-        self.trials = {}
-        for path in sorted(Path(self._project_dir).glob("trial_*/trial.json")):
-            trial = Trial.from_state(read_state(path))
-            self.trials[trial.trial_id] = trial
-        state = read_state(Path(self._get_oracle_fname()))
-        # A trial is written before this state is, which may not know how it ended.
-        known = self.trials
-        state["ongoing_trials"] = {
-            name: trial_id
-            for name, trial_id in state["ongoing_trials"].items()
-            if trial_id in known and known[trial_id].status not in _FINAL
-        }
-        self.set_state(state)
-        self._retry_queue = self._unfinished()
-        self.end_order += [
-            trial_id
-            for trial_id in sorted(known)
-            if known[trial_id].status in _FINAL and trial_id not in self.end_order
-        ]
-        self._require_consistent()
-
-    def _unfinished(self) -> list[str]:
-        """Return the trials that nobody has and nobody ended, the first last."""
-        held = {trial.trial_id for trial in self.ongoing_trials.values()}
-        found = [i for i, trial in self.trials.items() if trial.status not in _FINAL]
-        return sorted(set(found) - held, key=int, reverse=True)
-
-    def _require_consistent(self) -> None:
+    def after_reload(self) -> None:
         """Make the generations that a state from before a trial did not know; check the others."""
         while len(self.genomes) < len(self.trials) and self._add_generation():
             pass

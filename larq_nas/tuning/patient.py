@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-from keras_tuner.engine.trial import Trial, TrialStatus
 
 from larq_nas.errors import LarqNasError
+from larq_nas.tuning.keras_tuner import Trial, TrialStatus
 
 __all__ = ["Patient"]
 

@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import keras_tuner
 import numpy as np
 import tensorflow as tf
-from keras_tuner.engine.trial import Trial, TrialStatus
 
 from larq_nas.candidates import Measured
 from larq_nas.files import replacing
+from larq_nas.tuning.keras_tuner import Trial, TrialStatus, keras_tuner
 from larq_nas.tuning.oracle import FAILURE, EvolutionOracle
 from larq_nas.tuning.patient import Patient
 from larq_nas.tuning.role import current_role

@@ -8,7 +8,7 @@ VENV := .venv
 TENSORFLOW := $(if $(filter Linux,$(shell uname -s)),tensorflow-cpu,tensorflow)
 RUN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-tf219 lint clean
 
 demo: $(VENV)/.installed
 	$(RUN)/larq-nas search --space bats --data digits --set search_channels=16 \
@@ -17,6 +17,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed $(VENV)/.zoo
 	$(RUN)/python -m pytest -n auto --maxprocesses 4
+
+# The newest versions that larq_nas supports, in an environment of their own.
+test-tf219:
+	$(MAKE) test VENV=.venv-tf219 PYTHON=python3.12
 
 lint: $(VENV)/.installed
 	$(RUN)/ruff check .
@@ -37,4 +41,4 @@ $(VENV)/.zoo: $(VENV)/.installed
 		touch $@; } || echo "larq-zoo could not be installed: the tests of its networks are skipped"
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-tf219 runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -151,7 +151,9 @@ def test_candidates_that_all_fail_end_the_search_with_the_first_cause(
 ) -> None:
     searcher = Evolution(**{**TINY, "recipe": Recipe(1e30, stages=("binary",), optimizer="sgd"),
                             "widest_epochs": 0})  # fmt: skip
-    with pytest.raises(LarqNasError, match=r"all of the first generation|Every candidate .* nan"):
+    with pytest.raises(
+        LarqNasError, match=r"Every candidate of the first generation .* loss is nan"
+    ):
         search(data, SPACE, tmp_path, searcher)
     assert not (tmp_path / "architecture.json").exists()
 
@@ -164,7 +166,7 @@ def test_damaged_weights_of_the_widest_network_are_named(data: Any, tmp_path: Pa
     for path in (tmp_path / "trials").glob("trial_*/trial.json"):
         path.unlink()
     (tmp_path / "widest.weights.h5").write_bytes(b"cut")
-    with pytest.raises(LarqNasError, match="widest.weights.h5` is damaged"):
+    with pytest.raises(LarqNasError, match=r"widest.weights.h5` is damaged"):
         search(data, SPACE, tmp_path)
 
 
@@ -195,7 +197,7 @@ def test_settings_that_cannot_be_used_are_refused(settings: Any, message: str) -
         (SPACE, Evolution(**{**TINY, "subset": 300}), "at most the 200 training images, .* 300"),
         (
             SPACE,
-            Evolution(**{**TINY, "objectives": ("accuracy", "latency")}),
+            Evolution(objectives=("accuracy", "latency")),
             "needs `max_latency`",
         ),
         (VggSmall(ratios=(0.001, 1)), Evolution(**TINY), "must leave .* one channel or more"),

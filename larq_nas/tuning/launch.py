@@ -101,7 +101,11 @@ class _Processes:
             status = self.running[name].poll() if name in self.running else 1
             if status not in (None, 0):
                 if name in self.running:
-                    print(f"The search's {name} ended (status {status}): starting it again")
+                    # Beside the chief's output, which may be JSON.
+                    print(
+                        f"The search's {name} ended (status {status}): starting it again",
+                        file=sys.stderr,
+                    )
                 self.start(name)
 
     def end(self) -> None:

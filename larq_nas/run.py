@@ -143,6 +143,11 @@ class Run:
 
     def _compare(self, found: Mapping[str, Any], what: str = "a run") -> None:
         old, new = _flat(found), _flat(self.settings)
+        # Left out where it is the default, so that earlier runs go on.
+        for key in old.keys() ^ new.keys():
+            if key.endswith(".precision"):
+                old.setdefault(key, "float32")
+                new.setdefault(key, "float32")
         changed = [
             f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
             for key in sorted(old.keys() | new.keys())

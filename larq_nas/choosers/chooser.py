@@ -142,6 +142,7 @@ class Chooser(ABC):
             concat: indices of the states that are concatenated; by default all nodes.
             keep_zero: whether the zero operation may be chosen; see `node`.
         """
+        require_whole(nodes=nodes)
         wanted = _concatenated(name, concat, range(len(inputs), len(inputs) + nodes))
         if prefix is None:
             prefix = f"{name}{self._asked[name]}"

@@ -30,7 +30,7 @@ _OPTIONS = (
         "--precision",
         type=click.Choice(get_args(ComputedIn)),
         help="What binary convolutions are computed in, searched and trained [default: float32]; "
-        "bfloat16 is faster on processors with AMX and on GPUs.",
+        "bfloat16 may be faster on processors with AMX and on GPUs.",
     ),
     click.option(
         "--teacher",

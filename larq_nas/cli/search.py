@@ -71,7 +71,7 @@ __all__ = ["search"]
     "--rematerialize",
     is_flag=True,
     default=None,
-    help="Compute each cell again for its gradient: less memory, about a third more time.",
+    help="Compute each cell again for its gradient: less memory, a quarter to a third more time.",
 )
 @evolution_options
 @recipe_options

@@ -1,13 +1,14 @@
 """What an operation is made of, read from the layers that it builds."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
 from larq_nas.choosers.between import call_of, has_weights, layers_between
 from larq_nas.choosers.chooser import Operation
+from larq_nas.errors import InputError
 from larq_nas.fused.known import is_convolution, is_norm, is_pool, is_prelu
 
 __all__ = ["Description", "Parts", "describe"]
@@ -46,15 +47,23 @@ def describe(operation: Operation, shape: Sequence[int]) -> Description:
     if operation is None:
         return Description({"kind": "zero"}, None, False)
     x = tf.keras.Input(tuple(shape))
-    prefix = f"described{next(_count)}"
-    y = operation(x, prefix)
-    layers = layers_between(x, y)
-    known = all(layer.trainable for layer in layers)
-    if not all(layer.name.startswith(prefix) for layer in layers):
-        # One made outside of the operation is one for all edges, and cannot be made anew.
-        again = layers_between(x, operation(x, f"{prefix}_again"))
-        known = known and not any(layer in again for layer in layers)
-    return Description(_parts(x, y) if known else _OTHER, tuple(y.shape[1:]), has_weights(x, y))
+    y, again = (_call(operation, x) for _ in range(2))
+    layers, others = layers_between(x, y), layers_between(x, again)
+    parts = _parts(x, y)
+    # A layer of both calls is one for all edges, and cannot be made anew; nor what depends on
+    # the names of layers, such as an initializer's seed.
+    shared = any(layer in others for layer in layers)
+    if shared or parts != _parts(x, again) or not all(layer.trainable for layer in layers):
+        parts = _OTHER
+    return Description(parts, tuple(y.shape[1:]), has_weights(x, y))
+
+
+def _call(operation: Callable[[tf.Tensor, str], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
+    # A prefix of the form that operations are given for an edge.
+    y = operation(x, f"described{next(_count)}_node0_in0")
+    if y is None:
+        raise InputError("Each operation must return a tensor, but one returned None.")
+    return y
 
 
 def _parts(x: tf.Tensor, y: tf.Tensor) -> Parts:
@@ -71,7 +80,7 @@ def _chain(x: tf.Tensor, y: tf.Tensor) -> tuple[Layers, bool] | None:
     adds = isinstance(call.layer, tf.keras.layers.Add)
     if adds:
         summed = [tensor for tensor in call.keras_inputs if tensor is not x]
-        if len(call.keras_inputs) != 2 or len(summed) != 1:
+        if len(call.keras_inputs) != 2 or len(summed) != 1 or summed[0].shape != x.shape:
             return None
         y = summed[0]
     layers: Layers = []

@@ -81,7 +81,8 @@ def is_convolution(layer: tf.keras.layers.Layer) -> bool:
 def _is_sign(quantizer: Any) -> bool:
     """Return whether a quantizer of inputs is a function alone: it learns and measures nothing."""
     known = isinstance(quantizer, lq.quantizers.Quantizer)
-    return known and not quantizer.weights and not quantizer._custom_metrics
+    metrics = getattr(quantizer, "_custom_metrics", None)
+    return known and not quantizer.weights and not metrics
 
 
 def _can_be_rebuilt(layer: BinaryConv2D) -> bool:

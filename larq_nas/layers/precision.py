@@ -32,7 +32,8 @@ def current_precision() -> ComputedIn:
 
 def require_precision(precision: str) -> None:
     """Raise `InputError` if there is no such precision."""
-    if precision not in get_args(ComputedIn):
+    # TensorFlow's own types are equal to their names.
+    if not isinstance(precision, str) or precision not in get_args(ComputedIn):
         raise unknown_name("precision", precision, get_args(ComputedIn))
 
 

@@ -119,8 +119,12 @@ def _check_form(name: str, data: tf.data.Dataset) -> tuple[int, int, int]:
             f"`{name}` must hold images of static shape (batch, height, width, channels), but "
             f"got {images.shape}: resize them, or add .map with tf.ensure_shape."
         )
-    if not (images.dtype.is_floating or images.dtype.is_integer):
-        raise InputError(f"`{name}` must hold images of numbers, but got {images.dtype.name}.")
+    # NumPy, which reads the examples, has no bfloat16.
+    if not (images.dtype.is_floating or images.dtype.is_integer) or images.dtype == tf.bfloat16:
+        raise InputError(
+            f"`{name}` must hold images of whole or real numbers, but got "
+            f"{images.dtype.name}: turn them with tf.cast(images, tf.float32)."
+        )
     if labels.shape.rank != 1 or not labels.dtype.is_integer:
         raise InputError(
             f"`{name}` must hold one whole-number label per image, shape (batch,), but got "

@@ -86,9 +86,9 @@ class Differentiable:
         budget_weight: loss of the architecture parameters for each limit of a budget that is
             exceeded by its own size.
         rematerialize: whether each cell is computed again for its gradient, for supernets that
-            do not fit in memory: the same search in less of it, taking about a third longer.
+            do not fit in memory: the same search in less of it, taking a quarter to a third longer.
         precision: `"bfloat16"` computes binary convolutions and their gradients in 16 bits, which
-            processors with AMX and GPUs do several times faster; the rest stays float32.
+            processors with AMX and GPUs do faster; the rest stays float32.
 
     # References
         - [BATS: Binary ArchitecTure Search](https://arxiv.org/abs/2003.01711)

@@ -64,7 +64,7 @@ class Recipe:
         distillation_temperature: temperature that its outputs and the network's are softened
             with.
         precision: `"bfloat16"` computes binary convolutions and their gradients in 16 bits, which
-            processors with AMX and GPUs do several times faster; the trained network is float32.
+            processors with AMX and GPUs do faster; the trained network is float32.
 
     # References
         - [BATS: Binary ArchitecTure Search](https://arxiv.org/abs/2003.01711)

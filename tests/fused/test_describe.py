@@ -1,11 +1,13 @@
 """What operations are taken for."""
 
+import zlib
 from collections.abc import Callable
 
 import larq as lq
 import pytest
 import tensorflow as tf
 
+from larq_nas.errors import InputError
 from larq_nas.fused import describe
 from larq_nas.layers import BinaryConv2D
 from larq_nas.quantizers import LearnedStep
@@ -93,3 +95,59 @@ def test_weights_behind_a_sum_are_seen() -> None:
     description = describe(lambda x, name: x + convolution()(x, name), SHAPE)
     assert description.kind == "other"
     assert description.has_weights
+
+
+@tf.keras.utils.register_keras_serializable("tests")
+class Own(lq.quantizers.Quantizer):
+    precision = 1
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return lq.quantizers.ste_sign(inputs)
+
+
+def test_a_quantizer_of_ones_own_without_weights_is_known() -> None:
+    assert describe(convolution(input_quantizer=Own()), SHAPE).kind == "convolution"
+
+
+def test_an_added_input_of_another_shape_is_left_to_its_layers() -> None:
+    def build(x: tf.Tensor, name: str) -> tf.Tensor:
+        y = tf.keras.layers.BatchNormalization(center=False, scale=False)(x)
+        y = BinaryConv2D(1, 3, kernel_quantizer=None)(y)
+        return tf.keras.layers.Add()([x, y])
+
+    assert describe(build, SHAPE).kind == "other"
+
+
+def test_a_layer_that_is_made_once_is_left_to_be_shared() -> None:
+    made: list[tf.keras.layers.Layer] = []
+
+    def build(x: tf.Tensor, name: str) -> tf.Tensor:
+        x = tf.keras.layers.BatchNormalization(center=False, scale=False, name=f"{name}_bn")(x)
+        if not made:
+            made.append(BinaryConv2D(4, 3, kernel_quantizer=None, name=f"{name}_conv"))
+        return made[0](x)
+
+    assert describe(build, SHAPE).kind == "other"
+
+
+def test_what_depends_on_the_prefix_is_left_to_its_layers() -> None:
+    def build(x: tf.Tensor, name: str) -> tf.Tensor:
+        x = tf.keras.layers.BatchNormalization(center=False, scale=False)(x)
+        seed = zlib.crc32(name.encode())
+        initializer = tf.keras.initializers.GlorotUniform(seed=seed)
+        return BinaryConv2D(4, 3, kernel_quantizer=None, kernel_initializer=initializer)(x)
+
+    assert describe(build, SHAPE).kind == "other"
+
+
+def test_an_operation_may_read_the_number_of_its_input_in_the_prefix() -> None:
+    def build(x: tf.Tensor, name: str) -> tf.Tensor:
+        assert int(name.split("_in")[1].split("_")[0]) >= 0
+        return convolution()(x, name)
+
+    assert describe(build, SHAPE).kind == "convolution"
+
+
+def test_an_operation_that_returns_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="must return a tensor, but one returned None"):
+        describe(lambda x, name: None, SHAPE)

@@ -72,7 +72,8 @@ def generated(**signature) -> tf.data.Dataset:
         (data().map(lambda x, y: (x, tf.cast(y, tf.float32))), "whole-number label"),
         (data().map(lambda x, y: (x[..., 0], y)), "a channel axis, but got .None, 8, 8.: add .map"),
         (data().map(lambda x, y: (x, y, y)), "without a third part"),
-        (data().map(lambda x, y: (tf.as_string(x), y)), "images of numbers"),
+        (data().map(lambda x, y: (tf.as_string(x), y)), "images of whole or real numbers"),
+        (data().map(lambda x, y: (tf.cast(x, tf.bfloat16), y)), "but got bfloat16: turn"),
         (
             data().map(
                 lambda x, y: (tf.image.resize(x, tf.random.uniform((2,), 4, 9, tf.int32)), y)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import larq as lq
 import tensorflow as tf
 
 from larq_nas.training.optimizers import MOMENTUM, OptimizerName, Rate
@@ -17,8 +18,20 @@ def resizable() -> Iterator[None]:
 
     What TensorFlow traces of them then holds for every size.
     """
-    with tf.variable_creator_scope(_without_shape):
+    depthwise = tf.keras.layers.DepthwiseConv2D
+    # It alone leaves its width to its kernel, which layers behind it could not be built from.
+    known = lq.utils.patch_object(depthwise, "call", _of_known_width(depthwise.call))
+    with tf.variable_creator_scope(_without_shape), known:
         yield
+
+
+def _of_known_width(call: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    def called(self: tf.keras.layers.Layer, inputs: tf.Tensor) -> tf.Tensor:
+        outputs = call(self, inputs)
+        outputs.set_shape(self.compute_output_shape(inputs.shape))
+        return outputs
+
+    return called
 
 
 def _without_shape(create: Any, **settings: Any) -> tf.Variable:

@@ -14,7 +14,7 @@ from larq_nas.cost import profile
 from larq_nas.errors import InputError, LarqNasError
 from larq_nas.evolution import pareto_ranks
 from larq_nas.searchers import Evolution
-from larq_nas.spaces import ModelWidths, Space, VggSmall, resolve
+from larq_nas.spaces import Bats, ModelWidths, Space, VggSmall, resolve
 from larq_nas.training import Recipe
 
 RECIPE = Recipe(stages=("binary",))
@@ -102,11 +102,8 @@ def test_several_objectives_leave_a_front_of_architectures(data: Any, tmp_path: 
     assert found.build((8, 8, 1), 10).count_params() == model.count_params()
 
 
-@pytest.mark.parametrize("strategy", ["aging", "random"])
-def test_other_strategies_search_the_same_candidates(
-    strategy: str, data: Any, tmp_path: Path
-) -> None:
-    search(data, SPACE, tmp_path, Evolution(**{**TINY, "strategy": strategy}))
+def test_other_strategies_search_the_same_candidates(data: Any, tmp_path: Path) -> None:
+    search(data, SPACE, tmp_path, Evolution(**{**TINY, "strategy": "aging"}))
     assert len({tuple(row[f"conv{n}"] for n in range(1, 7)) for row in rows(tmp_path)}) == 6
 
 
@@ -191,7 +188,11 @@ def test_settings_that_cannot_be_used_are_refused(settings: Any, message: str) -
 @pytest.mark.parametrize(
     ("space", "searcher", "message"),
     [
-        ("bats", Evolution(**TINY), "chooses operations .* only chooses widths"),
+        (
+            Bats(cells=1, channels=4, search_channels=4, nodes=2),
+            Evolution(**TINY),
+            "chooses operations .* only chooses widths",
+        ),
         (VggSmall(expansion=1), Evolution(**TINY), "has no width to choose"),
         (SPACE, Evolution(**{**TINY, "subset": 300}), "at most the 200 training images, .* 300"),
         (

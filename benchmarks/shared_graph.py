@@ -4,10 +4,10 @@ import argparse
 import time
 from typing import Any
 
+import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import tensorflow as tf
 
-import larq_nas
 from larq_nas.candidates import CandidateTraining, Inheritance, Rebuilt, Shared, draw_subset
 from larq_nas.choosers import Widest
 from larq_nas.spaces import resolve
@@ -20,7 +20,11 @@ from record import record  # isort: skip  (beside this file)
 def measure(space_name: str, ratios: tuple[float, ...], arguments: Any) -> dict[str, Any]:
     space = resolve(space_name, {"ratios": ratios})
     data = larq_nas.datasets.load(
-        "cifar10", train_split="train[:5000]", validation_split="test[:500]", batch_size=100
+        "cifar10",
+        train_split="train[:5000]",
+        validation_split="test[:500]",
+        batch_size=100,
+        image_size=arguments.image_size,
     )
     task = check_task(*data, 10, None, 0, space, 0)
     subset, facts = draw_subset(task.train, task.facts, arguments.images, 0)
@@ -54,7 +58,8 @@ def measure(space_name: str, ratios: tuple[float, ...], arguments: Any) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--candidates", type=int, default=32)
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--image-size", type=int, default=16)
     arguments = parser.parse_args()
     measured = [
         measure("vgg_small", (0.03125, 0.0625, 0.125), arguments),

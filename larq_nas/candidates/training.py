@@ -12,7 +12,6 @@ from larq_nas.errors import DivergenceError
 from larq_nas.pipeline.augment import Augment
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.pipeline.streams import Stream, training_stream, validation_stream
-from larq_nas.seeding import seed_everything
 from larq_nas.training.exact import exact
 from larq_nas.training.optimizers import learning_rate
 from larq_nas.training.recipe import Recipe
@@ -72,6 +71,9 @@ class CandidateTraining:
     ) -> Measured:
         """Train `model` and measure it.
 
+        The global seed must have been set before, by `larq_nas.seeding.seed_everything`, but
+        not for each: TensorFlow then prepares everything it has traced again.
+
         # Arguments
             model: compiled, with its weights as they start.
             recalibration: of its batch norms.
@@ -81,7 +83,6 @@ class CandidateTraining:
         # Raises
             DivergenceError: if the loss becomes NaN or infinite.
         """
-        seed_everything(self.seed)
         stream = self.stream(number)
         with exact():
             if self.epochs:

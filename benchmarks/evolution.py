@@ -14,8 +14,8 @@ from larq_nas.training import Recipe
 
 from record import record  # isort: skip  (beside this file)
 
-DATA = {"image_size": 16, "batch_size": 100, "validation_split": "test[:2000]"}
-SUBSET, GENERATIONS, POPULATION = 5000, 10, 12
+DATA = {"image_size": 16, "batch_size": 100, "validation_split": "test[:1000]"}
+SUBSET, GENERATIONS, POPULATION = 2000, 10, 12
 RECIPE = Recipe(0.01, stages=("binary",))
 STRATEGIES = ("genetic", "aging", "random")
 
@@ -93,8 +93,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--strategies", nargs="+", default=STRATEGIES, choices=STRATEGIES)
-    parser.add_argument("--widest-epochs", type=int, default=6)
-    parser.add_argument("--train-epochs", type=int, default=15)
+    parser.add_argument("--widest-epochs", type=int, default=20)
+    parser.add_argument("--train-epochs", type=int, default=10)
     parser.add_argument("--folder", type=Path, default=Path("runs/evolution"))
     arguments = parser.parse_args()
     searched = [

@@ -166,7 +166,7 @@ class Evolution:
         if costs.choices:
             raise InputError(
                 f"Space `{space.name}` chooses operations ({next(iter(costs.choices))}, ...), but "
-                f"searcher `{self.name}` only chooses widths."
+                f"searcher `{self.name}` only chooses widths: search it by `differentiable`."
             )
         if not any(len(asked.ratios) > 1 for asked in costs.expansions.values()):
             raise InputError(

@@ -131,6 +131,7 @@ class Evolving:
 
     def _conclude(self, oracle: EvolutionOracle, run: Run, verbose: int | str) -> Architecture:
         """Write what was found, and return the best."""
+        write_candidates(run, oracle)
         done = [t for t in oracle.trials.values() if t.status == TrialStatus.COMPLETED]
         done.sort(key=lambda trial: int(trial.trial_id))
         if not done:
@@ -143,7 +144,6 @@ class Evolving:
         figures = [dict(oracle.figures(trial)) for trial in done]
         objectives = tuple(self.searcher.objectives)
         best = front([scores_of(one, objectives) for one in figures])
-        write_candidates(run, oracle)
         write_front(run, [(self._architecture(done[i]), figures[i]) for i in best])
         chosen = max(best, key=lambda i: (figures[i]["fitness"], -i))
         if verbose:

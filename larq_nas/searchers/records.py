@@ -9,7 +9,7 @@ from typing import Any
 from larq_nas.architecture import Architecture
 from larq_nas.files import write_atomically
 from larq_nas.run import Run
-from larq_nas.tuning import EvolutionOracle
+from larq_nas.tuning import EvolutionOracle, cause
 from larq_nas.tuning.keras_tuner import TrialStatus
 
 __all__ = ["write_candidates", "write_front"]
@@ -34,6 +34,7 @@ def write_candidates(run: Run, oracle: EvolutionOracle) -> None:
                     "generation": generation,
                     **oracle.breeder.genes.values(genome),
                     **figures,
+                    "failure": cause(trial) if trial.status == TrialStatus.FAILED else "",
                 }
             )
             number += 1

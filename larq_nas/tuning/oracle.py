@@ -122,10 +122,10 @@ class EvolutionOracle(KeptOracle):
     def _add_generation(self) -> bool:
         """Add a generation; return whether there is one."""
         done = len(self.generations)
-        if done == 1:
-            self._announce_time()
         if done == self.wanted_generations or self.all_failed:
             return False
+        if done == 1:
+            self._announce_time()
         generation = self.breeder.generation(done, self.scored())
         notes = [f"{len(generation.genomes)} new candidates"]
         if generation.known:
@@ -189,7 +189,8 @@ class EvolutionOracle(KeptOracle):
         if trial.trial_id in self.end_order:
             # A worker that was taken for lost has come back with what another has finished.
             return
-        trial.message = trial.message or self._failure(trial.trial_id)
+        if trial.status != TrialStatus.COMPLETED:
+            trial.message = trial.message or self._failure(trial.trial_id)
         super().end_trial(trial)
         self._finish(self.trials[trial.trial_id])
 

@@ -80,6 +80,11 @@ class EvolutionTuner(keras_tuner.Tuner):
     def reload(self) -> None:
         """Nothing: it is done before."""
 
+    def save(self) -> None:
+        """Save the oracle, which is all there is; of a file of its own keras-tuner would tell."""
+        if current_role() != "worker":
+            self.oracle.save()
+
     def search(self, *args: Any, **kwargs: Any) -> None:
         """Train candidates until there are no more; the chief hands them out until then."""
         if current_role() == "chief":

@@ -152,6 +152,7 @@ def test_candidates_that_all_fail_end_the_search_with_the_first_cause(
     ):
         search(data, SPACE, tmp_path, searcher)
     assert not (tmp_path / "architecture.json").exists()
+    assert [row["failure"].rpartition(": ")[2] for row in rows(tmp_path)] == ["its loss is nan"] * 3
 
 
 def test_damaged_weights_of_the_widest_network_are_named(data: Any, tmp_path: Path) -> None:

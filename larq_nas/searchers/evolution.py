@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from larq_nas.candidates import Inheritance
+from larq_nas.choosers import Widest
 from larq_nas.cost import LATENCY, SpaceCosts
 from larq_nas.errors import (
     InputError,
@@ -152,6 +154,9 @@ class Evolution:
                 f"`subset` must be at most the {facts.train_examples} training images, but got "
                 f"{self.subset}."
             )
+        # What candidates cannot take from the widest network shows here, before it is trained.
+        choose = Widest()
+        Inheritance(space.build(choose, facts.input_shape, facts.classes), choose)
         worth = Worth(costs, self.trade_off)
         genes = Genes({name: asked.ratios for name, asked in costs.expansions.items()})
         breeder = Breeder(

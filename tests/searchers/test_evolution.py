@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from larq_nas.choosers import Chooser
 from larq_nas.cost import profile
 from larq_nas.errors import InputError, LarqNasError
 from larq_nas.evolution import pareto_ranks
 from larq_nas.searchers import Evolution
-from larq_nas.spaces import Bats, ModelWidths, Space, VggSmall, resolve
+from larq_nas.spaces import Bats, ModelWidths, SpaceLike, VggSmall, resolve
 from larq_nas.training import Recipe
 
 RECIPE = Recipe(stages=("binary",))
@@ -42,7 +43,7 @@ def colored(data: tuple[tf.data.Dataset, ...], size: int) -> list[tf.data.Datase
 
 
 def search(
-    data: Any, space: Space, directory: Path, searcher: Evolution | None = None, **settings: Any
+    data: Any, space: SpaceLike, directory: Path, searcher: Evolution | None = None, **settings: Any
 ) -> tf.keras.Model:
     settings = {"epochs": 2, "train_epochs": 0, "verbose": 0, **settings}
     searcher = searcher or Evolution(**TINY)
@@ -209,6 +210,21 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(
 ) -> None:
     with pytest.raises(InputError, match=message):
         search(data, space, tmp_path / "run", searcher)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_candidates_cannot_inherit_is_refused_before_anything_is_written(
+    data: Any, tmp_path: Path
+) -> None:
+    def grouped(choose: Chooser, shape: tuple[int, int, int], classes: int) -> tf.keras.Model:
+        x = images = tf.keras.Input(shape)
+        x = larq_nas.layers.binary_conv(x, choose.filters("wide", 8, (0.5, 1)), 3, name="plain")
+        x = larq_nas.layers.BinaryConv2D(8, 3, groups=2, name="grouped")(x)
+        x = tf.keras.layers.GlobalAveragePooling2D()(x)
+        return tf.keras.Model(images, tf.keras.layers.Dense(classes)(x))
+
+    with pytest.raises(InputError, match="layer `grouped`: its groups mix other channels"):
+        search(data, grouped, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

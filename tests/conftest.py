@@ -1,6 +1,8 @@
 """What several tests share: small spaces, random architectures, a little data."""
 
+import gc
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +18,14 @@ from larq_nas.layers import Domain, building_in
 from larq_nas.spaces import Bats, Space
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_networks() -> Iterator[None]:
+    """Free what Keras keeps of every network that was built: gigabytes, over all tests."""
+    yield
+    tf.keras.backend.clear_session()
+    gc.collect()
 
 
 class RandomParameters:

@@ -110,7 +110,7 @@ def test_random_networks_convert_in_binary(seed: int) -> None:
 def test_costs_of_every_width_follow_from_one_build() -> None:
     space = ModelWidths(ends(residual))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         costs = SpaceCosts(space, SHAPE, 10)
         assert costs._follows_widths
     for seed in range(3):

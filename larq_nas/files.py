@@ -1,12 +1,15 @@
 """Files that are either whole or absent, whenever the process is killed."""
 
+import csv
+import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["LEFTOVERS", "replacing", "write_atomically"]
+__all__ = ["LEFTOVERS", "replacing", "write_atomically", "write_table"]
 
 LEFTOVERS = ".writing-*"
 """What a killed process may leave, beside the file it was writing."""
@@ -22,6 +25,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+
+
+def write_table(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write `rows` to `path` as CSV in one step; a column for each name that any of them has."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:

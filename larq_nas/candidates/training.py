@@ -13,7 +13,6 @@ from larq_nas.pipeline.augment import Augment
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.pipeline.streams import Stream, training_stream, validation_stream
 from larq_nas.training.exact import exact
-from larq_nas.training.optimizers import learning_rate
 from larq_nas.training.recipe import Recipe
 from larq_nas.training.trainee import Trainee
 
@@ -102,13 +101,8 @@ class CandidateTraining:
 
     def rate(self) -> Any:
         """Return the learning rate for each step of a candidate's training."""
-        steps = max(1, self.epochs * (self.facts.train_examples // self.facts.batch_size))
-        return learning_rate(
-            self.recipe.schedule,
-            self.recipe.rate(self.facts.batch_size),
-            steps,
-            milestones=self.recipe.milestones,
-        )
+        steps = self.facts.train_examples // self.facts.batch_size
+        return self.recipe.rates(self.facts.batch_size, max(1, self.epochs), max(1, steps))
 
 
 def _finite(measured: dict[str, float]) -> Measured:

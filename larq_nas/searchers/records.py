@@ -1,13 +1,11 @@
 """What an evolution leaves for its user: a table of candidates, and the Pareto front."""
 
-import csv
-import io
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from larq_nas.architecture import Architecture
-from larq_nas.files import write_atomically
+from larq_nas.files import write_table
 from larq_nas.run import Run
 from larq_nas.tuning import EvolutionOracle, cause
 from larq_nas.tuning.keras_tuner import TrialStatus
@@ -38,7 +36,7 @@ def write_candidates(run: Run, oracle: EvolutionOracle) -> None:
                 }
             )
             number += 1
-    write_atomically(run.candidates, _table(rows))
+    write_table(run.candidates, rows)
 
 
 def write_front(run: Run, found: Sequence[tuple[Architecture, Mapping[str, Any]]]) -> None:
@@ -56,13 +54,4 @@ def write_front(run: Run, found: Sequence[tuple[Architecture, Mapping[str, Any]]
         name = f"{number:03d}.json"
         architecture.save(run.pareto / name)
         rows.append({"file": name, **figures})
-    write_atomically(run.pareto / "front.csv", _table(rows))
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    write_table(run.pareto / "front.csv", rows)

@@ -11,7 +11,7 @@ from larq_nas.run import Run
 from larq_nas.seeding import seed_everything
 from larq_nas.spaces import Space
 from larq_nas.training.loop import fit
-from larq_nas.training.optimizers import learning_rate, optimizer
+from larq_nas.training.optimizers import optimizer
 from larq_nas.training.recipe import Recipe
 from larq_nas.training.trainee import Trainee
 from larq_nas.training.transfer import constrain
@@ -46,13 +46,7 @@ def train_widest(
     constrain(network)
     if epochs:
         stream = training.stream(-1)
-        rate = learning_rate(
-            recipe.schedule,
-            recipe.rate(training.facts.batch_size),
-            epochs * stream.steps,
-            period=recipe.restart_epochs * stream.steps,
-            milestones=recipe.milestones,
-        )
+        rate = recipe.rates(training.facts.batch_size, epochs, stream.steps)
         model = Trainee(network, recipe)
         model.compile(optimizer(recipe.optimizer, rate))
         model.optimizer.build(model.trainable_variables)

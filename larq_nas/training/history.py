@@ -1,13 +1,12 @@
 """The history of a run, one row per epoch of each stage."""
 
 import csv
-import io
 from pathlib import Path
 
 import tensorflow as tf
 
 from larq_nas.errors import InputError
-from larq_nas.files import write_atomically
+from larq_nas.files import write_table
 
 __all__ = ["History", "read_history"]
 
@@ -32,12 +31,7 @@ class History(tf.keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         figures = {name: f"{float(value):.6g}" for name, value in (logs or {}).items()}
         self._rows.append({"stage": self._stage, "epoch": str(epoch + 1), **figures})
-        columns = list(dict.fromkeys(name for row in self._rows for name in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_atomically(self._path, text.getvalue())
+        write_table(self._path, self._rows)
 
 
 def read_history(path: Path) -> list[dict[str, str]]:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+import tensorflow as tf
+
 from larq_nas.errors import (
     InputError,
     require_not_negative,
@@ -14,7 +16,7 @@ from larq_nas.errors import (
 )
 from larq_nas.layers.domain import DEPLOYED, REAL_WEIGHTS, Domain
 from larq_nas.layers.precision import ComputedIn, require_precision
-from larq_nas.training.optimizers import OptimizerName, Schedule
+from larq_nas.training.optimizers import OptimizerName, Schedule, learning_rate
 
 __all__ = ["RECIPES", "Recipe", "RecipeLike", "Stage", "resolve_recipe"]
 
@@ -137,6 +139,24 @@ class Recipe:
             - [Accurate, Large Minibatch SGD](https://arxiv.org/abs/1706.02677)
         """
         return self.learning_rate * batch_size / (self.base_batch_size or batch_size)
+
+    def rates(
+        self, batch_size: int, epochs: int, steps: int
+    ) -> tf.keras.optimizers.schedules.LearningRateSchedule:
+        """Return the learning rate for each step of a stage.
+
+        # Arguments
+            batch_size: images in a batch.
+            epochs: epochs of the stage.
+            steps: steps of an epoch.
+        """
+        return learning_rate(
+            self.schedule,
+            self.rate(batch_size),
+            epochs * steps,
+            period=self.restart_epochs * steps,
+            milestones=self.milestones,
+        )
 
     def domain(self, stage: Stage) -> Domain:
         """Return how a network is built for a stage."""

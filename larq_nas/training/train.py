@@ -19,7 +19,7 @@ from larq_nas.seeding import seed_everything
 from larq_nas.task import Task
 from larq_nas.training.flips import FlipRatio
 from larq_nas.training.loop import fit
-from larq_nas.training.optimizers import learning_rate, optimizer
+from larq_nas.training.optimizers import optimizer
 from larq_nas.training.ready import require_reading, warn_of_drop_path
 from larq_nas.training.recipe import Recipe, Stage
 from larq_nas.training.teacher import Teacher
@@ -143,13 +143,7 @@ class Trainer:
     ) -> None:
         task, recipe = self.task, self.recipe
         stream = training_stream(task.train, task.facts, task.seed, self._augment())
-        rate = learning_rate(
-            recipe.schedule,
-            recipe.rate(task.facts.batch_size),
-            epochs * stream.steps,
-            period=recipe.restart_epochs * stream.steps,
-            milestones=recipe.milestones,
-        )
+        rate = recipe.rates(task.facts.batch_size, epochs, stream.steps)
         model = Trainee(network, recipe, self.teacher)
         model.compile(optimizer(recipe.optimizer, rate))
         model.optimizer.build(model.trainable_variables)

@@ -17,6 +17,8 @@ demo: $(VENV)/.installed
 		--batch-size 32 --epochs 10 --architecture-learning-rate 0.003 --train-epochs 30 \
 		--seed 0 --directory runs/demo
 
+# So small are the networks of tests too.
+test: export TF_NUM_INTRAOP_THREADS := 1
 test: $(VENV)/.installed $(VENV)/.zoo
 	$(RUN)/python -m pytest -n auto --maxprocesses 4
 

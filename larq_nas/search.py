@@ -21,6 +21,7 @@ from larq_nas.searchers import Evolution, Prepared, Searcher, resolve_searcher
 from larq_nas.searchers.evolving import Evolving
 from larq_nas.spaces import Space, SpaceLike, resolve
 from larq_nas.task import check_seed, check_task
+from larq_nas.training.forget import forgetting_graphs
 from larq_nas.training.ready import check_training
 from larq_nas.training.recipe import RecipeLike, resolve_recipe
 from larq_nas.training.teacher import Teacher
@@ -158,28 +159,29 @@ def search(
         limits = _limits(budget, resolved, facts, table, 0)
         task = dataclasses.replace(task, limits=limits)
         _work(method.prepare(resolved, task, epochs), run, callbacks, verbose)
-    run.check()
-    # Everything that can be wrong shows here, before anything is written.
-    if not run.model.exists():
-        shape, number = facts.input_shape, facts.classes
-        check_training(
-            lambda: resolved.build(Survey(), shape, number),
-            task,
-            training,
-            known,
-            train_epochs,
-            verbose,
-        )
-    searched = run.architecture.exists()
-    limits = None if searched else _limits(budget, resolved, facts, table, verbose)
-    task = dataclasses.replace(task, limits=limits)
-    prepared = None if searched else method.prepare(resolved, task, epochs)
-    with run:
-        if prepared and not run.architecture.exists():
-            prepared.search(run, callbacks, verbose).save(run.architecture)
-        architecture = Architecture.load(run.architecture)
-        trainer = Trainer(architecture, resolved, task, training, known)
-        return train_and_finish(trainer, train_epochs, run, budget, table, callbacks, verbose)
+    with forgetting_graphs():
+        run.check()
+        # Everything that can be wrong shows here, before anything is written.
+        if not run.model.exists():
+            shape, number = facts.input_shape, facts.classes
+            check_training(
+                lambda: resolved.build(Survey(), shape, number),
+                task,
+                training,
+                known,
+                train_epochs,
+                verbose,
+            )
+        searched = run.architecture.exists()
+        limits = None if searched else _limits(budget, resolved, facts, table, verbose)
+        task = dataclasses.replace(task, limits=limits)
+        prepared = None if searched else method.prepare(resolved, task, epochs)
+        with run:
+            if prepared and not run.architecture.exists():
+                prepared.search(run, callbacks, verbose).save(run.architecture)
+            architecture = Architecture.load(run.architecture)
+            trainer = Trainer(architecture, resolved, task, training, known)
+            return train_and_finish(trainer, train_epochs, run, budget, table, callbacks, verbose)
 
 
 def _require_role(method: Searcher, directory: str | Path | None) -> None:

@@ -17,6 +17,7 @@ from larq_nas.pipeline.check import DataFacts
 from larq_nas.run import Run
 from larq_nas.spaces import Space, SpaceLike
 from larq_nas.task import check_seed, check_task
+from larq_nas.training.forget import forgetting_graphs
 from larq_nas.training.ready import check_training
 from larq_nas.training.recipe import RecipeLike, resolve_recipe
 from larq_nas.training.teacher import Teacher
@@ -98,17 +99,18 @@ def train(
         "epochs": epochs,
     }
     run = Run(directory, settings, resume)
-    run.check()
-    if not run.model.exists():
-        shape, number = task.facts.input_shape, task.facts.classes
-        _require_living(found, resolved, task.facts)
-        check_training(
-            lambda: found.build(shape, number, resolved), task, training, known, epochs, verbose
-        )
-    with run:
-        found.save(run.architecture)
-        trainer = Trainer(found, resolved, task, training, known)
-        return train_and_finish(trainer, epochs, run, Budget({}), None, callbacks, verbose)
+    with forgetting_graphs():
+        run.check()
+        if not run.model.exists():
+            shape, number = task.facts.input_shape, task.facts.classes
+            _require_living(found, resolved, task.facts)
+            check_training(
+                lambda: found.build(shape, number, resolved), task, training, known, epochs, verbose
+            )
+        with run:
+            found.save(run.architecture)
+            trainer = Trainer(found, resolved, task, training, known)
+            return train_and_finish(trainer, epochs, run, Budget({}), None, callbacks, verbose)
 
 
 def _require_living(architecture: Architecture, space: Space, facts: DataFacts) -> None:

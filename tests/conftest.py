@@ -16,14 +16,16 @@ from larq_nas.choosers import Relax, Sample
 from larq_nas.cost.structure import Structure
 from larq_nas.layers import Domain, building_in
 from larq_nas.spaces import Bats, Space
+from larq_nas.training.forget import forgetting_graphs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget_networks() -> Iterator[None]:
-    """Free what Keras keeps of every network that was built: gigabytes, over all tests."""
-    yield
+    """Free what is kept of every network that was built: gigabytes, over all tests."""
+    with forgetting_graphs():
+        yield
     tf.keras.backend.clear_session()
     gc.collect()
 

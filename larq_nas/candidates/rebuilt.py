@@ -11,6 +11,7 @@ from larq_nas.candidates.training import CandidateTraining, Measured
 from larq_nas.choosers import Fix
 from larq_nas.layers import building_in
 from larq_nas.spaces import Space
+from larq_nas.training.forget import forgetting_graphs
 from larq_nas.training.optimizers import optimizer
 from larq_nas.training.trainee import Trainee
 
@@ -32,6 +33,7 @@ class Rebuilt:
         self._source = source
         self._network: tf.keras.Model | None = None
 
+    @forgetting_graphs()
     def measure(
         self,
         values: Mapping[str, float],

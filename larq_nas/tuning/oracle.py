@@ -2,26 +2,21 @@
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from larq_nas.errors import InputError
 from larq_nas.evolution import Breeder, Genome, Scored, scores_of
-from larq_nas.tuning.kept import FINAL, KeptOracle
+from larq_nas.tuning.kept import FINAL
 from larq_nas.tuning.keras_tuner import Trial, TrialStatus, keras_tuner
-from larq_nas.tuning.workers import LiveWorkers, Watch
+from larq_nas.tuning.watched import WatchedOracle, cause
 
-__all__ = ["FAILURE", "EvolutionOracle", "Figures", "cause"]
-
-FAILURE = "failure.txt"
+__all__ = ["EvolutionOracle", "Figures"]
 
 Figures = Callable[[Genome, float], Mapping[str, float]]
 """Returns costs and fitness of a candidate of that accuracy."""
 
-_MOST_LOSSES = 3
 
-
-class EvolutionOracle(KeptOracle):
+class EvolutionOracle(WatchedOracle):
     """Hands out the candidates of one generation after the other.
 
     A generation follows from the scores of those before and the seed alone, whoever scored
@@ -49,6 +44,8 @@ class EvolutionOracle(KeptOracle):
         for name, options in breeder.genes.options.items():
             parameters.Choice(name, [float(option) for option in options])
         super().__init__(
+            worker_timeout,
+            announce,
             objective=keras_tuner.Objective("fitness", "max"),
             # Without: with it, a worker would be told to stop while others may be lost.
             max_trials=None,
@@ -66,10 +63,6 @@ class EvolutionOracle(KeptOracle):
         self.generations: list[tuple[Genome, ...]] = []
         self._began: float | None = None
         self._figures = figures
-        self._announce = announce
-        self._watch = Watch(worker_timeout)
-        self.tuner_ids = LiveWorkers(self._watch)
-        self.verbose = 0
 
     @property
     def genomes(self) -> list[Genome]:
@@ -151,55 +144,7 @@ class EvolutionOracle(KeptOracle):
                 f"The first generation took {each:.0f} s: about {minutes:.0f} min for the others"
             )
 
-    @keras_tuner.synchronized
-    def create_trial(self, tuner_id: str) -> Trial:
-        self._watch.hear(tuner_id)
-        self._take_from_the_lost()
-        trial: Trial = super().create_trial(tuner_id)
-        return trial
-
-    def _take_from_the_lost(self) -> None:
-        holders = {name: trial.trial_id for name, trial in self.ongoing_trials.items()}
-        for name, trial_id in self._watch.lost(holders).items():
-            self.ongoing_trials.pop(name)
-            if self._watch.losses[trial_id] < _MOST_LOSSES:
-                self._announce(
-                    f"Worker {name} has not been heard of for {self._watch.timeout:g} s: candidate "
-                    f"{int(trial_id) + 1} is given to another"
-                )
-                self._retry_queue.append(trial_id)
-            else:
-                trial = self.trials[trial_id]
-                trial.status = TrialStatus.FAILED
-                trial.message = f"{_MOST_LOSSES} workers were lost while they trained it"
-                self._finish(trial)
-
-    @keras_tuner.synchronized
-    def update_trial(self, trial_id: str, metrics: Mapping[str, float], step: int = 0) -> Trial:
-        for name, ongoing in self.ongoing_trials.items():
-            if ongoing.trial_id == trial_id:
-                self._watch.hear(name)
-        trial: Trial = self.trials[trial_id]
-        if metrics and trial.status not in FINAL:
-            return super().update_trial(trial_id, metrics, step)
-        return trial
-
-    @keras_tuner.synchronized
-    def end_trial(self, trial: Trial) -> None:
-        if trial.trial_id in self.end_order:
-            # A worker that was taken for lost has come back with what another has finished.
-            return
-        if trial.status != TrialStatus.COMPLETED:
-            trial.message = trial.message or self._failure(trial.trial_id)
-        super().end_trial(trial)
-        self._finish(self.trials[trial.trial_id])
-
-    def _failure(self, trial_id: str) -> str | None:
-        """Return why a trial failed, which keras-tuner's workers do not send."""
-        path = Path(self._get_trial_dir(trial_id)) / FAILURE
-        return path.read_text(encoding="utf-8") if path.exists() else None
-
-    def _finish(self, trial: Trial) -> None:
+    def tell(self, trial: Trial) -> None:
         number = int(trial.trial_id)
         where = f"Candidate {number + 1}/{len(self.genomes)}"
         if trial.status == TrialStatus.COMPLETED:
@@ -211,10 +156,6 @@ class EvolutionOracle(KeptOracle):
             )
         elif trial.status == TrialStatus.FAILED:
             self._announce(f"{where} failed: {cause(trial)}")
-            if trial.trial_id not in self.end_order:
-                self.end_order.append(trial.trial_id)
-            self._save_trial(trial)
-            self.save()
 
     def get_state(self) -> dict[str, Any]:
         state: dict[str, Any] = super().get_state()
@@ -225,14 +166,12 @@ class EvolutionOracle(KeptOracle):
             "generations": [[list(genome) for genome in one] for one in self.generations],
             "wanted_generations": self.wanted_generations,
             "random_state": [self.breeder.seed, len(self.generations)],
-            "lost": dict(self._watch.losses),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         self.generations = [tuple(map(tuple, one)) for one in state["generations"]]
         self.wanted_generations = state["wanted_generations"]
-        self._watch.losses.update(state["lost"])
 
     def after_reload(self) -> None:
         """Make the generations that a state from before a trial did not know; check the others."""
@@ -248,9 +187,3 @@ class EvolutionOracle(KeptOracle):
                     f"Trial {trial_id} in `{self._project_dir}` is not of this search: delete that "
                     "folder to search again."
                 )
-
-
-def cause(trial: Trial) -> str:
-    """Return why a trial failed, in a line."""
-    lines = [line for line in (trial.message or "").splitlines() if line.strip()]
-    return lines[-1] if lines else "its accuracy is not a number"

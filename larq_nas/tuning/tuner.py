@@ -13,9 +13,10 @@ import tensorflow as tf
 from larq_nas.candidates import Measured
 from larq_nas.files import replacing
 from larq_nas.tuning.keras_tuner import Trial, TrialStatus, keras_tuner
-from larq_nas.tuning.oracle import FAILURE, EvolutionOracle
+from larq_nas.tuning.oracle import EvolutionOracle
 from larq_nas.tuning.patient import Patient
 from larq_nas.tuning.role import current_role
+from larq_nas.tuning.watched import FAILURE
 
 __all__ = ["Evaluator", "EvolutionTuner"]
 
@@ -68,7 +69,7 @@ class EvolutionTuner(keras_tuner.Tuner):
         self._breeder = oracle.breeder
         self._keep = keep
         self._callbacks = callbacks
-        self._heartbeat = (oracle._watch.timeout or 60) / 5
+        self._heartbeat = oracle.heartbeat
         # keras-tuner reloads only after the first trial has ended, and prints a line about it.
         if current_role() != "worker":
             oracle._set_project_dir(str(directory), "trials")

@@ -8,7 +8,7 @@ VENV := .venv
 TENSORFLOW := $(if $(filter Linux,$(shell uname -s)),tensorflow-cpu,tensorflow)
 RUN := $(VENV)/bin
 
-.PHONY: demo test test-tf219 lint clean
+.PHONY: demo test test-all test-tf219 lint clean
 
 # Images of 8x8 pixels are too small to be worth dividing: one thread per operation is faster.
 demo: export TF_NUM_INTRAOP_THREADS := 1
@@ -18,13 +18,17 @@ demo: $(VENV)/.installed
 		--seed 0 --directory runs/demo
 
 # So small are the networks of tests too.
-test: export TF_NUM_INTRAOP_THREADS := 1
+test test-all: export TF_NUM_INTRAOP_THREADS := 1
 test: $(VENV)/.installed $(VENV)/.zoo
 	$(RUN)/python -m pytest -n auto --maxprocesses 4
 
+# And the tests marked as slow: further seeds, spaces and networks.
+test-all: $(VENV)/.installed $(VENV)/.zoo
+	$(RUN)/python -m pytest -n auto --maxprocesses 4 -m ""
+
 # The newest versions that larq_nas supports, in an environment of their own.
 test-tf219:
-	$(MAKE) test VENV=.venv-tf219 PYTHON=python3.12
+	$(MAKE) test-all VENV=.venv-tf219 PYTHON=python3.12
 
 lint: $(VENV)/.installed
 	$(RUN)/ruff check .

@@ -2,7 +2,7 @@
 
 import gc
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +18,9 @@ from larq_nas.layers import Domain, building_in
 from larq_nas.spaces import Bats, Space
 from larq_nas.training.forget import forgetting_graphs
 
+# Between collections, tests make millions of objects that stay until their module ends.
+gc.set_threshold(50_000, 20, 50)
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -28,6 +31,16 @@ def _forget_networks() -> Iterator[None]:
         yield
     tf.keras.backend.clear_session()
     gc.collect()
+
+
+def quick(cases: Iterable[Any], *shown: int) -> list[Any]:
+    """Return the cases of a test, all but those of the given numbers marked as slow."""
+    return [
+        case
+        if i in shown
+        else pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
+        for i, case in enumerate(cases)
+    ]
 
 
 class RandomParameters:
@@ -85,8 +98,13 @@ def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
             values = generator.uniform(0.5, 1.5, weight.shape)
         weight.assign(values * (0.1 if name.startswith("scale") else 1.0))
     images = generator.normal(size=(64, *model.input_shape[1:])).astype("float32")
-    for _ in range(10):
-        model(images, training=True)
+    averaging = [layer for layer in model._flatten_layers() if hasattr(layer, "momentum")]
+    momenta = [layer.momentum for layer in averaging]
+    for layer in averaging:
+        layer.momentum = 0.0
+    model(images, training=True)
+    for layer, momentum in zip(averaging, momenta, strict=True):
+        layer.momentum = momentum
     return model
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import tensorflow as tf
+from conftest import quick
 
 import larq_nas
 from larq_nas.cost import BUDGETS, Budget, SpaceCosts, profile
@@ -59,7 +60,7 @@ def tight(costs: SpaceCosts, name: str) -> int:
 @pytest.mark.filterwarnings("ignore:The search")
 @pytest.mark.filterwarnings("ignore:The strongest architecture")
 # Each kind once: predicted bytes, counts and times; tests/cost has what each is.
-@pytest.mark.parametrize("name", ["max_flatbuffer", "max_binary_macs", "max_latency"])
+@pytest.mark.parametrize("name", quick(["max_flatbuffer", "max_binary_macs", "max_latency"], 0))
 def test_a_search_ends_within_its_budget(
     costs: SpaceCosts, table: LatencyTable, digits, tmp_path: Path, name: str
 ) -> None:
@@ -163,9 +164,10 @@ class Stop(tf.keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The s")
 def test_interrupted_and_resumed_gives_the_same(costs, digits, tmp_path: Path) -> None:
-    settings = {**QUICK, "max_flatbuffer": tight(costs, "max_flatbuffer"), "epochs": 3}
+    settings = {**QUICK, "max_flatbuffer": tight(costs, "max_flatbuffer")}
     searcher = Differentiable(architecture_learning_rate=0.05, weights_only_epochs=0)
     larq_nas.search(*digits, SPACE, searcher, directory=tmp_path / "whole", **settings)
     with pytest.raises(KeyboardInterrupt):

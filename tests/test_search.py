@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import EXAMPLES, Interrupt, run_files
+from conftest import EXAMPLES, Interrupt, quick, run_files
 
 import larq_nas
 from larq_nas.errors import InputError
@@ -87,7 +87,7 @@ def test_a_finished_run_trains_nothing_again(whole: Path) -> None:
     assert files(whole) == before
 
 
-@pytest.mark.parametrize(("fit", "epoch"), [(1, 0), (1, 1), (2, 0), (3, 0)])
+@pytest.mark.parametrize(("fit", "epoch"), quick([(1, 0), (1, 1), (2, 0), (3, 0)], 1))
 def test_interrupted_and_resumed_gives_the_same_bytes(
     whole, tmp_path, fit: int, epoch: int
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import Interrupt, run_files
+from conftest import Interrupt, quick, run_files
 
 import larq_nas
 from larq_nas.errors import InputError
@@ -95,7 +95,7 @@ def test_returns_the_trained_network_without_what_trained_it(whole: Path) -> Non
     assert accuracy == pytest.approx(json.loads(before["result.json"])["accuracy"])
 
 
-@pytest.mark.parametrize(("fit", "epoch"), [(1, 1), (2, 0), (2, 1)])
+@pytest.mark.parametrize(("fit", "epoch"), quick([(1, 1), (2, 0), (2, 1)], 2))
 def test_interrupted_and_resumed_gives_the_same_bytes(
     whole, tmp_path, fit: int, epoch: int
 ) -> None:
@@ -106,6 +106,7 @@ def test_interrupted_and_resumed_gives_the_same_bytes(
     assert run_files(tmp_path / "r") == run_files(whole)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_network(whole: Path, tmp_path) -> None:
     run(tmp_path / "r", seed=1)
     assert run_files(tmp_path / "r")["history.csv"] != run_files(whole)["history.csv"]

@@ -7,6 +7,7 @@ import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import quick
 
 from larq_nas.candidates import CandidateTraining, Inheritance, Rebuilt, Shared, draw_subset
 from larq_nas.choosers import Widest
@@ -68,7 +69,7 @@ SPACES = {
 }
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", quick(SPACES, 1, 2))
 def test_candidates_of_one_trace_are_those_of_networks_of_their_own(name: str, task: Task) -> None:
     make, recipe = SPACES[name]
     space = make()

@@ -2,6 +2,7 @@
 
 import pytest
 import tensorflow as tf
+from conftest import quick
 
 import larq_nas
 from larq_nas.cost import CONVENTIONS, by_convention, profile
@@ -75,6 +76,7 @@ def test_dms_table_1_on_imagenet_has_a_smaller_stem() -> None:
     assert round(found["megabytes"], 4) == 44.5222
 
 
+@pytest.mark.slow
 def test_bats_table_6() -> None:
     found = count("bats", "bats_imagenet", IMAGENET)
     assert found == {"flops": 80_103_360, "bops": 1_149_657_600}
@@ -85,6 +87,7 @@ def test_bats_table_6() -> None:
     assert count("bats", "resnet18", IMAGENET, downsample="real")["bops"] == 1_676_279_808
 
 
+@pytest.mark.slow
 def test_bnas() -> None:
     assert count("bnas", "bnas_cifar")["parameters"] == 5_578_252
     found = count("bnas", "bnas_imagenet", IMAGENET)
@@ -95,7 +98,7 @@ def test_bnas() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("darts_second_order", 3_349_342), ("nasnet_a", 3_830_950)]
+    ("name", "parameters"), quick([("darts_second_order", 3_349_342), ("nasnet_a", 3_830_950)], 0)
 )
 def test_parameters_of_real_cells(name: str, parameters: int) -> None:
     model = larq_nas.Architecture.published(name).build(*CIFAR)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PerOperation, random_architecture
+from conftest import PerOperation, quick, random_architecture
 
 from larq_nas.cost import LATENCY, QUANTITIES, Expected, SpaceCosts
 from larq_nas.cost.expected import kept_share
@@ -38,11 +38,11 @@ def random_alphas(costs: SpaceCosts) -> dict[str, tf.Variable]:
     }
 
 
-@pytest.mark.parametrize(("space", "shape"), SPACES)
+@pytest.mark.parametrize(("space", "shape"), quick(SPACES, 1, 3, 5))
 def test_is_exact_where_choices_are_one_hot(space: Space, shape: tuple[int, int, int]) -> None:
     costs = SpaceCosts(space, shape, 10, PerOperation())
     expected = Expected(costs)
-    for seed in range(4):
+    for seed in range(2):
         values = random_architecture(space, seed, shape).choices
         found = expected(one_hot(costs, values))
         assert {name: float(found[name]) for name in costs.quantities} == costs.exact(values)
@@ -68,7 +68,7 @@ def test_latency_of_a_mean_width_lies_between_those_of_the_widths_next_to_it() -
     np.testing.assert_allclose(slopes, (high - low) / (filters[2] - filters[0]) * filters)
 
 
-@pytest.mark.parametrize(("space", "shape"), SPACES)
+@pytest.mark.parametrize(("space", "shape"), quick(SPACES, 1, 3, 5))
 def test_gradient_is_that_of_finite_differences(space: Space, shape: tuple[int, int, int]) -> None:
     costs = SpaceCosts(space, shape, 10)
     expected, alphas = Expected(costs), random_alphas(costs)

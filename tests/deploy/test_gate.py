@@ -4,7 +4,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import random_architecture, randomize
+from conftest import quick, random_architecture, randomize
 
 import larq_nas
 from larq_nas.deploy import gate
@@ -212,6 +212,7 @@ def test_outputs_that_are_not_finite_are_refused() -> None:
         larq_nas.convert(model)
 
 
+@pytest.mark.slow
 def test_the_gate_sees_a_wrong_layer_where_rounding_changes_every_image(monkeypatch) -> None:
     """A deep network on large images, where few are exact: a scale of 1.5 is still not 1."""
     space = Bats(cells=8, channels=32, nodes=2)
@@ -234,7 +235,7 @@ def test_the_gate_sees_a_wrong_layer_where_rounding_changes_every_image(monkeypa
 
 @pytest.mark.parametrize(
     "space",
-    [Bats(), Bats(cells=2, channels=36, groups=12, activation="prelu", nodes=2)],
+    quick([Bats(), Bats(cells=2, channels=36, groups=12, activation="prelu", nodes=2)]),
     ids=["default", "paper's groups"],
 )
 def test_deployed_and_published_widths_convert(space: Bats) -> None:

@@ -4,7 +4,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import randomize
+from conftest import quick, randomize
 
 import larq_nas
 from larq_nas.deploy.rewriting import lower
@@ -142,7 +142,7 @@ def test_convolutions_that_share_a_dilated_tensor_run_in_binary() -> None:
 
 
 @pytest.mark.parametrize("zero_one", [False, True])
-@pytest.mark.parametrize(("groups", "kernel_size"), [(12, 3), (4, 1), (2, (1, 3))])
+@pytest.mark.parametrize(("groups", "kernel_size"), quick([(12, 3), (4, 1), (2, (1, 3))], 2))
 def test_groups_run_on_every_kernel(groups: int, kernel_size, zero_one: bool) -> None:
     settings = {"groups": groups, "activation": "relu", "name": "grouped"}
     if zero_one:

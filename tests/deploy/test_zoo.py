@@ -6,6 +6,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import quick
 
 import larq_nas
 from larq_nas.errors import ConversionError
@@ -55,12 +56,15 @@ def one_bit_dorefa(weights: None, **settings) -> tf.keras.Model:
 
 @pytest.mark.parametrize(
     ("build", "layers"),
-    [
-        (zoo.literature.BinaryDenseNet28, 23),
-        (zoo.literature.BiRealNet, 16),
-        (zoo.sota.QuickNetSmall, 16),
-        (zoo.literature.RealToBinaryNet, 16),
-    ],
+    quick(
+        [
+            (zoo.literature.BinaryDenseNet28, 23),
+            (zoo.literature.BiRealNet, 16),
+            (zoo.sota.QuickNetSmall, 16),
+            (zoo.literature.RealToBinaryNet, 16),
+        ],
+        2,
+    ),
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_network_runs_in_binary_as_it_is(build, layers: int) -> None:
@@ -98,6 +102,7 @@ def test_one_bit_runs_in_binary_only_rewritten() -> None:
     assert all(parity.exact >= 0.8 for parity in conversion.parity)
 
 
+@pytest.mark.slow
 def test_images_too_small_for_zero_padding_are_refused_and_the_reference_kernel_is_right() -> None:
     """At 64 pixels the last block sees 2x2, and pads with zeros: the default kernel is wrong."""
     model = network(zoo.literature.BiRealNet, size=64)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import quick
 
 from larq_nas.choosers import Fuse, Relax
 from larq_nas.fused import FusedCell
@@ -94,7 +95,7 @@ class Both:
                     yield next(slopes_of), np.concatenate(slopes)
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=quick(CASES, 0, 2, 4))
 def both(request) -> Both:
     return Both(*CASES[request.param])
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import quick
 
 from larq_nas.choosers import Fuse
 from larq_nas.layers import building_in
@@ -27,7 +28,13 @@ def stepped(space, digits, rematerialize: bool) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(
     "space",
-    [Bats(cells=2, channels=6, nodes=2, activation="prelu"), Bnas(cells=2, channels=4, nodes=2)],
+    quick(
+        [
+            Bats(cells=2, channels=6, nodes=2, activation="prelu"),
+            Bnas(cells=2, channels=4, nodes=2),
+        ],
+        1,
+    ),
     ids=["bats", "bnas"],
 )
 def test_the_search_is_the_same(space, digits) -> None:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from conftest import random_architecture
+from conftest import quick, random_architecture
 
 from larq_nas.cost import SpaceCosts
 from larq_nas.cost.count import understand
@@ -43,7 +43,7 @@ NETWORKS: list[tuple[Space, tuple[int, int, int], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("space", "shape", "seed"), NETWORKS)
+@pytest.mark.parametrize(("space", "shape", "seed"), quick(NETWORKS, 1, 2, 5, 8, 9, 13))
 def test_predicted_signatures_are_those_of_the_flatbuffer(
     space: Space, shape: tuple[int, int, int], seed: int
 ) -> None:

@@ -125,6 +125,7 @@ def test_resnet18_is_searched_in_its_widths(data: Any, tmp_path: Path) -> None:
         assert len({tuple(tensor.shape) for tensor in layer.input}) == 1
 
 
+@pytest.mark.slow
 def test_a_network_of_larq_zoo_is_searched_in_its_widths(data: Any, tmp_path: Path) -> None:
     zoo = pytest.importorskip("larq_zoo")
     network = zoo.sota.QuickNetSmall(weights=None, input_shape=(64, 64, 3), num_classes=10)

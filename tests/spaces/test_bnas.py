@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import one_hot_supernet, random_architecture, randomize
+from conftest import one_hot_supernet, quick, random_architecture, randomize
 from counting import parameters
 
 import larq_nas
@@ -121,7 +121,7 @@ def test_weights_are_binarized_as_in_xnor_net() -> None:
     np.testing.assert_allclose(kept, np.clip(centred, -1, 1), atol=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", quick(range(2), 0))
 @pytest.mark.parametrize("domain", [BINARY_SEARCH, DEPLOYED])
 def test_one_hot_supernet_is_the_derived_network(
     seed: int, domain: Domain, images: np.ndarray

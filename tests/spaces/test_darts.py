@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import random_architecture, randomize
+from conftest import quick, random_architecture, randomize
 from counting import parameters
 
 import larq_nas
@@ -16,11 +16,14 @@ SMALL = Darts(cells=3, channels=4, nodes=2)
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [
-        ("darts_first_order", 3_169_414),
-        ("p_darts", 3_433_798),
-        ("amoebanet_a", 3_145_078),
-    ],
+    quick(
+        [
+            ("darts_first_order", 3_169_414),
+            ("p_darts", 3_433_798),
+            ("amoebanet_a", 3_145_078),
+        ],
+        2,
+    ),
 )
 def test_published_networks_have_their_parameters(name: str, expected: int) -> None:
     """The published counts are in tests/cost/test_conventions.py; these follow from the same."""
@@ -78,6 +81,7 @@ def test_cells_concatenate_the_states_they_are_told() -> None:
     assert {pool, f"{pool}_2"} <= {layer.name for layer in model.layers}
 
 
+@pytest.mark.slow
 def test_binary_network_converts(images: np.ndarray) -> None:
     published = larq_nas.Architecture.published("amoebanet_a")
     architecture = published.with_settings(cells=3, channels=4, precision="binary")

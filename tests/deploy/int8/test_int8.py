@@ -4,7 +4,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import random_architecture, randomize
+from conftest import quick, random_architecture, randomize
 
 import larq_nas
 from larq_nas.deploy.flatbuffer import Operator, operators
@@ -91,7 +91,8 @@ SPACES: dict[str, tuple[Space, tuple[int, int, int]]] = {
 
 
 @pytest.mark.parametrize(
-    ("name", "which"), [(name, ("ends", "all")[i % 2]) for i, name in enumerate(SPACES)]
+    ("name", "which"),
+    quick([(name, ("ends", "all")[i % 2]) for i, name in enumerate(SPACES)], 0, 5),
 )
 def test_a_network_of_each_space_converts(name: str, which: str) -> None:
     space, shape = SPACES[name]

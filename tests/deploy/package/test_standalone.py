@@ -13,7 +13,7 @@ import larq_compute_engine as lce
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import random_architecture, randomize
+from conftest import quick, random_architecture, randomize
 from deploy.package.odd import odd_model
 
 from larq_nas.deploy.export import export
@@ -181,7 +181,7 @@ def _kernel(layer: tf.keras.layers.Layer) -> tf.Tensor | None:
     return tf.constant(layer.get_weights()[0]) if hasattr(layer, "kernel") else None
 
 
-@pytest.mark.parametrize("name", ["bats_groups", "resnet18_cifar"])
+@pytest.mark.parametrize("name", quick(["bats_groups", "resnet18_cifar"], 1))
 def test_it_converts_to_the_same_operations(name: str, models, folders) -> None:
     network = load_module(folders[name] / "network.py")
     convert = network.convert if name == "bats_groups" else lce.convert_keras_model

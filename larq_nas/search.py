@@ -20,7 +20,9 @@ from larq_nas.run import Run
 from larq_nas.searchers import Evolution, Prepared, Searcher, resolve_searcher
 from larq_nas.searchers.evolving import Evolving
 from larq_nas.spaces import Space, SpaceLike, resolve
-from larq_nas.task import check_seed, check_task
+from larq_nas.spaces.fingerprint import fingerprint
+from larq_nas.spaces.space import is_built_in
+from larq_nas.task import check_callbacks, check_seed, check_task
 from larq_nas.training.forget import forgetting_graphs
 from larq_nas.training.ready import check_training
 from larq_nas.training.recipe import RecipeLike, resolve_recipe
@@ -122,6 +124,7 @@ def search(
     epochs = method.epochs(resolved) if epochs is None else epochs
     _require_role(method, directory)
     check_seed(seed)
+    check_callbacks(callbacks)
     require_whole(epochs=epochs)
     require_count(train_epochs=train_epochs)
     budget = Budget.parse(
@@ -145,6 +148,7 @@ def search(
     settings = {
         "space": {"name": resolved.name, **resolved.settings()},
         "choices": resolved.questions(facts.input_shape, facts.classes),
+        **_own_network(resolved, facts),
         "searcher": method.settings(resolved),
         "recipe": training.settings(),
         **({"teacher": known.digest} if known else {}),
@@ -182,6 +186,13 @@ def search(
             architecture = Architecture.load(run.architecture)
             trainer = Trainer(architecture, resolved, task, training, known)
             return train_and_finish(trainer, train_epochs, run, budget, table, callbacks, verbose)
+
+
+def _own_network(space: Space, facts: DataFacts) -> dict[str, str]:
+    """Return what tells a space of the user's own from another, which settings do not."""
+    if is_built_in(space):
+        return {}
+    return {"network": fingerprint(space.build(Survey(), facts.input_shape, facts.classes))}
 
 
 def _require_role(method: Searcher, directory: str | Path | None) -> None:

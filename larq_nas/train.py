@@ -16,7 +16,7 @@ from larq_nas.pipeline.augment import Augment
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.run import Run
 from larq_nas.spaces import Space, SpaceLike
-from larq_nas.task import check_seed, check_task
+from larq_nas.task import check_callbacks, check_seed, check_task
 from larq_nas.training.forget import forgetting_graphs
 from larq_nas.training.ready import check_training
 from larq_nas.training.recipe import RecipeLike, resolve_recipe
@@ -85,6 +85,7 @@ def train(
         DivergenceError: if a loss becomes NaN or infinite.
     """
     check_seed(seed)
+    check_callbacks(callbacks)
     require_count(epochs=epochs)
     found = Architecture.read(architecture)
     resolved = found.resolve(space)

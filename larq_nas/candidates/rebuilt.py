@@ -13,6 +13,7 @@ from larq_nas.layers import building_in
 from larq_nas.spaces import Space
 from larq_nas.training.forget import forgetting_graphs
 from larq_nas.training.optimizers import optimizer
+from larq_nas.training.randomness import RandomLayers
 from larq_nas.training.trainee import Trainee
 
 __all__ = ["Rebuilt"]
@@ -49,6 +50,7 @@ class Rebuilt:
         taken = self._source.taken(values)
         for key, weight in weights_of(self._network).items():
             weight.assign(taken[key])
+        RandomLayers(self._network).reset(training.seed, number)
         model = Trainee(self._network, recipe)
         model.compile(optimizer(recipe.optimizer, training.rate()))
         model.optimizer.build(model.trainable_variables)

@@ -1,7 +1,7 @@
 """Networks whose weights take any width, for one trace to serve all candidates."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import larq as lq
@@ -18,10 +18,11 @@ def resizable() -> Iterator[None]:
 
     What TensorFlow traces of them then holds for every size.
     """
-    depthwise = tf.keras.layers.DepthwiseConv2D
-    # It alone leaves its width to its kernel, which layers behind it could not be built from.
-    known = lq.utils.patch_object(depthwise, "call", _of_known_width(depthwise.call))
-    with tf.variable_creator_scope(_without_shape), known:
+    with tf.variable_creator_scope(_without_shape), ExitStack() as patched:
+        # They leave their width to their kernel, which layers behind them cannot be built from.
+        for kind in (tf.keras.layers.DepthwiseConv2D, tf.keras.layers.Dense):
+            known = _of_known_width(kind.call)
+            patched.enter_context(lq.utils.patch_object(kind, "call", known))
         yield
 
 

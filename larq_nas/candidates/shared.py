@@ -10,11 +10,15 @@ from larq_nas.candidates.recalibrate import Recalibration
 from larq_nas.candidates.resizable import forget_widths, resizable, resizable_optimizer
 from larq_nas.candidates.training import CandidateTraining, Measured
 from larq_nas.choosers import Widest
+from larq_nas.errors import InputError, first_line
 from larq_nas.layers import building_in
+from larq_nas.pipeline.check import DataFacts
 from larq_nas.spaces import Space
+from larq_nas.training.randomness import RandomLayers
+from larq_nas.training.recipe import Recipe
 from larq_nas.training.trainee import Trainee
 
-__all__ = ["Shared"]
+__all__ = ["Shared", "require_one_trace"]
 
 
 class Shared:
@@ -31,13 +35,12 @@ class Shared:
 
     def __init__(self, space: Space, training: CandidateTraining, source: Inheritance) -> None:
         recipe, facts = training.recipe, training.facts
-        with building_in(recipe.domain(recipe.stages[-1])), resizable():
-            network = space.build(Widest(), facts.input_shape, facts.classes)
-        forget_widths(network)
+        network = _network(space, recipe, facts)
         self._training = training
         self._source = source
         self._weights = weights_of(network)
         self._constants = _resizable_constants(network)
+        self._random = RandomLayers(network)
         self._model = Trainee(network, recipe)
         self._optimizer = resizable_optimizer(recipe.optimizer, training.rate())
         self._model.compile(self._optimizer)
@@ -62,6 +65,7 @@ class Shared:
         for constant, layer, filling in self._constants:
             constant.assign(tf.fill([self._source.channels(layer, values)], filling))
         self._optimizer.reset()
+        self._random.reset(self._training.seed, number)
         return self._training.run(self._model, self._recalibration, number, callbacks)
 
     def weights(self) -> dict[str, Any]:
@@ -69,6 +73,28 @@ class Shared:
         return {
             f"{layer}/{index}": weight.numpy() for (layer, index), weight in self._weights.items()
         }
+
+
+def require_one_trace(space: Space, recipe: Recipe, facts: DataFacts) -> None:
+    """Raise `InputError` if one trace cannot serve all candidates of a space."""
+    try:
+        network = _network(space, recipe, facts)
+        _resizable_constants(network)
+        step = tf.function(lambda images: network(images, training=True))
+        step.get_concrete_function(tf.TensorSpec((None, *facts.input_shape)))
+    except Exception as error:
+        raise InputError(
+            f"One trace cannot serve all candidates of space `{space.name}`, for one of its layers "
+            f"needs to know its width: give `Evolution(shared=False)`. {first_line(error)}."
+        ) from error
+
+
+def _network(space: Space, recipe: Recipe, facts: DataFacts) -> tf.keras.Model:
+    """Return a network whose weights take any width."""
+    with building_in(recipe.domain(recipe.stages[-1])), resizable():
+        network = space.build(Widest(), facts.input_shape, facts.classes)
+    forget_widths(network)
+    return network
 
 
 def _resizable_constants(network: tf.keras.Model) -> list[tuple[tf.Variable, str, float]]:

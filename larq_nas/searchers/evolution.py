@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from larq_nas.candidates import Inheritance
+from larq_nas.candidates import Inheritance, require_one_trace
 from larq_nas.choosers import Widest
 from larq_nas.cost import LATENCY, SpaceCosts
 from larq_nas.errors import (
@@ -157,6 +157,8 @@ class Evolution:
         # What candidates cannot take from the widest network shows here, before it is trained.
         choose = Widest()
         Inheritance(space.build(choose, facts.input_shape, facts.classes), choose)
+        if self.shared:
+            require_one_trace(space, self._recipe(space), facts)
         worth = Worth(costs, self.trade_off)
         genes = Genes({name: asked.ratios for name, asked in costs.expansions.items()})
         breeder = Breeder(

@@ -68,7 +68,9 @@ class Evolving:
         """
         self._announce(verbose)
         training = self._training()
-        train_widest(self.space, self.recipe, self.searcher.widest_epochs, training, run, verbose)
+        train_widest(
+            self.space, self.recipe, self.searcher.widest_epochs, training, run, callbacks, verbose
+        )
         oracle = self._oracle(self._print(verbose))
         tuner = self._tuner(oracle, training, run, callbacks)
         tuner.search()

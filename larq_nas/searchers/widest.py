@@ -1,5 +1,7 @@
 """The widest network of a space, which candidates take their weights from."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from larq_nas.candidates import CandidateTraining
@@ -27,6 +29,7 @@ def train_widest(
     epochs: int,
     training: CandidateTraining,
     run: Run,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
 ) -> None:
     """Train the widest network, or go on with it, and leave its weights in the run.
@@ -37,6 +40,7 @@ def train_widest(
         epochs: number of epochs; 0 for random weights.
         training: the data it trains on.
         run: where checkpoints and weights go.
+        callbacks: further Keras callbacks.
         verbose: as in `fit`.
     """
     if run.widest.exists():
@@ -50,7 +54,16 @@ def train_widest(
         model = Trainee(network, recipe)
         model.compile(optimizer(recipe.optimizer, rate))
         model.optimizer.build(model.trainable_variables)
-        fit(model, _STAGE, stream, epochs, run, optimizers=[model.optimizer], verbose=verbose)
+        fit(
+            model,
+            _STAGE,
+            stream,
+            epochs,
+            run,
+            optimizers=[model.optimizer],
+            callbacks=callbacks,
+            verbose=verbose,
+        )
     with replacing(run.widest) as path:
         network.save_weights(path)
 

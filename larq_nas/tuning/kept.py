@@ -25,28 +25,26 @@ class KeptOracle(keras_tuner.Oracle):
 
     def reload(self) -> None:
         """Go on from what is in the project's directory, if anything is."""
-        if not Path(self._get_oracle_fname()).exists():
+        paths = sorted(Path(self._project_dir).glob("trial_*/trial.json"))
+        file, unused = Path(self._get_oracle_fname()), self.get_state()
+        if not paths and not file.exists():
             return
-        self.trials = {}
-        for path in sorted(Path(self._project_dir).glob("trial_*/trial.json")):
-            trial = Trial.from_state(read_state(path))
-            self.trials[trial.trial_id] = trial
-        state = read_state(Path(self._get_oracle_fname()))
+        read = [read_state(path, Trial.from_state) for path in paths]
+        self.trials = {trial.trial_id: trial for trial in read if trial}
+        # A field that is missing fails here already.
+        state = read_state(file, lambda found: {name: found[name] for name in unused}) or unused
         # A trial is written before this state is, which may not know how it ended.
-        known = self.trials
         state["ongoing_trials"] = {
             name: trial_id
             for name, trial_id in state["ongoing_trials"].items()
-            if trial_id in known and known[trial_id].status not in FINAL
+            if trial_id in self.trials and self.trials[trial_id].status not in FINAL
         }
         self.set_state(state)
-        self._retry_queue = self._unfinished()
-        self.end_order += [
-            trial_id
-            for trial_id in sorted(known)
-            if known[trial_id].status in FINAL and trial_id not in self.end_order
-        ]
         self.after_reload()
+        self._retry_queue = self._unfinished()
+        ended = [i for i in sorted(self.trials) if self.trials[i].status in FINAL]
+        known = [i for i in state["end_order"] if i in ended]
+        self.end_order = known + [i for i in ended if i not in known]
 
     def _unfinished(self) -> list[str]:
         """Return the trials that nobody has and nobody ended, the first last."""

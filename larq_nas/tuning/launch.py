@@ -19,6 +19,7 @@ __all__ = ["end_with_parent", "launch"]
 _PARENT = "LARQ_NAS_LAUNCHED"
 _POLL_SECONDS, _LEAVE_SECONDS = 0.2, 30
 _MOST_STARTS = 10
+_NO_RESUME = "--no-resume"
 
 
 def launch(command: Sequence[str], workers: int, directory: Path) -> int:
@@ -73,9 +74,12 @@ class _Processes:
         self._starts[name] += 1
         if self._starts[name] > _MOST_STARTS:
             raise LarqNasError(
-                f"The search's {name} ended {_MOST_STARTS} times before the search did: see "
-                f"{self.directory / 'workers'}; with too little memory, use fewer `--workers`."
+                f"The search's {name} ended {_MOST_STARTS} times before the search did: "
+                f"{self._reason(name)}"
             )
+        # By now the run is there.
+        again = name != "chief" or self._starts[name] > 1
+        command = [part for part in self.command if not (again and part == _NO_RESUME)]
         environment = {
             **os.environ,
             "KERASTUNER_TUNER_ID": name,
@@ -84,15 +88,13 @@ class _Processes:
             _PARENT: "1",
         }
         if name == "chief":
-            self.running[name] = subprocess.Popen(
-                self.command, env=environment, stdin=subprocess.PIPE
-            )
+            self.running[name] = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
             return
         logs = self.directory / "workers"
         logs.mkdir(exist_ok=True)
         with open(logs / f"{name}.log", "ab") as log:
             self.running[name] = subprocess.Popen(
-                self.command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log
+                command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log
             )
 
     def keep_running(self, names: Sequence[str]) -> None:
@@ -107,6 +109,15 @@ class _Processes:
                         file=sys.stderr,
                     )
                 self.start(name)
+
+    def _reason(self, name: str) -> str:
+        """Return why a process ended, as far as that is known."""
+        status, log = self.running[name].poll(), self.directory / "workers" / f"{name}.log"
+        if status is not None and status < 0:
+            return "it was killed; with too little memory, use fewer `--workers`."
+        said = log.read_text(errors="replace").split("\n") if log.exists() else []
+        last = next((line for line in reversed(said) if line.strip()), "it said nothing")
+        return f"{last} (see `{log.parent}`)"
 
     def end(self) -> None:
         """Let workers leave, and end what has not left then."""

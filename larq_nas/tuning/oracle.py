@@ -74,7 +74,7 @@ class EvolutionOracle(WatchedOracle):
         found = []
         for trial_id in sorted(self.trials, key=int):
             trial = self.trials[trial_id]
-            if trial.status in FINAL:
+            if trial.status in FINAL and int(trial_id) < len(self.genomes):
                 found.append(Scored(self.genomes[int(trial_id)], self._scores(trial)))
         return found
 
@@ -174,16 +174,31 @@ class EvolutionOracle(WatchedOracle):
         self.wanted_generations = state["wanted_generations"]
 
     def after_reload(self) -> None:
-        """Make the generations that a state from before a trial did not know; check the others."""
-        while len(self.genomes) < len(self.trials) and self._add_generation():
+        """Make what the state did not know from the trials, and trials again that are lost."""
+        numbers = {int(trial_id) for trial_id in self.trials}
+        wanted = max(numbers, default=-1) + 1
+        while len(self.genomes) < wanted and self._all_ended() and self._add_generation():
             pass
-        for trial_id, trial in self.trials.items():
-            number = int(trial_id)
-            values = trial.hyperparameters.values
-            if number >= len(self.genomes) or (
-                self.breeder.genes.genome(values) != self.genomes[number]
-            ):
+        # Those of a generation that cannot be bred before others are trained again.
+        for number in sorted(number for number in numbers if number >= len(self.genomes)):
+            del self.trials[f"{number:04d}"]
+        for number in range(min(wanted, len(self.genomes))):
+            values = self.breeder.genes.values(self.genomes[number])
+            if number not in numbers:
+                self._make_again(number, values)
+            elif self.trials[f"{number:04d}"].hyperparameters.values != values:
                 raise InputError(
-                    f"Trial {trial_id} in `{self._project_dir}` is not of this search: delete that "
-                    "folder to search again."
+                    f"Trial {number:04d} in `{self._project_dir}` is not of this search: delete "
+                    "that folder to search again."
                 )
+
+    def _all_ended(self) -> bool:
+        return len(self.scored()) == len(self.genomes)
+
+    def _make_again(self, number: int, values: Mapping[str, Any]) -> None:
+        """Add a trial that was lost, to be run."""
+        hyperparameters = self.hyperparameters.copy()
+        hyperparameters.values = {name: float(value) for name, value in values.items()}
+        trial_id = f"{number:04d}"
+        self.trials[trial_id] = Trial(hyperparameters, trial_id, TrialStatus.RUNNING)
+        self._run_times.pop(trial_id, None)

@@ -3,15 +3,18 @@
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from larq_nas.errors import InputError
 from larq_nas.files import write_atomically
 
 __all__ = ["read_state", "write_state"]
 
 _PREVIOUS = ".previous"
+_DAMAGES = (OSError, ValueError, LookupError, TypeError, AttributeError)
+
+State = TypeVar("State")
 
 
 def write_state(path: Path, state: Any, keep_previous: bool = False) -> None:
@@ -27,26 +30,32 @@ def write_state(path: Path, state: Any, keep_previous: bool = False) -> None:
     write_atomically(path, json.dumps(state))
 
 
-def read_state(path: Path) -> Any:
-    """Return what is in `path`, or if it is damaged what was there before.
+def read_state(path: Path, use: Callable[[Any], State]) -> State | None:
+    """Return what `use` makes of the state in `path`, or if it is damaged of the one before it.
 
-    # Raises
-        InputError: if neither can be read.
+    # Arguments
+        path: the file.
+        use: reads a state, and fails if it is not whole.
+
+    # Returns
+        `None` if neither can be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        damage = f"`{path}` is damaged ({error})"
+        return use(_read(path))
+    except _DAMAGES as error:
+        damage = f"`{path}` is damaged ({type(error).__name__}: {error})"
     try:
-        state = json.loads(_previous(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(
-            f"{damage}, and there is no earlier one: restore it, or delete `{path.parent}` to "
-            "search again."
-        ) from None
+        state = use(_read(_previous(path)))
+    except _DAMAGES:
+        warnings.warn(f"{damage}: what it held is made again.", stacklevel=2)
+        return None
     warnings.warn(f"{damage}: going on from the one before it.", stacklevel=2)
     shutil.copyfile(_previous(path), path)
     return state
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _previous(path: Path) -> Path:

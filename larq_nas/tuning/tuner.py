@@ -2,6 +2,7 @@
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.candidates import Measured
+from larq_nas.errors import InputError, first_line
 from larq_nas.files import replacing
 from larq_nas.tuning.keras_tuner import Trial, TrialStatus, keras_tuner
 from larq_nas.tuning.oracle import EvolutionOracle
@@ -91,6 +93,8 @@ class EvolutionTuner(keras_tuner.Tuner):
         if current_role() == "chief":
             super().search(*args, **kwargs)
             return
+        # What is wrong with it is wrong with every candidate.
+        self._evaluator = self._prepare_evaluator()
         while True:
             trial = self.oracle.create_trial(self.tuner_id)
             if trial.status == TrialStatus.STOPPED:
@@ -99,12 +103,11 @@ class EvolutionTuner(keras_tuner.Tuner):
                 time.sleep(_IDLE_SECONDS)
                 continue
             with self._heartbeats(trial):
-                self._try_run_and_update_trial(trial)
+                self._attempt(trial)
             self.on_trial_end(trial)
 
     def run_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> dict[str, float]:
-        if self._evaluator is None:
-            self._evaluator = self._prepare_evaluator()
+        assert self._evaluator is not None
         values = {name: float(value) for name, value in trial.hyperparameters.values.items()}
         measured = self._evaluator.measure(values, int(trial.trial_id), self._callbacks)
         figures = self._figures(self._breeder.genes.genome(values), measured.accuracy)
@@ -114,6 +117,20 @@ class EvolutionTuner(keras_tuner.Tuner):
             "accuracy": measured.accuracy,
             "loss": measured.loss,
         }
+
+    def _attempt(self, trial: Trial) -> None:
+        """Train a candidate; what goes wrong is its failure, but where it is the user's."""
+        try:
+            self._run_and_update_trial(trial)
+            trial.status = TrialStatus.COMPLETED
+        except InputError:
+            raise
+        except Exception as error:
+            if any(one is callback for one in _selves(error) for callback in self._callbacks):
+                raise
+            trial.status = TrialStatus.FAILED
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            trial.message = f"{reason}\n\n{traceback.format_exc()}"
 
     def on_trial_end(self, trial: Trial) -> None:
         if trial.message:
@@ -158,3 +175,9 @@ class EvolutionTuner(keras_tuner.Tuner):
         for path in Path(self.project_dir).glob(f"trial_*/{_WEIGHTS}"):
             if path.parent.name.removeprefix("trial_") not in kept:
                 path.unlink(missing_ok=True)
+
+
+def _selves(error: BaseException) -> Iterator[Any]:
+    """Yield the objects whose methods an error came through."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        yield frame.f_locals.get("self")

@@ -112,4 +112,4 @@ class WatchedOracle(KeptOracle):
 def cause(trial: Trial) -> str:
     """Return why a trial failed, in a line."""
     lines = [line for line in (trial.message or "").splitlines() if line.strip()]
-    return lines[-1] if lines else "its accuracy is not a number"
+    return lines[0] if lines else "its accuracy is not a number"

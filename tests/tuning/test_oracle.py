@@ -1,6 +1,7 @@
 """What the oracle hands out, keeps and recovers; candidates are worth what arithmetic says."""
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,12 +131,40 @@ def test_a_truncated_state_is_recovered_from_the_one_before(tmp_path: Path, shar
     assert resumed.genomes == whole.genomes
 
 
-def test_where_no_state_can_be_read_it_says_what_to_do(tmp_path: Path) -> None:
-    run(tmp_path, Arithmetic())
+@pytest.mark.parametrize("content", ["{", "{}", None])
+def test_without_a_state_it_follows_from_the_trials(tmp_path: Path, content: str | None) -> None:
+    whole = run(tmp_path, Arithmetic())
     for path in (tmp_path / "trials").glob("oracle*.json"):
-        path.write_text("{")
-    with pytest.raises(InputError, match="restore it, or delete"):
-        run(tmp_path, Arithmetic())
+        path.unlink() if content is None else path.write_text(content)
+    evaluator = Arithmetic()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        resumed = run(tmp_path, evaluator)
+    said = [str(one.message) for one in told if "oracle.json` is damaged" in str(one.message)]
+    assert len(said) == 1
+    assert evaluator.measured == []
+    assert resumed.scored() == whole.scored()
+
+
+@pytest.mark.parametrize("with_state", [True, False])
+@pytest.mark.parametrize("content", ["{", "{}", None])
+def test_a_trial_that_is_damaged_or_gone_is_run_again(
+    tmp_path: Path, content: str | None, with_state: bool
+) -> None:
+    whole = run(tmp_path, Arithmetic())
+    path = tmp_path / "trials" / "trial_0002" / "trial.json"
+    path.unlink() if content is None else path.write_text(content)
+    if not with_state:
+        for state in (tmp_path / "trials").glob("oracle*.json"):
+            state.unlink()
+    evaluator = Arithmetic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        resumed = run(tmp_path, evaluator)
+    assert 2 in evaluator.measured
+    # Without the state, generations after it are bred from its score, and trained again.
+    assert with_state == (evaluator.measured == [2])
+    assert resumed.scored() == whole.scored()
 
 
 def test_trials_of_another_search_are_refused(tmp_path: Path) -> None:

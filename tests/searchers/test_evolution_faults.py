@@ -1,0 +1,136 @@
+"""What may go wrong in an evolution: told, and neither hidden nor taken for a bad candidate."""
+
+from pathlib import Path
+from typing import Any
+
+import larq_nas  # isort: skip  (it prepares TensorFlow)
+import larq as lq
+import pytest
+import tensorflow as tf
+
+from larq_nas.errors import InputError
+from larq_nas.searchers import Evolution
+from larq_nas.spaces import ModelWidths
+from larq_nas.training import Recipe
+
+LAYERS = tf.keras.layers
+SETTINGS: dict[str, Any] = {
+    "population": 2,
+    "candidate_epochs": 1,
+    "widest_epochs": 1,
+    "subset": 60,
+    "recipe": Recipe(stages=("binary",)),
+}
+SIGNS = {
+    "padding": "same",
+    "input_quantizer": "ste_sign",
+    "kernel_quantizer": "ste_sign",
+    "kernel_constraint": "weight_clip",
+    "use_bias": False,
+}
+
+
+def model_of(between: LAYERS.Layer, kernel_size: int = 3) -> tf.keras.Model:
+    images = tf.keras.Input((8, 8, 1))
+    x = LAYERS.Conv2D(8, 3, name="stem")(images)
+    x = lq.layers.QuantConv2D(8, kernel_size, name="a", **SIGNS)(x)
+    x = between(LAYERS.BatchNormalization(name="a_bn")(x))
+    x = lq.layers.QuantConv2D(8, 3, name="b", **SIGNS)(x)
+    x = LAYERS.GlobalAveragePooling2D(name="pool")(LAYERS.BatchNormalization(name="b_bn")(x))
+    return tf.keras.Model(images, LAYERS.Dense(10, name="logits")(x), name="own")
+
+
+def search(model: tf.keras.Model, directory: Path, callbacks: Any = (), **settings: Any) -> None:
+    train, validation = larq_nas.datasets.load("digits", batch_size=20)
+    larq_nas.search(
+        train.take(10),
+        validation.take(2),
+        ModelWidths(model, (0.5, 1)),
+        Evolution(**{**SETTINGS, **settings}),
+        epochs=1,
+        train_epochs=0,
+        directory=directory,
+        callbacks=callbacks,
+        verbose=0,
+    )
+
+
+class Fails(tf.keras.callbacks.Callback):
+    """Fails in the training of candidate 2; the widest network and candidate 1 come before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trained = 0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.trained += 1
+        if self.trained == 3:
+            raise ValueError("a mistake of one's own")
+
+
+def relu() -> LAYERS.Layer:
+    return LAYERS.Activation("relu", name="between")
+
+
+def test_an_error_in_a_callback_stops_the_search_which_goes_on_without_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a mistake of one's own"):
+        search(model_of(relu()), tmp_path / "cut", [Fails()])
+    search(model_of(relu()), tmp_path / "cut")
+    search(model_of(relu()), tmp_path / "whole")
+    found = [(tmp_path / name / "candidates.csv").read_bytes() for name in ("cut", "whole")]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (3, "must hold objects of tf.keras.callbacks.Callback, but got 3"),
+        (
+            tf.keras.callbacks.LearningRateScheduler(lambda epoch: 0.0),
+            "cannot set the learning rate, but got LearningRateScheduler: the recipe does",
+        ),
+    ],
+)
+def test_callbacks_that_would_do_nothing_are_refused(
+    tmp_path: Path, callback: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        search(model_of(relu()), tmp_path / "run", [callback])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [lambda: model_of(LAYERS.Activation("tanh", name="between")), lambda: model_of(relu(), 5)],
+    ids=["activation", "kernel"],
+)
+def test_another_model_of_the_same_names_is_another_run(tmp_path: Path, changed: Any) -> None:
+    with pytest.raises(ValueError, match="a mistake"):
+        search(model_of(relu()), tmp_path, [Fails()])
+    with pytest.raises(InputError, match=r"with other settings \(network was .*, now "):
+        search(changed(), tmp_path)
+
+
+def test_damaged_weights_of_the_widest_network_stop_before_a_candidate(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a mistake"):
+        search(model_of(relu()), tmp_path, [Fails()])
+    whole = (tmp_path / "widest.weights.h5").read_bytes()
+    (tmp_path / "widest.weights.h5").write_bytes(whole[:500])
+    with pytest.raises(InputError, match=r"widest.weights.h5` is damaged .*: delete it"):
+        search(model_of(relu()), tmp_path)
+    (tmp_path / "widest.weights.h5").unlink()
+    search(model_of(relu()), tmp_path)
+    assert (tmp_path / "candidates.csv").read_text().count("nan") == 0
+    assert (tmp_path / "widest.weights.h5").stat().st_size == len(whole)
+
+
+def test_a_layer_that_must_know_its_width_is_refused_before_training(tmp_path: Path) -> None:
+    """Its function reads the number of channels from the shape, which one trace does not have."""
+
+    def halve(x: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(x, (-1, *x.shape[1:3], 2, x.shape[3] // 2))[..., 0, :]
+
+    model = model_of(LAYERS.Lambda(lambda x: tf.concat([halve(x)] * 2, -1), name="between"))
+    with pytest.raises(InputError, match=r"give `Evolution\(shared=False\)`"):
+        search(model, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

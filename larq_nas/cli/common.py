@@ -20,6 +20,7 @@ __all__ = [
     "image_size",
     "load_model",
     "model_path",
+    "named",
     "one_line_errors",
     "read_space",
     "settings_option",
@@ -69,13 +70,22 @@ def _assignments(_: click.Context, __: click.Parameter, values: tuple[str, ...])
         name, equals, text = value.partition("=")
         if not equals:
             raise click.BadParameter(f"expected NAME=VALUE, but got {value!r}")
-        try:
-            settings[name] = json.loads({"True": "true", "False": "false"}.get(text, text))
-        except json.JSONDecodeError:
-            settings[name] = text
-        if name == "operations" and isinstance(settings[name], str):
-            settings[name] = text.split(",")
+        settings[name] = _parsed({"True": "true", "False": "false"}.get(text, text))
+        if isinstance(settings[name], str) and (name == "operations" or "," in text):
+            settings[name] = [_parsed(part) for part in named(text)]
     return settings
+
+
+def named(text: str) -> list[str]:
+    """Return the parts of a list that is written with commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def read_space(reference: str) -> SpaceLike:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from larq_nas.cli.common import one_line_errors, read_space, settings_option
+from larq_nas.cli.common import named, one_line_errors, read_space, settings_option
 from larq_nas.cli.data import Data, data_options
 from larq_nas.cli.evolution import evolution_options, launch_workers
 from larq_nas.cli.recipe import choose_recipe, load_teacher, recipe_options
@@ -155,7 +155,7 @@ def search(
         "subset": subset,
         "trade_off": trade_off,
         "strategy": strategy,
-        "objectives": None if objectives is None else tuple(objectives.split(",")),
+        "objectives": None if objectives is None else tuple(named(objectives)),
     }
     method = _with_settings(method, given, precision)
     end_with_parent()

@@ -71,7 +71,7 @@ def require_objectives(objectives: object) -> None:
     if not isinstance(objectives, tuple | list) or not objectives:
         raise InputError(f"`objectives` must be a list of names, but got {objectives!r}.")
     for name in objectives:
-        if name not in OBJECTIVES:
+        if not isinstance(name, str) or name not in OBJECTIVES:
             raise unknown_name("objective", name, OBJECTIVES)
     if len(set(objectives)) < len(objectives):
         raise InputError(f"`objectives` must differ from each other, but got {objectives!r}.")

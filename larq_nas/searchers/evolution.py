@@ -1,6 +1,7 @@
 """Evolution of widths: train candidates for a few epochs, breed the best, again and again."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -24,6 +25,7 @@ from larq_nas.evolution import (
     require_objectives,
     resolve_strategy,
 )
+from larq_nas.expansion import Expansion
 from larq_nas.searchers.evolving import Evolving
 from larq_nas.searchers.worth import Worth
 from larq_nas.spaces import Space
@@ -160,7 +162,10 @@ class Evolution:
         if self.shared:
             require_one_trace(space, self._recipe(space), facts)
         worth = Worth(costs, self.trade_off)
-        genes = Genes({name: asked.ratios for name, asked in costs.expansions.items()})
+        options = {}
+        for name, asked in costs.expansions.items():
+            options[name] = _distinct(asked)
+        genes = Genes(options)
         breeder = Breeder(
             genes, resolve_strategy(self.strategy), self.population, task.seed, _fits(task, genes)
         )
@@ -194,3 +199,18 @@ def _fits(task: Task, genes: Genes) -> Callable[[Genome], bool]:
     if limits is None:
         return lambda genome: True
     return lambda genome: not limits.budget.excess(limits.costs.exact(genes.values(genome)))
+
+
+def _distinct(asked: Expansion) -> tuple[float, ...]:
+    """Return the ratios of a choice that give different widths, the first of each."""
+    first: dict[int, float] = {}
+    for ratio, filters in zip(asked.ratios, asked.options, strict=True):
+        first.setdefault(filters, ratio)
+    if len(first) < len(asked.ratios):
+        left = sorted(set(asked.ratios) - set(first.values()))
+        warnings.warn(
+            f"Ratios {', '.join(map(str, left))} of choice `{asked.name}` give widths that others "
+            "give too, and are left out.",
+            stacklevel=4,
+        )
+    return tuple(first.values())

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -71,7 +72,7 @@ class Evolving:
         train_widest(
             self.space, self.recipe, self.searcher.widest_epochs, training, run, callbacks, verbose
         )
-        oracle = self._oracle(self._print(verbose))
+        oracle = self._oracle(self._print(verbose), partial(write_candidates, run))
         tuner = self._tuner(oracle, training, run, callbacks)
         tuner.search()
         return self._conclude(oracle, run, verbose)
@@ -81,7 +82,9 @@ class Evolving:
         while not run.widest.exists():
             time.sleep(_WAIT_SECONDS)
         training = self._training()
-        tuner = self._tuner(self._oracle(lambda line: None), training, run, callbacks)
+        tuner = self._tuner(
+            self._oracle(lambda line: None, lambda oracle: None), training, run, callbacks
+        )
         tuner.search()
 
     def _training(self) -> CandidateTraining:
@@ -98,7 +101,9 @@ class Evolving:
             seed,
         )
 
-    def _oracle(self, announce: Callable[[str], None]) -> EvolutionOracle:
+    def _oracle(
+        self, announce: Callable[[str], None], record: Callable[[EvolutionOracle], None]
+    ) -> EvolutionOracle:
         genes, alone = self.breeder.genes, current_role() == "alone"
         return EvolutionOracle(
             self.breeder,
@@ -107,6 +112,7 @@ class Evolving:
             lambda genome, accuracy: self.worth.figures(genes.values(genome), accuracy),
             None if alone else self.searcher.worker_timeout,
             announce,
+            record,
         )
 
     def _tuner(

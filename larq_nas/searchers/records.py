@@ -14,7 +14,7 @@ __all__ = ["write_candidates", "write_front"]
 
 
 def write_candidates(run: Run, oracle: EvolutionOracle) -> None:
-    """Write `candidates.csv`: a row for each candidate, in the order they were handed out.
+    """Write `candidates.csv`: a row for each candidate so far, in the order of their numbers.
 
     # Arguments
         run: the run.
@@ -24,19 +24,22 @@ def write_candidates(run: Run, oracle: EvolutionOracle) -> None:
     number = 0
     for generation, genomes in enumerate(oracle.generations, 1):
         for genome in genomes:
-            trial = oracle.trials[f"{number:04d}"]
+            number += 1
+            trial = oracle.trials.get(f"{number - 1:04d}")
+            if trial is None:
+                continue
             figures = oracle.figures(trial) if trial.status == TrialStatus.COMPLETED else {}
             rows.append(
                 {
-                    "candidate": number + 1,
+                    "candidate": number,
                     "generation": generation,
                     **oracle.breeder.genes.values(genome),
                     **figures,
                     "failure": cause(trial) if trial.status == TrialStatus.FAILED else "",
                 }
             )
-            number += 1
-    write_table(run.candidates, rows)
+    if rows:
+        write_table(run.candidates, rows)
 
 
 def write_front(run: Run, found: Sequence[tuple[Architecture, Mapping[str, Any]]]) -> None:

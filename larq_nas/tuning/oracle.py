@@ -29,6 +29,7 @@ class EvolutionOracle(WatchedOracle):
         figures: costs and fitness of a candidate.
         worker_timeout: seconds after which what a silent worker had is given to another.
         announce: called with each line for the user.
+        record: called with the oracle when all candidates of a generation have ended.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class EvolutionOracle(WatchedOracle):
         figures: Figures,
         worker_timeout: float | None = None,
         announce: Callable[[str], None] = print,
+        record: Callable[["EvolutionOracle"], None] = lambda oracle: None,
     ) -> None:
         parameters = keras_tuner.HyperParameters()
         for name, options in breeder.genes.options.items():
@@ -63,6 +65,7 @@ class EvolutionOracle(WatchedOracle):
         self.generations: list[tuple[Genome, ...]] = []
         self._began: float | None = None
         self._figures = figures
+        self._record = record
 
     @property
     def genomes(self) -> list[Genome]:
@@ -117,6 +120,7 @@ class EvolutionOracle(WatchedOracle):
         done = len(self.generations)
         if done == self.wanted_generations or self.all_failed:
             return False
+        self._record(self)
         if done == 1:
             self._announce_time()
         generation = self.breeder.generation(done, self.scored())

@@ -1,5 +1,6 @@
 """What may go wrong in an evolution: told, and neither hidden nor taken for a bad candidate."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,16 @@ def model_of(between: LAYERS.Layer, kernel_size: int = 3) -> tf.keras.Model:
     return tf.keras.Model(images, LAYERS.Dense(10, name="logits")(x), name="own")
 
 
-def search(model: tf.keras.Model, directory: Path, callbacks: Any = (), **settings: Any) -> None:
+def search(
+    model: tf.keras.Model, directory: Path, callbacks: Any = (), epochs: int = 1, **settings: Any
+) -> None:
     train, validation = larq_nas.datasets.load("digits", batch_size=20)
     larq_nas.search(
         train.take(10),
         validation.take(2),
         ModelWidths(model, (0.5, 1)),
         Evolution(**{**SETTINGS, **settings}),
-        epochs=1,
+        epochs=epochs,
         train_epochs=0,
         directory=directory,
         callbacks=callbacks,
@@ -56,15 +59,15 @@ def search(model: tf.keras.Model, directory: Path, callbacks: Any = (), **settin
 
 
 class Fails(tf.keras.callbacks.Callback):
-    """Fails in the training of candidate 2; the widest network and candidate 1 come before."""
+    """Fails in one training: of candidate 2, after the widest network's and candidate 1's."""
 
-    def __init__(self) -> None:
+    def __init__(self, training: int = 3) -> None:
         super().__init__()
-        self.trained = 0
+        self.trained, self._training = 0, training
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.trained += 1
-        if self.trained == 3:
+        if self.trained == self._training:
             raise ValueError("a mistake of one's own")
 
 
@@ -134,3 +137,27 @@ def test_a_layer_that_must_know_its_width_is_refused_before_training(tmp_path: P
     with pytest.raises(InputError, match=r"give `Evolution\(shared=False\)`"):
         search(model, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_ratios_of_equal_widths_count_once(tmp_path: Path) -> None:
+    train, validation = larq_nas.datasets.load("digits", batch_size=20)
+    with pytest.warns(UserWarning, match=r"Ratios 0.51 of choice `a` give widths that others"):
+        larq_nas.search(
+            train.take(10),
+            validation.take(2),
+            ModelWidths(model_of(relu()), (0.5, 0.51, 1)),
+            Evolution(**{**SETTINGS, "population": 10}),
+            epochs=2,
+            train_epochs=0,
+            directory=tmp_path,
+            verbose=0,
+        )
+    rows = list(csv.DictReader((tmp_path / "candidates.csv").open(newline="")))
+    assert len(rows) == len({(row["a"], row["b"]) for row in rows}) == 4
+
+
+def test_the_table_is_there_while_the_search_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a mistake"):
+        search(model_of(relu()), tmp_path, [Fails(4)], epochs=2)
+    rows = list(csv.DictReader((tmp_path / "candidates.csv").open(newline="")))
+    assert [row["candidate"] for row in rows] == ["1", "2"]

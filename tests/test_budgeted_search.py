@@ -82,6 +82,7 @@ def test_a_search_ends_within_its_budget(
     assert result["costs"]["weight_bits"] == found["weight_bits"]
 
 
+@pytest.mark.slow
 def test_the_strongest_is_told_if_it_is_over(costs: SpaceCosts, digits, tmp_path, capsys) -> None:
     limit = tight(costs, "max_binary_macs")
     searcher = Differentiable(budget_weight=1e-9, weights_only_epochs=0)
@@ -124,6 +125,7 @@ def test_a_table_is_needed_and_must_be_of_the_space(digits, table, tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_table_alone_predicts_what_was_found(digits, table, tmp_path: Path, capsys) -> None:
     table.save(tmp_path / "here.json")
     settings = {"latency_table": tmp_path / "here.json", "directory": tmp_path / "run", **QUICK}

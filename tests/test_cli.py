@@ -181,6 +181,7 @@ def test_a_model_that_falls_back_is_one_line_and_writes_nothing(tmp_path) -> Non
     assert not (tmp_path / "model.tflite").exists()
 
 
+@pytest.mark.slow
 def test_own_space_from_a_file(tmp_path) -> None:
     reference = f"{EXAMPLES / 'own_space.py'}:own_space"
     arguments = ["search", "--space", reference, "--epochs", "1", "--train-epochs", "0", "--json"]

@@ -46,6 +46,7 @@ def test_a_convention_says_with_what_it_counts() -> None:
     assert record["input"] == [224, 224, 3]
 
 
+@pytest.mark.slow
 def test_published_architectures_and_settings() -> None:
     record = counted(
         *("--model", "bats", "--set", "cells=14", "--set", "channels=80", "--set", "groups=16"),

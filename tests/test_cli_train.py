@@ -50,6 +50,7 @@ def test_train_again_prints_the_result(searched: Path, trained: Path) -> None:
     assert figures["directory"] == str(trained)
 
 
+@pytest.mark.slow
 def test_train_in_other_settings_by_a_recipe_from_a_teacher(
     searched: Path, trained: Path, tmp_path
 ) -> None:

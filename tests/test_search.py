@@ -155,6 +155,7 @@ def test_a_refusal_is_tried_again(whole: Path, tmp_path) -> None:
     assert files(tmp_path / "r") == files(whole)
 
 
+@pytest.mark.slow
 def test_searched_small_and_built_large(tmp_path) -> None:
     space = Bats(cells=4, channels=8, nodes=1, search_cells=3, search_channels=4)
     settings = {"space": space, "epochs": 1, "train_epochs": 2}
@@ -193,6 +194,7 @@ def test_unnamed_layers_keep_what_the_first_stage_taught_them(tmp_path) -> None:
         transfer_weights(incomplete, binary)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_network(whole: Path, tmp_path) -> None:
     larq_nas.search(*_full(), directory=tmp_path / "r", verbose=0, seed=1, **SETTINGS)
     assert files(tmp_path / "r")["history.csv"] != files(whole)["history.csv"]

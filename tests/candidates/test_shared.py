@@ -94,7 +94,7 @@ SPACES = {
 }
 
 
-@pytest.mark.parametrize("name", quick(SPACES, 0, 2))
+@pytest.mark.parametrize("name", quick(SPACES, 0))
 def test_candidates_of_one_trace_are_those_of_networks_of_their_own(name: str, task: Task) -> None:
     make, recipe = SPACES[name]
     space = make()

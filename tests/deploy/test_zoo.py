@@ -91,6 +91,7 @@ def test_two_bits_are_refused_with_the_layer_and_what_to_do() -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_one_bit_runs_in_binary_only_rewritten() -> None:
     model = network(one_bit_dorefa)
     names = binary_layers(model)

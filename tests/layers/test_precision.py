@@ -67,6 +67,7 @@ def test_gradients_of_a_supernet_are_those_of_float32(chooser) -> None:
         assert tf.norm(exact) < 1e-6 or similar > 0.9, variable.name  # signs turn with rounding
 
 
+@pytest.mark.slow
 def test_a_search_in_16_bits_ends_in_a_network_of_float32() -> None:
     train, validation = larq_nas.datasets.load("digits")
     model = larq_nas.search(

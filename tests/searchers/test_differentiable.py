@@ -90,6 +90,7 @@ def test_derives_two_inputs_per_node_without_zero() -> None:
     assert found["reduction/4"] == [("group_conv_5x5", 1), ("max_pool_3x3", 3)]
 
 
+@pytest.mark.slow
 def test_low_temperature_makes_harder_choices(task: Task, tmp_path) -> None:
     confidence = {}
     for temperature in (0.2, 1.0):

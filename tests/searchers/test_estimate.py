@@ -45,6 +45,7 @@ def needed(batch_size: int, rematerialize: bool = False) -> float:
     return estimate(model, batch_size)
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_batch_and_less_where_cells_are_computed_again() -> None:
     small, large, again = needed(16), needed(64), needed(64, rematerialize=True)
     assert small < again < large

@@ -75,6 +75,7 @@ def test_the_found_network_is_the_best_candidate_and_every_figure_is_kept(
     assert result["audit"]["operations"]["LceBconv2d"] == 5
 
 
+@pytest.mark.slow
 def test_the_same_seed_finds_the_same_whether_candidates_are_shared_or_rebuilt(
     data: Any, tmp_path: Path
 ) -> None:
@@ -103,6 +104,7 @@ def test_several_objectives_leave_a_front_of_architectures(data: Any, tmp_path: 
     assert found.build((8, 8, 1), 10).count_params() == model.count_params()
 
 
+@pytest.mark.slow
 def test_other_strategies_search_the_same_candidates(data: Any, tmp_path: Path) -> None:
     search(data, SPACE, tmp_path, Evolution(**{**TINY, "strategy": "aging"}))
     assert len({tuple(row[f"conv{n}"] for n in range(1, 7)) for row in rows(tmp_path)}) == 6
@@ -155,18 +157,6 @@ def test_candidates_that_all_fail_end_the_search_with_the_first_cause(
         search(data, SPACE, tmp_path, searcher)
     assert not (tmp_path / "architecture.json").exists()
     assert [row["failure"].rpartition(": ")[2] for row in rows(tmp_path)] == ["its loss is nan"] * 3
-
-
-def test_damaged_weights_of_the_widest_network_are_named(data: Any, tmp_path: Path) -> None:
-    search(data, SPACE, tmp_path)
-    (tmp_path / "architecture.json").unlink()
-    (tmp_path / "model.keras").unlink()
-    (tmp_path / "trials" / "oracle.json").unlink()
-    for path in (tmp_path / "trials").glob("trial_*/trial.json"):
-        path.unlink()
-    (tmp_path / "widest.weights.h5").write_bytes(b"cut")
-    with pytest.raises(LarqNasError, match=r"widest.weights.h5` is damaged"):
-        search(data, SPACE, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ def test_temperature_is_that_of_the_choice() -> None:
     assert found == pytest.approx(mean_entropy([mixture.alpha.numpy() / 0.5]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_it_is_part_of_the_step_of_the_alphas_and_of_that_alone(choose: Relax) -> None:
     """With plain SGD of rate 1, the two steps differ by the gradient of the term."""
     images = tf.random.stateless_normal((8, 8, 8, 1), (0, 0))

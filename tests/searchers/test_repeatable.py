@@ -1,6 +1,7 @@
 """The same step of a supernet, again and again."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from larq_nas.pipeline.check import check_data
@@ -10,6 +11,7 @@ from larq_nas.task import Task
 from larq_nas.training.exact import exact
 
 
+@pytest.mark.slow
 def test_a_step_gives_the_same_each_time(digits) -> None:
     """Of as many cells as it takes for TensorFlow to add up in another order otherwise."""
     task = Task(*digits, check_data(*digits, 10))

@@ -46,6 +46,7 @@ def test_a_derived_network_converts(seed: int, images: np.ndarray) -> None:
     assert all(parity.equal for parity in conversion.parity)
 
 
+@pytest.mark.slow
 def test_cells_as_the_paper_lays_them_out() -> None:
     """Reduction at 1/3 and 2/3 of the depth, where channels double and groups stay."""
     space = Bats(cells=20, channels=36, groups=12, activation="prelu")

@@ -32,6 +32,7 @@ def unpruned(architecture: larq_nas.Architecture, shape: tuple[int, int, int]) -
     return architecture.resolve().build(Unpruned(architecture.choices), shape, 10)
 
 
+@pytest.mark.slow
 def test_published_network_has_the_papers_parameters() -> None:
     """The paper counts what only zeros read, too; the network leaves that out."""
     architecture = larq_nas.Architecture.published("bnas_cifar")

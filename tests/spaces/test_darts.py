@@ -93,6 +93,7 @@ def test_binary_network_converts(images: np.ndarray) -> None:
     assert all(parity.equal for parity in conversion.parity)
 
 
+@pytest.mark.slow
 def test_can_be_searched() -> None:
     for weights in ("real", "binary"):
         choose = Relax()

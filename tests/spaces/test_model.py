@@ -7,7 +7,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import RandomParameters, random_architecture, randomize
+from conftest import RandomParameters, quick, random_architecture, randomize
 
 from larq_nas.choosers import Sample
 from larq_nas.cost import SpaceCosts, profile
@@ -288,7 +288,7 @@ def test_zoo_networks_are_spaces(name: str, groups: int) -> None:
     assert len(space.questions((64, 64, 3), 10)) == groups
 
 
-@pytest.mark.parametrize("name", ["BiRealNet", "QuickNetSmall"])
+@pytest.mark.parametrize("name", quick(["BiRealNet", "QuickNetSmall"], 1))
 def test_a_zoo_network_of_other_widths_converts_in_binary(name: str) -> None:
     space = ModelWidths(zoo_network(name, 96), (0.125, 0.25))
     model = random_architecture(space, 0, (96, 96, 3)).build((96, 96, 3), 10, space)

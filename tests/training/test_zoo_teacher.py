@@ -14,6 +14,7 @@ zoo = pytest.importorskip("larq_zoo")
 ARCHITECTURE = random_architecture(Bats(cells=1, channels=4, nodes=1), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`teacher` is right on")
 def test_a_network_of_the_zoo_teaches(tmp_path, capsys) -> None:
     generator = np.random.default_rng(0)

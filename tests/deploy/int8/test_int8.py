@@ -92,7 +92,7 @@ SPACES: dict[str, tuple[Space, tuple[int, int, int]]] = {
 
 @pytest.mark.parametrize(
     ("name", "which"),
-    quick([(name, ("ends", "all")[i % 2]) for i, name in enumerate(SPACES)], 0, 5),
+    quick([(name, ("ends", "all")[i % 2]) for i, name in enumerate(SPACES)], 5),
 )
 def test_a_network_of_each_space_converts(name: str, which: str) -> None:
     space, shape = SPACES[name]

@@ -37,6 +37,8 @@ SPACES = {
     "resnet18_cifar": (ResNet18Cifar(ratios=(0.5, 1), downsample="real"), (16, 16, 3)),
 }
 NAMES = [*SPACES, "odd"]
+QUICK = ("bats", "bats_groups", "bnas", "resnet18_cifar", "odd")
+CASES = quick(NAMES, *(NAMES.index(name) for name in QUICK))
 
 ALONE = """
 import importlib.abc, json, sys
@@ -78,8 +80,11 @@ def model_of(name: str) -> tf.keras.Model:
 
 
 @pytest.fixture(scope="module")
-def models() -> dict[str, tf.keras.Model]:
-    return {name: model_of(name) for name in NAMES}
+def models(request: pytest.FixtureRequest) -> dict[str, tf.keras.Model]:
+    """Return the networks that the selected tests are about."""
+    items = [item for item in request.session.items if hasattr(item, "callspec")]
+    asked = {item.callspec.params.get("name") for item in items} | set(QUICK)
+    return {name: model_of(name) for name in NAMES if name in asked}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +109,7 @@ def alone(folders) -> dict[str, tuple[float, list[str]]]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CASES)
 def test_outputs_are_equal_without_larq_nas(name: str, alone, folders) -> None:
     difference, modules = alone[name]
     assert np.load(folders[name] / "outputs.npy").std() > 1e-3
@@ -112,7 +117,7 @@ def test_outputs_are_equal_without_larq_nas(name: str, alone, folders) -> None:
     assert "larq_nas" not in modules
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CASES)
 def test_source_is_plain_python(name: str, folders) -> None:
     path = folders[name] / "network.py"
     source = path.read_text()

@@ -151,6 +151,7 @@ def test_an_architecture_can_be_a_published_name(whole: Path) -> None:
         run(whole, architecture="bnas_cifar")
 
 
+@pytest.mark.slow
 def test_without_epochs_weights_are_random_and_the_recipe_is_of_the_paper(tmp_path) -> None:
     published = larq_nas.Architecture.published("bnas_cifar")
     small = published.with_settings(cells=3, channels=4)
@@ -170,6 +171,7 @@ def own(choose, input_shape, classes) -> tf.keras.Model:
     return tf.keras.Model(images, larq_nas.layers.classifier(x, classes))
 
 
+@pytest.mark.slow
 def test_a_space_of_ones_own(tmp_path) -> None:
     architecture = larq_nas.Architecture("own", {}, {"a": "conv"})
     model = run(None, architecture=architecture, space=own, epochs=1)

@@ -128,6 +128,7 @@ def test_wrong_numbers_are_refused() -> None:
     assert larq_nas.convert(model, kernels=("reference",)).parity[0].exact == 1.0
 
 
+@pytest.mark.slow
 def test_one_filter_off_in_one_of_many_layers_is_refused(images, monkeypatch) -> None:
     model = randomize(random_architecture(Bats(cells=3, channels=8), 1).build((8, 8, 1), 10))
     whole = gate.lower

@@ -57,6 +57,7 @@ def test_a_table_holds_the_operations_of_its_networks_and_checks(path: Path) -> 
     assert (table.space, table.kernel, table.input_shape) == ("vgg_small", "indirect", (8, 8, 1))
 
 
+@pytest.mark.slow
 def test_a_build_that_was_killed_goes_on(tmp_path: Path, path: Path) -> None:
     there, lines = tmp_path / "table.json", []
     for done in (1, 2, 1):

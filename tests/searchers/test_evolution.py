@@ -91,6 +91,7 @@ def test_no_candidate_is_over_a_budget(data: Any, tmp_path: Path) -> None:
     assert all(int(row["weight_bits"]) <= 16000 for row in rows(tmp_path))
 
 
+@pytest.mark.slow
 def test_several_objectives_leave_a_front_of_architectures(data: Any, tmp_path: Path) -> None:
     objectives = ("accuracy", "memory")
     model = search(data, SPACE, tmp_path, Evolution(**{**TINY, "objectives": objectives}))
@@ -136,6 +137,7 @@ def test_a_network_of_larq_zoo_is_searched_in_its_widths(data: Any, tmp_path: Pa
     require_binary(model, tmp_path)
 
 
+@pytest.mark.slow
 def test_networks_of_zeros_and_ones_are_searched_and_converted(data: Any, tmp_path: Path) -> None:
     space = VggSmall(ratios=(0.0625, 0.125), binarization="dorefa")
     model = search(data, space, tmp_path, epochs=1)

@@ -117,11 +117,13 @@ def test_a_network_of_zeros_is_refused(digits, tmp_path: Path) -> None:
         require_reading(architecture.build((8, 8, 1), 10))
 
 
+@pytest.mark.slow
 def test_a_stage_without_epochs_is_told(digits) -> None:
     with pytest.warns(UserWarning, match="stage of real weights is left out: 1 epochs are too few"):
         larq_nas.train(ARCHITECTURE, *digits, epochs=1, recipe="bats", classes=10, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_learning_rate_for_other_batches_is_told(digits, capsys) -> None:
     larq_nas.train(ARCHITECTURE, *digits, epochs=0, recipe="bnas_v2", classes=10, verbose=2)
     printed = capsys.readouterr().out

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import random_architecture
+from conftest import quick, random_architecture
 
 from larq_nas.pipeline.check import check_data
 from larq_nas.run import Run
@@ -41,15 +41,20 @@ def plain() -> np.ndarray:
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"weight_decay": 0.1},
-        {"clip_norm": 0.01},
-        {"label_smoothing": 0.5},
-        {"drop_path": 0.9},
-        {"color_jitter": True},
-        {"optimizer": "adam"},
-        {"stages": ("real", "binary")},
-    ],
+    quick(
+        [
+            {"weight_decay": 0.1},
+            {"clip_norm": 0.01},
+            {"label_smoothing": 0.5},
+            {"drop_path": 0.9},
+            {"color_jitter": True},
+            {"optimizer": "adam"},
+            {"stages": ("real", "binary")},
+        ],
+        0,
+        1,
+        2,
+    ),
 )
 def test_each_setting_has_a_part(plain: np.ndarray, settings: dict[str, Any]) -> None:
     assert np.abs(trained(**settings) - plain).max() > 1e-3

@@ -149,6 +149,7 @@ def test_a_malformed_limit_is_refused_before_the_data_is_read(tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_another_budget_is_another_run(digits, tmp_path: Path) -> None:
     small = Bats(cells=1, channels=4, nodes=1)
     settings = {"directory": tmp_path / "run", **QUICK}

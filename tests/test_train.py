@@ -95,6 +95,7 @@ def test_returns_the_trained_network_without_what_trained_it(whole: Path) -> Non
     assert accuracy == pytest.approx(json.loads(before["result.json"])["accuracy"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fit", "epoch"), quick([(1, 1), (2, 0), (2, 1)], 2))
 def test_interrupted_and_resumed_gives_the_same_bytes(
     whole, tmp_path, fit: int, epoch: int

@@ -97,6 +97,7 @@ def test_bnas() -> None:
     assert honest.macs + honest.binary_macs / 64 > 2 * found["flops"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parameters"), quick([("darts_second_order", 3_349_342), ("nasnet_a", 3_830_950)], 0)
 )

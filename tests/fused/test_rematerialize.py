@@ -26,6 +26,7 @@ def stepped(space, digits, rematerialize: bool) -> list[np.ndarray]:
     return [weight.numpy() for weight in model.weights if weight.dtype.is_floating]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "space",
     quick(

@@ -278,6 +278,7 @@ def test_what_cannot_be_derived_again_is_refused(run: Path, tmp_path: Path) -> N
         derive_again(copied, transfer_factor=3.0)
 
 
+@pytest.mark.slow
 def test_spaces_without_kept_zeros_refuse_the_transfer_factor(digits) -> None:
     with pytest.raises(InputError, match="`transfer_factor` weakens the zero operation, but"):
         larq_nas.search(

@@ -52,6 +52,7 @@ def test_memory_grows_with_the_batch_and_less_where_cells_are_computed_again() -
     assert large - small > 5 * (again - small) / 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says what was used")
 def test_memory_is_what_a_step_takes() -> None:
     run = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, check=True)

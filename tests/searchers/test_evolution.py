@@ -86,6 +86,7 @@ def test_the_same_seed_finds_the_same_whether_candidates_are_shared_or_rebuilt(
     assert files[0].read_bytes() == files[1].read_bytes() != files[2].read_bytes()
 
 
+@pytest.mark.slow
 def test_no_candidate_is_over_a_budget(data: Any, tmp_path: Path) -> None:
     search(data, SPACE, tmp_path, max_memory="2KB")
     assert all(int(row["weight_bits"]) <= 16000 for row in rows(tmp_path))

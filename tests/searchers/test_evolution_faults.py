@@ -139,6 +139,7 @@ def test_a_layer_that_must_know_its_width_is_refused_before_training(tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_ratios_of_equal_widths_count_once(tmp_path: Path) -> None:
     train, validation = larq_nas.datasets.load("digits", batch_size=20)
     with pytest.warns(UserWarning, match=r"Ratios 0.51 of choice `a` give widths that others"):
@@ -156,6 +157,7 @@ def test_ratios_of_equal_widths_count_once(tmp_path: Path) -> None:
     assert len(rows) == len({(row["a"], row["b"]) for row in rows}) == 4
 
 
+@pytest.mark.slow
 def test_the_table_is_there_while_the_search_goes_on(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a mistake"):
         search(model_of(relu()), tmp_path, [Fails(4)], epochs=2)

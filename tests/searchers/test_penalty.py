@@ -63,6 +63,7 @@ def test_descending_it_makes_the_supernet_cheaper_until_it_fits(
     assert np.isfinite([alpha.numpy() for alpha in alphas[:1]]).all()
 
 
+@pytest.mark.slow
 def test_is_about_a_network_that_is_not_zero_on_every_path() -> None:
     """Alphas that prefer zero everywhere derive another network, and pay for that one."""
     space = Bnas(cells=3, channels=8, nodes=2, skips=False)
@@ -84,6 +85,7 @@ def test_is_about_a_network_that_is_not_zero_on_every_path() -> None:
     assert float(penalty()) > 0
 
 
+@pytest.mark.slow
 def test_a_weakened_zero_counts_as_much_as_when_it_is_derived() -> None:
     space = Bnas(cells=3, channels=8, nodes=2)
     costs = SpaceCosts(space, (8, 8, 1), 10)

@@ -67,6 +67,7 @@ def test_cells_as_the_paper_lays_them_out() -> None:
     assert "cell7_pre0_even_conv" in [layer.name for layer in model.layers]
 
 
+@pytest.mark.slow
 def test_published_network_costs_what_table_6_says() -> None:
     """On ImageNet: BOPs exactly; FLOPs as worked out by hand, PReLU not among them."""
     published = larq_nas.Architecture.published("bats")

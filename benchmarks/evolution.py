@@ -14,18 +14,18 @@ from larq_nas.training import Recipe
 
 from record import record  # isort: skip  (beside this file)
 
-DATA = {"image_size": 16, "batch_size": 100, "validation_split": "test[:1000]"}
-SUBSET, GENERATIONS, POPULATION = 2000, 10, 12
+DATA = {"image_size": 16, "batch_size": 100, "validation_split": "test[:5000]"}
+SUBSET, GENERATIONS, POPULATION = 5000, 10, 12
 RECIPE = Recipe(0.01, stages=("binary",))
 STRATEGIES = ("genetic", "aging", "random")
 
 
 @dataclass(frozen=True)
 class Narrow(VggSmall):
-    """VGG-small with an eighth of its channels."""
+    """VGG-small with a sixteenth of its channels."""
 
     name: ClassVar[str] = "vgg_small_narrow"
-    filters: ClassVar[tuple[int, ...]] = (16, 16, 32, 32, 64, 64)
+    filters: ClassVar[tuple[int, ...]] = (8, 8, 16, 16, 32, 32)
 
 
 def evolve(strategy: str, seed: int, folder: Path, widest_epochs: int) -> dict[str, Any]:

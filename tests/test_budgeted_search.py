@@ -102,7 +102,7 @@ def test_the_strongest_is_told_if_it_is_over(costs: SpaceCosts, digits, tmp_path
     assert "budget: " in printed
 
 
-@pytest.mark.parametrize("name", BUDGETS)
+@pytest.mark.parametrize("name", quick(BUDGETS, 0, 6))
 def test_the_impossible_is_refused_before_training(digits, table, tmp_path, name: str) -> None:
     limits = asked(name, 10, table)
     with pytest.raises(InputError, match=f"`{name}` must be at least .* but got 10"):

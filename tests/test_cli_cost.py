@@ -68,6 +68,7 @@ def test_an_architecture_file_and_a_saved_model(tmp_path: Path) -> None:
     assert from_model["conventions"]["dms"]["megabytes"] > 0
 
 
+@pytest.mark.slow
 def test_an_architecture_of_a_run_is_costed_for_its_images(tmp_path: Path) -> None:
     arguments = ["search", "--set", "cells=1", "--set", "channels=4", "--set", "nodes=1"]
     settings = ["--batch-size", "300", "--epochs", "1", "--train-epochs", "0"]

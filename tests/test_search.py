@@ -87,7 +87,7 @@ def test_a_finished_run_trains_nothing_again(whole: Path) -> None:
     assert files(whole) == before
 
 
-@pytest.mark.parametrize(("fit", "epoch"), quick([(1, 0), (1, 1), (2, 0), (3, 0)], 1))
+@pytest.mark.parametrize(("fit", "epoch"), quick([(1, 0), (1, 1), (2, 0), (3, 0)]))
 def test_interrupted_and_resumed_gives_the_same_bytes(
     whole, tmp_path, fit: int, epoch: int
 ) -> None:
@@ -210,6 +210,7 @@ def test_other_settings_are_refused_before_training(whole: Path) -> None:
         larq_nas.search(_full()[0].take(3), _full()[1], directory=whole, verbose=0, **SETTINGS)
 
 
+@pytest.mark.slow
 def test_without_training_the_network_is_as_derived(tmp_path) -> None:
     settings = {**SETTINGS, "train_epochs": 0, "epochs": 1}
     model = larq_nas.search(*_full(), directory=tmp_path / "r", verbose=0, **settings)

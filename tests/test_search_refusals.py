@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import quick
 
 import larq_nas
 from larq_nas.errors import DivergenceError, InputError
@@ -44,7 +45,7 @@ def test_a_space_that_does_not_convert_is_told_and_keeps_the_model(tmp_path) -> 
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", quick([np.nan, np.inf], 0))
 def test_divergence_stops_with_the_step_and_keeps_the_checkpoint(tmp_path, value: float) -> None:
     def explode(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         late = tf.logical_and(seed[0] > 2_000_000, seed[1] == 1)
@@ -101,6 +102,7 @@ def test_bad_arguments_are_refused_before_anything_is_written(
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_images_too_small_are_refused_before_anything_is_written(digits, tmp_path) -> None:
     train, validation = (data.map(lambda x, y: (x[:, :3], y)) for data in digits)
     with pytest.raises(InputError, match="at least 4x4 pixels"):

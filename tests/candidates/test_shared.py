@@ -111,6 +111,7 @@ def test_candidates_of_one_trace_are_those_of_networks_of_their_own(name: str, t
             np.testing.assert_array_equal(found[key], weight, err_msg=key)
 
 
+@pytest.mark.slow
 def test_what_a_candidate_reaches_does_not_depend_on_those_before(task: Task) -> None:
     space = resolve("vgg_small", {"ratios": (0.03125, 0.0625)})
     shared, _ = pair(space, task, Recipe(stages=("binary",)))
@@ -121,6 +122,7 @@ def test_what_a_candidate_reaches_does_not_depend_on_those_before(task: Task) ->
     assert shared.measure(small, 6) != first
 
 
+@pytest.mark.slow
 def test_without_epochs_inherited_weights_are_measured_with_statistics_of_their_own(
     task: Task,
 ) -> None:

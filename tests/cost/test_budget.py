@@ -3,7 +3,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PerOperation
+from conftest import PerOperation, quick
 
 from larq_nas.cells import all_alive
 from larq_nas.cost import BUDGETS, Budget, SpaceCosts, require_feasible, strongest_within
@@ -117,7 +117,7 @@ def score(costs: SpaceCosts, scores: dict[str, np.ndarray], chosen) -> float:
     )
 
 
-@pytest.mark.parametrize("name", BUDGETS)
+@pytest.mark.parametrize("name", quick(BUDGETS, 0, 6))
 def test_the_best_within_is_that_of_brute_force(costs: SpaceCosts, name: str) -> None:
     networks = every_network(costs)
     found = [(chosen, costs.of(chosen)) for chosen in networks]

@@ -39,7 +39,7 @@ NETWORKS: list[tuple[Space, tuple[int, int, int], list[int]]] = [
     (ResNet18(ratios=SMALL, precision="real"), (32, 32, 3), [0]),
 ]
 CASES = [(space, shape, seed) for space, shape, seeds in NETWORKS for seed in seeds]
-QUICK = [i for i, (*_, seed) in enumerate(CASES) if seed == 2 or i == len(CASES) - 1]
+QUICK = (20, len(CASES) - 1)
 
 
 def check(model: tf.keras.Model) -> None:

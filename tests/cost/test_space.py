@@ -37,12 +37,16 @@ def random_widths(costs: SpaceCosts, number: int) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize(
     ("space", "shape", "built"),
-    [
-        (ResNet18(), (64, 64, 3), 4),
-        (ResNet18Cifar(downsample="real"), (32, 32, 3), 5),
-        (VggSmall(), (32, 32, 3), 5),
-        (Vgg11(ratios=(0.3, 1, 1.7)), (32, 32, 3), 5),
-    ],
+    quick(
+        [
+            (ResNet18(), (64, 64, 3), 4),
+            (ResNet18Cifar(downsample="real"), (32, 32, 3), 5),
+            (VggSmall(), (32, 32, 3), 5),
+            (Vgg11(ratios=(0.3, 1, 1.7)), (32, 32, 3), 5),
+        ],
+        2,
+        3,
+    ),
 )
 def test_widths_cost_what_the_built_network_costs(
     space: Space, shape: tuple[int, int, int], built: int
@@ -58,7 +62,7 @@ def test_widths_cost_what_the_built_network_costs(
     assert np.unique(together["binary_macs"]).size > 300
 
 
-@pytest.mark.parametrize(("space", "shape"), quick(CELLS, 0, 2))
+@pytest.mark.parametrize(("space", "shape"), quick(CELLS, 0))
 def test_cells_cost_what_the_built_network_costs(space: Space, shape: tuple[int, int, int]) -> None:
     costs = SpaceCosts(space, shape, 10)
     for seed in range(2):
@@ -218,8 +222,8 @@ def joined_with_zeros(choose, input_shape, classes) -> tf.keras.Model:
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
-@pytest.mark.parametrize("ratio", [0.5, 2])
-@pytest.mark.parametrize("zero", ["node", "cell/2", "cell/3", ""])
+@pytest.mark.parametrize("ratio", quick([0.5, 2], 0))
+@pytest.mark.parametrize("zero", quick(["node", "cell/2", "cell/3", ""], 1))
 def test_zeros_of_a_chosen_width_cost_what_they_do_when_built(ratio: float, zero: str) -> None:
     costs = SpaceCosts(joined_with_zeros, (8, 8, 3), 10)
     values = {

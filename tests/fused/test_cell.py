@@ -166,6 +166,7 @@ def test_choices_are_described_alike(both: Both) -> None:
     assert plain.prefixes == fused.prefixes
 
 
+@pytest.mark.slow
 def test_statistics_move_as_in_the_plain_supernet() -> None:
     both = Both(*CASES["bnas_real"])
     for seed in range(3):

@@ -130,6 +130,7 @@ def test_numbers_that_cannot_be_used_are_refused(tmp_path: Path, change: dict[st
         BUILD(Measuring(0), path=tmp_path / "table.json", **change)
 
 
+@pytest.mark.slow
 def test_few_networks_hold_all_operations_of_cells(monkeypatch) -> None:
     monkeypatch.setattr("larq_nas.latency.plan._SAMPLED", 40)
     costs = SpaceCosts(Bats(cells=2, channels=8, nodes=2), (8, 8, 1), 10)

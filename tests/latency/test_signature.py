@@ -43,7 +43,7 @@ NETWORKS: list[tuple[Space, tuple[int, int, int], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("space", "shape", "seed"), quick(NETWORKS, 1, 2, 5, 8, 9, 13))
+@pytest.mark.parametrize(("space", "shape", "seed"), quick(NETWORKS, 9))
 def test_predicted_signatures_are_those_of_the_flatbuffer(
     space: Space, shape: tuple[int, int, int], seed: int
 ) -> None:

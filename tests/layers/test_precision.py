@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import quick
 
 import larq_nas
 from larq_nas.choosers import Fuse, Relax
@@ -47,7 +48,7 @@ def test_convolutions_multiply_in_16_bits_within_the_block_alone() -> None:
     assert [one.outputs[0].dtype for one in found] == [tf.bfloat16, tf.float32]
 
 
-@pytest.mark.parametrize("chooser", [Fuse, Relax])
+@pytest.mark.parametrize("chooser", quick([Fuse, Relax], 1))
 def test_gradients_of_a_supernet_are_those_of_float32(chooser) -> None:
     tf.keras.utils.set_random_seed(0)
     choose = chooser()

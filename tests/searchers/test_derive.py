@@ -100,6 +100,7 @@ def test_a_live_cell_is_left_alone(choose: Relax, recwarn) -> None:
     assert not recwarn.list
 
 
+@pytest.mark.slow
 def test_no_cell_is_mended_beyond_the_budget(choose: Relax) -> None:
     """A pool fits where the stronger convolution does not."""
     costs = SpaceCosts(SPACE, SHAPE, 10)
@@ -195,6 +196,7 @@ def run(tmp_path_factory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_the_health_of_a_search_is_kept(run: Path) -> None:
     with open(run / "history.csv", newline="") as file:
         history = list(csv.DictReader(file))
@@ -257,6 +259,7 @@ def test_derived_for_more_data_it_has_fewer_zeros(run: Path) -> None:
     assert counts[0] >= counts[1] == 0
 
 
+@pytest.mark.slow
 def test_what_cannot_be_derived_again_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"`transfer_factor` must be 1 or more, but got 0\.5"):
         derive_again(run, transfer_factor=0.5)

@@ -129,6 +129,7 @@ def test_a_collapse_is_told_once(task: Task, tmp_path, recwarn) -> None:
     assert "a 100%, b 100%" in told[0]
 
 
+@pytest.mark.slow
 def test_a_search_that_has_hardly_decided_is_told(task: Task, tmp_path) -> None:
     with pytest.warns(UserWarning, match=r"hardly decided \(entropy 2.07\d of 2.079 nats\)"):
         run_search(Differentiable(), task, tmp_path, epochs=1)

@@ -119,6 +119,7 @@ def require_binary(model: tf.keras.Model, directory: Path) -> None:
     assert result["audit"]["operations"]["LceBconv2d"] == quantized > 0
 
 
+@pytest.mark.slow
 def test_resnet18_is_searched_in_its_widths(data: Any, tmp_path: Path) -> None:
     space = resolve("resnet18_cifar", {"ratios": (0.25, 0.5)})
     model = search(colored(data, 16), space, tmp_path, epochs=1)
@@ -149,6 +150,7 @@ def test_networks_of_zeros_and_ones_are_searched_and_converted(data: Any, tmp_pa
     assert len(np.unique(np.abs(weights))) == 1
 
 
+@pytest.mark.slow
 def test_candidates_that_all_fail_end_the_search_with_the_first_cause(
     data: Any, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import larq_nas  # isort: skip  (it prepares TensorFlow)
 import larq as lq
 import pytest
 import tensorflow as tf
+from conftest import quick
 
 from larq_nas.errors import InputError
 from larq_nas.searchers import Evolution
@@ -75,6 +76,7 @@ def relu() -> LAYERS.Layer:
     return LAYERS.Activation("relu", name="between")
 
 
+@pytest.mark.slow
 def test_an_error_in_a_callback_stops_the_search_which_goes_on_without_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a mistake of one's own"):
         search(model_of(relu()), tmp_path / "cut", [Fails()])
@@ -104,7 +106,10 @@ def test_callbacks_that_would_do_nothing_are_refused(
 
 @pytest.mark.parametrize(
     "changed",
-    [lambda: model_of(LAYERS.Activation("tanh", name="between")), lambda: model_of(relu(), 5)],
+    quick(
+        [lambda: model_of(LAYERS.Activation("tanh", name="between")), lambda: model_of(relu(), 5)],
+        1,
+    ),
     ids=["activation", "kernel"],
 )
 def test_another_model_of_the_same_names_is_another_run(tmp_path: Path, changed: Any) -> None:
@@ -114,6 +119,7 @@ def test_another_model_of_the_same_names_is_another_run(tmp_path: Path, changed:
         search(changed(), tmp_path)
 
 
+@pytest.mark.slow
 def test_damaged_weights_of_the_widest_network_stop_before_a_candidate(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a mistake"):
         search(model_of(relu()), tmp_path, [Fails()])

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import quick
 
 from larq_nas.choosers import Relax
 from larq_nas.layers import BINARY_SEARCH, building_in
@@ -53,7 +54,7 @@ def test_every_edge_of_both_kinds_of_cells_counts_once(choose: Relax) -> None:
     assert found.mean() == pytest.approx(mean_entropy(values(choose)), rel=1e-5)
 
 
-@pytest.mark.parametrize(("weight", "epoch"), [(1.0, 0), (1.0, 7), (0.25, 49)])
+@pytest.mark.parametrize(("weight", "epoch"), quick([(1.0, 0), (1.0, 7), (0.25, 49)], 1))
 def test_equation_2(choose: Relax, weight: float, epoch: int) -> None:
     term = Diversity(list(choose.mixtures.values()), weight, TAU)
     term.begin_epoch(epoch)

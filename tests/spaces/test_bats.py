@@ -14,7 +14,7 @@ SMALL = Bats(cells=3, channels=8, nodes=2)
 GROUPED = Bats(cells=2, channels=12, groups=4, nodes=2, activation="prelu")
 
 
-@pytest.mark.parametrize("seed", quick(range(10), 1, 4))
+@pytest.mark.parametrize("seed", quick(range(10), 4))
 def test_one_hot_supernet_is_the_derived_network(seed: int, images: np.ndarray) -> None:
     """In the domain of the search, or in the deployed one."""
     space = GROUPED if seed % 5 == 4 else SMALL
@@ -31,7 +31,7 @@ def test_one_hot_supernet_is_the_derived_network(seed: int, images: np.ndarray) 
     np.testing.assert_array_equal(got.argmax(1)[close], expected.argmax(1)[close])
 
 
-@pytest.mark.parametrize("seed", quick(range(5), 0, 4))
+@pytest.mark.parametrize("seed", quick(range(5), 0))
 def test_a_derived_network_converts(seed: int, images: np.ndarray) -> None:
     """Random ones of all spaces and sizes: benchmarks/deployment.py."""
     space = GROUPED if seed == 4 else SMALL
@@ -80,6 +80,7 @@ def test_published_network_costs_what_table_6_says() -> None:
     assert "cell0_pre1_conv" in names
 
 
+@pytest.mark.slow
 def test_imagenet_stem_reads_an_eighth_and_converts() -> None:
     space = Bats(cells=2, channels=40, nodes=1, stem="imagenet")
     model = randomize(random_architecture(space, 0, (32, 32, 3)).build((32, 32, 3), 10))
@@ -113,7 +114,8 @@ def test_operations_are_those_of_table_1() -> None:
         "average_pool_3x3",
         "zero",
     }
-    names = [layer.name for layer in Bats(cells=4, channels=4).build(Relax(), (8, 8, 1), 10).layers]
+    supernet = Bats(cells=4, channels=4, nodes=1).build(Relax(), (8, 8, 1), 10)
+    names = [layer.name for layer in supernet.layers]
     conv = "cell0_node2_in0_dilated_group_conv_5x5"
     assert {f"{conv}_bn", f"{conv}_conv", f"{conv}_add"} <= set(names)
 

@@ -22,7 +22,6 @@ SMALL = Darts(cells=3, channels=4, nodes=2)
             ("p_darts", 3_433_798),
             ("amoebanet_a", 3_145_078),
         ],
-        2,
     ),
 )
 def test_published_networks_have_their_parameters(name: str, expected: int) -> None:

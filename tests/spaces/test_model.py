@@ -288,7 +288,7 @@ def test_zoo_networks_are_spaces(name: str, groups: int) -> None:
     assert len(space.questions((64, 64, 3), 10)) == groups
 
 
-@pytest.mark.parametrize("name", quick(["BiRealNet", "QuickNetSmall"], 1))
+@pytest.mark.parametrize("name", quick(["BiRealNet", "QuickNetSmall"]))
 def test_a_zoo_network_of_other_widths_converts_in_binary(name: str) -> None:
     space = ModelWidths(zoo_network(name, 96), (0.125, 0.25))
     model = random_architecture(space, 0, (96, 96, 3)).build((96, 96, 3), 10, space)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from conftest import random_architecture, randomize
+from conftest import quick, random_architecture, randomize
 
 import larq_nas
 from larq_nas.choosers import Sample
@@ -29,12 +29,16 @@ def test_a_stage_has_one_width_and_each_block_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("space", "shape"),
-    [
-        (VggSmall(ratios=(0.1, 0.25)), (16, 16, 3)),
-        (Vgg11(), (32, 32, 3)),
-        (ResNet18Cifar(), (16, 16, 3)),
-        (ResNet18(ratios=(0.125, 0.25), downsample="real"), (32, 32, 3)),
-    ],
+    quick(
+        [
+            (VggSmall(ratios=(0.1, 0.25)), (16, 16, 3)),
+            (Vgg11(), (32, 32, 3)),
+            (ResNet18Cifar(), (16, 16, 3)),
+            (ResNet18(ratios=(0.125, 0.25), downsample="real"), (32, 32, 3)),
+        ],
+        0,
+        1,
+    ),
 )
 def test_sampled_networks_convert_in_binary(space, shape) -> None:
     model = randomize(random_architecture(space, 0, shape).build(shape, 10))

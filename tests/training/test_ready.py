@@ -71,6 +71,7 @@ def test_a_stage_that_cannot_be_built_is_refused_before_the_search(digits, tmp_p
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_checkpoints_of_keras_hold_the_network_itself(digits, tmp_path: Path) -> None:
     kept = tf.keras.callbacks.ModelCheckpoint(str(tmp_path / "{epoch}.keras"))
     model = larq_nas.train(
@@ -90,6 +91,7 @@ def test_checkpoints_of_keras_hold_the_network_itself(digits, tmp_path: Path) ->
             assert (weight == value).all()
 
 
+@pytest.mark.slow
 def test_checkpoints_of_keras_hold_the_supernet_itself(digits, tmp_path: Path) -> None:
     kept = tf.keras.callbacks.ModelCheckpoint(str(tmp_path / "{epoch}.keras"))
     larq_nas.search(

@@ -60,6 +60,7 @@ def test_each_setting_has_a_part(plain: np.ndarray, settings: dict[str, Any]) ->
     assert np.abs(trained(**settings) - plain).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_same_recipe_gives_the_same_weights(plain: np.ndarray) -> None:
     np.testing.assert_array_equal(trained(), plain)
     # Nothing is distilled without a teacher.
@@ -77,7 +78,7 @@ class Rates(tf.keras.callbacks.Callback):
         self.seen.append(float(self.model.optimizer.learning_rate))
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "warm_restarts"])
+@pytest.mark.parametrize("schedule", quick(["cosine", "one_cycle", "warm_restarts"], 0))
 def test_the_schedule_runs_over_each_stage(schedule) -> None:
     """Three batches in an epoch: two epochs of each stage are six steps."""
     rates = Rates()

@@ -77,6 +77,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 def test_killed_workers_chief_and_all_end_in_what_one_process_finds(
     alone: Path, tmp_path: Path

@@ -37,7 +37,7 @@ SPACES = {
     "resnet18_cifar": (ResNet18Cifar(ratios=(0.5, 1), downsample="real"), (16, 16, 3)),
 }
 NAMES = [*SPACES, "odd"]
-QUICK = ("bats", "bats_groups", "bnas", "resnet18_cifar", "odd")
+QUICK = ("bats_groups", "bnas", "resnet18_cifar", "odd")
 CASES = quick(NAMES, *(NAMES.index(name) for name in QUICK))
 
 ALONE = """
@@ -137,6 +137,7 @@ def test_source_is_plain_python(name: str, folders) -> None:
         subprocess.run([ruff, *arguments, str(path)], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_the_same_model_gives_the_same_bytes(models) -> None:
     for name in ("bats_groups", "odd"):
         assert standalone(models[name]) == standalone(models[name])
@@ -186,6 +187,7 @@ def _kernel(layer: tf.keras.layers.Layer) -> tf.Tensor | None:
     return tf.constant(layer.get_weights()[0]) if hasattr(layer, "kernel") else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", quick(["bats_groups", "resnet18_cifar"], 1))
 def test_it_converts_to_the_same_operations(name: str, models, folders) -> None:
     network = load_module(folders[name] / "network.py")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import local_sshd
 import pytest
+from conftest import quick
 
 from larq_nas.errors import InputError
 from larq_nas.latency.devices import DeviceError, measure_on
@@ -79,6 +80,7 @@ def test_a_model_is_measured_and_nothing_is_left(device) -> None:
     assert device.leftovers() == []
 
 
+@pytest.mark.slow
 def test_operations_are_timed_in_a_run_of_their_own(device) -> None:
     latency = measure(device, repeats=2, per_operation=True, kernel="reference")
     assert [(op.kind, op.name, op.microseconds) for op in latency.operations] == [
@@ -92,6 +94,7 @@ def test_operations_are_timed_in_a_run_of_their_own(device) -> None:
     assert "--use_xnnpack=false --use_reference_bconv=true" in profiled
 
 
+@pytest.mark.slow
 def test_a_program_on_the_device_is_used(device, monkeypatch) -> None:
     shutil.copy(STAND_IN, device.home / "lce_benchmark_model_aarch64")
     monkeypatch.setenv("LARQ_NAS_BENCHMARK_TOOL", "/no/such/file")
@@ -105,6 +108,7 @@ def test_a_program_on_the_device_is_used(device, monkeypatch) -> None:
         measure(device, tool=None)
 
 
+@pytest.mark.slow
 def test_without_a_program_it_says_where_to_get_one(device, monkeypatch) -> None:
     monkeypatch.delenv("LARQ_NAS_BENCHMARK_TOOL", raising=False)
     with pytest.raises(
@@ -117,12 +121,15 @@ def test_without_a_program_it_says_where_to_get_one(device, monkeypatch) -> None
 
 @pytest.mark.parametrize(
     ("behaviour", "message"),
-    [
-        ("fails", "exit code 1: Encountered unresolved custom op: LceQuantize; it is not the prog"),
-        ("out_of_memory", r"killed by signal 9 \(SIGKILL: most likely its memory ran out\)"),
-        ("no_timings", "printed no timings"),
-        ("old", "does not know --use_indirect_bgemm=true: use the one of the release"),
-    ],
+    quick(
+        [
+            ("fails", "exit code 1: Encountered unresolved custom op: LceQuantize; it is not the"),
+            ("out_of_memory", r"killed by signal 9 \(SIGKILL: most likely its memory ran out\)"),
+            ("no_timings", "printed no timings"),
+            ("old", "does not know --use_indirect_bgemm=true: use the one of the release"),
+        ],
+        1,
+    ),
 )
 def test_what_the_program_does_wrong_is_told(device, behaviour: str, message: str) -> None:
     with pytest.raises(DeviceError, match=message) as caught:
@@ -131,6 +138,7 @@ def test_what_the_program_does_wrong_is_told(device, behaviour: str, message: st
     assert device.leftovers() == []
 
 
+@pytest.mark.slow
 def test_a_program_that_hangs_is_stopped(device) -> None:
     with pytest.raises(DeviceError, match="did not finish within 3 seconds") as caught:
         measure(device, "hang", timeout=3)
@@ -245,6 +253,7 @@ def test_a_file_that_arrives_cut_off_is_seen(device) -> None:
         measure(device)
 
 
+@pytest.mark.slow
 def test_what_makes_figures_doubtful_is_told(device) -> None:
     device.install("vcgencmd", "echo throttled=0x50005")
     latency = measure(device, "slowing", repeats=5, runs=10)
@@ -254,6 +263,7 @@ def test_what_makes_figures_doubtful_is_told(device) -> None:
     assert "later repeats took 60 % longer than the first" in text
 
 
+@pytest.mark.slow
 def test_noise_of_a_login_script_does_no_harm(device) -> None:
     (device.home / ".bashrc").write_text("echo Welcome; echo fortune=1\n")
     (device.home / ".ssh").mkdir()

@@ -54,14 +54,17 @@ class Expansion:
         return ["filters", self.filters, list(self.ratios)]
 
     def decode(self, value: object) -> float:
-        """Return the ratio of a JSON `value`, or raise `InputError` if it is none of them."""
-        for ratio in self.ratios:
-            if not isinstance(value, bool | str) and ratio == value:
-                return ratio
-        raise InputError(
-            f"Choice `{self.name}` expects a ratio of {', '.join(map(str, self.ratios))}, but "
-            f"got {value!r}."
-        )
+        """Return the ratio of a JSON `value`, or raise `InputError` if it is none.
+
+        It need not be one of `ratios`, which are those that a search by sampling tries.
+        """
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 1 / self.filters <= value <= _MOST:  # type: ignore[operator]
+            raise InputError(
+                f"Choice `{self.name}` expects a ratio that leaves it a channel or more, up to "
+                f"{_MOST}, but got {value!r}."
+            )
+        return value  # type: ignore[return-value]
 
 
 def require_ratios(name: str, ratios: Sequence[float]) -> None:

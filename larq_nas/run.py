@@ -49,6 +49,7 @@ class Run:
         self.architecture = self.directory / "architecture.json"
         self.history = self.directory / "history.csv"
         self.probabilities = self.directory / "probabilities.csv"
+        self.widths = self.directory / "widths.csv"
         self.candidates = self.directory / "candidates.csv"
         self.pareto = self.directory / "pareto"
         self.widest = self.directory / "widest.weights.h5"

@@ -17,7 +17,7 @@ from larq_nas.latency import LatencyTable
 from larq_nas.pipeline.augment import Augment
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.run import Run
-from larq_nas.searchers import Evolution, Prepared, Searcher, resolve_searcher
+from larq_nas.searchers import Dimension, Evolution, Ready, Searcher, resolve_searcher
 from larq_nas.searchers.evolving import Evolving
 from larq_nas.spaces import Space, SpaceLike, resolve
 from larq_nas.spaces.fingerprint import fingerprint
@@ -160,7 +160,7 @@ def search(
     }
     run = Run(directory, settings, resume)
     if current_role() == "worker":
-        limits = _limits(budget, resolved, facts, table, 0)
+        limits = _limits(budget, resolved, facts, table, method, 0)
         task = dataclasses.replace(task, limits=limits)
         _work(method.prepare(resolved, task, epochs), run, callbacks, verbose)
     with forgetting_graphs():
@@ -177,7 +177,7 @@ def search(
                 verbose,
             )
         searched = run.architecture.exists()
-        limits = None if searched else _limits(budget, resolved, facts, table, verbose)
+        limits = None if searched else _limits(budget, resolved, facts, table, method, verbose)
         task = dataclasses.replace(task, limits=limits)
         prepared = None if searched else method.prepare(resolved, task, epochs)
         with run:
@@ -212,7 +212,7 @@ def _require_role(method: Searcher, directory: str | Path | None) -> None:
 
 
 def _work(
-    prepared: Prepared | Evolving,
+    prepared: Ready,
     run: Run,
     callbacks: Sequence[tf.keras.callbacks.Callback],
     verbose: int | str,
@@ -244,6 +244,7 @@ def _limits(
     space: Space,
     facts: DataFacts,
     table: LatencyTable | None,
+    method: Searcher,
     verbose: int | str,
 ) -> Limits | None:
     """Return what the search must keep to, or raise `InputError` if nothing can."""
@@ -253,7 +254,9 @@ def _limits(
         print("Costing the space: one build of all of it", flush=True)
         if table:
             print(table, flush=True)
-    limits = Limits(SpaceCosts(space, facts.input_shape, facts.classes, table), budget)
+    # It finds any width, down to this one.
+    least = method.least_mean if isinstance(method, Dimension) else None
+    limits = Limits(SpaceCosts(space, facts.input_shape, facts.classes, table, least), budget)
     feasible = limits.require_feasible()
     if verbose:
         print(feasible, flush=True)

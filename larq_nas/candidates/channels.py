@@ -28,17 +28,21 @@ class Channels:
     parts: tuple[int, ...]
     repeats: int = 1
 
-    def taken(self, answers: Mapping[str, Any]) -> np.ndarray:
-        """Return the indices of the channels that a narrower network has.
+    def taken(
+        self, answers: Mapping[str, Any], layout: Mapping[str, Any] | None = None
+    ) -> np.ndarray:
+        """Return the indices of the channels that another network has too.
 
         # Arguments
-            answers: number of filters of each choice by name.
+            answers: number of filters of each choice by name, in the other network.
+            layout: those of the network that the indices are of; by default, as it was built.
         """
-        offsets = np.cumsum([0, *map(int, self.parts)])
+        present = [int(part) if layout is None else at(part, layout) for part in self.parts]
+        offsets = np.cumsum([0, *present])
         once = np.concatenate(
             [
-                offset + np.arange(at(part, answers))
-                for offset, part in zip(offsets[:-1], self.parts, strict=True)
+                offset + np.arange(min(count, at(part, answers)))
+                for offset, count, part in zip(offsets[:-1], present, self.parts, strict=True)
             ]
         )
         repeated: np.ndarray = (np.arange(self.repeats)[:, None] * offsets[-1] + once).reshape(-1)

@@ -50,6 +50,10 @@ class Inheritance:
         model: the network of the largest widths, built by `choose`.
         choose: a chooser whose widths remember where they came from.
 
+    # Attributes
+        parts: every weight of the network, and what of it a narrower one has.
+        made: the channels of the output of each layer, by its name.
+
     # Raises
         InputError: if a layer does with channels what cannot be followed.
 
@@ -62,9 +66,7 @@ class Inheritance:
         calls = read_graph(model)
         channels = trace_channels(calls)
         self._expansions = choose.expansions
-        self._channels = {
-            call.layer.name: gives for call, gives in zip(calls, channels, strict=True)
-        }
+        self.made = {call.layer.name: gives for call, gives in zip(calls, channels, strict=True)}
         self.parts: list[Part] = []
         for number, call in enumerate(calls):
             if call.first:
@@ -82,7 +84,7 @@ class Inheritance:
 
     def channels(self, layer: str, values: Mapping[str, float]) -> int:
         """Return how many channels a layer of a narrower network has."""
-        return len(self._channels[layer].taken(self._filters(values)))
+        return len(self.made[layer].taken(self._filters(values)))
 
     def _filters(self, values: Mapping[str, float]) -> dict[str, int]:
         return {

@@ -2,28 +2,61 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import larq as lq
 import tensorflow as tf
 
+from larq_nas.choosers import Chooser
+from larq_nas.layers import Domain, building_in
+from larq_nas.pipeline.check import DataFacts
+from larq_nas.spaces import Space
 from larq_nas.training.optimizers import MOMENTUM, OptimizerName, Rate
 
-__all__ = ["forget_widths", "resizable", "resizable_optimizer"]
+__all__ = ["Initial", "resizable_constants", "resizable_network", "resizable_optimizer"]
+
+Initial: TypeAlias = dict[Any, tf.keras.initializers.Initializer]
+"""What made the first values of variables, by their references."""
+
+
+def resizable_network(
+    space: Space, choose: Chooser, facts: DataFacts, domain: Domain
+) -> tuple[tf.keras.Model, Initial]:
+    """Return a network whose weights take any width, and what made their first values.
+
+    # Arguments
+        space: the space.
+        choose: answers its questions.
+        facts: the images and classes.
+        domain: what is binary.
+    """
+    with building_in(domain), resizable() as initial:
+        network = space.build(choose, facts.input_shape, facts.classes)
+    forget_widths(network)
+    return network, initial
 
 
 @contextmanager
-def resizable() -> Iterator[None]:
+def resizable() -> Iterator[Initial]:
     """Make variables within a `with` block such that tensors of other sizes can be assigned.
 
     What TensorFlow traces of them then holds for every size.
     """
-    with tf.variable_creator_scope(_without_shape), ExitStack() as patched:
+    initial: Initial = {}
+
+    def create(next_creator: Any, **settings: Any) -> tf.Variable:
+        made = getattr(settings["initial_value"], "func", None)
+        variable = _without_shape(next_creator, **settings)
+        if isinstance(made, tf.keras.initializers.Initializer):
+            initial[variable.ref()] = made
+        return variable
+
+    with tf.variable_creator_scope(create), ExitStack() as patched:
         # They leave their width to their kernel, which layers behind them cannot be built from.
         for kind in (tf.keras.layers.DepthwiseConv2D, tf.keras.layers.Dense):
             known = _of_known_width(kind.call)
             patched.enter_context(lq.utils.patch_object(kind, "call", known))
-        yield
+        yield initial
 
 
 def _of_known_width(call: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
@@ -61,6 +94,26 @@ def forget_widths(network: tf.keras.Model) -> None:
 
 def _any_width(compute: Callable[[Any], tf.TensorShape]) -> Callable[[Any], tf.TensorShape]:
     return lambda shape: tf.TensorShape([*compute(shape)[:-1], None])
+
+
+def resizable_constants(network: tf.keras.Model) -> list[tuple[tf.Variable, str, float]]:
+    """Give batch norms without scale or offset ones and zeros of a size that can change.
+
+    Keras makes constants of the size they were built in.
+    """
+    found = []
+    for layer in network._flatten_layers(include_self=False):
+        if not isinstance(layer, tf.keras.layers.BatchNormalization):
+            continue
+        for name, used, filling in (("gamma", "scale", 1.0), ("beta", "center", 0.0)):
+            if not getattr(layer, used):
+                with resizable():
+                    constant = tf.Variable(tf.fill([1], filling), trainable=False)
+                # Set as Keras sets attributes, it would be a weight of the layer.
+                object.__setattr__(layer, name, constant)
+                object.__setattr__(layer, used, True)
+                found.append((constant, layer.name, filling))
+    return found
 
 
 class _Resizable(tf.keras.optimizers.Optimizer):

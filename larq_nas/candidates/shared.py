@@ -7,11 +7,14 @@ import tensorflow as tf
 
 from larq_nas.candidates.inherit import Inheritance, weights_of
 from larq_nas.candidates.recalibrate import Recalibration
-from larq_nas.candidates.resizable import forget_widths, resizable, resizable_optimizer
+from larq_nas.candidates.resizable import (
+    resizable_constants,
+    resizable_network,
+    resizable_optimizer,
+)
 from larq_nas.candidates.training import CandidateTraining, Measured
 from larq_nas.choosers import Widest
 from larq_nas.errors import InputError, first_line
-from larq_nas.layers import building_in
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.spaces import Space
 from larq_nas.training.randomness import RandomLayers
@@ -39,7 +42,7 @@ class Shared:
         self._training = training
         self._source = source
         self._weights = weights_of(network)
-        self._constants = _resizable_constants(network)
+        self._constants = resizable_constants(network)
         self._random = RandomLayers(network)
         self._model = Trainee(network, recipe)
         self._optimizer = resizable_optimizer(recipe.optimizer, training.rate())
@@ -79,7 +82,7 @@ def require_one_trace(space: Space, recipe: Recipe, facts: DataFacts) -> None:
     """Raise `InputError` if one trace cannot serve all candidates of a space."""
     try:
         network = _network(space, recipe, facts)
-        _resizable_constants(network)
+        resizable_constants(network)
         step = tf.function(lambda images: network(images, training=True))
         step.get_concrete_function(tf.TensorSpec((None, *facts.input_shape)))
     except Exception as error:
@@ -91,27 +94,5 @@ def require_one_trace(space: Space, recipe: Recipe, facts: DataFacts) -> None:
 
 def _network(space: Space, recipe: Recipe, facts: DataFacts) -> tf.keras.Model:
     """Return a network whose weights take any width."""
-    with building_in(recipe.domain(recipe.stages[-1])), resizable():
-        network = space.build(Widest(), facts.input_shape, facts.classes)
-    forget_widths(network)
-    return network
-
-
-def _resizable_constants(network: tf.keras.Model) -> list[tuple[tf.Variable, str, float]]:
-    """Give batch norms without scale or offset ones and zeros of a size that can change.
-
-    Keras makes constants of the size they were built in.
-    """
-    found = []
-    for layer in network._flatten_layers(include_self=False):
-        if not isinstance(layer, tf.keras.layers.BatchNormalization):
-            continue
-        for name, used, filling in (("gamma", "scale", 1.0), ("beta", "center", 0.0)):
-            if not getattr(layer, used):
-                with resizable():
-                    constant = tf.Variable(tf.fill([1], filling), trainable=False)
-                # Set as Keras sets attributes, it would be a weight of the layer.
-                object.__setattr__(layer, name, constant)
-                object.__setattr__(layer, used, True)
-                found.append((constant, layer.name, filling))
-    return found
+    domain = recipe.domain(recipe.stages[-1])
+    return resizable_network(space, Widest(), facts, domain)[0]

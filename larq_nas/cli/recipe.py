@@ -11,15 +11,15 @@ import tensorflow as tf
 from larq_nas.cli.common import load_model, model_path
 from larq_nas.layers import ComputedIn
 from larq_nas.spaces import Space
-from larq_nas.training.recipe import Recipe, resolve_recipe
+from larq_nas.training.recipe import RECIPES, Recipe, resolve_recipe
 
 __all__ = ["choose_recipe", "load_teacher", "recipe_options"]
 
 _OPTIONS = (
     click.option(
         "--recipe",
-        help="How the network is trained: bats, bnas, bnas_imagenet, bnas_v2, bnas_v2_imagenet, "
-        "bnas_v2_multi_stage, shen2019 or shen2019_imagenet; by default as the space's paper does.",
+        help=f"How the network is trained: {', '.join(sorted(RECIPES))}; by default as the space's "
+        "paper does.",
     ),
     click.option(
         "--train-learning-rate",

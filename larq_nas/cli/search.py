@@ -8,6 +8,7 @@ import click
 
 from larq_nas.cli.common import named, one_line_errors, read_space, settings_option
 from larq_nas.cli.data import Data, data_options
+from larq_nas.cli.dimension import dimension_options
 from larq_nas.cli.evolution import evolution_options, launch_workers
 from larq_nas.cli.recipe import choose_recipe, load_teacher, recipe_options
 from larq_nas.cli.run import print_outcome, run_options, verbosity
@@ -37,7 +38,8 @@ __all__ = ["search"]
     "--searcher",
     default="differentiable",
     show_default=True,
-    help="Search method: differentiable for operations, evolution for widths.",
+    help="Search method: differentiable for operations; evolution, dimension, dms_a or dms_b for "
+    "widths.",
 )
 @click.option(
     "--temperature",
@@ -74,6 +76,7 @@ __all__ = ["search"]
     help="Compute each cell again for its gradient: less memory, a quarter to a third more time.",
 )
 @evolution_options
+@dimension_options
 @recipe_options
 @data_options
 @click.option("--max-memory", help="Most bytes of weights, such as 64KB (1,000 each) or 64KiB.")
@@ -115,6 +118,11 @@ def search(
     strategy: str | None,
     objectives: str | None,
     workers: int | None,
+    initial_ratio: float | None,
+    memory_target: float | None,
+    weight_epochs: int | None,
+    mean_learning_rate: float | None,
+    budget_weight: float | None,
     precision: ComputedIn | None,
     recipe: str | None,
     train_learning_rate: float | None,
@@ -130,7 +138,7 @@ def search(
 ) -> None:
     """Search a space for a binary network, train it and convert it.
 
-    Leaves in DIRECTORY: architecture.json, history.csv, probabilities.csv, model.keras,
+    Leaves in DIRECTORY: architecture.json, history.csv, a record of what was tried, model.keras,
     model.tflite, result.json, checkpoints and TensorBoard logs. Killed at any moment, the same
     command goes on.
 
@@ -155,6 +163,11 @@ def search(
         "subset": subset,
         "trade_off": trade_off,
         "strategy": strategy,
+        "initial_ratio": initial_ratio,
+        "memory_target": memory_target,
+        "weight_epochs": weight_epochs,
+        "mean_learning_rate": mean_learning_rate,
+        "budget_weight": budget_weight,
         "objectives": None if objectives is None else tuple(named(objectives)),
     }
     method = _with_settings(method, given, precision)

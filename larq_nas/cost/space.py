@@ -46,6 +46,7 @@ class SpaceCosts:
         input_shape: `(height, width, channels)` of the images, in pixels.
         classes: number of classes.
         latency: predicts latencies on a device, if they are asked for.
+        least_ratio: the smallest ratio of every width, where it is not among its `ratios`.
 
     # Attributes
         quantities: what is costed: `QUANTITIES`, and `"latency"` in microseconds if asked for.
@@ -60,8 +61,10 @@ class SpaceCosts:
         input_shape: tuple[int, int, int],
         classes: int,
         latency: LatencyModel | None = None,
+        least_ratio: float | None = None,
     ) -> None:
         self.latency = latency
+        self._least_ratio = least_ratio
         self.quantities = (*QUANTITIES, LATENCY) if latency else QUANTITIES
         self.space: Space = resolve(space)
         self._input_shape, self._classes = input_shape, classes
@@ -160,7 +163,11 @@ class SpaceCosts:
     @property
     def narrowest(self) -> dict[str, float]:
         """The smallest ratio of each width."""
-        return {name: min(asked.ratios) for name, asked in self.expansions.items()}
+        least = self._least_ratio
+        return {
+            name: min(asked.ratios) if least is None else least
+            for name, asked in self.expansions.items()
+        }
 
     def require_following(self) -> None:
         """Raise `InputError` if the costs of other widths do not follow from the one build."""

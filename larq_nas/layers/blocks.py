@@ -8,15 +8,15 @@ import tensorflow as tf
 from larq_nas.layers.conv import BinaryConv2D
 from larq_nas.layers.domain import current_domain
 from larq_nas.layers.scale import CenteredClip, Scale
-from larq_nas.quantizers import DoReFaSign, XnorSign
+from larq_nas.quantizers import DoReFaSign, LearnedStep, StandardizedSign, XnorSign
 
 __all__ = ["batch_norm", "binary_conv", "factorized_reduce", "sign_conv", "split_halves"]
 
 Activation = Literal["relu", "prelu"]
 """`"relu"` is fused into the binary convolution; `"prelu"` stays an operation of its own."""
 
-Binarization = Literal["sign", "dorefa"]
-"""Signs of inputs and weights, or inputs of 0 and 1 and weights of one magnitude."""
+Binarization = Literal["sign", "dorefa", "dms"]
+"""Signs of inputs and weights, or inputs of two heights from 0 and scaled signs of weights."""
 
 Scaling = Literal["learned", "mean"]
 """XNOR-Net++'s learned scale, or XNOR-Net's: the mean magnitude of the filter's weights."""
@@ -115,23 +115,32 @@ def sign_conv(
         kernel_size: height and width of the kernel, in pixels.
         name: prefix of the layers' names; unique in the network.
         strides: step of the convolution, in pixels.
-        binarization: `"sign"`, or `"dorefa"` for inputs
+        binarization: `"sign"`, `"dorefa"` for inputs
             \\(\operatorname{round}(\operatorname{clip}(x, 0, 1))\\) and weights
-            \\(\operatorname{sign}(w) E(|w|)\\).
+            \\(\operatorname{sign}(w) E(|w|)\\), or `"dms"` for inputs of 0 and a learned step, and
+            signs of standardized weights, scaled for each filter.
     """
-    dorefa = binarization == "dorefa"
-    quantizer = DoReFaSign() if dorefa else "ste_sign"
+    inputs, kernel = _quantizers(binarization)
     y = BinaryConv2D(
         filters,
         kernel_size,
         strides=strides,
-        input_quantizer=lq.quantizers.DoReFa(1, name="dorefa") if dorefa else "ste_sign",
-        kernel_quantizer=quantizer if current_domain().weights == "binary" else None,
+        input_quantizer=inputs,
+        kernel_quantizer=kernel if current_domain().weights == "binary" else None,
         # What pads an image of 0 and 1 is 0; one of signs has none, and takes 1.
-        pad_values=0.0 if dorefa else 1.0,
+        pad_values=1.0 if binarization == "sign" else 0.0,
         name=f"{name}_conv",
     )(x)
     return batch_norm(y, f"{name}_bn")
+
+
+def _quantizers(binarization: Binarization) -> tuple[Any, Any]:
+    """Return the quantizers of inputs and weights."""
+    if binarization == "dorefa":
+        return lq.quantizers.DoReFa(1, name="dorefa"), DoReFaSign()
+    if binarization == "dms":
+        return LearnedStep(name="learned_step"), StandardizedSign(name="standardized_sign")
+    return "ste_sign", "ste_sign"
 
 
 def factorized_reduce(

@@ -1,10 +1,13 @@
 """Ways to search a space."""
 
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from larq_nas.errors import InputError, unknown_name
 from larq_nas.searchers.again import derive_again
 from larq_nas.searchers.differentiable import Differentiable
+from larq_nas.searchers.dimension import Dimension
+from larq_nas.searchers.dimensioning import Dimensioning
 from larq_nas.searchers.evolution import Evolution
 from larq_nas.searchers.evolving import Evolving
 from larq_nas.searchers.prepared import Prepared
@@ -13,12 +16,18 @@ from larq_nas.task import Task
 
 __all__ = [
     "Differentiable",
+    "Dimension",
     "Evolution",
     "Prepared",
+    "Ready",
     "Searcher",
     "derive_again",
     "resolve_searcher",
 ]
+
+
+Ready: TypeAlias = Prepared | Evolving | Dimensioning
+"""A search that is ready to run."""
 
 
 @runtime_checkable
@@ -33,11 +42,15 @@ class Searcher(Protocol):
     def settings(self, space: Space) -> dict[str, Any]:
         """Return the settings as a run keeps them, all of them known."""
 
-    def prepare(self, space: Space, task: Task, epochs: int) -> "Prepared | Evolving":
+    def prepare(self, space: Space, task: Task, epochs: int) -> Ready:
         """Return a search that is ready to run, or raise `InputError`."""
 
 
-_BY_NAME: dict[str, type[Any]] = {kind.name: kind for kind in (Differentiable, Evolution)}
+_BY_NAME: dict[str, Callable[[], Any]] = {
+    **{kind.name: kind for kind in (Differentiable, Dimension, Evolution)},
+    "dms_a": lambda: Dimension(initial_ratio=1.5, memory_target=0.12),
+    "dms_b": lambda: Dimension(initial_ratio=2.5, memory_target=1.0),
+}
 
 
 def resolve_searcher(searcher: str | Searcher) -> Searcher:

@@ -2,16 +2,18 @@
 
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.cost.structure import Structure
 from larq_nas.fused import FusedCell, kept
 from larq_nas.layers import BinaryConv2D
 
-__all__ = ["estimate", "warn_if_too_large"]
+__all__ = ["estimate", "estimate_widths", "free_memory", "warn_if_too_large"]
 
 _MEMORY = Path("/proc/meminfo")
 _CONTAINER = Path("/sys/fs/cgroup/memory.max")
@@ -32,11 +34,32 @@ def estimate(model: tf.keras.Model, batch_size: int) -> float:
         batch_size: images in a batch.
     """
     calls = sum(len(nodes) for nodes in model._nodes_by_depth.values())
+    return _bytes(calls, model.count_params(), batch_size * _activations(model))
+
+
+def estimate_widths(structure: Structure, widths: Mapping[str, int], batch_size: int) -> float:
+    """Return the bytes of memory that training a network of these widths takes.
+
+    # Arguments
+        structure: the network.
+        widths: number of filters of each choice by name.
+        batch_size: images in a batch.
+    """
+    calls, counted = structure.network.calls, structure.count(widths)
+    weights = sum(part.count for call in counted for part in call.weights)
+    numbers = sum(
+        call.area * found.channels * _COPIES.get(type(call.layer), 1)
+        for call, found in zip(calls, counted, strict=True)
+    )
+    return _bytes(len(calls), weights, batch_size * numbers)
+
+
+def _bytes(calls: int, weights: int, numbers: int) -> float:
     return (
         _RUNTIME_BYTES
         + _BYTES_A_CALL * calls
-        + _BYTES_A_WEIGHT * model.count_params()
-        + _BYTES_A_NUMBER * batch_size * _activations(model)
+        + _BYTES_A_WEIGHT * weights
+        + _BYTES_A_NUMBER * numbers
     )
 
 
@@ -47,7 +70,7 @@ def warn_if_too_large(needed: float, can_rematerialize: bool) -> None:
         needed: in bytes.
         can_rematerialize: whether rematerialization would help, and is off.
     """
-    free = _free()
+    free = free_memory()
     advice = ", or the searcher's `rematerialize=True`" if can_rematerialize else ""
     if free is not None and needed > free:
         warnings.warn(
@@ -57,7 +80,7 @@ def warn_if_too_large(needed: float, can_rematerialize: bool) -> None:
         )
 
 
-def _free() -> float | None:
+def free_memory() -> float | None:
     """Return the bytes that Linux could give; `None` where there is no such figure."""
     found = re.search(r"MemAvailable:\s*(\d+) kB", _read(_MEMORY))
     limit = re.fullmatch(r"(\d+)\s*", _read(_CONTAINER))  # "max" where there is none

@@ -90,7 +90,8 @@ class ResNet18(_ResNet18):
             to choose them by a search.
         ratios: the ratios to choose from; by default Shen's (Eq. 2).
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
-        binarization: `"sign"`, or `"dorefa"` as Shen et al. have it (Eq. 1).
+        binarization: `"sign"`, `"dorefa"` as Shen et al. have it (Eq. 1), or `"dms"` as DMS does
+            (Eq. 2).
         downsample: `"binary"`, or `"real"` as in Bi-Real Net, for the 1x1 convolutions of
             shortcuts.
         stem_kernel: height and width of the first kernel, in pixels; DMS counts 3.
@@ -132,7 +133,8 @@ class ResNet18Cifar(_ResNet18):
             to choose them by a search.
         ratios: the ratios to choose from.
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
-        binarization: `"sign"`, or `"dorefa"` as Shen et al. have it (Eq. 1).
+        binarization: `"sign"`, `"dorefa"` as Shen et al. have it (Eq. 1), or `"dms"` as DMS does
+            (Eq. 2).
         downsample: `"binary"` or `"real"`, for the 1x1 convolutions of shortcuts.
 
     # References
@@ -143,6 +145,9 @@ class ResNet18Cifar(_ResNet18):
     name: ClassVar[str] = "resnet18_cifar"
     filters: ClassVar[tuple[int, ...]] = (16, 32, 64, 128)
     dense_bias: ClassVar[bool] = False
+
+    def recipe(self) -> Recipe:
+        return RECIPES["dms_a"]
 
     def stem(self, images: tf.Tensor, filters: int) -> tf.Tensor:
         return self.first_conv(images, filters, 3, "stem")

@@ -68,7 +68,8 @@ class VggSmall(_Vgg):
             each of `conv1` to `conv6`, or `None` to choose them by a search.
         ratios: the ratios to choose from; by default the paper's (Eq. 2).
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
-        binarization: `"sign"`, or `"dorefa"` as Shen et al. have it (Eq. 1).
+        binarization: `"sign"`, `"dorefa"` as Shen et al. have it (Eq. 1), or `"dms"` as DMS does
+            (Eq. 2).
 
     # References
         - [Searching for Accurate Binary Neural Architectures](https://arxiv.org/abs/1909.07378)
@@ -92,7 +93,8 @@ class Vgg11(_Vgg):
             each of `conv1` to `conv8`, or `None` to choose them by a search.
         ratios: the ratios to choose from.
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
-        binarization: `"sign"`, or `"dorefa"` as Shen et al. have it (Eq. 1).
+        binarization: `"sign"`, `"dorefa"` as Shen et al. have it (Eq. 1), or `"dms"` as DMS does
+            (Eq. 2).
 
     # References
         - DMS: Differentiable Dimension Search for Binary Neural Networks, under double-blind
@@ -102,3 +104,6 @@ class Vgg11(_Vgg):
     name: ClassVar[str] = "vgg11"
     filters: ClassVar[tuple[int, ...]] = (16, 32, 64, 64, 128, 128, 128, 128)
     pooled: ClassVar[frozenset[int]] = frozenset({1, 2, 4, 6, 8})
+
+    def recipe(self) -> Recipe:
+        return RECIPES["dms_a"]

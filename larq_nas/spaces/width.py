@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import tensorflow as tf
 
@@ -24,8 +25,8 @@ class WidthSpace(Space):
             each in the order of `layers`, or `None` to choose them by a search.
         ratios: the ratios to choose from.
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
-        binarization: `"sign"`, or `"dorefa"` as Shen et al. have it (Eq. 1); see
-            `larq_nas.layers.sign_conv`.
+        binarization: `"sign"`, `"dorefa"` as Shen et al. have it (Eq. 1), or `"dms"` as DMS does
+            (Eq. 2); see `larq_nas.layers.sign_conv`.
     """
 
     expansion: float | tuple[float, ...] | None = None
@@ -41,8 +42,8 @@ class WidthSpace(Space):
     def __post_init__(self) -> None:
         if self.precision not in ("binary", "real"):
             raise unknown_name("precision", self.precision, ("binary", "real"))
-        if self.binarization not in ("sign", "dorefa"):
-            raise unknown_name("binarization", self.binarization, ("sign", "dorefa"))
+        if self.binarization not in get_args(Binarization):
+            raise unknown_name("binarization", self.binarization, get_args(Binarization))
         if not isinstance(self.ratios, tuple) or not self.ratios:
             raise InputError(f"`ratios` must be a list of numbers, but got {self.ratios!r}.")
         require_ratios("ratios", self.ratios)

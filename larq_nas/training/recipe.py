@@ -200,6 +200,16 @@ _BNAS_V2_IMAGENET = dataclasses.replace(
     _BNAS_V2, schedule="warm_restarts", label_smoothing=0.1, drop_path=0.0
 )
 
+_DMS = Recipe(
+    0.1,
+    base_batch_size=64,
+    stages=("binary",),
+    optimizer="sgd",
+    schedule="steps",
+    milestones=(140 / 300, 220 / 300, 260 / 300),
+    weight_decay=1e-4,
+)
+
 RECIPES: Mapping[str, Recipe] = {
     "bats": Recipe(),
     "bnas": dataclasses.replace(_BNAS_V2, weight_decay=3e-6),
@@ -207,6 +217,8 @@ RECIPES: Mapping[str, Recipe] = {
     "bnas_v2": _BNAS_V2,
     "bnas_v2_imagenet": _BNAS_V2_IMAGENET,
     "bnas_v2_multi_stage": Recipe(),
+    "dms_a": _DMS,
+    "dms_b": dataclasses.replace(_DMS, weight_decay=2e-4),
     "shen2019": _SHEN,
     "shen2019_imagenet": dataclasses.replace(
         _SHEN, base_batch_size=256, weight_decay=1e-4, milestones=(1 / 3, 2 / 3, 0.9)
@@ -214,7 +226,7 @@ RECIPES: Mapping[str, Recipe] = {
 }
 """The papers' recipes by name. BNAS v2 is BNAS without weight decay and colour jitter; its
 multi-stage training is that of BATS. Shen et al. name the rates alone: batch and weight decay are
-those of the works they follow, HWGQ and ResNet."""
+those of the works they follow, HWGQ and ResNet. DMS names the batch of its search alone."""
 
 RecipeLike: TypeAlias = str | Recipe
 

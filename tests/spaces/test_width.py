@@ -87,10 +87,17 @@ def test_bad_settings_are_refused(settings, message: str) -> None:
         resolve("vgg_small", settings).build(Sample(None), (32, 32, 3), 10)
 
 
-def test_values_that_are_no_ratio_are_refused() -> None:
+@pytest.mark.parametrize("value", [65, 0, 1 / 100, "wide", True])
+def test_values_that_are_no_ratio_are_refused(value: object) -> None:
     values = dict.fromkeys(Vgg11().layers, 1)
-    with pytest.raises(InputError, match=r"Choice `conv3` expects a ratio of 0\.25, .*, but got 7"):
-        larq_nas.Architecture("vgg11", {}, {**values, "conv3": 7}).build((32, 32, 3), 10)
+    with pytest.raises(InputError, match=f"Choice `conv3` expects a ratio .*, but got {value!r}"):
+        larq_nas.Architecture("vgg11", {}, {**values, "conv3": value}).build((32, 32, 3), 10)
+
+
+def test_any_ratio_can_be_built() -> None:
+    values = dict.fromkeys(Vgg11().layers, 1)
+    model = larq_nas.Architecture("vgg11", {}, {**values, "conv3": 1.3}).build((32, 32, 3), 10)
+    assert model.get_layer("conv3_conv").filters == 83
 
 
 def test_images_too_small_are_refused() -> None:

@@ -1,0 +1,133 @@
+"""The network whose widths are searched: one trace, whatever they are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.candidates.inherit import Inheritance, Part, weights_of
+from larq_nas.candidates.resizable import Initial, resizable_constants, resizable_network
+from larq_nas.choosers import Widest
+from larq_nas.dimension.dimensions import Dimensions
+from larq_nas.dimension.masks import Masks
+from larq_nas.layers import Domain, building_in
+from larq_nas.pipeline.check import DataFacts
+from larq_nas.spaces import Space
+
+__all__ = ["Supernet"]
+
+
+class Supernet:
+    """A network as wide as the widest of the three ratios, of which any width can be computed.
+
+    # Arguments
+        space: the space.
+        facts: the images and classes.
+        domain: what is binary.
+        dimensions: the widths.
+        seed: seed of the values that new channels start with.
+        masks: how shares of channels are computed.
+
+    # Attributes
+        network: the network; its weights take any size.
+        masks: let its layers read what is sampled.
+
+    # Raises
+        InputError: if a layer does with channels what cannot be followed.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        facts: DataFacts,
+        domain: Domain,
+        dimensions: Dimensions,
+        seed: int,
+        masks: type[Masks] = Masks,
+    ) -> None:
+        self._dimensions = dimensions
+        self._widths = dimensions.widest()
+        choose = Widest(self._widths)
+        with building_in(domain):
+            plain = space.build(choose, facts.input_shape, facts.classes)
+        self._source = Inheritance(plain, choose)
+        self.network, initial = resizable_network(space, Widest(self._widths), facts, domain)
+        self._weights = weights_of(self.network)
+        self._constants = resizable_constants(self.network)
+        self._fresh = _Fresh(initial, seed)
+        self.masks = masks(dimensions)
+        for part in self._source.parts:
+            # A kernel alone has channels along two axes: those it reads come first.
+            if len(part.axes) == 2:
+                layer = self.network.get_layer(part.layer)
+                self.masks.apply(layer, part.axes[min(part.axes)])
+        self.follow()
+
+    def resize(self, number: int, best_effort: bool = True) -> None:
+        """Take the widths that the dimensions have now (DMS, equations 9 and 10).
+
+        What of the weights the new network has too stays as it is; new channels start as those
+        of a new network do.
+
+        # Arguments
+            number: how often the widths were changed, which new values follow from.
+            best_effort: whether weights stay; without, all of them start anew.
+        """
+        before, after = self._widths, self._dimensions.widest()
+        for place, part in enumerate(self._source.parts):
+            weight = self._weights[part.layer, part.index]
+            old = weight.numpy()
+            new = self._fresh.values(weight, _shape(part, old.shape, after), number, place)
+            if best_effort:
+                new[_shared(part, new.shape, before=before, layout=after)] = old[
+                    _shared(part, old.shape, before=after, layout=before)
+                ]
+            weight.assign(new)
+        self.follow()
+
+    def follow(self) -> None:
+        """Note the widths that the dimensions have now, to which the weights were restored."""
+        self._widths = self._dimensions.widest()
+        for constant, layer, filling in self._constants:
+            channels = len(self._source.made[layer].taken(self._widths, self._widths))
+            constant.assign(tf.fill([channels], filling))
+
+
+class _Fresh:
+    """Values that new weights start with, from the initializers of their layers."""
+
+    def __init__(self, initial: Initial, seed: int) -> None:
+        self._initial = initial
+        self._seed = seed
+
+    def values(
+        self, weight: tf.Variable, shape: tuple[int, ...], number: int, place: int
+    ) -> np.ndarray:
+        made = self._initial[weight.ref()]
+        config = made.get_config()
+        if "seed" in config:
+            words = np.random.SeedSequence([self._seed, number, place]).generate_state(1)
+            made = type(made).from_config({**config, "seed": int(words[0] >> 1)})
+        # A copy: TensorFlow's own cannot be written to.
+        return np.array(made(shape, dtype=weight.dtype))
+
+
+def _shape(part: Part, shape: tuple[int, ...], answers: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the shape of a weight in a network of these widths."""
+    return tuple(
+        len(part.axes[axis].taken(answers, answers)) if axis in part.axes else size
+        for axis, size in enumerate(shape)
+    )
+
+
+def _shared(
+    part: Part, shape: tuple[int, ...], *, before: Mapping[str, Any], layout: Mapping[str, Any]
+) -> Any:
+    """Return where in a weight of widths `layout` the channels are that `before` has too."""
+    return np.ix_(
+        *[
+            part.axes[axis].taken(before, layout) if axis in part.axes else np.arange(size)
+            for axis, size in enumerate(shape)
+        ]
+    )

@@ -1,0 +1,74 @@
+"""How the widths of a search go: a table, and TensorBoard."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from larq_nas.dimension import Dimensions
+from larq_nas.errors import InputError
+from larq_nas.files import write_table
+from larq_nas.run import Run
+
+__all__ = ["WidthRecord", "read_widths"]
+
+_COLUMNS = ("epoch", "choice", "mean", "sigma", "low", "middle", "high")
+
+
+class WidthRecord(tf.keras.callbacks.Callback):
+    """Keeps `widths.csv`: after each epoch the mean of each choice, sigma and the widths tried.
+
+    # Arguments
+        dimensions: the widths.
+        run: where the record goes.
+    """
+
+    def __init__(self, dimensions: Dimensions, run: Run) -> None:
+        super().__init__()
+        self._dimensions = dimensions
+        self._path = run.widths
+        self._logs = run.logs("search") / "widths"
+        self._rows: list[dict[str, Any]] | None = None
+        self._writer: tf.summary.SummaryWriter | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if self._rows is None:
+            kept = read_widths(self._path) if self._path.exists() else []
+            self._rows = [row for row in kept if int(row["epoch"]) <= epoch]
+            self._writer = tf.summary.create_file_writer(str(self._logs))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        assert self._rows is not None
+        assert self._writer is not None
+        dimensions = self._dimensions
+        scale = float(dimensions.scale.numpy())
+        if logs is not None:
+            logs["sigma"] = scale
+        figures = zip(
+            dimensions.names, dimensions.mean.numpy(), dimensions.widths.numpy(), strict=True
+        )
+        with self._writer.as_default(step=epoch):
+            tf.summary.scalar("sigma", scale)
+            for name, mean, widths in figures:
+                row = (epoch + 1, name, f"{mean:.7g}", f"{scale:.7g}", *widths)
+                self._rows.append(dict(zip(_COLUMNS, map(str, row), strict=True)))
+                tf.summary.scalar(f"mean/{name}", mean)
+        write_table(self._path, self._rows)
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        if self._writer:
+            self._writer.close()
+
+
+def read_widths(path: Path) -> list[dict[str, str]]:
+    """Return the rows of `widths.csv`.
+
+    # Raises
+        InputError: if `path` is not the record of a search.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not all(tuple(row) == _COLUMNS and str(row["epoch"]).isdigit() for row in rows):
+        raise InputError(f"`{path}` is not the record of a search: restore or delete it.")
+    return rows

@@ -19,7 +19,6 @@ from larq_nas.searchers.widths import WidthRecord
 from larq_nas.spaces import Space
 from larq_nas.task import Task
 from larq_nas.training.loop import fit
-from larq_nas.training.randomness import RandomLayers
 
 if TYPE_CHECKING:
     from larq_nas.searchers.dimension import Dimension
@@ -71,6 +70,7 @@ class Dimensioning:
             self.stream,
             self.turns.epochs,
             run,
+            seed=self.task.seed,
             optimizers=[self.model.optimizer, self.model.mean_optimizer],
             callbacks=[_Schedule(self), WidthRecord(self.model.dimensions, run), *callbacks],
             verbose=verbose,
@@ -139,7 +139,6 @@ class _Schedule(tf.keras.callbacks.Callback):
     def __init__(self, search: Dimensioning) -> None:
         super().__init__()
         self._search = search
-        self._random = RandomLayers(search.supernet.network)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         # A checkpoint may have brought other widths.
@@ -147,7 +146,6 @@ class _Schedule(tf.keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._search.model.searching.assign(self._search.turns.trains_means(epoch))
-        self._random.reset(self._search.task.seed, epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         search, turns = self._search, self._search.turns

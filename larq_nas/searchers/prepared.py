@@ -65,6 +65,7 @@ class Prepared:
             self.stream,
             self.epochs,
             run,
+            seed=self.task.seed,
             optimizers=[model.optimizer, model.architecture_optimizer],
             callbacks=[
                 _Schedule(model, self.warm_up),

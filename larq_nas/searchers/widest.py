@@ -60,6 +60,7 @@ def train_widest(
             stream,
             epochs,
             run,
+            seed=training.seed,
             optimizers=[model.optimizer],
             callbacks=callbacks,
             verbose=verbose,

@@ -1,5 +1,6 @@
 """Runs `fit` so that it can be killed at any moment and go on with the same result."""
 
+import zlib
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -9,6 +10,7 @@ from larq_nas.pipeline.streams import Stream
 from larq_nas.run import Run
 from larq_nas.training.exact import exact
 from larq_nas.training.history import History
+from larq_nas.training.randomness import RandomLayers
 
 __all__ = ["fit"]
 
@@ -20,6 +22,7 @@ def fit(
     epochs: int,
     run: Run,
     *,
+    seed: int,
     optimizers: Sequence[tf.keras.optimizers.Optimizer],
     validation: tf.data.Dataset | None = None,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
@@ -33,11 +36,13 @@ def fit(
         stream: training batches.
         epochs: number of epochs of the whole stage.
         run: where checkpoints, history and logs go.
+        seed: seed of the run, which layers that draw random numbers draw by.
         optimizers: everything with a state that `model.weights` does not hold.
         validation: data to measure on after each epoch.
         callbacks: further Keras callbacks.
         verbose: as in `fit`.
     """
+    draws = _Draws(model, stage, seed)
     saver = _Saver(model, stage, run, optimizers)
     finished = run.checkpoints(stage) / "finished"
     first = saver.restore()
@@ -59,6 +64,7 @@ def fit(
             validation_data=validation,
             verbose=verbose,
             callbacks=[
+                draws,
                 *callbacks,
                 _StopWhenDiverged(stage, run),
                 History(run.history, stage, first),
@@ -68,6 +74,18 @@ def fit(
         )
     # A callback may have stopped it early; resumed in a later stage, it must not go on.
     finished.touch()
+
+
+class _Draws(tf.keras.callbacks.Callback):
+    """Lets layers such as `Dropout` draw by the epoch, not by what was drawn before it."""
+
+    def __init__(self, model: tf.keras.Model, stage: str, seed: int) -> None:
+        super().__init__()
+        self._random = RandomLayers(model)
+        self._seeds = (seed, zlib.crc32(stage.encode()))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._random.reset(*self._seeds, epoch)
 
 
 class _Saver(tf.keras.callbacks.Callback):

@@ -154,6 +154,7 @@ class Trainer:
             stream,
             epochs,
             run,
+            seed=task.seed,
             optimizers=[model.optimizer],
             validation=validation_stream(task.validation),
             callbacks=[*own, FlipRatio(), *callbacks],

@@ -1,5 +1,10 @@
 """The loop that trains, and what it does to TensorFlow."""
 
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
 import tensorflow as tf
 
 from larq_nas.pipeline.check import check_data
@@ -23,9 +28,39 @@ def test_graphs_are_not_rewritten_while_it_trains_and_are_afterwards(digits, tmp
     stream = training_stream(digits[0], check_data(*digits, 10), 0, None)
     watch = tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: seen.append(rewrites()))
     with Run(tmp_path, {}) as run:
-        fit(model, "a", stream, 1, run, optimizers=[], callbacks=[watch], verbose=0)
+        fit(model, "a", stream, 1, run, seed=0, optimizers=[], callbacks=[watch], verbose=0)
     assert seen == [False]
     assert rewrites()
+
+
+def dropping(digits, directory: Path, stop_in: int | None) -> np.ndarray:
+    """Train a network with dropout for three epochs, or until it is stopped in one."""
+    seed_everything(0)
+    layers = tf.keras.layers
+    image = tf.keras.Input((8, 8, 1))
+    x = layers.Dropout(0.5)(layers.Flatten()(image))
+    model = tf.keras.Model(image, layers.Dense(10)(x))
+    model.compile("sgd", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.optimizer.build(model.trainable_variables)
+    stream = training_stream(digits[0], check_data(*digits, 10), 0, None)
+
+    def stop(epoch: int, logs: Any = None) -> None:
+        if epoch == stop_in:
+            raise KeyboardInterrupt
+
+    watch = tf.keras.callbacks.LambdaCallback(on_epoch_begin=stop)
+    settings = {"seed": 0, "optimizers": [model.optimizer], "callbacks": [watch], "verbose": 0}
+    with Run(directory, {}) as run:
+        fit(model, "a", stream, 3, run, **settings)
+    weights: np.ndarray = model.layers[-1].kernel.numpy()
+    return weights
+
+
+def test_what_layers_draw_is_the_same_when_it_is_resumed(digits, tmp_path: Path) -> None:
+    whole = dropping(digits, tmp_path / "whole", None)
+    with pytest.raises(KeyboardInterrupt):
+        dropping(digits, tmp_path / "run", 2)
+    np.testing.assert_array_equal(dropping(digits, tmp_path / "run", None), whole)
 
 
 def test_what_was_set_before_is_kept() -> None:

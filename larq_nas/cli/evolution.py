@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from larq_nas.cli.common import named
 from larq_nas.errors import InputError, require_whole
 from larq_nas.searchers import Searcher
 from larq_nas.tuning import current_role, launch
@@ -32,7 +33,19 @@ _OPTIONS = (
     click.option("--strategy", help="genetic, aging or random [default: genetic]."),
     click.option(
         "--objectives",
+        callback=lambda _, __, text: None if text is None else tuple(named(text)),
         help="What to maximize, such as accuracy,memory for a Pareto front [default: fitness].",
+    ),
+    click.option("--keep", type=int, help="Candidates whose weights are kept [default: 3]."),
+    click.option(
+        "--shared/--rebuilt",
+        default=None,
+        help="One trace for all candidates, or a network for each: the same results, slower.",
+    ),
+    click.option(
+        "--worker-timeout",
+        type=float,
+        help="Seconds after which a silent worker's candidate is given to another [default: 60].",
     ),
     click.option(
         "--workers",

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
-from larq_nas.cli.common import named, one_line_errors, read_space, settings_option
+from larq_nas.cli.common import one_line_errors, read_space, settings_option
 from larq_nas.cli.data import Data, data_options
 from larq_nas.cli.dimension import dimension_options
 from larq_nas.cli.evolution import evolution_options, launch_workers
 from larq_nas.cli.recipe import choose_recipe, load_teacher, recipe_options
 from larq_nas.cli.run import print_outcome, run_options, verbosity
+from larq_nas.cost import BUDGETS
 from larq_nas.errors import InputError
 from larq_nas.layers import ComputedIn
 from larq_nas.search import search as run_search
@@ -103,26 +104,7 @@ def search(
     space: str,
     settings: dict[str, Any],
     searcher: str,
-    temperature: float | None,
-    learning_rate: float | None,
-    architecture_learning_rate: float | None,
-    diversity: float | None,
-    diversity_annealing: float | None,
-    transfer_factor: float | None,
-    rematerialize: bool | None,
-    population: int | None,
-    candidate_epochs: int | None,
-    widest_epochs: int | None,
-    subset: int | None,
-    trade_off: float | None,
-    strategy: str | None,
-    objectives: str | None,
     workers: int | None,
-    initial_ratio: float | None,
-    memory_target: float | None,
-    weight_epochs: int | None,
-    mean_learning_rate: float | None,
-    budget_weight: float | None,
     precision: ComputedIn | None,
     recipe: str | None,
     train_learning_rate: float | None,
@@ -134,7 +116,7 @@ def search(
     directory: Path,
     no_resume: bool,
     as_json: bool,
-    **budget: str | None,
+    **options: Any,
 ) -> None:
     """Search a space for a binary network, train it and convert it.
 
@@ -149,28 +131,8 @@ def search(
     """
     resolved = resolve(read_space(space), settings)
     method = resolve_searcher(searcher)
-    given = {
-        "temperature": temperature,
-        "learning_rate": learning_rate,
-        "architecture_learning_rate": architecture_learning_rate,
-        "diversity": diversity,
-        "diversity_annealing": diversity_annealing,
-        "transfer_factor": transfer_factor,
-        "rematerialize": rematerialize,
-        "population": population,
-        "candidate_epochs": candidate_epochs,
-        "widest_epochs": widest_epochs,
-        "subset": subset,
-        "trade_off": trade_off,
-        "strategy": strategy,
-        "initial_ratio": initial_ratio,
-        "memory_target": memory_target,
-        "weight_epochs": weight_epochs,
-        "mean_learning_rate": mean_learning_rate,
-        "budget_weight": budget_weight,
-        "objectives": None if objectives is None else tuple(named(objectives)),
-    }
-    method = _with_settings(method, given, precision)
+    limits = {name: options.pop(name) for name in (*BUDGETS, "latency_table")}
+    method = _with_settings(method, options, precision)
     end_with_parent()
     launch_workers(workers, method, directory)
     training = choose_recipe(recipe, train_learning_rate, precision, resolved)
@@ -188,7 +150,7 @@ def search(
         directory=directory,
         seed=seed,
         resume=not no_resume,
-        **budget,  # type: ignore[arg-type]
+        **limits,
         verbose=verbosity(as_json),
     )
     print_outcome(directory, as_json)

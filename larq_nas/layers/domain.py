@@ -9,6 +9,7 @@ from typing import Literal
 __all__ = [
     "BINARY_SEARCH",
     "DEPLOYED",
+    "FLOAT",
     "REAL_WEIGHTS",
     "SEARCH",
     "Domain",
@@ -25,6 +26,8 @@ class Domain:
     trained with real weights, and the binary one that is deployed.
 
     # Arguments
+        activations: `"binary"`, or `"real"` for the float twin that DMS starts ResNets from
+            (appendix B.2.2); spaces of widths have one.
         weights: `"binary"`, or `"real"` as BATS searches and pretrains (section 4.3).
         affine: whether batch normalization learns a scale and an offset. Off in a search,
             so that no operation is preferred for the size of its output.
@@ -39,11 +42,13 @@ class Domain:
     preprocess: Literal["binary", "real"] = "binary"
     pool_norm: bool = False
     drop_path: bool = False
+    activations: Literal["binary", "real"] = "binary"
 
 
 SEARCH = Domain(weights="real", affine=False)
 BINARY_SEARCH = Domain(affine=False, preprocess="real", pool_norm=True)
 REAL_WEIGHTS = Domain(weights="real")
+FLOAT = Domain(weights="real", activations="real")
 DEPLOYED = Domain()
 
 _current: ContextVar[Domain] = ContextVar("larq_nas_domain", default=DEPLOYED)

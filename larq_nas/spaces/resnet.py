@@ -147,7 +147,7 @@ class ResNet18Cifar(_ResNet18):
     dense_bias: ClassVar[bool] = False
 
     def recipe(self) -> Recipe:
-        return RECIPES["dms_a"]
+        return RECIPES["dms_resnet"]
 
     def stem(self, images: tf.Tensor, filters: int) -> tf.Tensor:
         return self.first_conv(images, filters, 3, "stem")

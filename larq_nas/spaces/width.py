@@ -9,7 +9,7 @@ import tensorflow as tf
 from larq_nas.choosers import Chooser
 from larq_nas.errors import InputError, unknown_name
 from larq_nas.expansion import expand, require_ratios
-from larq_nas.layers import batch_norm, sign_conv
+from larq_nas.layers import batch_norm, current_domain, sign_conv
 from larq_nas.layers.blocks import Binarization
 from larq_nas.spaces.space import Precision, Space
 
@@ -91,7 +91,7 @@ class WidthSpace(Space):
         self, x: tf.Tensor, filters: int, name: str, kernel_size: int = 3, strides: int = 1
     ) -> tf.Tensor:
         """Apply a convolution and batch norm; of signs, if the network is binary."""
-        if self.precision == "binary":
+        if self._binary():
             return sign_conv(
                 x,
                 filters,
@@ -104,6 +104,9 @@ class WidthSpace(Space):
 
     def activate(self, x: tf.Tensor, name: str) -> tf.Tensor:
         """Apply ReLU in the float twin; a binary network has its signs."""
-        if self.precision == "binary":
+        if self._binary():
             return x
         return tf.keras.layers.ReLU(name=f"{name}_relu")(x)
+
+    def _binary(self) -> bool:
+        return self.precision == "binary" and current_domain().activations == "binary"

@@ -35,7 +35,10 @@ def check_training(
     """
     for stage in recipe.stages:
         with building_in(recipe.domain(stage)):
-            require_reading(build())
+            network = build()
+            require_reading(network)
+        if stage == "float":
+            _require_real_activations(network)
     rate, size = recipe.rate(task.facts.batch_size), task.facts.batch_size
     if verbose and rate != recipe.learning_rate:
         print(
@@ -71,6 +74,16 @@ def require_reading(network: tf.keras.Model) -> None:
             "The network gives the same for every image: every path through it is zero; choose "
             "other operations."
         )
+
+
+def _require_real_activations(network: tf.keras.Model) -> None:
+    """Raise `InputError` for a space that has no float twin."""
+    for layer in network._flatten_layers(include_self=False):
+        if getattr(layer, "input_quantizer", None) is not None:
+            raise InputError(
+                f'The recipe trains the float twin first (stage "float"), but the space has none: '
+                f"the inputs of layer `{layer.name}` stay binary; use a recipe with other `stages`."
+            )
 
 
 def warn_of_drop_path(network: tf.keras.Model, recipe: Recipe) -> None:

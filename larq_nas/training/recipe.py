@@ -14,14 +14,17 @@ from larq_nas.errors import (
     require_whole,
     unknown_name,
 )
-from larq_nas.layers.domain import DEPLOYED, REAL_WEIGHTS, Domain
+from larq_nas.layers.domain import DEPLOYED, FLOAT, REAL_WEIGHTS, Domain
 from larq_nas.layers.precision import ComputedIn, require_precision
 from larq_nas.training.optimizers import OptimizerName, Schedule, learning_rate
 
 __all__ = ["RECIPES", "Recipe", "RecipeLike", "Stage", "resolve_recipe"]
 
-Stage: TypeAlias = Literal["real", "binary"]
-"""Real weights with binary activations, or both binary."""
+Stage: TypeAlias = Literal["float", "real", "binary"]
+"""The float twin, real weights with binary activations, or both binary."""
+
+_STAGES: tuple[tuple[Stage, ...], ...] = (("binary",), ("real", "binary"), ("float", "binary"))
+_DOMAINS = {"float": FLOAT, "real": REAL_WEIGHTS, "binary": DEPLOYED}
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "optimizer": ("adam", "sgd"),
@@ -47,8 +50,9 @@ class Recipe:
         learning_rate: the highest learning rate of each stage.
         base_batch_size: images in a batch that the learning rate is for: with other batches it is
             in proportion, and is told. Without, it is as given.
-        stages: what is binary in turn; the last is `"binary"`. Each takes its share of the
-            epochs and starts with the weights of the one before.
+        stages: what is binary in turn; the last is `"binary"`. Each starts with the weights of
+            the one before. `"float"` is for spaces of widths.
+        first_share: share of the epochs that the first of two stages takes.
         optimizer: `"adam"`, or `"sgd"` with a momentum of 0.9.
         schedule: `"cosine"`, `"one_cycle"`, `"steps"` or `"warm_restarts"`; see
             `larq_nas.training.optimizers.learning_rate`.
@@ -77,6 +81,7 @@ class Recipe:
     learning_rate: float = 1e-3
     base_batch_size: int | None = None
     stages: tuple[Stage, ...] = ("real", "binary")
+    first_share: float = 0.5
     optimizer: OptimizerName = "adam"
     schedule: Schedule = "cosine"
     milestones: tuple[float, ...] = (0.3, 0.6, 0.9)
@@ -106,10 +111,14 @@ class Recipe:
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         _require_milestones(self.milestones)
-        if self.stages not in (("binary",), ("real", "binary")):
+        if self.stages not in _STAGES:
+            *others, last = map(_quoted, _STAGES)
             raise InputError(
-                f'`stages` must be ("binary",) or ("real", "binary"), but got {self.stages!r}.'
+                f"`stages` must be {', '.join(others)} or {last}, but got {self.stages!r}."
             )
+        require_positive(first_share=self.first_share)
+        if self.first_share >= 1:
+            raise InputError(f"`first_share` must be below 1, but got {self.first_share}.")
         for name in ("label_smoothing", "drop_path", "distillation"):
             value = getattr(self, name)
             require_not_negative(**{name: value})
@@ -130,6 +139,8 @@ class Recipe:
             del settings["precision"]
         if self.schedule != "steps":
             del settings["milestones"]
+        if self.first_share == 0.5:
+            del settings["first_share"]
         return settings
 
     def rate(self, batch_size: int) -> float:
@@ -160,13 +171,18 @@ class Recipe:
 
     def domain(self, stage: Stage) -> Domain:
         """Return how a network is built for a stage."""
-        of_stage = REAL_WEIGHTS if stage == "real" else DEPLOYED
-        return dataclasses.replace(of_stage, drop_path=self.drop_path > 0)
+        return dataclasses.replace(_DOMAINS[stage], drop_path=self.drop_path > 0)
 
     def epochs_of(self, stage: Stage, epochs: int) -> int:
         """Return the share of a stage in all epochs; the last takes what is left over."""
-        each = epochs // len(self.stages)
-        return epochs - each * (len(self.stages) - 1) if stage == self.stages[-1] else each
+        first = int(epochs * self.first_share) if len(self.stages) > 1 else 0
+        return epochs - first if stage == self.stages[-1] else first
+
+
+def _quoted(stages: tuple[Stage, ...]) -> str:
+    """Return stages as they are written in Python."""
+    names = ", ".join(f'"{stage}"' for stage in stages)
+    return f"({names},)" if len(stages) == 1 else f"({names})"
 
 
 def _require_milestones(milestones: object) -> None:
@@ -219,6 +235,7 @@ RECIPES: Mapping[str, Recipe] = {
     "bnas_v2_multi_stage": Recipe(),
     "dms_a": _DMS,
     "dms_b": dataclasses.replace(_DMS, weight_decay=2e-4),
+    "dms_resnet": dataclasses.replace(_DMS, stages=("float", "binary"), first_share=200 / 500),
     "shen2019": _SHEN,
     "shen2019_imagenet": dataclasses.replace(
         _SHEN, base_batch_size=256, weight_decay=1e-4, milestones=(1 / 3, 2 / 3, 0.9)

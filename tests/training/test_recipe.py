@@ -34,7 +34,12 @@ def changes(one: Recipe, other: Recipe) -> dict[str, Any]:
         ({"optimizer": "sdg"}, "Unknown optimizer `sdg`; did you mean `sgd`?"),
         ({"optimizer": 3}, "Unknown optimizer `3`. Known: adam, sgd."),
         ({"schedule": "cosin"}, "Unknown schedule `cosin`; did you mean `cosine`?"),
-        ({"stages": ("real",)}, '`stages` must be ("binary",) or ("real", "binary"), but got'),
+        (
+            {"stages": ("real",)},
+            '`stages` must be ("binary",), ("real", "binary") or ("float", "binary"), but got',
+        ),
+        ({"first_share": 1.0}, "`first_share` must be below 1, but got 1.0."),
+        ({"first_share": 0}, "`first_share` must be positive"),
         ({"stages": ("binary", "real")}, "but got ('binary', 'real')."),
         ({"stages": ()}, "but got ()."),
         ({"stages": "binary"}, "but got 'binary'."),
@@ -97,6 +102,7 @@ def test_stages_of_the_recipes() -> None:
     stages = {name: recipe.stages for name, recipe in RECIPES.items()}
     multi = {name for name in stages if stages[name] == ("real", "binary")}
     assert multi == {"bats", "bnas_v2_multi_stage"}
+    assert stages.pop("dms_resnet") == ("float", "binary")
     assert {stages[name] for name in stages.keys() - multi} == {("binary",)}
 
 
@@ -113,6 +119,14 @@ def test_the_last_stage_takes_what_is_left_over(epochs: int, real: int, binary: 
     both = Recipe()
     assert (both.epochs_of("real", epochs), both.epochs_of("binary", epochs)) == (real, binary)
     assert Recipe(stages=("binary",)).epochs_of("binary", epochs) == epochs
+
+
+def test_the_float_twin_of_dms_is_trained_for_200_of_500_epochs() -> None:
+    resnet = RECIPES["dms_resnet"]
+    assert (resnet.epochs_of("float", 500), resnet.epochs_of("binary", 500)) == (200, 300)
+    rate = resnet.rates(64, 300, 10)
+    rates = [float(rate(10 * epoch)) for epoch in (0, 139, 141, 219, 221, 259, 261)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.0001])
 
 
 def test_settings_are_json_and_make_the_same_recipe() -> None:

@@ -7,9 +7,12 @@ import pytest
 import tensorflow as tf
 from conftest import quick, random_architecture
 
+import larq_nas
+from larq_nas.architecture import Architecture
+from larq_nas.errors import InputError
 from larq_nas.pipeline.check import check_data
 from larq_nas.run import Run
-from larq_nas.spaces import Bats
+from larq_nas.spaces import Bats, VggSmall
 from larq_nas.task import Task
 from larq_nas.training import Recipe
 from larq_nas.training.optimizers import learning_rate
@@ -32,6 +35,49 @@ def trained(epochs: int = 2, callbacks: Any = (), shape=(8, 8, 1), **settings: A
     trainer = Trainer(ARCHITECTURE, SPACE, noise(shape), recipe)
     model = trainer.train(epochs, Run(None, {}), callbacks, 0)
     return model.get_layer("head_dense").kernel.numpy()
+
+
+class Twin(tf.keras.callbacks.Callback):
+    """Notes what the network of each stage is made of, and a kernel at its ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.binary: list[bool] = []
+        self.kernels: list[np.ndarray] = []
+
+    def kernel(self) -> np.ndarray:
+        kernel = self.model.get_layer("conv2_conv").kernel
+        values: np.ndarray = getattr(kernel, "latent_variable", kernel).numpy()
+        return values
+
+    def on_train_begin(self, logs=None) -> None:
+        layer = self.model.get_layer("conv2_conv")
+        self.binary.append(getattr(layer, "input_quantizer", None) is not None)
+        self.kernels.append(self.kernel())
+
+    def on_train_end(self, logs=None) -> None:
+        self.kernels.append(self.kernel())
+
+
+def test_a_binary_network_starts_from_its_float_twin() -> None:
+    space = VggSmall(expansion=1 / 64, binarization="dms")
+    architecture = Architecture(space.name, space.settings(), {})
+    recipe = Recipe(0.01, stages=("float", "binary"), optimizer="sgd")
+    noted = Twin()
+    trainer = Trainer(architecture, space, noise((8, 8, 3)), recipe)
+    model = trainer.train(2, Run(None, {}), [noted], 0)
+    assert noted.binary == [False, True]
+    assert not np.allclose(noted.kernels[0], noted.kernels[1])
+    np.testing.assert_allclose(noted.kernels[2], noted.kernels[1])
+    assert model.get_layer("conv2_conv").input_quantizer is not None
+
+
+def test_a_space_without_a_float_twin_is_refused() -> None:
+    recipe, task = Recipe(stages=("float", "binary")), noise((8, 8, 1))
+    with pytest.raises(InputError, match=r"the space has none: the inputs of layer `.*` stay"):
+        larq_nas.train(
+            ARCHITECTURE, task.train, task.validation, recipe=recipe, epochs=2, verbose=0
+        )
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """How wide a layer is: the question, and a width that remembers where it came from."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,10 +60,10 @@ class Expansion:
         It need not be one of `ratios`, which are those that a search by sampling tries.
         """
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 1 / self.filters <= value <= _MOST:  # type: ignore[operator]
+        if not number or not 1 / self.filters <= value < math.inf:  # type: ignore[operator]
             raise InputError(
-                f"Choice `{self.name}` expects a ratio that leaves it a channel or more, up to "
-                f"{_MOST}, but got {value!r}."
+                f"Choice `{self.name}` expects a ratio that leaves it a channel or more, but got "
+                f"{value!r}."
             )
         return value  # type: ignore[return-value]
 

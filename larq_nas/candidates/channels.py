@@ -8,7 +8,7 @@ import numpy as np
 
 from larq_nas.cost.graph import Call
 from larq_nas.errors import InputError
-from larq_nas.expansion import at
+from larq_nas.expansion import Filters, at
 from larq_nas.spaces.passing import times_passed
 
 __all__ = ["Channels", "trace_channels"]
@@ -72,9 +72,11 @@ def trace_channels(calls: Sequence[Call]) -> list[Channels]:
 def _output(call: Call, read: Sequence[Channels], calls: Sequence[Call]) -> Channels:
     kind, last = call.facts.kind, call.shape[-1]
     if kind in ("conv", "dense"):
-        if call.facts.groups > 1:
+        made = call.facts.filters or last
+        searched = isinstance(made, Filters) or any(map(_is_searched, read))
+        if call.facts.groups > 1 and searched:
             raise _not_followed(call, "its groups mix other channels at other widths")
-        return Channels((call.facts.filters or last,))
+        return Channels((made,))
     if kind == "input":
         return Channels((last,))
     if kind in _MERGING:
@@ -88,13 +90,17 @@ def _output(call: Call, read: Sequence[Channels], calls: Sequence[Call]) -> Chan
     times = times_passed(call, calls[call.inputs[0]].shape) if len(read) == 1 else 0
     if times and (times == 1 or (kind == "reshape" and read[0].repeats == 1)):
         return Channels(read[0].parts, read[0].repeats * times)
-    if all(type(part) is int for one in read for part in one.parts):
+    if not any(map(_is_searched, read)):
         return Channels((last,))
     raise _not_followed(call, f"what it does with channels ({kind}) is not known")
 
 
+def _is_searched(channels: Channels) -> bool:
+    return any(isinstance(part, Filters) for part in channels.parts)
+
+
 def _not_followed(call: Call, reason: str) -> InputError:
     return InputError(
-        f"The weights of narrower networks cannot be taken from the widest one: layer "
+        "Which weights a network of other widths has cannot be told: layer "
         f"`{call.name}`: {reason}."
     )

@@ -13,7 +13,7 @@ from larq_nas.cost.graph import Call, read_graph
 from larq_nas.errors import InputError
 from larq_nas.expansion import expand
 
-__all__ = ["Inheritance", "Part", "latent", "weights_of"]
+__all__ = ["Inheritance", "Layer", "Part", "latent", "read_layers", "weights_of"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,6 @@ class Inheritance:
 
     # Attributes
         parts: every weight of the network, and what of it a narrower one has.
-        made: the channels of the output of each layer, by its name.
 
     # Raises
         InputError: if a layer does with channels what cannot be followed.
@@ -63,15 +62,10 @@ class Inheritance:
     """
 
     def __init__(self, model: tf.keras.Model, choose: Widest) -> None:
-        calls = read_graph(model)
-        channels = trace_channels(calls)
         self._expansions = choose.expansions
-        self.made = {call.layer.name: gives for call, gives in zip(calls, channels, strict=True)}
-        self.parts: list[Part] = []
-        for number, call in enumerate(calls):
-            if call.first:
-                reads = channels[call.inputs[0]] if call.inputs else channels[number]
-                self.parts += _parts(call, reads, channels[number])
+        read = read_layers(model)
+        self._made = {layer.layer.name: layer.gives for layer in read}
+        self.parts = [part for layer in read for part in layer.parts]
 
     def taken(self, values: Mapping[str, float]) -> dict[tuple[str, int], np.ndarray]:
         """Return the weights of a narrower network, by the name of the layer and a count.
@@ -84,7 +78,7 @@ class Inheritance:
 
     def channels(self, layer: str, values: Mapping[str, float]) -> int:
         """Return how many channels a layer of a narrower network has."""
-        return len(self.made[layer].taken(self._filters(values)))
+        return len(self._made[layer].taken(self._filters(values)))
 
     def _filters(self, values: Mapping[str, float]) -> dict[str, int]:
         return {
@@ -107,6 +101,44 @@ def latent(weight: Any) -> tf.Variable:
     return getattr(weight, "latent_variable", weight)
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a network, with the channels it reads and gives.
+
+    # Arguments
+        layer: the layer.
+        kind: what it does; see `larq_nas.cost.facts.Facts`.
+        reads: the channels of its first input; its own output's for an input.
+        gives: the channels of its output.
+        parts: its weights; none after the first call of a shared layer.
+    """
+
+    layer: tf.keras.layers.Layer
+    kind: str
+    reads: Channels
+    gives: Channels
+    parts: tuple[Part, ...]
+
+
+def read_layers(model: tf.keras.Model) -> list[Layer]:
+    """Return each call of a layer of a network, in the order in which they are called.
+
+    # Arguments
+        model: the network, whose widths remember where they came from.
+
+    # Raises
+        InputError: if a layer does with channels what cannot be followed.
+    """
+    calls = read_graph(model)
+    channels = trace_channels(calls)
+    read = []
+    for number, call in enumerate(calls):
+        reads = channels[call.inputs[0]] if call.inputs else channels[number]
+        parts = tuple(_parts(call, reads, channels[number])) if call.first else ()
+        read.append(Layer(call.layer, call.facts.kind, reads, channels[number], parts))
+    return read
+
+
 def _parts(call: Call, reads: Channels, gives: Channels) -> list[Part]:
     return [
         Part(call.layer.name, index, weight, _axes(call, latent(weight), reads, gives))
@@ -120,16 +152,18 @@ def _axes(call: Call, weight: tf.Variable, reads: Channels, gives: Channels) -> 
     if rank == 0:
         return {}
     last = rank - 1
-    if call.facts.kind in ("conv", "dense") and rank >= 2:
+    if call.facts.kind in ("conv", "dense") and rank >= 2 and call.facts.groups == 1:
         axes = {last - 1: reads, last: gives}
     elif call.facts.kind == "depthwise" and rank >= 2:
         axes = {last - 1: reads}
     else:
         axes = {last: gives}
+    # Of a variable that takes any size, the shape of its value alone is known.
+    shape = tf.shape(weight).numpy()
     for axis, channels in axes.items():
-        if weight.shape[axis] != channels.count:
+        if shape[axis] != channels.count:
             raise InputError(
-                f"Weight `{weight.name}` has {weight.shape[axis]} values for "
-                f"{channels.count} channels: narrower networks cannot take theirs from it."
+                f"Weight `{weight.name}` has {shape[axis]} values for {channels.count} channels: "
+                "those of another width cannot be told from it."
             )
     return axes

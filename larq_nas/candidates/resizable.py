@@ -15,6 +15,8 @@ from larq_nas.training.optimizers import MOMENTUM, OptimizerName, Rate
 
 __all__ = ["Initial", "resizable_constants", "resizable_network", "resizable_optimizer"]
 
+Constant: TypeAlias = tuple[tf.Variable, tf.keras.layers.Layer, float]
+
 Initial: TypeAlias = dict[Any, tf.keras.initializers.Initializer]
 """What made the first values of variables, by their references."""
 
@@ -96,10 +98,13 @@ def _any_width(compute: Callable[[Any], tf.TensorShape]) -> Callable[[Any], tf.T
     return lambda shape: tf.TensorShape([*compute(shape)[:-1], None])
 
 
-def resizable_constants(network: tf.keras.Model) -> list[tuple[tf.Variable, str, float]]:
+def resizable_constants(network: tf.keras.Model) -> list[Constant]:
     """Give batch norms without scale or offset ones and zeros of a size that can change.
 
     Keras makes constants of the size they were built in.
+
+    # Returns
+        Each with its layer and the number that fills it.
     """
     found = []
     for layer in network._flatten_layers(include_self=False):
@@ -112,7 +117,7 @@ def resizable_constants(network: tf.keras.Model) -> list[tuple[tf.Variable, str,
                 # Set as Keras sets attributes, it would be a weight of the layer.
                 object.__setattr__(layer, name, constant)
                 object.__setattr__(layer, used, True)
-                found.append((constant, layer.name, filling))
+                found.append((constant, layer, filling))
     return found
 
 

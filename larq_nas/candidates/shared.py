@@ -66,7 +66,7 @@ class Shared:
         for key, value in self._source.taken(values).items():
             self._weights[key].assign(value)
         for constant, layer, filling in self._constants:
-            constant.assign(tf.fill([self._source.channels(layer, values)], filling))
+            constant.assign(tf.fill([self._source.channels(layer.name, values)], filling))
         self._optimizer.reset()
         self._random.reset(self._training.seed, number)
         return self._training.run(self._model, self._recalibration, number, callbacks)

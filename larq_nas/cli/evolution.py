@@ -28,7 +28,8 @@ _OPTIONS = (
     click.option(
         "--trade-off",
         type=float,
-        help="Points of accuracy given for the operations of the original network [default: 4].",
+        help="Evolution: points of accuracy given for the operations of the original network "
+        "[default: 4]; dimension: loss for each MiB above --memory-target [default: 0.01].",
     ),
     click.option("--strategy", help="genetic, aging or random [default: genetic]."),
     click.option(

@@ -5,6 +5,7 @@ from larq_nas.dimension.hinge import BudgetHinge, MemoryHinge, megabytes
 from larq_nas.dimension.logistic import log_probabilities
 from larq_nas.dimension.model import DimensionModel
 from larq_nas.dimension.supernet import Supernet
+from larq_nas.dimension.trial import require_widths
 from larq_nas.dimension.turns import Turns
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "channel_shares",
     "log_probabilities",
     "megabytes",
+    "require_widths",
 ]

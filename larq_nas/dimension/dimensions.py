@@ -87,7 +87,8 @@ class Dimensions(tf.Module):
 
         (Equation 6.) Each call draws others, that follow from the seed and the count of calls.
         """
-        key = tf.stack([tf.cast(self._seed, tf.int64), self.step.assign_add(1)])
+        # From 0 down: the halves of the data are drawn by the same seed, from 0 up.
+        key = tf.stack([tf.cast(self._seed, tf.int64), self.step.assign_sub(1)])
         uniform = tf.random.stateless_uniform(
             self.widths.shape, key, minval=np.finfo(np.float32).tiny
         )
@@ -113,10 +114,10 @@ class Dimensions(tf.Module):
             for place, name in enumerate(self.names)
         }
 
-    @staticmethod
-    def least(expansions: Mapping[str, Expansion], least_mean: float) -> dict[str, int]:
-        """Return the number of filters of each choice in the smallest network."""
-        return {name: expand(asked.filters, least_mean) for name, asked in expansions.items()}
+    def smallest(self) -> dict[str, int]:
+        """Return the number of filters of each choice at the smallest mean."""
+        least = self._least_mean
+        return {name: expand(asked.filters, least) for name, asked in self.expansions.items()}
 
     def _at_least(self, mean: tf.Tensor) -> tf.Tensor:
         return tf.maximum(mean, self._least_mean)
@@ -135,7 +136,7 @@ class Dimensions(tf.Module):
                 ]
                 for name, center in zip(self.names, centers, strict=True)
             ],
-            np.int32,
+            np.int64,
         )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from larq_nas.cost import Limits
+from larq_nas.cost import Budget
 from larq_nas.cost.structure import Structure
 from larq_nas.dimension.dimensions import Dimensions
 
@@ -51,14 +51,17 @@ class BudgetHinge:
     `c_b` is what the network at the means uses of the limit `b`.
 
     # Arguments
-        limits: the budget, and the costs of the space.
+        budget: the limits; none of them of latency, which has no gradient.
+        structure: the network.
         dimensions: the widths.
         weight: loss for each limit that is exceeded by its own size.
     """
 
-    def __init__(self, limits: Limits, dimensions: Dimensions, weight: float) -> None:
-        self._limits = limits
-        self._structure = limits.costs.structure({})
+    def __init__(
+        self, budget: Budget, structure: Structure, dimensions: Dimensions, weight: float
+    ) -> None:
+        self._budget = budget
+        self._structure = structure
         self._dimensions = dimensions
         self._weight = weight
 
@@ -68,7 +71,7 @@ class BudgetHinge:
     def __call__(self) -> tf.Tensor:
         """Return the penalty."""
         costs = self._structure.costs(self._dimensions.mean_filters())
-        used = self._limits.budget.use(costs).values()
+        used = self._budget.use(costs).values()
         over = tf.add_n([tf.maximum(tf.cast(share, tf.float32) - 1, 0.0) for share in used])
         return self._weight * over
 

@@ -119,8 +119,8 @@ def _choice(part: int, widths: Mapping[str, int], layer: str) -> str | None:
     found = [
         name for name, width in widths.items() if at(part, {**widths, name: 64 + width}) != usual
     ]
-    if len(found) == 1:
-        return found[0]
+    if len(found) <= 1:
+        return found[0] if found else None
     raise InputError(
         f"Layer `{layer}` reads a number of channels that follows from several choices "
         f"({', '.join(found)}), which cannot be searched: ask for that width by itself."

@@ -36,7 +36,7 @@ class AllWidths(Dimensions):
         scale: float,
         seed: int = 0,
     ) -> None:
-        self._all = np.array([widths[name] for name in expansions], np.int32)
+        self._all = np.array([widths[name] for name in expansions], np.int64)
         super().__init__(
             expansions,
             initial_ratio=mean,

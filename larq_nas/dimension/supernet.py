@@ -1,21 +1,26 @@
 """The network whose widths are searched: one trace, whatever they are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.candidates.inherit import Inheritance, Part, weights_of
+from larq_nas.candidates.channels import Channels
+from larq_nas.candidates.inherit import Layer, Part, latent, read_layers
 from larq_nas.candidates.resizable import Initial, resizable_constants, resizable_network
 from larq_nas.choosers import Widest
 from larq_nas.dimension.dimensions import Dimensions
 from larq_nas.dimension.masks import Masks
-from larq_nas.layers import Domain, building_in
+from larq_nas.errors import InputError
+from larq_nas.expansion import at
+from larq_nas.layers import Domain
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.spaces import Space
 
 __all__ = ["Supernet"]
+
+_WEIGHTED = ("conv", "dense")
 
 
 class Supernet:
@@ -31,6 +36,7 @@ class Supernet:
 
     # Attributes
         network: the network; its weights take any size.
+        parts: its weights, and which of their axes are channels.
         masks: let its layers read what is sampled.
 
     # Raises
@@ -48,20 +54,14 @@ class Supernet:
     ) -> None:
         self._dimensions = dimensions
         self._widths = dimensions.widest()
-        choose = Widest(self._widths)
-        with building_in(domain):
-            plain = space.build(choose, facts.input_shape, facts.classes)
-        self._source = Inheritance(plain, choose)
         self.network, initial = resizable_network(space, Widest(self._widths), facts, domain)
-        self._weights = weights_of(self.network)
+        layers = read_layers(self.network)
+        self.parts = [part for layer in layers for part in layer.parts]
+        self._made = {id(layer.layer): layer.gives for layer in layers}
         self._constants = resizable_constants(self.network)
-        self._fresh = _Fresh(initial, seed)
+        self._fresh = _Fresh(self.parts, initial, seed)
         self.masks = masks(dimensions)
-        for part in self._source.parts:
-            # A kernel alone has channels along two axes: those it reads come first.
-            if len(part.axes) == 2:
-                layer = self.network.get_layer(part.layer)
-                self.masks.apply(layer, part.axes[min(part.axes)])
+        self._mask(layers)
         self.follow()
 
     def resize(self, number: int, best_effort: bool = True) -> None:
@@ -75,13 +75,13 @@ class Supernet:
             best_effort: whether weights stay; without, all of them start anew.
         """
         before, after = self._widths, self._dimensions.widest()
-        for place, part in enumerate(self._source.parts):
-            weight = self._weights[part.layer, part.index]
+        for place, part in enumerate(self.parts):
+            weight = latent(part.weight)
             old = weight.numpy()
             new = self._fresh.values(weight, _shape(part, old.shape, after), number, place)
             if best_effort:
-                new[_shared(part, new.shape, before=before, layout=after)] = old[
-                    _shared(part, old.shape, before=after, layout=before)
+                new[_shared(part, new.shape, before, layout=after)] = old[
+                    _shared(part, old.shape, after, layout=before)
                 ]
             weight.assign(new)
         self.follow()
@@ -90,16 +90,45 @@ class Supernet:
         """Note the widths that the dimensions have now, to which the weights were restored."""
         self._widths = self._dimensions.widest()
         for constant, layer, filling in self._constants:
-            channels = len(self._source.made[layer].taken(self._widths, self._widths))
+            channels = len(self._made[id(layer)].taken(self._widths, self._widths))
             constant.assign(tf.fill([channels], filling))
+
+    def _mask(self, layers: Sequence[Layer]) -> None:
+        read: dict[int, Layer] = {}
+        for layer in layers:
+            if layer.kind not in _WEIGHTED:
+                continue
+            first = read.setdefault(id(layer.layer), layer)
+            if first is layer:
+                self.masks.apply(layer.layer, layer.reads)
+            elif not self._alike(first.reads, layer.reads):
+                raise InputError(
+                    f"Layer `{layer.layer.name}` is called on channels of several choices: give "
+                    "each a layer of its own."
+                )
+
+    def _alike(self, first: Channels, second: Channels) -> bool:
+        """Return whether the same choices give both numbers of channels."""
+        apart = {name: 1000 + 17 * place for place, name in enumerate(self._dimensions.names)}
+        first_parts, second_parts = (
+            [at(part, apart) for part in one.parts] for one in (first, second)
+        )
+        return (first_parts, first.repeats) == (second_parts, second.repeats)
 
 
 class _Fresh:
     """Values that new weights start with, from the initializers of their layers."""
 
-    def __init__(self, initial: Initial, seed: int) -> None:
+    def __init__(self, parts: Sequence[Part], initial: Initial, seed: int) -> None:
         self._initial = initial
         self._seed = seed
+        for part in parts:
+            if latent(part.weight).ref() not in initial:
+                raise InputError(
+                    f"Weight `{part.weight.name}` must be made by a Keras initializer, for new "
+                    "channels to start with its values: give its layer one, such as "
+                    '"glorot_uniform".'
+                )
 
     def values(
         self, weight: tf.Variable, shape: tuple[int, ...], number: int, place: int
@@ -122,12 +151,12 @@ def _shape(part: Part, shape: tuple[int, ...], answers: Mapping[str, Any]) -> tu
 
 
 def _shared(
-    part: Part, shape: tuple[int, ...], *, before: Mapping[str, Any], layout: Mapping[str, Any]
+    part: Part, shape: tuple[int, ...], other: Mapping[str, Any], *, layout: Mapping[str, Any]
 ) -> Any:
-    """Return where in a weight of widths `layout` the channels are that `before` has too."""
+    """Return where in a weight of widths `layout` the channels are that `other` has too."""
     return np.ix_(
         *[
-            part.axes[axis].taken(before, layout) if axis in part.axes else np.arange(size)
+            part.axes[axis].taken(other, layout) if axis in part.axes else np.arange(size)
             for axis, size in enumerate(shape)
         ]
     )

@@ -8,15 +8,7 @@ import tensorflow as tf
 
 from larq_nas.candidates.resizable import resizable_optimizer
 from larq_nas.cost import SpaceCosts
-from larq_nas.dimension import (
-    BudgetHinge,
-    DimensionModel,
-    Dimensions,
-    MemoryHinge,
-    Supernet,
-    Turns,
-    megabytes,
-)
+from larq_nas.dimension import DimensionModel, Dimensions, Supernet, Turns, require_widths
 from larq_nas.errors import (
     InputError,
     require_at_least,
@@ -26,8 +18,14 @@ from larq_nas.errors import (
 )
 from larq_nas.layers import DEPLOYED
 from larq_nas.pipeline.streams import bilevel_stream
+from larq_nas.searchers.charges import budget_hinge, memory_hinge
 from larq_nas.searchers.dimensioning import Dimensioning, require_memory
 from larq_nas.searchers.objective import Term
+from larq_nas.searchers.searchable import (
+    require_no_operations,
+    require_open_widths,
+    warn_of_few_filters,
+)
 from larq_nas.seeding import seed_everything
 from larq_nas.spaces import Space
 from larq_nas.task import Task
@@ -37,6 +35,7 @@ from larq_nas.training.transfer import constrain
 __all__ = ["Dimension"]
 
 _EPOCHS = 250
+_TRADE_OFF, _BUDGET_WEIGHT = 0.01, 0.1
 _MERGES = ("add", "arithmetic", "average")
 
 
@@ -62,8 +61,9 @@ class Dimension:
         initial_ratio: \\(\mu\\) of each width at the start.
         memory_target: memory above which the means are charged, in MiB as the paper counts it
             (`larq-nas cost --convention dms`); `None` for a search without.
-        trade_off: lambda: loss for each MiB above `memory_target`.
-        budget_weight: loss for each limit of a budget that is exceeded by its own size.
+        trade_off: lambda: loss for each MiB above `memory_target`; by default 0.01.
+        budget_weight: loss for each limit of a budget that is exceeded by its own size; by
+            default 0.1.
         scale: \\(\sigma\\) at the start.
         final_scale: \\(\sigma\\) in the end.
         half_step: \\(\Delta\\), in units of \\(\sigma\\).
@@ -87,8 +87,8 @@ class Dimension:
 
     initial_ratio: float = 1.5
     memory_target: float | None = None
-    trade_off: float = 0.01
-    budget_weight: float = 0.1
+    trade_off: float | None = None
+    budget_weight: float | None = None
     scale: float = 1.0
     final_scale: float = 0.3
     half_step: float = 0.4
@@ -118,11 +118,12 @@ class Dimension:
         for name in ("memory_target", "mean_learning_rate"):
             if getattr(self, name) is not None:
                 require_positive(**{name: getattr(self, name)})
-        require_not_negative(
-            trade_off=self.trade_off,
-            budget_weight=self.budget_weight,
-            weight_decay=self.weight_decay,
-        )
+        for name in ("trade_off", "budget_weight"):
+            if getattr(self, name) is not None:
+                require_not_negative(**{name: getattr(self, name)})
+        require_not_negative(weight_decay=self.weight_decay)
+        if self.trade_off is not None and self.memory_target is None:
+            raise InputError("`trade_off` has no effect without `memory_target`: leave it out.")
         require_whole(weight_epochs=self.weight_epochs)
         require_at_least(self.least_mean, initial_ratio=self.initial_ratio)
         require_at_least(self.least_ratio, least_mean=self.least_mean)
@@ -132,8 +133,8 @@ class Dimension:
             raise InputError(f"`best_effort` must be True or False, but got {self.best_effort!r}.")
 
     def epochs(self, space: Space) -> int:
-        """Return the number of epochs of the paper that train weights."""
-        return _EPOCHS
+        """Return the number of epochs of the paper that train weights, in whole turns."""
+        return max(1, round(_EPOCHS / self.weight_epochs)) * self.weight_epochs
 
     def settings(self, space: Space) -> dict[str, Any]:
         """Return the settings as a run keeps them."""
@@ -154,7 +155,8 @@ class Dimension:
         facts = task.facts
         limits = task.limits
         costs = limits.costs if limits else SpaceCosts(space, facts.input_shape, facts.classes)
-        self._require_widths(space, costs)
+        require_no_operations(space, costs, self.name)
+        require_open_widths(space, costs)
         turns = self._turns(epochs)
         dimensions = Dimensions(
             costs.expansions,
@@ -166,12 +168,13 @@ class Dimension:
             temperature=self.temperature,
             seed=task.seed,
         )
+        warn_of_few_filters(costs, 2 * self.half_step * self.final_scale)
         require_memory(costs, dimensions, facts.batch_size)
+        terms = self._terms(space, costs, dimensions, task)
         supernet = Supernet(space, facts, DEPLOYED, dimensions, task.seed)
+        require_widths(supernet, dimensions, facts)
         constrain(supernet.network)
-        model = DimensionModel(
-            supernet, dimensions, self.weight_decay, self._terms(costs, dimensions, task)
-        )
+        model = DimensionModel(supernet, dimensions, self.weight_decay, terms)
         stream = bilevel_stream(task.train, facts, task.seed, task.augment)
         rate = learning_rate(
             "cosine",
@@ -194,41 +197,29 @@ class Dimension:
             )
         return Turns(count, self.weight_epochs, self.scale, self.final_scale)
 
-    def _terms(self, costs: SpaceCosts, dimensions: Dimensions, task: Task) -> dict[str, Term]:
-        terms: dict[str, Term] = {}
+    def _terms(
+        self, space: Space, costs: SpaceCosts, dimensions: Dimensions, task: Task
+    ) -> dict[str, Term]:
+        terms: dict[str, Term | None] = {}
         if self.memory_target is not None:
-            structure = costs.structure({})
-            least = Dimensions.least(costs.expansions, self.least_mean)
-            smallest = megabytes(structure, least)
-            if smallest > self.memory_target:
-                raise InputError(
-                    f"`memory_target` must be at least {smallest:.4f} MiB, of the smallest network "
-                    f"(`least_mean` {self.least_mean}), but got {self.memory_target}."
-                )
-            terms["memory_penalty"] = MemoryHinge(
-                structure, dimensions, self.memory_target, self.trade_off
+            weight = _TRADE_OFF if self.trade_off is None else self.trade_off
+            terms["memory_penalty"] = memory_hinge(
+                space, costs, task.facts, dimensions, self.memory_target, weight
             )
         if task.limits:
-            terms["budget_penalty"] = BudgetHinge(task.limits, dimensions, self.budget_weight)
-        return terms
+            weight = _BUDGET_WEIGHT if self.budget_weight is None else self.budget_weight
+            terms["budget_penalty"] = budget_hinge(task.limits, dimensions, weight)
+        elif self.budget_weight is not None:
+            raise InputError(
+                "`budget_weight` has no effect without a limit, such as `max_memory`: leave it out."
+            )
+        return {name: term for name, term in terms.items() if term is not None}
 
     def _mean_rate(self, costs: SpaceCosts) -> float:
         if self.mean_learning_rate is not None:
             return self.mean_learning_rate
         calls = costs.structure({}).network.calls
         return 1e-3 if any(call.facts.kind in _MERGES for call in calls) else 2e-3
-
-    def _require_widths(self, space: Space, costs: SpaceCosts) -> None:
-        if costs.choices:
-            raise InputError(
-                f"Space `{space.name}` chooses operations ({next(iter(costs.choices))}, ...), but "
-                f"searcher `{self.name}` only chooses widths: search it by `differentiable`."
-            )
-        if not costs.expansions:
-            raise InputError(
-                f"Space `{space.name}` has no width to choose: give it no `expansion`."
-            )
-        costs.require_following()
 
 
 def _require_falling(name: str, first: float, last: float) -> None:

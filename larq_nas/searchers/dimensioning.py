@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
@@ -13,7 +14,7 @@ from larq_nas.dimension import DimensionModel, Dimensions, Supernet, Turns, mega
 from larq_nas.errors import InputError
 from larq_nas.pipeline.streams import Stream
 from larq_nas.run import Run
-from larq_nas.searchers.estimate import estimate_widths, free_memory
+from larq_nas.searchers.estimate import RUNTIME_BYTES, estimate_widths, free_memory
 from larq_nas.searchers.narrow import narrowed
 from larq_nas.searchers.widths import WidthRecord
 from larq_nas.spaces import Space
@@ -72,7 +73,7 @@ class Dimensioning:
             run,
             seed=self.task.seed,
             optimizers=[self.model.optimizer, self.model.mean_optimizer],
-            callbacks=[_Schedule(self), WidthRecord(self.model.dimensions, run), *callbacks],
+            callbacks=[WidthRecord(self.model.dimensions, run), _Schedule(self), *callbacks],
             verbose=verbose,
         )
         values: dict[str, Any] = self._within_budget(self.model.dimensions.ratios())
@@ -121,15 +122,25 @@ def memory_of(costs: SpaceCosts, dimensions: Dimensions, batch_size: int) -> flo
     return estimate_widths(costs.structure({}), dimensions.widest(), batch_size)
 
 
-def require_memory(costs: SpaceCosts, dimensions: Dimensions, batch_size: int) -> None:
-    """Raise `InputError` if widths do not fit in the memory that is free."""
+def require_memory(
+    costs: SpaceCosts, dimensions: Dimensions, batch_size: int, held: float = RUNTIME_BYTES
+) -> None:
+    """Raise `InputError` if widths do not fit in the memory that is free.
+
+    # Arguments
+        costs: the costs of the space.
+        dimensions: the widths.
+        batch_size: images in a batch.
+        held: bytes that this process takes already.
+    """
     needed, free = memory_of(costs, dimensions, batch_size), free_memory()
-    if free is not None and needed > free:
+    if free is not None and needed - held > free:
         widest = max(dimensions.widest().values())
         raise InputError(
             f"Widths of up to {widest:,} filters need about {needed / 2**30:.1f} GiB of memory, "
-            f"but only {free / 2**30:.1f} GiB are free: use a lower `initial_ratio`, a budget or "
-            "`memory_target` that holds them down, or smaller batches."
+            f"but only {(free + held) / 2**30:.1f} GiB are to be had: use a lower `initial_ratio`, "
+            "a budget or `memory_target` that holds them down, or smaller batches, in another "
+            "directory."
         )
 
 
@@ -142,7 +153,9 @@ class _Schedule(tf.keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         # A checkpoint may have brought other widths.
-        self._search.supernet.follow()
+        search = self._search
+        search.supernet.follow()
+        require_memory(search.costs, search.model.dimensions, search.task.facts.batch_size)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._search.model.searching.assign(self._search.turns.trains_means(epoch))
@@ -158,8 +171,12 @@ class _Schedule(tf.keras.callbacks.Callback):
             self._move(turns.next(epoch))
 
     def _move(self, turn: int) -> None:
-        search = self._search
-        search.model.dimensions.move(search.turns.scale_of(turn))
-        require_memory(search.costs, search.model.dimensions, search.task.facts.batch_size)
+        search, dimensions = self._search, self._search.model.dimensions
+        if not np.isfinite(dimensions.mean.numpy()).all():
+            return  # what watches for that ends the search
+        size = search.task.facts.batch_size
+        held = memory_of(search.costs, dimensions, size)
+        dimensions.move(search.turns.scale_of(turn))
+        require_memory(search.costs, dimensions, size, held)
         search.supernet.resize(turn, search.searcher.best_effort)
         search.model.optimizer.reset()

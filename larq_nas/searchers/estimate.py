@@ -13,12 +13,12 @@ from larq_nas.cost.structure import Structure
 from larq_nas.fused import FusedCell, kept
 from larq_nas.layers import BinaryConv2D
 
-__all__ = ["estimate", "estimate_widths", "free_memory", "warn_if_too_large"]
+__all__ = ["RUNTIME_BYTES", "estimate", "estimate_widths", "free_memory", "warn_if_too_large"]
 
 _MEMORY = Path("/proc/meminfo")
 _CONTAINER = Path("/sys/fs/cgroup/memory.max")
 # Fitted to the steps of benchmarks/search_step.py.
-_RUNTIME_BYTES = 0.63 * 2**30
+RUNTIME_BYTES = 0.63 * 2**30
 _BYTES_A_CALL = 1.9e6  # of a layer: what is traced
 _BYTES_A_WEIGHT = 42  # with the states of the optimizer, and gradients
 _BYTES_A_NUMBER = 7  # that is kept for the backward pass, with gradients under way
@@ -56,7 +56,7 @@ def estimate_widths(structure: Structure, widths: Mapping[str, int], batch_size:
 
 def _bytes(calls: int, weights: int, numbers: int) -> float:
     return (
-        _RUNTIME_BYTES
+        RUNTIME_BYTES
         + _BYTES_A_CALL * calls
         + _BYTES_A_WEIGHT * weights
         + _BYTES_A_NUMBER * numbers

@@ -27,6 +27,7 @@ from larq_nas.evolution import (
 )
 from larq_nas.expansion import Expansion
 from larq_nas.searchers.evolving import Evolving
+from larq_nas.searchers.searchable import require_no_operations
 from larq_nas.searchers.worth import Worth
 from larq_nas.spaces import Space
 from larq_nas.task import Task
@@ -175,11 +176,7 @@ class Evolution:
         return space.recipe() if self.recipe is None else resolve_recipe(self.recipe)
 
     def _require_widths(self, space: Space, costs: SpaceCosts) -> None:
-        if costs.choices:
-            raise InputError(
-                f"Space `{space.name}` chooses operations ({next(iter(costs.choices))}, ...), but "
-                f"searcher `{self.name}` only chooses widths: search it by `differentiable`."
-            )
+        require_no_operations(space, costs, self.name)
         if not any(len(asked.ratios) > 1 for asked in costs.expansions.values()):
             raise InputError(
                 f"Space `{space.name}` has no width to choose: give it several `ratios`, and no "

@@ -54,6 +54,8 @@ class WidthRecord(tf.keras.callbacks.Callback):
                 row = (epoch + 1, name, f"{mean:.7g}", f"{scale:.7g}", *widths)
                 self._rows.append(dict(zip(_COLUMNS, map(str, row), strict=True)))
                 tf.summary.scalar(f"mean/{name}", mean)
+                for label, width in zip(_COLUMNS[-3:], widths, strict=True):
+                    tf.summary.scalar(f"width/{name}/{label}", width)
         write_table(self._path, self._rows)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:

@@ -1,19 +1,22 @@
 """A search of widths: on real data, killed and resumed, within budgets, and what is refused."""
 
 import csv
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import larq_nas  # isort: skip  (it prepares TensorFlow)
-import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import quick
 
 from larq_nas.choosers import Chooser
+from larq_nas.cost import SpaceCosts
+from larq_nas.dimension import Dimensions
 from larq_nas.errors import InputError
-from larq_nas.searchers import Dimension
-from larq_nas.spaces import Bats
+from larq_nas.latency import build_table, measure
+from larq_nas.searchers import Dimension, dimensioning
+from larq_nas.spaces import Bats, resolve
 
 SEARCHER = Dimension(weight_epochs=1, mean_learning_rate=0.05)
 layers = tf.keras.layers
@@ -80,10 +83,10 @@ def test_widths_are_learned_and_kept(found: Path) -> None:
     for name, ratio in architecture.choices.items():
         assert ratio == int(8 * last[name] + 0.5) / 8
         assert last[name] != 1.5
-    # In epochs that train weights the means stay; after each that trains means, sigma falls.
+    # In epochs that train weights the means stay; in each turn sigma is smaller.
     assert widths[0]["mean"] == widths[1]["mean"] == "1.5"
     sigma = [float(row["sigma"]) for row in widths[::2]]
-    assert sigma == pytest.approx([1, 0.3**0.5, 0.3**0.5, 0.3, 0.3, 0.3], rel=1e-5)
+    assert sigma == pytest.approx([1, 1, 0.3**0.5, 0.3**0.5, 0.3, 0.3], rel=1e-5)
 
 
 def test_history_has_what_an_epoch_trained(found: Path) -> None:
@@ -113,7 +116,7 @@ def test_one_trace_serves_all_widths(data: Any, tmp_path: Path) -> None:
 
     search(data, directory=tmp_path / "run", callbacks=[Counting()])
     widths = {tuple(row.values())[4:] for row in rows(tmp_path / "run", "widths.csv")}
-    assert len(widths) > 3
+    assert len(widths) >= 3
     assert set(traces) == {1}
 
 
@@ -153,6 +156,7 @@ def test_published_settings_have_names(name: str) -> None:
         ({"memory_target": -1}, "`memory_target` must be positive"),
         ({"weight_epochs": 0}, "`weight_epochs` must be positive"),
         ({"best_effort": "yes"}, "`best_effort` must be True or False"),
+        ({"trade_off": 1.0}, "`trade_off` has no effect without `memory_target`"),
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
@@ -164,6 +168,7 @@ def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     ("settings", "message"),
     [
         ({"searcher": Dimension(memory_target=1e-6)}, "`memory_target` must be at least"),
+        ({"searcher": Dimension(budget_weight=1)}, "`budget_weight` has no effect"),
         ({"epochs": 7}, "must be a multiple of `weight_epochs`, 5, but got 7"),
         ({"space": Bats(cells=1, channels=4, nodes=1)}, "only chooses widths"),
     ],
@@ -186,7 +191,39 @@ def test_widths_that_do_not_fit_in_memory_are_refused(data: Any, tmp_path: Path)
 def test_a_search_is_repeatable(data: Any, found: Path, tmp_path: Path) -> None:
     search(data, directory=tmp_path / "again")
     assert rows(tmp_path / "again", "widths.csv") == rows(found, "widths.csv")
-    other = search(data, directory=tmp_path / "other", seed=1)
-    assert isinstance(other, tf.keras.Model)
+    search(data, directory=tmp_path / "other", seed=1)
     assert rows(tmp_path / "other", "widths.csv") != rows(found, "widths.csv")
-    assert np.isfinite(float(rows(tmp_path / "other", "widths.csv")[0]["mean"]))
+
+
+def test_what_the_process_holds_need_not_be_free(monkeypatch) -> None:
+    costs = SpaceCosts(small, (8, 8, 1), 10)
+    dimensions = Dimensions(
+        costs.expansions,
+        initial_ratio=1.5,
+        scale=1.0,
+        half_step=0.4,
+        least_mean=0.3,
+        least_ratio=0.25,
+    )
+    needed = dimensioning.memory_of(costs, dimensions, 20)
+    monkeypatch.setattr(dimensioning, "free_memory", lambda: 0.1 * needed)
+    dimensioning.require_memory(costs, dimensions, 20, held=0.95 * needed)
+    with pytest.raises(InputError, match="filters need about"):
+        dimensioning.require_memory(costs, dimensions, 20, held=0.85 * needed)
+
+
+def test_growth_beyond_the_memory_stops_the_search(data: Any, tmp_path: Path, monkeypatch) -> None:
+    free = iter([1e12] * 2 + [-1e12] * 9)  # while it is prepared and begins, and then
+    monkeypatch.setattr(dimensioning, "free_memory", lambda: next(free))
+    with pytest.raises(InputError, match=r"Widths of up to .* filters need about"):
+        search(data, directory=tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_latency_is_kept_to_but_not_learned_by(data: Any, tmp_path: Path) -> None:
+    table = build_table(
+        resolve(small), partial(measure, runs=2, warmup_runs=1), path=tmp_path / "table.json",
+        input_shape=(8, 8, 1), classes=10, networks=3, checks=2,
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match="do not learn by `max_latency`"):
+        search(data, directory=tmp_path / "run", epochs=1, max_latency="10s", latency_table=table)

@@ -1,21 +1,19 @@
 """A network that learns its weights and the widths it would have in turns of epochs."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
 from larq_nas.dimension.dimensions import Dimensions
 from larq_nas.dimension.supernet import Supernet
+from larq_nas.training.levels import Term, TwoLevels
 from larq_nas.training.optimizers import descend
-
-if TYPE_CHECKING:
-    from larq_nas.searchers.objective import Term
 
 __all__ = ["DimensionModel"]
 
 
-class DimensionModel(tf.keras.Model):
+class DimensionModel(TwoLevels):
     r"""The bilevel optimization of DMS (equations 7 and 8), a level at a time.
 
     \\[ \min_\mu L_{valid}(w^*(\mu, \sigma), \mu) + \ldots, \quad w^*(\mu, \sigma) =
@@ -36,48 +34,16 @@ class DimensionModel(tf.keras.Model):
         supernet: Supernet,
         dimensions: Dimensions,
         weight_decay: float,
-        terms: "Mapping[str, Term]",
+        terms: Mapping[str, Term],
     ) -> None:
-        network = supernet.network
-        super().__init__(network.inputs, network.outputs, name="supernet")
-        self._save_network = network.save
+        super().__init__(supernet.network, [dimensions.mean], terms)
         self.masks = supernet.masks
-        self.ordinary_weights = list(network.trainable_weights)
         self.dimensions = dimensions
         self.weight_decay = weight_decay
-        self.terms = dict(terms)
-        self.searching = tf.Variable(False, trainable=False, name="searching")
-
-    def compile(
-        self,
-        optimizer: tf.keras.optimizers.Optimizer,
-        mean_optimizer: tf.keras.optimizers.Optimizer,
-    ) -> None:
-        """Set the two optimizers.
-
-        # Arguments
-            optimizer: optimizes the weights.
-            mean_optimizer: optimizes the means.
-        """
-        loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        super().compile(optimizer=optimizer, loss=loss)
-        self.mean_optimizer = mean_optimizer
-        optimizer.build(self.ordinary_weights)
-        mean_optimizer.build([self.dimensions.mean])
-        names = ("loss", "search_loss", *self.terms)
-        self._means = {name: tf.keras.metrics.Mean(name) for name in names}
-        self._accuracies = {
-            name: tf.keras.metrics.SparseCategoricalAccuracy(name)
-            for name in ("accuracy", "search_accuracy")
-        }
 
     @property
-    def metrics(self) -> list[tf.keras.metrics.Metric]:
-        return [*self._means.values(), *self._accuracies.values()]
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save the network as wide as it is, without how it is searched."""
-        self._save_network(*args, **kwargs)
+    def parameters(self) -> list[tf.Variable]:
+        return [self.dimensions.mean]
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         weight_batch, mean_batch = data
@@ -86,7 +52,7 @@ class DimensionModel(tf.keras.Model):
             lambda: self._mean_step(*mean_batch),
             lambda: self._weight_step(*weight_batch),
         )
-        return {metric.name: metric.result() for metric in self.metrics}
+        return self.results()
 
     def _weight_step(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Operation:
         variables = self.ordinary_weights
@@ -95,7 +61,7 @@ class DimensionModel(tf.keras.Model):
             logits, loss = self._loss(images, labels)
         gradients = tape.gradient(loss, variables)
         descend(self.optimizer, gradients, variables, decay=self.weight_decay)
-        self._record("loss", "accuracy", loss, labels, logits)
+        self.measure(loss, labels, logits)
         return tf.no_op()
 
     def _mean_step(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Operation:
@@ -103,24 +69,12 @@ class DimensionModel(tf.keras.Model):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(mean)
             logits, loss = self._loss(images, labels)
-            total = tf.add_n([loss, *self._added()])
-        descend(self.mean_optimizer, tape.gradient(total, [mean]), [mean])
-        self._record("search_loss", "search_accuracy", loss, labels, logits)
+            total = tf.add_n([loss, *self.added()])
+        descend(self.architecture_optimizer, tape.gradient(total, [mean]), [mean])
+        self.measure(loss, labels, logits, "search_")
         return tf.no_op()
 
     def _loss(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with self.masks.using(self.dimensions.sample()):
             logits = self(images, training=True)
         return logits, self.compiled_loss(labels, logits)
-
-    def _record(
-        self, loss_name: str, name: str, loss: tf.Tensor, labels: tf.Tensor, logits: tf.Tensor
-    ) -> None:
-        self._means[loss_name].update_state(loss)
-        self._accuracies[name].update_state(labels, logits)
-
-    def _added(self) -> Sequence[tf.Tensor]:
-        values = {name: term() for name, term in self.terms.items()}
-        for name, value in values.items():
-            self._means[name].update_state(value)
-        return list(values.values())

@@ -6,13 +6,14 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.layers import ComputedIn, Probabilities, computing_in
-from larq_nas.searchers.objective import Term, entropies
+from larq_nas.searchers.objective import entropies
+from larq_nas.training.levels import Term, TwoLevels
 from larq_nas.training.optimizers import descend
 
 __all__ = ["BilevelModel", "mean_entropy"]
 
 
-class BilevelModel(tf.keras.Model):
+class BilevelModel(TwoLevels):
     """First-order bilevel optimization (DARTS), one step of each level per batch.
 
     A batch is a pair `((images, labels), (images, labels))`: the first trains the weights,
@@ -39,54 +40,26 @@ class BilevelModel(tf.keras.Model):
         terms: Mapping[str, Term] | None = None,
         precision: ComputedIn = "float32",
     ) -> None:
-        super().__init__(supernet.inputs, supernet.outputs, name="supernet")
-        self._save_supernet = supernet.save
-        self.mixtures = list(mixtures.values())
+        layers = list(mixtures.values())
+        super().__init__(
+            supernet,
+            [mixture.alpha for mixture in layers],
+            terms or {},
+            ("entropy", "confidence"),
+        )
+        self.mixtures = layers
         self.weight_decay = weight_decay
         self.architecture_weight_decay = architecture_weight_decay
-        self.terms = dict(terms or {})
         self.precision = precision
-        self.searching = tf.Variable(False, trainable=False, name="searching")
-        alphas = {id(alpha) for alpha in self.alphas}
-        self.ordinary_weights = [w for w in self.trainable_weights if id(w) not in alphas]
 
     @property
     def alphas(self) -> list[tf.Variable]:
         """The architecture parameters, one matrix `(inputs, operations)` per choice."""
         return [mixture.alpha for mixture in self.mixtures]
 
-    def compile(
-        self,
-        optimizer: tf.keras.optimizers.Optimizer,
-        architecture_optimizer: tf.keras.optimizers.Optimizer,
-    ) -> None:
-        """Set the two optimizers.
-
-        # Arguments
-            optimizer: optimizes the weights.
-            architecture_optimizer: optimizes the alphas.
-        """
-        loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        super().compile(optimizer=optimizer, loss=loss)
-        self.architecture_optimizer = architecture_optimizer
-        optimizer.build(self.ordinary_weights)
-        architecture_optimizer.build(self.alphas)
-        self._means = {
-            name: tf.keras.metrics.Mean(name)
-            for name in ("loss", "search_loss", "entropy", "confidence", *self.terms)
-        }
-        self._accuracies = {
-            name: tf.keras.metrics.SparseCategoricalAccuracy(name)
-            for name in ("accuracy", "search_accuracy")
-        }
-
     @property
-    def metrics(self) -> list[tf.keras.metrics.Metric]:
-        return [*self._means.values(), *self._accuracies.values()]
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save the supernet, as `tf.keras.Model.save` does, without how it is searched."""
-        self._save_supernet(*args, **kwargs)
+    def parameters(self) -> list[tf.Variable]:
+        return self.alphas
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         weight_batch, architecture_batch = data
@@ -95,7 +68,7 @@ class BilevelModel(tf.keras.Model):
             self._weight_step(*weight_batch)
         self._means["entropy"].update_state(mean_entropy(self.mixtures))
         self._means["confidence"].update_state(mean_confidence(self.mixtures))
-        return {metric.name: metric.result() for metric in self.metrics}
+        return self.results()
 
     def _weight_step(self, images: tf.Tensor, labels: tf.Tensor) -> None:
         variables = self.ordinary_weights
@@ -109,30 +82,22 @@ class BilevelModel(tf.keras.Model):
             variables,
             decay=self.weight_decay,
         )
-        self._means["loss"].update_state(loss)
-        self._accuracies["accuracy"].update_state(labels, logits)
+        self.measure(loss, labels, logits)
 
     def _architecture_step(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Operation:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.alphas)
             logits = self(images, training=True)
             loss = self.compiled_loss(labels, logits)
-            total = tf.add_n([loss, *self._added()])
+            total = tf.add_n([loss, *self.added()])
         descend(
             self.architecture_optimizer,
             tape.gradient(total, self.alphas),
             self.alphas,
             decay=self.architecture_weight_decay,
         )
-        self._means["search_loss"].update_state(loss)
-        self._accuracies["search_accuracy"].update_state(labels, logits)
+        self.measure(loss, labels, logits, "search_")
         return tf.no_op()
-
-    def _added(self) -> list[tf.Tensor]:
-        values = {name: term() for name, term in self.terms.items()}
-        for name, value in values.items():
-            self._means[name].update_state(value)
-        return list(values.values())
 
 
 def mean_entropy(mixtures: list[Probabilities]) -> tf.Tensor:

@@ -8,8 +8,8 @@ from larq_nas.cost.budget import BUDGETS
 from larq_nas.dimension import BudgetHinge, Dimensions, MemoryHinge, megabytes
 from larq_nas.errors import InputError
 from larq_nas.pipeline.check import DataFacts
-from larq_nas.searchers.objective import Term
 from larq_nas.spaces import Space
+from larq_nas.training.levels import Term
 
 __all__ = ["budget_hinge", "memory_hinge"]
 

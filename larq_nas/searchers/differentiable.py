@@ -20,12 +20,13 @@ from larq_nas.layers import ComputedIn, building_in
 from larq_nas.layers.precision import require_precision
 from larq_nas.pipeline.streams import bilevel_stream
 from larq_nas.searchers.bilevel import BilevelModel
-from larq_nas.searchers.objective import Diversity, Term
+from larq_nas.searchers.objective import Diversity
 from larq_nas.searchers.penalty import BudgetPenalty
 from larq_nas.searchers.prepared import Prepared
 from larq_nas.seeding import seed_everything
 from larq_nas.spaces import Space
 from larq_nas.task import Task
+from larq_nas.training.levels import Term
 from larq_nas.training.optimizers import OptimizerName, learning_rate, optimizer
 from larq_nas.training.transfer import constrain
 

@@ -20,7 +20,6 @@ from larq_nas.layers import DEPLOYED
 from larq_nas.pipeline.streams import bilevel_stream
 from larq_nas.searchers.charges import budget_hinge, memory_hinge
 from larq_nas.searchers.dimensioning import Dimensioning, require_memory
-from larq_nas.searchers.objective import Term
 from larq_nas.searchers.searchable import (
     require_no_operations,
     require_open_widths,
@@ -29,6 +28,7 @@ from larq_nas.searchers.searchable import (
 from larq_nas.seeding import seed_everything
 from larq_nas.spaces import Space
 from larq_nas.task import Task
+from larq_nas.training.levels import Term
 from larq_nas.training.optimizers import learning_rate
 from larq_nas.training.transfer import constrain
 

@@ -72,7 +72,7 @@ class Dimensioning:
             self.turns.epochs,
             run,
             seed=self.task.seed,
-            optimizers=[self.model.optimizer, self.model.mean_optimizer],
+            optimizers=[self.model.optimizer, self.model.architecture_optimizer],
             callbacks=[WidthRecord(self.model.dimensions, run), _Schedule(self), *callbacks],
             verbose=verbose,
         )

@@ -2,23 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import tensorflow as tf
 
 from larq_nas.layers import Probabilities
 
-__all__ = ["Diversity", "Term", "entropies"]
-
-
-class Term(Protocol):
-    """Added to the loss of the architecture parameters."""
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Prepare for the epoch, the first being 0."""
-
-    def __call__(self) -> tf.Tensor:
-        """Return what is added."""
+__all__ = ["Diversity", "entropies"]
 
 
 class Diversity:

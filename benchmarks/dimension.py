@@ -1,0 +1,130 @@
+"""DMS on CIFAR-10: best effort initialization, the memory hinge, and the found network."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import larq_nas
+from larq_nas.searchers import Dimension
+from larq_nas.searchers.widths import read_widths
+from larq_nas.spaces import Vgg11
+from larq_nas.training.history import read_history
+from larq_nas.training.recipe import RECIPES
+
+from record import record  # isort: skip  (beside this file)
+
+SPACE = Vgg11(binarization="dms")
+TARGETS = (0.06, 0.09, 0.14)
+
+
+def data(images: int) -> Any:
+    return larq_nas.datasets.load("cifar10", batch_size=64, train_split=f"train[:{images}]")
+
+
+def search(name: str, searcher: Dimension, seed: int, arguments: argparse.Namespace) -> Path:
+    """Search, or go on, and return where it was done."""
+    directory: Path = arguments.folder / f"{name}_seed{seed}"
+    larq_nas.search(
+        *data(arguments.images),
+        SPACE,
+        searcher,
+        epochs=arguments.turns * searcher.weight_epochs,
+        train_epochs=0,
+        augment="standard",
+        seed=seed,
+        directory=directory,
+        verbose=2,
+    )
+    return directory
+
+
+def best_effort(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the training loss of each epoch, with what was learned kept and without (Fig. 3)."""
+    rows = []
+    for seed in arguments.seeds:
+        for kept in (True, False):
+            searcher = dataclasses.replace(_searcher(arguments), best_effort=kept)
+            directory = search(f"best_effort_{kept}", searcher, seed, arguments)
+            history = [row for row in read_history(directory / "history.csv") if "loss" in row]
+            losses = [float(row["loss"]) for row in history if row["stage"] == "search"]
+            rows.append({"seed": seed, "best_effort": kept, "losses": losses})
+            print(rows[-1])
+    return rows
+
+
+def hinge(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the memory that searches end at, for several targets."""
+    rows = []
+    for target in TARGETS:
+        searcher = dataclasses.replace(_searcher(arguments), memory_target=target)
+        directory = search(f"hinge_{target}", searcher, arguments.seeds[0], arguments)
+        rows.append({"target": target, **_found(directory)})
+        print(rows[-1])
+    return rows
+
+
+def table(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return DMS-A beside uniform networks, trained alike (Table 1)."""
+    rows = []
+    seed = arguments.seeds[0]
+    directory = search("dms_a", _searcher(arguments), seed, arguments)
+    found = list(larq_nas.Architecture.load(directory / "architecture.json").choices.values())
+    for name, ratios in (("1x", [1] * 8), ("2x", [2] * 8), ("dms_a", found)):
+        space = dataclasses.replace(SPACE, expansion=tuple(ratios))
+        model = larq_nas.train(
+            larq_nas.Architecture(space.name, space.settings(), {}),
+            *data(50_000),
+            space=space,
+            epochs=arguments.train_epochs,
+            recipe=RECIPES["dms_a"],
+            augment="standard",
+            seed=seed,
+            directory=arguments.folder / f"trained_{name}_seed{seed}",
+            verbose=2,
+        )
+        test = larq_nas.datasets.load("cifar10", batch_size=64)[1]
+        accuracy = model.evaluate(test, verbose=0, return_dict=True)["accuracy"]
+        counted = larq_nas.cost.by_convention("dms", larq_nas.cost.profile(model))
+        rows.append({"name": name, "ratios": ratios, "accuracy": accuracy, **counted})
+        print(rows[-1])
+    return rows
+
+
+def _searcher(arguments: argparse.Namespace) -> Dimension:
+    return Dimension(
+        memory_target=0.12,
+        trade_off=arguments.trade_off,
+        weight_epochs=arguments.weight_epochs,
+        mean_learning_rate=arguments.mean_learning_rate,
+    )
+
+
+def _found(directory: Path) -> dict[str, Any]:
+    choices = larq_nas.Architecture.load(directory / "architecture.json").choices
+    model = SPACE.build(larq_nas.choosers.Fix(choices), (32, 32, 3), 10)
+    counted = larq_nas.cost.by_convention("dms", larq_nas.cost.profile(model))
+    means = {row["choice"]: float(row["mean"]) for row in read_widths(directory / "widths.csv")}
+    return {"choices": dict(choices), "means": means, **counted}
+
+
+def main() -> None:
+    parts = {"best_effort": best_effort, "hinge": hinge, "table": table}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=parts)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--images", type=int, default=50_000)
+    parser.add_argument("--turns", type=int, default=50)
+    parser.add_argument("--weight-epochs", type=int, default=5)
+    parser.add_argument("--mean-learning-rate", type=float, default=2e-3)
+    parser.add_argument("--trade-off", type=float, default=0.01)
+    parser.add_argument("--train-epochs", type=int, default=300)
+    parser.add_argument("--folder", type=Path, default=Path("runs/dimension"))
+    arguments = parser.parse_args()
+    measured = parts[arguments.part](arguments)
+    settings = {name: value for name, value in vars(arguments).items() if name != "folder"}
+    record(f"dimension_{arguments.part}", settings, measured)
+
+
+if __name__ == "__main__":
+    main()

@@ -46,7 +46,15 @@ setup(
         "tensorflow": ["tensorflow==2.15.1; python_version < '3.12'", *newer_python],
         "tensorflow-cpu": ["tensorflow-cpu==2.15.1; python_version < '3.12'", *newer_python],
         "datasets": datasets,
-        "dev": [*datasets, "mypy>=1.11", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6"],
+        "plots": ["matplotlib>=3.7"],
+        "dev": [
+            *datasets,
+            "matplotlib>=3.7",
+            "mypy>=1.11",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.6",
+        ],
     },
     entry_points={"console_scripts": ["larq-nas=larq_nas.cli:main"]},
     classifiers=[

@@ -50,6 +50,7 @@ class Run:
         self.history = self.directory / "history.csv"
         self.probabilities = self.directory / "probabilities.csv"
         self.widths = self.directory / "widths.csv"
+        self.plot = self.directory / "widths.png"
         self.candidates = self.directory / "candidates.csv"
         self.pareto = self.directory / "pareto"
         self.widest = self.directory / "widest.weights.h5"

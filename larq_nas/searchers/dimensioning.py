@@ -12,11 +12,13 @@ from larq_nas.architecture import Architecture
 from larq_nas.cost import SpaceCosts
 from larq_nas.dimension import DimensionModel, Dimensions, Supernet, Turns, megabytes
 from larq_nas.errors import InputError
+from larq_nas.expansion import expand
 from larq_nas.pipeline.streams import Stream
+from larq_nas.report import plot_widths
 from larq_nas.run import Run
 from larq_nas.searchers.estimate import RUNTIME_BYTES, estimate_widths, free_memory
 from larq_nas.searchers.narrow import narrowed
-from larq_nas.searchers.widths import WidthRecord
+from larq_nas.searchers.widths import WidthRecord, read_widths
 from larq_nas.spaces import Space
 from larq_nas.task import Task
 from larq_nas.training.loop import fit
@@ -77,8 +79,7 @@ class Dimensioning:
             verbose=verbose,
         )
         values: dict[str, Any] = self._within_budget(self.model.dimensions.ratios())
-        if verbose:
-            self._report(values)
+        self._report(values, run, verbose)
         return Architecture(self.space.name, self.space.settings(), values)
 
     def _announce(self, verbose: int | str) -> None:
@@ -108,13 +109,15 @@ class Dimensioning:
             )
         return found
 
-    def _report(self, ratios: dict[str, float]) -> None:
-        filters = {name: asked.filters for name, asked in self.costs.expansions.items()}
-        found = ", ".join(f"{name} {filters[name] * ratios[name]:.0f}" for name in ratios)
-        memory = megabytes(
-            self.costs.structure({}), {name: round(filters[name] * ratios[name]) for name in ratios}
-        )
-        print(f"Widths found: {found}; {memory:.4f} MiB of kernels", flush=True)
+    def _report(self, ratios: dict[str, float], run: Run, verbose: int | str) -> None:
+        uniform = {name: asked.filters for name, asked in self.costs.expansions.items()}
+        found = {name: expand(filters, ratios[name]) for name, filters in uniform.items()}
+        plotted = plot_widths(read_widths(run.widths), uniform, found, run.plot)
+        if verbose:
+            memory = megabytes(self.costs.structure({}), found)
+            widths = ", ".join(f"{name} {filters}" for name, filters in found.items())
+            where = run.plot.name if plotted else "not plotted: matplotlib is not installed"
+            print(f"Widths found: {widths}; {memory:.4f} MiB of kernels ({where})", flush=True)
 
 
 def memory_of(costs: SpaceCosts, dimensions: Dimensions, batch_size: int) -> float:

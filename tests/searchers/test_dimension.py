@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import larq_nas  # isort: skip  (it prepares TensorFlow)
+import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import quick
@@ -87,6 +88,19 @@ def test_widths_are_learned_and_kept(found: Path) -> None:
     assert widths[0]["mean"] == widths[1]["mean"] == "1.5"
     sigma = [float(row["sigma"]) for row in widths[::2]]
     assert sigma == pytest.approx([1, 1, 0.3**0.5, 0.3**0.5, 0.3, 0.3], rel=1e-5)
+
+
+def test_widths_are_plotted(found: Path) -> None:
+    image = tf.io.decode_png((found / "widths.png").read_bytes()).numpy()
+    assert image.shape[:2] == (840, 1200)
+    assert len(np.unique(image.reshape(-1, image.shape[-1]), axis=0)) > 100
+
+
+def test_without_matplotlib_a_line_says_so(data: Any, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    search(data, directory=tmp_path / "run", epochs=1, verbose=2)
+    assert "not plotted: matplotlib is not installed" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "widths.png").exists()
 
 
 def test_history_has_what_an_epoch_trained(found: Path) -> None:

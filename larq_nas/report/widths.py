@@ -1,0 +1,73 @@
+"""How the widths of a search went, and what was found beside the uniform network."""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from larq_nas.files import replacing
+
+__all__ = ["plot_widths"]
+
+_COLUMNS = 20
+"""Colours of matplotlib's `tab20`, more than choices that can be told apart."""
+
+
+def plot_widths(
+    rows: Sequence[Mapping[str, str]],
+    uniform: Mapping[str, int],
+    found: Mapping[str, int],
+    path: Path,
+) -> bool:
+    """Plot the means and sigma over the epochs, and the widths found (DMS, figure 4).
+
+    # Arguments
+        rows: those of `widths.csv`.
+        uniform: number of filters of each choice at ratio 1.
+        found: number of filters of each choice that was found.
+        path: the image, such as `widths.png`.
+
+    # Returns
+        Whether it was plotted: without matplotlib it is not.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        return False
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    means, bars = figure.subplots(2, 1, height_ratios=(3, 2))
+    _plot_means(means, rows, list(uniform))
+    _plot_filters(bars, uniform, found)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    return True
+
+
+def _plot_means(axes: Any, rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> None:
+    import matplotlib
+
+    colors = matplotlib.colormaps["tab20"].colors  # type: ignore[attr-defined]
+    for place, name in enumerate(names):
+        of_choice = [row for row in rows if row["choice"] == name]
+        epochs = [int(row["epoch"]) for row in of_choice]
+        axes.plot(
+            epochs,
+            [float(row["mean"]) for row in of_choice],
+            label=name,
+            color=colors[place % _COLUMNS],
+        )
+    one = [row for row in rows if row["choice"] == names[0]]
+    sigma = [float(row["sigma"]) for row in one]
+    axes.plot([int(row["epoch"]) for row in one], sigma, "k--", label="sigma")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("mean of the expansion ratio; sigma")
+    axes.legend(ncols=2, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _plot_filters(axes: Any, uniform: Mapping[str, int], found: Mapping[str, int]) -> None:
+    places = range(len(uniform))
+    for offset, (label, widths) in enumerate((("uniform", uniform), ("found", found))):
+        axes.bar([p + 0.4 * offset for p in places], list(widths.values()), 0.4, label=label)
+    axes.set_xticks([p + 0.2 for p in places], list(uniform), rotation=30, ha="right")
+    axes.set_ylabel("filters")
+    axes.legend()

@@ -96,6 +96,7 @@ def test_widths_are_plotted(found: Path) -> None:
     assert len(np.unique(image.reshape(-1, image.shape[-1]), axis=0)) > 100
 
 
+@pytest.mark.slow
 def test_without_matplotlib_a_line_says_so(data: Any, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     search(data, directory=tmp_path / "run", epochs=1, verbose=2)
@@ -143,6 +144,7 @@ def test_a_budget_is_kept(data: Any, tmp_path: Path) -> None:
     assert 400 < used <= 500
 
 
+@pytest.mark.slow
 def test_a_penalty_pulls_widths_down(data: Any, tmp_path: Path) -> None:
     light = Dimension(weight_epochs=1, mean_learning_rate=0.05, memory_target=0.0005, trade_off=5e4)
     search(data, light, directory=tmp_path / "run")
@@ -202,6 +204,7 @@ def test_widths_that_do_not_fit_in_memory_are_refused(data: Any, tmp_path: Path)
         search(data, wide, epochs=1, directory=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_search_is_repeatable(data: Any, found: Path, tmp_path: Path) -> None:
     search(data, directory=tmp_path / "again")
     assert rows(tmp_path / "again", "widths.csv") == rows(found, "widths.csv")
@@ -234,6 +237,7 @@ def test_growth_beyond_the_memory_stops_the_search(data: Any, tmp_path: Path, mo
     assert (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_latency_is_kept_to_but_not_learned_by(data: Any, tmp_path: Path) -> None:
     table = build_table(
         resolve(small), partial(measure, runs=2, warmup_runs=1), path=tmp_path / "table.json",

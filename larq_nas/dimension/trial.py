@@ -33,9 +33,9 @@ def require_widths(supernet: Supernet, dimensions: Dimensions, facts: DataFacts)
     generator = np.random.default_rng(0)
     images = tf.constant(generator.normal(size=(_IMAGES, *facts.input_shape)), tf.float32)
     try:
-        # Such that no two are as wide, and each has channels that are not sampled.
-        apart = np.arange(len(dimensions.names))[:, None]
-        dimensions.widths.assign(2 + apart + np.array([0, 1, 2]))
+        # No two as wide, where they were; half of the channels of each are not sampled.
+        high = widths.max(axis=1) + np.arange(len(widths))
+        dimensions.widths.assign(np.stack([high - high // 2, high, high], axis=1))
         supernet.resize(0)
         compute = tf.function(lambda: _narrowest(supernet, images))
         before = compute().numpy()

@@ -294,6 +294,16 @@ def test_channels_that_are_joined_and_nested_are_followed() -> None:
     searched(own(two))
 
 
+def test_widths_may_be_divided() -> None:
+    def squeezed(x: tf.Tensor, choose: Chooser) -> tf.Tensor:
+        width = choose.filters("first", 8, (1,))
+        gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+        gate = layers.Conv2D(width // 4, 1)(gate)
+        return layers.Multiply()([x, layers.Conv2D(width, 1)(gate)])
+
+    searched(own(squeezed))
+
+
 def test_groups_that_are_not_searched_may_stand_before() -> None:
     def space(choose: Chooser, shape: Any, classes: int) -> tf.keras.Model:
         x = inputs = tf.keras.Input(shape)

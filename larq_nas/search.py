@@ -63,7 +63,8 @@ def search(
 
     A run can be killed at any moment: the same call goes on where it was, with the same
     result. In `directory` it leaves `architecture.json`, `history.csv`, `probabilities.csv`
-    (of an evolution `candidates.csv`, `pareto/` and keras-tuner's `trials/`), `model.keras`,
+    (of an evolution `candidates.csv`, `pareto/` and keras-tuner's `trials/`; of a dimension
+    search `widths.csv` and, where matplotlib is installed, `widths.png`), `model.keras`,
     `model.tflite`, `result.json`, `sample.npy` (the validation images it was checked on),
     `checkpoints/` and TensorBoard's `logs/`.
 
@@ -85,7 +86,8 @@ def search(
         space: name of a search space, a `larq_nas.spaces.Space`, or a function of your own
             of `(choose, input_shape, classes)`.
         searcher: name of a searcher, or a searcher.
-        epochs: epochs of the search, or generations of an evolution; by default what the
+        epochs: epochs of the search (of a dimension search those that train weights), or
+            generations of an evolution; by default what the
             paper searches for.
         train_epochs: epochs the found network is trained for; 0 leaves it as derived, with
             random weights.

@@ -14,7 +14,7 @@ _OPTIONS = (
     click.option(
         "--memory-target",
         type=float,
-        help="MiB of kernels above which widths are charged, as DMS counts them.",
+        help="MiB above which widths are charged, as larq-nas cost --convention dms counts.",
     ),
     click.option(
         "--weight-epochs",

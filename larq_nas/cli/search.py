@@ -89,7 +89,9 @@ __all__ = ["search"]
 @click.option("--max-latency", help="Longest time of an image by --latency-table, such as 5ms.")
 @click.option("--latency-table", help="Table of a device; see larq-nas latency --build-table.")
 @click.option(
-    "--epochs", type=int, help="Epochs of the search, or generations; by default the paper's."
+    "--epochs",
+    type=int,
+    help="Epochs of the search (dimension: of weights), or generations; by default the paper's.",
 )
 @click.option(
     "--train-epochs",
@@ -163,7 +165,7 @@ def _with_settings(
     changes = {name: value for name, value in given.items() if value is not None}
     known = {entry.name for entry in dataclasses.fields(method)}  # type: ignore[arg-type]
     for name in changes.keys() - known:
-        option = f"--{name.replace('_', '-')}"
+        option = "--shared/--rebuilt" if name == "shared" else f"--{name.replace('_', '-')}"
         raise InputError(f"Searcher `{method.name}` has no setting `{option}`: leave it out.")
     # The network that is found is trained with it, too.
     if precision is not None and "precision" in known:

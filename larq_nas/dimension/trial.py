@@ -41,19 +41,18 @@ def require_widths(supernet: Supernet, dimensions: Dimensions, facts: DataFacts)
         before = compute().numpy()
         _disturb(supernet, dimensions, generator)
         after = compute().numpy()
-    except InputError:
-        raise
-    except Exception as error:
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
         raise InputError(
-            "The network cannot be built for widths that differ, for what a layer needs is tied to "
-            f"another's width: ask for both by one name. {first_line(error)}."
+            "The network cannot be computed for widths that differ; where what a layer needs is "
+            f"tied to another's width, ask for both by one name. {first_line(error)}."
         ) from error
     finally:
         dimensions.widths.assign(widths)
         supernet.follow()
         for weight, value in zip(weights, kept, strict=True):
             weight.assign(value)
-    if np.abs(after - before).max() > _TOLERANCE * max(1.0, float(np.abs(before).max())):
+    # Written so that what is not a number is refused too.
+    if not np.abs(after - before).max() <= _TOLERANCE * max(1.0, float(np.abs(before).max())):
         raise InputError(
             "A layer that is no convolution or dense layer mixes channels whose number is searched "
             "(as LayerNormalization does, or a softmax over them): leave it out, or give what it "
@@ -91,5 +90,6 @@ def _disturb(supernet: Supernet, dimensions: Dimensions, generator: np.random.Ge
         beyond = np.setdiff1d(np.arange(values.shape[axis]), part.axes[axis].taken(narrow, widest))
         # Of what reads alone, the last axis is not searched, and nothing is beyond.
         index = (*[slice(None)] * axis, beyond)
-        values[index] += generator.normal(size=values[index].shape)
+        # Upwards: a variance stays one.
+        values[index] += np.abs(generator.normal(size=values[index].shape))
         weight.assign(values)

@@ -27,7 +27,7 @@ class Domain:
 
     # Arguments
         activations: `"binary"`, or `"real"` for the float twin that DMS starts ResNets from
-            (appendix B.2.2); spaces of widths have one.
+            (appendix B.2.2); VGG and ResNet have one.
         weights: `"binary"`, or `"real"` as BATS searches and pretrains (section 4.3).
         affine: whether batch normalization learns a scale and an offset. Off in a search,
             so that no operation is preferred for the size of its output.

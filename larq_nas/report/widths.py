@@ -9,8 +9,8 @@ from larq_nas.files import replacing
 
 __all__ = ["plot_widths"]
 
-_COLUMNS = 20
-"""Colours of matplotlib's `tab20`, more than choices that can be told apart."""
+_COLORS = 20
+"""Colours of matplotlib's `tab20`; they repeat beyond."""
 
 
 def plot_widths(
@@ -54,7 +54,7 @@ def _plot_means(axes: Any, rows: Sequence[Mapping[str, str]], names: Sequence[st
             epochs,
             [float(row["mean"]) for row in of_choice],
             label=name,
-            color=colors[place % _COLUMNS],
+            color=colors[place % _COLORS],
         )
     one = [row for row in rows if row["choice"] == names[0]]
     sigma = [float(row["sigma"]) for row in one]

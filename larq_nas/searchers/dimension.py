@@ -65,7 +65,7 @@ class Dimension:
         budget_weight: loss for each limit of a budget that is exceeded by its own size; by
             default 0.1.
         scale: \\(\sigma\\) at the start.
-        final_scale: \\(\sigma\\) in the end.
+        final_scale: \\(\sigma\\) in the last turn, if there are several.
         half_step: \\(\Delta\\), in units of \\(\sigma\\).
         least_mean: smallest \\(\mu\\).
         least_ratio: smallest ratio that is tried.
@@ -168,7 +168,7 @@ class Dimension:
             temperature=self.temperature,
             seed=task.seed,
         )
-        warn_of_few_filters(costs, 2 * self.half_step * self.final_scale)
+        warn_of_few_filters(costs, 2 * self.half_step * turns.scale_of(turns.count - 1))
         require_memory(costs, dimensions, facts.batch_size)
         terms = self._terms(space, costs, dimensions, task)
         supernet = Supernet(space, facts, DEPLOYED, dimensions, task.seed)

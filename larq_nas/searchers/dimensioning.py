@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from larq_nas.architecture import Architecture
 from larq_nas.cost import SpaceCosts
-from larq_nas.dimension import DimensionModel, Dimensions, Supernet, Turns, megabytes
-from larq_nas.errors import InputError
+from larq_nas.dimension import DimensionModel, Dimensions, Supernet, Turns
+from larq_nas.errors import InputError, first_line
 from larq_nas.expansion import expand
 from larq_nas.pipeline.streams import Stream
 from larq_nas.report import plot_widths
@@ -112,12 +112,14 @@ class Dimensioning:
     def _report(self, ratios: dict[str, float], run: Run, verbose: int | str) -> None:
         uniform = {name: asked.filters for name, asked in self.costs.expansions.items()}
         found = {name: expand(filters, ratios[name]) for name, filters in uniform.items()}
-        plotted = plot_widths(read_widths(run.widths), uniform, found, run.plot)
+        try:
+            plotted = plot_widths(read_widths(run.widths), uniform, found, run.plot)
+            told = f"plotted in {run.plot.name}" if plotted else "not plotted: no matplotlib"
+        except Exception as error:  # noqa: BLE001 - a plot must not cost what was found
+            told = f"not plotted: {first_line(error)}"
         if verbose:
-            memory = megabytes(self.costs.structure({}), found)
             widths = ", ".join(f"{name} {filters}" for name, filters in found.items())
-            where = run.plot.name if plotted else "not plotted: matplotlib is not installed"
-            print(f"Widths found: {widths}; {memory:.4f} MiB of kernels ({where})", flush=True)
+            print(f"Widths found: {widths} ({told})", flush=True)
 
 
 def memory_of(costs: SpaceCosts, dimensions: Dimensions, batch_size: int) -> float:
@@ -161,7 +163,10 @@ class _Schedule(tf.keras.callbacks.Callback):
         require_memory(search.costs, search.model.dimensions, search.task.facts.batch_size)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._search.model.searching.assign(self._search.turns.trains_means(epoch))
+        model = self._search.model
+        model.searching.assign(self._search.turns.trains_means(epoch))
+        for term in model.terms.values():
+            term.begin_epoch(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         search, turns = self._search, self._search.turns

@@ -5,12 +5,25 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from larq_nas.cost.kinds import facts_of
 from larq_nas.errors import InputError
 from larq_nas.layers import DropPath, building_in
 from larq_nas.layers.zeros import reads_image
 from larq_nas.task import Task
 from larq_nas.training.recipe import Recipe
 from larq_nas.training.teacher import Teacher
+
+_CALLED = {
+    "float": "stage of the float twin",
+    "real": "stage of real weights",
+    "binary": "stage of binary weights",
+}
+_QUANTIZERS = (
+    "input_quantizer",
+    "kernel_quantizer",
+    "depthwise_quantizer",
+    "pointwise_quantizer",
+)
 
 __all__ = ["check_training", "require_reading", "warn_of_drop_path"]
 
@@ -38,7 +51,7 @@ def check_training(
             network = build()
             require_reading(network)
         if stage == "float":
-            _require_real_activations(network)
+            _require_real(network)
     rate, size = recipe.rate(task.facts.batch_size), task.facts.batch_size
     if verbose and rate != recipe.learning_rate:
         print(
@@ -49,7 +62,7 @@ def check_training(
     for stage in recipe.stages:
         if epochs and not recipe.epochs_of(stage, epochs):
             warnings.warn(
-                f"The stage of {stage} weights is left out: {epochs} epochs are too few for "
+                f"The {_CALLED[stage]} is left out: {epochs} epochs are too few for "
                 f"{len(recipe.stages)} stages.",
                 stacklevel=3,
             )
@@ -76,13 +89,14 @@ def require_reading(network: tf.keras.Model) -> None:
         )
 
 
-def _require_real_activations(network: tf.keras.Model) -> None:
+def _require_real(network: tf.keras.Model) -> None:
     """Raise `InputError` for a space that has no float twin."""
     for layer in network._flatten_layers(include_self=False):
-        if getattr(layer, "input_quantizer", None) is not None:
+        quantized = any(getattr(layer, name, None) is not None for name in _QUANTIZERS)
+        if quantized or facts_of(layer).kind == "sign":
             raise InputError(
-                f'The recipe trains the float twin first (stage "float"), but the space has none: '
-                f"the inputs of layer `{layer.name}` stay binary; use a recipe with other `stages`."
+                'The recipe trains the float twin first (stage "float"), but the space has none: '
+                f"layer `{layer.name}` stays binary; use a recipe with other `stages`."
             )
 
 

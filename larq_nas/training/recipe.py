@@ -51,7 +51,7 @@ class Recipe:
         base_batch_size: images in a batch that the learning rate is for: with other batches it is
             in proportion, and is told. Without, it is as given.
         stages: what is binary in turn; the last is `"binary"`. Each starts with the weights of
-            the one before. `"float"` is for spaces of widths.
+            the one before. `"float"` is for the spaces of VGG and ResNet.
         first_share: share of the epochs that the first of two stages takes.
         optimizer: `"adam"`, or `"sgd"` with a momentum of 0.9.
         schedule: `"cosine"`, `"one_cycle"`, `"steps"` or `"warm_restarts"`; see
@@ -139,7 +139,7 @@ class Recipe:
             del settings["precision"]
         if self.schedule != "steps":
             del settings["milestones"]
-        if self.first_share == 0.5:
+        if self.first_share == 0.5 or len(self.stages) == 1:
             del settings["first_share"]
         return settings
 
@@ -175,7 +175,7 @@ class Recipe:
 
     def epochs_of(self, stage: Stage, epochs: int) -> int:
         """Return the share of a stage in all epochs; the last takes what is left over."""
-        first = int(epochs * self.first_share) if len(self.stages) > 1 else 0
+        first = int(epochs * self.first_share + 1e-9) if len(self.stages) > 1 else 0
         return epochs - first if stage == self.stages[-1] else first
 
 

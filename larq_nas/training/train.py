@@ -76,6 +76,7 @@ class Trainer:
             require_reading(model)
             if before is None:
                 warn_of_drop_path(model, self.recipe)
+            if stage == self.recipe.stages[-1]:
                 warn_if_unused(model, self.recipe.precision)
             if before is not None:
                 transfer_weights(before, model)

@@ -211,6 +211,10 @@ def _mean_width(dimensions: Dimensions) -> float:
     return float(tf.reduce_sum(tf.exp(dimensions.log_probabilities()) * widths))
 
 
+def normalized_twice(x: tf.Tensor, choose: Chooser) -> tf.Tensor:
+    return layers.LayerNormalization()(layers.BatchNormalization()(x))
+
+
 def of_ones(shape: Any, dtype: Any = None) -> tf.Tensor:
     return tf.ones(shape, dtype)
 
@@ -270,6 +274,7 @@ def shared(x: tf.Tensor, choose: Chooser) -> tf.Tensor:
         (own(shared), "Layer `shared` is called on channels of several choices"),
         (own(lambda x, _: layers.LayerNormalization()(x)), "mixes channels"),
         (own(lambda x, _: layers.Softmax()(x)), "mixes channels"),
+        (own(normalized_twice), "mixes channels"),
         (own(lambda x, c: (c.filters("unused", 8, (1,)), x)[1]), "Choice `unused` must set the"),
         (
             own(

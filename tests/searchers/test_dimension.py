@@ -100,7 +100,7 @@ def test_widths_are_plotted(found: Path) -> None:
 def test_without_matplotlib_a_line_says_so(data: Any, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     search(data, directory=tmp_path / "run", epochs=1, verbose=2)
-    assert "not plotted: matplotlib is not installed" in capsys.readouterr().out
+    assert "not plotted: no matplotlib" in capsys.readouterr().out
     assert not (tmp_path / "run" / "widths.png").exists()
 
 

@@ -74,7 +74,7 @@ def test_a_binary_network_starts_from_its_float_twin() -> None:
 
 def test_a_space_without_a_float_twin_is_refused() -> None:
     recipe, task = Recipe(stages=("float", "binary")), noise((8, 8, 1))
-    with pytest.raises(InputError, match=r"the space has none: the inputs of layer `.*` stay"):
+    with pytest.raises(InputError, match=r"the space has none: layer `.*` stays binary"):
         larq_nas.train(
             ARCHITECTURE, task.train, task.validation, recipe=recipe, epochs=2, verbose=0
         )

@@ -219,6 +219,7 @@ def test_without_training_the_network_is_as_derived(tmp_path) -> None:
     assert (tmp_path / "r" / "model.tflite").exists()
 
 
+@pytest.mark.slow
 def test_a_space_of_ones_own_goes_the_whole_way(tmp_path, capsys) -> None:
     sys.path.insert(0, str(EXAMPLES))
     import own_space

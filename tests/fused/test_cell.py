@@ -95,7 +95,7 @@ class Both:
                     yield next(slopes_of), np.concatenate(slopes)
 
 
-@pytest.fixture(scope="module", params=quick(CASES, 0, 2, 4))
+@pytest.fixture(scope="module", params=quick(CASES, 0, 4))
 def both(request) -> Both:
     return Both(*CASES[request.param])
 

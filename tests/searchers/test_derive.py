@@ -227,11 +227,13 @@ def _tensorboard(directory: Path):
                 yield value.tag, float(tf.make_ndarray(value.tensor))
 
 
+@pytest.mark.slow
 def test_derived_again_it_is_the_same(run: Path) -> None:
     found = larq_nas.Architecture.load(run / "architecture.json")
     assert derive_again(run) == found
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_not_kept_to_is_said(run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "copied"
     shutil.copytree(run, copied)
@@ -242,6 +244,7 @@ def test_a_budget_that_is_not_kept_to_is_said(run: Path, tmp_path: Path) -> None
         derive_again(copied)
 
 
+@pytest.mark.slow
 def test_the_factor_of_the_search_is_used_again(run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "copied"
     shutil.copytree(run, copied)
@@ -251,6 +254,7 @@ def test_the_factor_of_the_search_is_used_again(run: Path, tmp_path: Path) -> No
     assert derive_again(copied) == derive_again(run, transfer_factor=100.0)
 
 
+@pytest.mark.slow
 def test_derived_for_more_data_it_has_fewer_zeros(run: Path) -> None:
     counts = [
         sum(pair[0] == "zero" for pairs in architecture.choices.values() for pair in pairs)

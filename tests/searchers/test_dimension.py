@@ -135,6 +135,7 @@ def test_one_trace_serves_all_widths(data: Any, tmp_path: Path) -> None:
     assert set(traces) == {1}
 
 
+@pytest.mark.slow
 def test_a_budget_is_kept(data: Any, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="made narrower"):
         search(data, directory=tmp_path / "run", max_parameters="500", epochs=1)

@@ -105,6 +105,7 @@ def test_killed_workers_chief_and_all_end_in_what_one_process_finds(
         assert (directory / name).read_bytes() == (alone / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_worker_of_other_settings_says_which(alone: Path) -> None:
     worker = start(
         alone,

@@ -156,7 +156,7 @@ def test_weights_need_no_pickles(models, folders) -> None:
 
 
 def test_weights_of_another_network_are_refused(folders) -> None:
-    network = load_module(folders["bats"] / "network.py")
+    network = load_module(folders["bats_groups"] / "network.py")
     with pytest.raises(ValueError, match="weights of another network"):
         network.load(folders["bnas"] / "weights.npz")
 

@@ -81,6 +81,7 @@ def uninterrupted(tmp_path_factory) -> dict[str, bytes]:
     return results(directory)
 
 
+@pytest.mark.slow
 def test_killed_in_search_training_and_conversion(
     uninterrupted: dict[str, bytes], tmp_path
 ) -> None:

@@ -52,13 +52,13 @@ def build(case: dict[str, Any], formulation: str) -> Any:
     """Return a compiled model, and what it trains on."""
     import tensorflow as tf
 
-    from larq_nas.candidates.resizable import resizable_optimizer
     from larq_nas.choosers import Survey, Widest
     from larq_nas.dimension import DimensionModel, Dimensions, Supernet
     from larq_nas.dimension.masks import Masks
     from larq_nas.dimension.reference import AllWidths, Separate
     from larq_nas.layers import DEPLOYED
     from larq_nas.pipeline.check import DataFacts
+    from larq_nas.resizing import resizable_optimizer
     from larq_nas.spaces import Vgg11, resolve
     from larq_nas.training.recipe import Recipe
     from larq_nas.training.trainee import Trainee

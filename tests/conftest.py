@@ -2,7 +2,7 @@
 
 import gc
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,8 @@ import tensorflow as tf
 
 from larq_nas.choosers import Relax, Sample
 from larq_nas.cost.structure import Structure
+from larq_nas.dimension import Dimensions
+from larq_nas.expansion import Expansion
 from larq_nas.layers import Domain, building_in
 from larq_nas.spaces import Bats, Space
 from larq_nas.training.forget import forgetting_graphs
@@ -41,6 +43,13 @@ def quick(cases: Iterable[Any], *shown: int) -> list[Any]:
         else pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
         for i, case in enumerate(cases)
     ]
+
+
+def dimensions_of(expansions: Mapping[str, Expansion], **changes: Any) -> Dimensions:
+    """Return widths as DMS-A starts with them."""
+    settings = {"initial_ratio": 1.5, "scale": 1.0, "half_step": 0.4}
+    settings |= {"least_mean": 0.3, "least_ratio": 0.25, **changes}
+    return Dimensions(expansions, **settings)
 
 
 class RandomParameters:

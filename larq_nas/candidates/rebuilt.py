@@ -5,11 +5,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from larq_nas.candidates.inherit import Inheritance, weights_of
+from larq_nas.candidates.inherit import Inheritance
 from larq_nas.candidates.recalibrate import Recalibration
 from larq_nas.candidates.training import CandidateTraining, Measured
 from larq_nas.choosers import Fix
 from larq_nas.layers import building_in
+from larq_nas.resizing import weights_of
 from larq_nas.spaces import Space
 from larq_nas.training.forget import forgetting_graphs
 from larq_nas.training.optimizers import optimizer

@@ -5,17 +5,18 @@ from typing import Any
 
 import tensorflow as tf
 
-from larq_nas.candidates.inherit import Inheritance, weights_of
+from larq_nas.candidates.inherit import Inheritance
 from larq_nas.candidates.recalibrate import Recalibration
-from larq_nas.candidates.resizable import (
-    resizable_constants,
-    resizable_network,
-    resizable_optimizer,
-)
 from larq_nas.candidates.training import CandidateTraining, Measured
 from larq_nas.choosers import Widest
 from larq_nas.errors import InputError, first_line
 from larq_nas.pipeline.check import DataFacts
+from larq_nas.resizing import (
+    resizable_constants,
+    resizable_network,
+    resizable_optimizer,
+    weights_of,
+)
 from larq_nas.spaces import Space
 from larq_nas.training.randomness import RandomLayers
 from larq_nas.training.recipe import Recipe

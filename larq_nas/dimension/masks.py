@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 import larq as lq
 import tensorflow as tf
 
-from larq_nas.candidates.channels import Channels
 from larq_nas.dimension.dimensions import Dimensions, channel_shares
 from larq_nas.errors import InputError
 from larq_nas.expansion import Filters, at
+from larq_nas.resizing.channels import Channels
 
 __all__ = ["Layer", "Masks"]
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.candidates.channels import Channels
 from larq_nas.dimension.dimensions import Dimensions
 from larq_nas.dimension.logistic import log_probabilities
 from larq_nas.dimension.masks import Layer, Masks
 from larq_nas.expansion import Expansion, at
+from larq_nas.resizing.channels import Channels
 
 __all__ = ["AllWidths", "Separate"]
 

@@ -6,9 +6,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.candidates.channels import Channels
-from larq_nas.candidates.inherit import Layer, Part, latent, read_layers
-from larq_nas.candidates.resizable import Initial, resizable_constants, resizable_network
 from larq_nas.choosers import Widest
 from larq_nas.dimension.dimensions import Dimensions
 from larq_nas.dimension.masks import Masks
@@ -16,6 +13,16 @@ from larq_nas.errors import InputError
 from larq_nas.expansion import at
 from larq_nas.layers import Domain
 from larq_nas.pipeline.check import DataFacts
+from larq_nas.resizing import (
+    Initial,
+    LayerChannels,
+    Part,
+    latent,
+    read_layers,
+    resizable_constants,
+    resizable_network,
+)
+from larq_nas.resizing.channels import Channels
 from larq_nas.spaces import Space
 
 __all__ = ["Supernet"]
@@ -93,8 +100,8 @@ class Supernet:
             channels = len(self._made[id(layer)].taken(self._widths, self._widths))
             constant.assign(tf.fill([channels], filling))
 
-    def _mask(self, layers: Sequence[Layer]) -> None:
-        read: dict[int, Layer] = {}
+    def _mask(self, layers: Sequence[LayerChannels]) -> None:
+        read: dict[int, LayerChannels] = {}
         for layer in layers:
             if layer.kind not in _WEIGHTED:
                 continue

@@ -3,12 +3,12 @@
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.candidates.inherit import latent
 from larq_nas.dimension.dimensions import Dimensions
 from larq_nas.dimension.supernet import Supernet
 from larq_nas.errors import InputError, first_line
 from larq_nas.expansion import at
 from larq_nas.pipeline.check import DataFacts
+from larq_nas.resizing import latent
 
 __all__ = ["require_widths"]
 

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from larq_nas.candidates.resizable import resizable_optimizer
 from larq_nas.cost import SpaceCosts
 from larq_nas.dimension import DimensionModel, Dimensions, Supernet, Turns, require_widths
 from larq_nas.errors import (
@@ -18,6 +17,7 @@ from larq_nas.errors import (
 )
 from larq_nas.layers import DEPLOYED
 from larq_nas.pipeline.streams import bilevel_stream
+from larq_nas.resizing import resizable_optimizer
 from larq_nas.searchers.charges import budget_hinge, memory_hinge
 from larq_nas.searchers.dimensioning import Dimensioning, require_memory
 from larq_nas.searchers.searchable import (

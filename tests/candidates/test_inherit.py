@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from larq_nas.candidates import Inheritance
-from larq_nas.candidates.inherit import latent, weights_of
 from larq_nas.choosers import Chooser, Fix, Widest
 from larq_nas.errors import InputError
+from larq_nas.resizing import latent, weights_of
 from larq_nas.spaces import ModelWidths, Space, resolve
 
 RATIOS = (0.25, 0.5, 1)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import dimensions_of
 
 from larq_nas.dimension import Dimensions, channel_shares
 from larq_nas.expansion import Expansion
@@ -11,15 +12,7 @@ from larq_nas.expansion import Expansion
 def dimensions(ratio: float = 1.5, scale: float = 1.0, seed: int = 0, **filters: int) -> Dimensions:
     filters = filters or {"conv1": 16, "conv2": 100}
     expansions = {name: Expansion(name, count, (1,)) for name, count in filters.items()}
-    return Dimensions(
-        expansions,
-        initial_ratio=ratio,
-        scale=scale,
-        half_step=0.4,
-        least_mean=0.3,
-        least_ratio=0.25,
-        seed=seed,
-    )
+    return dimensions_of(expansions, initial_ratio=ratio, scale=scale, seed=seed)
 
 
 def test_widths_are_those_of_the_three_ratios() -> None:

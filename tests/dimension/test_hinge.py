@@ -2,6 +2,7 @@
 
 import pytest
 import tensorflow as tf
+from conftest import dimensions_of
 
 from larq_nas.choosers import Fix
 from larq_nas.cost import SpaceCosts, by_convention, profile
@@ -31,14 +32,7 @@ def test_uniform_networks_are_those_of_table_1(ratio: int, expected: float) -> N
 
 def hinge(target: float) -> tuple[MemoryHinge, Dimensions]:
     costs = SpaceCosts("vgg11", SHAPE, 10)
-    dimensions = Dimensions(
-        costs.expansions,
-        initial_ratio=1.0,
-        scale=1.0,
-        half_step=0.4,
-        least_mean=0.3,
-        least_ratio=0.25,
-    )
+    dimensions = dimensions_of(costs.expansions, initial_ratio=1.0)
     return MemoryHinge(costs.structure({}), dimensions, target, 0.01), dimensions
 
 

@@ -6,12 +6,13 @@ import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import dimensions_of
 
-from larq_nas.candidates.resizable import resizable_optimizer
 from larq_nas.choosers import Chooser, Widest
 from larq_nas.dimension import DimensionModel, Dimensions, Supernet
 from larq_nas.layers import DEPLOYED
 from larq_nas.pipeline.check import DataFacts
+from larq_nas.resizing import resizable_optimizer
 from larq_nas.spaces.space import FunctionSpace
 
 layers = tf.keras.layers
@@ -47,14 +48,7 @@ def model() -> DimensionModel:
     tf.keras.utils.set_random_seed(3)
     space, choose = FunctionSpace(smooth), Widest()
     space.build(choose, SHAPE, 4)
-    dimensions = Dimensions(
-        choose.expansions,
-        initial_ratio=1.5,
-        scale=1.0,
-        half_step=0.4,
-        least_mean=0.3,
-        least_ratio=0.25,
-    )
+    dimensions = dimensions_of(choose.expansions)
     facts = DataFacts(SHAPE, 4, 8, 8, 8, "")
     supernet = Supernet(space, facts, DEPLOYED, dimensions, 0)
     made = DimensionModel(supernet, dimensions, 0.0, {"pull": Always(dimensions)})

@@ -8,14 +8,15 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import dimensions_of
 
-from larq_nas.candidates.inherit import latent, weights_of
 from larq_nas.choosers import Chooser, Widest
 from larq_nas.dimension import Dimensions, Supernet, require_widths
 from larq_nas.dimension.reference import AllWidths, Separate
 from larq_nas.errors import InputError
 from larq_nas.layers import DEPLOYED
 from larq_nas.pipeline.check import DataFacts
+from larq_nas.resizing import latent, weights_of
 from larq_nas.spaces import resolve
 from larq_nas.spaces.space import FunctionSpace
 
@@ -46,14 +47,7 @@ def supernet(space: Any = chain, ratio: float = 1.5, **settings: Any) -> tuple[S
     shape = settings.pop("shape", SHAPE)
     space.build(choose, shape, 10)
     tf.keras.utils.set_random_seed(0)
-    dimensions = Dimensions(
-        choose.expansions,
-        initial_ratio=ratio,
-        scale=1.0,
-        half_step=0.4,
-        least_mean=0.3,
-        least_ratio=0.25,
-    )
+    dimensions = dimensions_of(choose.expansions, initial_ratio=ratio)
     return Supernet(space, facts(shape), DEPLOYED, dimensions, 0, **settings), dimensions
 
 
@@ -187,14 +181,7 @@ def test_clusters_and_all_widths_agree_as_sigma_falls() -> None:
     asked = {"first": dataclasses.replace(choose.expansions["first"], filters=400)}
     apart = []
     for scale in (0.4, 0.1, 0.025):
-        clusters = Dimensions(
-            asked,
-            initial_ratio=1.5,
-            scale=scale,
-            half_step=0.4,
-            least_mean=0.3,
-            least_ratio=0.25,
-        )
+        clusters = dimensions_of(asked, scale=scale)
         every = AllWidths(asked, {"first": range(1, 1201)}, mean=1.5, scale=scale)
         means = []
         for each in (clusters, every):

@@ -9,11 +9,10 @@ import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import quick
+from conftest import dimensions_of, quick
 
 from larq_nas.choosers import Chooser
 from larq_nas.cost import SpaceCosts
-from larq_nas.dimension import Dimensions
 from larq_nas.errors import InputError
 from larq_nas.latency import build_table, measure
 from larq_nas.searchers import Dimension, dimensioning
@@ -215,14 +214,7 @@ def test_a_search_is_repeatable(data: Any, found: Path, tmp_path: Path) -> None:
 
 def test_what_the_process_holds_need_not_be_free(monkeypatch) -> None:
     costs = SpaceCosts(small, (8, 8, 1), 10)
-    dimensions = Dimensions(
-        costs.expansions,
-        initial_ratio=1.5,
-        scale=1.0,
-        half_step=0.4,
-        least_mean=0.3,
-        least_ratio=0.25,
-    )
+    dimensions = dimensions_of(costs.expansions)
     needed = dimensioning.memory_of(costs, dimensions, 20)
     monkeypatch.setattr(dimensioning, "free_memory", lambda: 0.1 * needed)
     dimensioning.require_memory(costs, dimensions, 20, held=0.95 * needed)

@@ -1,4 +1,4 @@
-"""Networks whose weights take any width, for one trace to serve all candidates."""
+"""Networks whose weights take any width, for one trace to serve them all."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,9 +11,8 @@ from larq_nas.choosers import Chooser
 from larq_nas.layers import Domain, building_in
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.spaces import Space
-from larq_nas.training.optimizers import MOMENTUM, OptimizerName, Rate
 
-__all__ = ["Initial", "resizable_constants", "resizable_network", "resizable_optimizer"]
+__all__ = ["Initial", "resizable", "resizable_constants", "resizable_network"]
 
 Constant: TypeAlias = tuple[tf.Variable, tf.keras.layers.Layer, float]
 
@@ -34,7 +33,7 @@ def resizable_network(
     """
     with building_in(domain), resizable() as initial:
         network = space.build(choose, facts.input_shape, facts.classes)
-    forget_widths(network)
+    _forget_widths(network)
     return network, initial
 
 
@@ -84,7 +83,7 @@ def _without_shape(create: Any, **settings: Any) -> tf.Variable:
     return create(**settings)
 
 
-def forget_widths(network: tf.keras.Model) -> None:
+def _forget_widths(network: tf.keras.Model) -> None:
     """Keep Keras from writing the width a convolution was built with into what is traced."""
     for layer in network._flatten_layers(include_self=False):
         if isinstance(layer, tf.keras.layers.Conv2D):
@@ -119,48 +118,3 @@ def resizable_constants(network: tf.keras.Model) -> list[Constant]:
                 object.__setattr__(layer, used, True)
                 found.append((constant, layer, filling))
     return found
-
-
-class _Resizable(tf.keras.optimizers.Optimizer):
-    """An optimizer of variables that change their size between one training and the next."""
-
-    def add_variable_from_reference(
-        self, model_variable: Any, variable_name: str, *args: Any, **kwargs: Any
-    ) -> tf.Variable:
-        with resizable():
-            state = super().add_variable_from_reference(
-                model_variable,
-                variable_name,
-                initial_value=tf.zeros(tf.shape(model_variable), model_variable.dtype),
-            )
-        if not hasattr(self, "_states"):
-            self._states: list[tuple[tf.Variable, tf.Variable]] = []
-        self._states.append((model_variable, state))
-        return state
-
-    def reset(self) -> None:
-        """Start again, at step 0 and in the sizes that the variables have now."""
-        self.iterations.assign(0)
-        for variable, state in self._states:
-            state.assign(tf.zeros(tf.shape(variable), variable.dtype))
-
-
-class _Adam(_Resizable, tf.keras.optimizers.Adam):
-    pass
-
-
-class _Momentum(_Resizable, tf.keras.optimizers.SGD):
-    pass
-
-
-def resizable_optimizer(name: OptimizerName, rate: Rate) -> Any:
-    """Return the optimizer of that name, with a `reset` for variables of other sizes.
-
-    # Arguments
-        name: `"adam"` or `"sgd"`.
-        rate: learning rate, or its schedule.
-    """
-    # Compiled by XLA, an update would be compiled again for every size.
-    if name == "sgd":
-        return _Momentum(rate, momentum=MOMENTUM, jit_compile=False)
-    return _Adam(rate, jit_compile=False)

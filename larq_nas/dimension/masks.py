@@ -12,12 +12,12 @@ from larq_nas.errors import InputError
 from larq_nas.expansion import Filters, at
 from larq_nas.resizing.channels import Channels
 
-__all__ = ["Layer", "Masks"]
+__all__ = ["Computed", "Masks"]
 
-Layer: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Computed: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Computes the output of a layer from inputs and kernel."""
 
-_Compute = Callable[[Layer, tf.Tensor, tf.Tensor], tf.Tensor]
+_Compute = Callable[[Computed, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class Masks:
@@ -70,7 +70,7 @@ class Masks:
             return
         names = [_choice(part, self.dimensions.widest(), layer.name) for part in reads.parts]
 
-        def compute(whole: Layer, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        def compute(whole: Computed, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
             return self.compute(whole, inputs, kernel, reads, names)
 
         if isinstance(layer, tf.keras.layers.Dense):
@@ -80,7 +80,7 @@ class Masks:
 
     def compute(
         self,
-        layer: Layer,
+        layer: Computed,
         inputs: tf.Tensor,
         kernel: tf.Tensor,
         reads: Channels,

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from larq_nas.dimension.dimensions import Dimensions
 from larq_nas.dimension.logistic import log_probabilities
-from larq_nas.dimension.masks import Layer, Masks
+from larq_nas.dimension.masks import Computed, Masks
 from larq_nas.expansion import Expansion, at
 from larq_nas.resizing.channels import Channels
 
@@ -75,7 +75,7 @@ class Separate(Masks):
 
     def compute(
         self,
-        layer: Layer,
+        layer: Computed,
         inputs: tf.Tensor,
         kernel: tf.Tensor,
         reads: Channels,

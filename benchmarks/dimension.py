@@ -15,16 +15,17 @@ from larq_nas.training.recipe import RECIPES
 from record import record  # isort: skip  (beside this file)
 
 SPACE = Vgg11(binarization="dms")
-TARGETS = (0.06, 0.09, 0.14)
+UNIFORM = 0.0777  # MiB of the network whose ratios are 1, as the paper counts them
 
 
 def data(images: int) -> Any:
     return larq_nas.datasets.load("cifar10", batch_size=64, train_split=f"train[:{images}]")
 
 
-def search(name: str, searcher: Dimension, seed: int, arguments: argparse.Namespace) -> Path:
+def search(searcher: Dimension, seed: int, arguments: argparse.Namespace) -> Path:
     """Search, or go on, and return where it was done."""
-    directory: Path = arguments.folder / f"{name}_seed{seed}"
+    kept = "" if searcher.best_effort else "_anew"
+    directory: Path = arguments.folder / f"search_{searcher.memory_target}{kept}_seed{seed}"
     larq_nas.search(
         *data(arguments.images),
         SPACE,
@@ -45,9 +46,9 @@ def best_effort(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     for seed in arguments.seeds:
         for kept in (True, False):
             searcher = dataclasses.replace(_searcher(arguments), best_effort=kept)
-            directory = search(f"best_effort_{kept}", searcher, seed, arguments)
-            history = [row for row in read_history(directory / "history.csv") if "loss" in row]
-            losses = [float(row["loss"]) for row in history if row["stage"] == "search"]
+            directory = search(searcher, seed, arguments)
+            history = read_history(directory / "history.csv")
+            losses = [float(row["loss"]) for row in history if row.get("loss")]
             rows.append({"seed": seed, "best_effort": kept, "losses": losses})
             print(rows[-1])
     return rows
@@ -56,25 +57,25 @@ def best_effort(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def hinge(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the memory that searches end at, for several targets."""
     rows = []
-    for target in TARGETS:
+    for target in arguments.targets:
         searcher = dataclasses.replace(_searcher(arguments), memory_target=target)
-        directory = search(f"hinge_{target}", searcher, arguments.seeds[0], arguments)
+        directory = search(searcher, arguments.seeds[0], arguments)
         rows.append({"target": target, **_found(directory)})
         print(rows[-1])
     return rows
 
 
 def table(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return DMS-A beside uniform networks, trained alike (Table 1)."""
+    """Return a found network beside uniform ones, trained alike (Table 1)."""
     rows = []
     seed = arguments.seeds[0]
-    directory = search("dms_a", _searcher(arguments), seed, arguments)
+    directory = search(_searcher(arguments), seed, arguments)
     found = list(larq_nas.Architecture.load(directory / "architecture.json").choices.values())
     for name, ratios in (("1x", [1] * 8), ("2x", [2] * 8), ("dms_a", found)):
         space = dataclasses.replace(SPACE, expansion=tuple(ratios))
         model = larq_nas.train(
             larq_nas.Architecture(space.name, space.settings(), {}),
-            *data(50_000),
+            *data(arguments.train_images),
             space=space,
             epochs=arguments.train_epochs,
             recipe=RECIPES["dms_a"],
@@ -93,7 +94,7 @@ def table(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _searcher(arguments: argparse.Namespace) -> Dimension:
     return Dimension(
-        memory_target=0.12,
+        memory_target=arguments.targets[0],
         trade_off=arguments.trade_off,
         weight_epochs=arguments.weight_epochs,
         mean_learning_rate=arguments.mean_learning_rate,
@@ -114,11 +115,13 @@ def main() -> None:
     parser.add_argument("part", choices=parts)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=50_000)
+    parser.add_argument("--targets", nargs="+", type=float, default=[UNIFORM, 0.06, 0.12])
     parser.add_argument("--turns", type=int, default=50)
     parser.add_argument("--weight-epochs", type=int, default=5)
     parser.add_argument("--mean-learning-rate", type=float, default=2e-3)
     parser.add_argument("--trade-off", type=float, default=0.01)
     parser.add_argument("--train-epochs", type=int, default=300)
+    parser.add_argument("--train-images", type=int, default=50_000)
     parser.add_argument("--folder", type=Path, default=Path("runs/dimension"))
     arguments = parser.parse_args()
     measured = parts[arguments.part](arguments)

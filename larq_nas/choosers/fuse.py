@@ -10,7 +10,7 @@ from larq_nas.choices import Choice
 from larq_nas.choosers.chooser import Operations
 from larq_nas.choosers.relax import Relax
 from larq_nas.fused import Description, FusedCell, describe
-from larq_nas.layers.mixture import Probabilities, WeightedSum
+from larq_nas.layers.mixture import Kept, Probabilities, WeightedSum
 
 __all__ = ["Fuse"]
 
@@ -27,6 +27,7 @@ class Fuse(Relax):
     # Arguments
         temperature: see `Relax`.
         rematerialize: whether the backward pass computes each cell again, to save memory.
+        kept: see `Relax`.
 
     # Attributes
         fused: number of cells that are one layer.
@@ -34,9 +35,13 @@ class Fuse(Relax):
     """
 
     def __init__(
-        self, temperature: float | Mapping[str, float] = 1.0, *, rematerialize: bool = False
+        self,
+        temperature: float | Mapping[str, float] = 1.0,
+        *,
+        rematerialize: bool = False,
+        kept: Mapping[str, Kept] | None = None,
     ) -> None:
-        super().__init__(temperature)
+        super().__init__(temperature, kept=kept)
         self.rematerialize = rematerialize
         self.fused = 0
         self.obstacles: dict[str, str] = {}
@@ -58,15 +63,50 @@ class Fuse(Relax):
             self.obstacles[prefix] = obstacle
             return super()._answer_cell(cell, inputs, operations, prefix, keep_zero)
         self.fused += 1
-        given = [*inputs, *_others(cell, inputs, candidates, described, prefix)]
+        given = [*inputs, *self._others(cell, inputs, candidates, described, prefix)]
         for node, name in cell.questions.items():
             given.append(self._answer_node(name, f"{prefix}_node{node}", inputs[0], described))
         parts = [[made.parts for made in of_state.values()] for of_state in described]
         shape = _shapes(described).pop()
         layer = FusedCell(
-            cell.inputs, parts, cell.concat, shape, self.rematerialize, name=f"{prefix}_cell"
+            cell.inputs,
+            parts,
+            cell.concat,
+            shape,
+            self.rematerialize,
+            self._kept(cell),
+            name=f"{prefix}_cell",
         )
         return layer(given)
+
+    def _kept(self, cell: Cell) -> list[Kept] | None:
+        """Return which operations each node of a cell may read by; `None` for all."""
+        if not any(name in self.kept for name in cell.questions.values()):
+            return None
+        kept = []
+        for name in cell.questions.values():
+            choice = self.choices[name]
+            everything = [[True] * len(choice.operations)] * choice.inputs
+            kept.append(self.kept.get(name, everything))
+        return kept
+
+    def _others(
+        self,
+        cell: Cell,
+        inputs: Sequence[tf.Tensor],
+        candidates: Sequence[Operations],
+        described: Sequence[Described],
+        prefix: str,
+    ) -> list[tf.Tensor]:
+        """Return what operations on the cell's inputs that are not known give to each node."""
+        return [
+            operation(inputs[state], f"{prefix}_node{node}_in{state}_{name}")
+            for state in range(cell.inputs)
+            for number, (name, operation) in enumerate(candidates[state].items())
+            if operation and described[state][name].kind == "other"
+            for node, question in cell.questions.items()
+            if self._is_kept(question, state, number)
+        ]
 
     def _answer_node(
         self, name: str, prefix: str, x: tf.Tensor, described: Sequence[Described]
@@ -79,8 +119,10 @@ class Fuse(Relax):
             free = frozenset(
                 (operation, state)
                 for state, of_state in enumerate(described[: choice.inputs])
-                for operation, made in of_state.items()
-                if made.kind != "zero" and not made.has_weights
+                for number, (operation, made) in enumerate(of_state.items())
+                if self._is_kept(name, state, number)
+                and made.kind != "zero"
+                and not made.has_weights
             )
             self._note_free(choice, free)
         return self._probabilities(choice)(x)
@@ -100,23 +142,6 @@ class Fuse(Relax):
         if choice.name not in self.mixtures:
             self.mixtures[choice.name] = Probabilities(**self._settings(choice))
         return self.mixtures[choice.name]
-
-
-def _others(
-    cell: Cell,
-    inputs: Sequence[tf.Tensor],
-    candidates: Sequence[Operations],
-    described: Sequence[Described],
-    prefix: str,
-) -> list[tf.Tensor]:
-    """Return what operations on the cell's inputs that are not known give to each node."""
-    return [
-        operation(inputs[state], f"{prefix}_node{node}_in{state}_{name}")
-        for state in range(cell.inputs)
-        for name, operation in candidates[state].items()
-        if operation and described[state][name].kind == "other"
-        for node in cell.questions
-    ]
 
 
 def _describe(inputs: Sequence[tf.Tensor], candidates: Sequence[Operations]) -> list[Described]:

@@ -12,7 +12,7 @@ from larq_nas.choosers.chooser import Chooser, Operations
 from larq_nas.choosers.fix import ask
 from larq_nas.errors import InputError, require_positive, unknown_name
 from larq_nas.expansion import Expansion
-from larq_nas.layers.mixture import Mixture, Probabilities
+from larq_nas.layers.mixture import Kept, Mixture, Probabilities
 
 __all__ = ["Relax", "require_temperature"]
 
@@ -23,16 +23,24 @@ class Relax(Chooser):
     # Arguments
         temperature: temperature of the softmax over operations, for all choices or by the
             group of the choice (for cells: their kind).
+        kept: for choices of which not all operations are candidates, by name, whether each
+            is: shape `(inputs, operations)`.
 
     # Attributes
         mixtures: the weighted sum of each choice, by its name.
         prefixes: the prefix of the layers' names, for each time a choice was asked.
     """
 
-    def __init__(self, temperature: float | Mapping[str, float] = 1.0) -> None:
+    def __init__(
+        self,
+        temperature: float | Mapping[str, float] = 1.0,
+        *,
+        kept: Mapping[str, Kept] | None = None,
+    ) -> None:
         super().__init__()
         require_temperature(temperature)
         self.temperature = temperature
+        self.kept = kept or {}
         self.mixtures: dict[str, Probabilities] = {}
         self.prefixes: dict[str, list[str]] = {}
 
@@ -46,7 +54,7 @@ class Relax(Chooser):
         candidates, outputs, free = [], [], set()
         for i, (x, named) in enumerate(zip(inputs, operations, strict=True)):
             for o, (name, operation) in enumerate(named.items()):
-                if operation is None:
+                if operation is None or not self._is_kept(choice.name, i, o):
                     continue
                 y = operation(x, f"{prefix}_in{i}_{name}")
                 candidates.append((i, o))
@@ -58,6 +66,9 @@ class Relax(Chooser):
             self._note_free(choice, frozenset(free))
         self.prefixes.setdefault(choice.name, []).append(prefix)
         return self._mix(choice, candidates, outputs, prefix)
+
+    def _is_kept(self, name: str, index: int, operation: int) -> bool:
+        return name not in self.kept or bool(self.kept[name][index][operation])
 
     def _answer_filters(self, expansion: Expansion) -> int:
         return ask(expansion)
@@ -83,6 +94,7 @@ class Relax(Chooser):
             "inputs": choice.inputs,
             "operations": len(choice.operations),
             "temperature": self._temperature(choice),
+            "kept": self.kept.get(choice.name),
             "name": f"mixture_{choice.name.replace('/', '_')}",
         }
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from larq_nas.fused.compute import computation
 from larq_nas.fused.kernels import Stacked
 from larq_nas.fused.plan import Plan
+from larq_nas.layers.mixture import Kept
 from larq_nas.layers.precision import current_precision
 
 __all__ = ["FusedCell"]
@@ -34,6 +35,7 @@ class FusedCell(tf.keras.layers.Layer):
         concat: indices of the states that are concatenated.
         shape: `(height, width, channels)` of a node.
         rematerialize: whether the backward pass computes the cell again, to save memory.
+        kept: of each node, which operations on which states are candidates; all, if not given.
         **kwargs: further arguments of `tf.keras.layers.Layer`.
     """
 
@@ -46,6 +48,7 @@ class FusedCell(tf.keras.layers.Layer):
         concat: Sequence[int],
         shape: Sequence[int],
         rematerialize: bool = False,
+        kept: Sequence[Kept] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -55,6 +58,7 @@ class FusedCell(tf.keras.layers.Layer):
             "operations": operations,
             "concat": [int(state) for state in concat],
             "shape": [int(size) for size in shape],
+            "kept": kept,
         }
         # As text, since Keras replaces lists and dictionaries by its own.
         self._settings = json.dumps(settings)

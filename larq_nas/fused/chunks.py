@@ -24,7 +24,7 @@ def chunks_of(plan: Plan) -> int:
     with oneDNN or XLA: fewer zeros are multiplied if a cell is computed in parts. Below a dozen
     channels each takes as long, and each is as large a graph as the whole.
     """
-    groups = math.gcd(*(layer.groups for layer in plan.prototypes.values()))
+    groups = math.gcd(*(layer.groups for layer in plan.prototypes.values())) or plan.channels
     most = min(_MOST, max(1, plan.channels // _FEWEST_CHANNELS))
     return max(n for n in range(1, most + 1) if groups % n == 0)
 
@@ -33,7 +33,8 @@ def part_of(plan: Plan, chunks: int) -> Plan:
     """Return the plan of one of so many parts."""
     operations = [[_part(made, chunks) for made in of_state] for of_state in plan.operations]
     height, width, channels = plan.shape
-    return Plan(plan.inputs, operations, plan.concat, (height, width, channels // chunks))
+    shape = height, width, channels // chunks
+    return Plan(plan.inputs, operations, plan.concat, shape, plan.kept)
 
 
 def _part(made: dict[str, Any], chunks: int) -> dict[str, Any]:

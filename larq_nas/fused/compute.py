@@ -76,12 +76,11 @@ class _Compute:
         for state in range(plan.states - 1):
             if state >= plan.inputs:
                 states.append(tf.add_n(terms[state]))
-            summed = self._given(state, states[state], weighted, flat, norms)
-            if not summed:
-                continue
-            parts = tf.split(tf.add_n(summed), len(plan.targets(state)), axis=-1)
-            for target, part in zip(plan.targets(state), parts, strict=True):
-                terms[target].append(part)
+            given = self._given(state, states[state], weighted, flat, norms)
+            for readers, summed in given.items():
+                parts = tf.split(tf.add_n(summed), len(readers), axis=-1)
+                for target, part in zip(readers, parts, strict=True):
+                    terms[target].append(part)
         states.append(tf.add_n(terms[-1]))
         return tf.concat([states[index] for index in plan.concat], axis=-1), norms.moved()
 
@@ -109,22 +108,24 @@ class _Compute:
         places = [
             self.plan.place(state, number, target)
             for state, number, _ in stack.convolutions
-            for target in self.plan.targets(state)
+            for target in self.plan.readers(state, number)
         ]
         return np.repeat(places, stack.filters)
 
     def _given(
         self, state: int, x: tf.Tensor, kernels: Any, flat: tf.Tensor, norms: Norms
-    ) -> list[tf.Tensor]:
-        """Return what a state gives to each node that reads it, along the channels, to be added."""
+    ) -> dict[tuple[int, ...], list[tf.Tensor]]:
+        """Return what a state gives, to be added: by the nodes, which are along the channels."""
         plan = self.plan
         read = _Read(x, lambda: norms(x, plan.rows[state, CONVOLVED]), self.precision)
-        summed, added = [], []
+        given: dict[tuple[int, ...], list[tf.Tensor]] = {}
+        added = []
         plain: list[tuple[tf.Tensor, list[int]]] = []
-        for number, made in enumerate(plan.operations[state]):
+        for number, made in plan.candidates(state):
             if made["kind"] == "convolution":
-                layer = plan.prototypes[state, number]
-                summed.append(read.convolve(layer, *kernels[state, number]))
+                layer, readers = plan.prototypes[state, number], plan.readers(state, number)
+                y = read.convolve(layer, *kernels[state, number])
+                given.setdefault(readers, []).append(y)
             if made["kind"] == "identity" or made.get("adds"):
                 added.append(number)
             if made["kind"] == "pool":
@@ -134,8 +135,9 @@ class _Compute:
         if added:
             plain.append((x, added))
         if plain:
-            summed.append(self._weigh(state, plain, flat))
-        return summed
+            readers = tuple(plan.targets(state))
+            given.setdefault(readers, []).append(self._weigh(state, plain, flat))
+        return given
 
     def _weigh(
         self, state: int, plain: Sequence[tuple[tf.Tensor, list[int]]], flat: tf.Tensor

@@ -41,9 +41,9 @@ def _given(plan: Plan, state: int) -> int:
     """Return how many tensors as large as a node are kept of what a state gives."""
     count = 0
     added = False
-    for made in plan.operations[state]:
+    for number, made in plan.candidates(state):
         if made["kind"] == "convolution":
-            count += len(plan.targets(state)) * (2 if made["prelu"] else 1)
+            count += len(plan.readers(state, number)) * (2 if made["prelu"] else 1)
         if made["kind"] == "pool":
             # It, what it is normalized to, and its place among what is weighted.
             count += 3 if made["norm"] else 2

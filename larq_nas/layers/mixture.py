@@ -1,24 +1,33 @@
 """The searchable layers: architecture parameters, and the weighted sum over operations."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
-__all__ = ["Mixture", "Probabilities", "WeightedSum"]
+__all__ = ["Kept", "Mixture", "Probabilities", "WeightedSum"]
+
+Kept: TypeAlias = Sequence[Sequence[bool]]
+"""Of each input, whether each operation on it is still a candidate."""
+
+_NEVER = -1e9
 
 
 @tf.keras.utils.register_keras_serializable("larq_nas")
 class Probabilities(tf.keras.layers.Layer):
     """Give the probabilities of the operations of a choice, whatever it is called on.
 
-    It is `p(i, o) = exp(alpha(i, o) / T) / sum_o' exp(alpha(i, o') / T)` (BATS, Eq. 2). One
-    instance called in several cells shares its `alpha` among them.
+    It is `p(i, o) = exp(alpha(i, o) / T) / sum_o' exp(alpha(i, o') / T)` (BATS, Eq. 2), the sum
+    over the operations that are kept. One instance called in several cells shares its `alpha`
+    among them.
 
     # Arguments
         inputs: number of inputs of the node.
         operations: number of operations on each input.
         temperature: `T`; below 1 the choice gets harder.
+        kept: of each input, whether each operation on it is a candidate; all are, if not given.
+            The probability of others is 0.
         **kwargs: further arguments of `tf.keras.layers.Layer`.
 
     # References
@@ -26,12 +35,19 @@ class Probabilities(tf.keras.layers.Layer):
     """
 
     def __init__(
-        self, inputs: int, operations: int, temperature: float = 1.0, **kwargs: Any
+        self,
+        inputs: int,
+        operations: int,
+        temperature: float = 1.0,
+        kept: Kept | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.inputs = inputs
         self.operations = operations
         self.temperature = temperature
+        everything = np.ones((inputs, operations), dtype=bool)
+        self.kept: np.ndarray = everything if kept is None else np.array(kept, dtype=bool)
 
     def build(self, input_shape: Any) -> None:
         # The tiny noise is DARTS': it breaks ties without preferring an operation.
@@ -43,9 +59,15 @@ class Probabilities(tf.keras.layers.Layer):
         super().build(input_shape)
 
     @property
+    def logits(self) -> tf.Tensor:
+        """`alpha(i, o) / T`, and next to nothing for what is not kept."""
+        logits = self.alpha / self.temperature
+        return logits if self.kept.all() else tf.where(self.kept, logits, _NEVER)
+
+    @property
     def probabilities(self) -> tf.Tensor:
         """`p(i, o)`, shape `(inputs, operations)`; each row sums to 1."""
-        return tf.nn.softmax(self.alpha / self.temperature, axis=-1)
+        return tf.nn.softmax(self.logits, axis=-1)
 
     def call(self, inputs: Any) -> tf.Tensor:
         return self.probabilities
@@ -56,6 +78,7 @@ class Probabilities(tf.keras.layers.Layer):
             "inputs": self.inputs,
             "operations": self.operations,
             "temperature": self.temperature,
+            "kept": self.kept.tolist(),
         }
 
 
@@ -74,6 +97,7 @@ class Mixture(Probabilities):
         inputs: number of inputs of the node.
         operations: number of operations on each input.
         temperature: `T`; below 1 the choice gets harder.
+        kept: see `Probabilities`.
         **kwargs: further arguments of `tf.keras.layers.Layer`.
 
     # References
@@ -86,9 +110,10 @@ class Mixture(Probabilities):
         inputs: int,
         operations: int,
         temperature: float = 1.0,
+        kept: Kept | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(inputs, operations, temperature, **kwargs)
+        super().__init__(inputs, operations, temperature, kept, **kwargs)
         self.candidates = [(int(i), int(o)) for i, o in candidates]
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:

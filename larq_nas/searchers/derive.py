@@ -119,7 +119,8 @@ def _within(
 def warn_if_undecided(model: BilevelModel) -> bool:
     """Warn of probabilities that have hardly moved, and return whether they have not."""
     entropy = float(mean_entropy(model.mixtures))
-    largest = float(np.log([mixture.operations for mixture in model.mixtures]).mean())
+    kept = np.concatenate([mixture.kept.sum(axis=1) for mixture in model.mixtures])
+    largest = float(np.log(kept).mean())
     undecided = largest > 0 and entropy > _UNDECIDED * largest
     if undecided:
         warnings.warn(

@@ -49,5 +49,4 @@ def entropies(mixtures: Sequence[Probabilities]) -> tf.Tensor:
 
 
 def _entropies(mixture: Probabilities) -> tf.Tensor:
-    logits = mixture.alpha / mixture.temperature
-    return -tf.reduce_sum(mixture.probabilities * tf.nn.log_softmax(logits), axis=-1)
+    return -tf.reduce_sum(mixture.probabilities * tf.nn.log_softmax(mixture.logits), axis=-1)

@@ -45,15 +45,27 @@ CASES = {
         Bats(cells=2, channels=24, groups=6, nodes=2, activation="prelu"),
         SEARCH,
     ),
+    "bats_fewer": (Bats(cells=3, channels=12, groups=3, nodes=3, activation="prelu"), SEARCH, 3),
 }
+
+
+def fewer(space: Space, number: int) -> dict[str, np.ndarray]:
+    """Keep so many operations of each edge, with no order in it."""
+    generator = np.random.default_rng(1)
+    kept = {}
+    for name, (operations, inputs, _) in space.questions(SHAPE, CLASSES).items():
+        drawn = generator.random((inputs, len(operations)))
+        kept[name] = (np.argsort(drawn, axis=1).argsort(axis=1) < number).tolist()
+    return kept
 
 
 class Both:
     """A supernet, plain and fused, of the same weights and alphas."""
 
-    def __init__(self, space: Space, domain: Domain) -> None:
+    def __init__(self, space: Space, domain: Domain, number: int | None = None) -> None:
         tf.keras.utils.set_random_seed(0)
-        self.choosers = Relax(0.5), Fuse(0.5)
+        kept = fewer(space, number) if number else None
+        self.choosers = Relax(0.5, kept=kept), Fuse(0.5, kept=kept)
         with building_in(domain):
             built = [space.build(choose, SHAPE, CLASSES) for choose in self.choosers]
         self.plain, self.fused = built
@@ -86,7 +98,7 @@ class Both:
                 names = [
                     f"{prefix}_node{node}_in{state}_{operations[number]}"
                     for state, number, _ in stack.convolutions
-                    for node in layer.plan.targets(state)
+                    for node in layer.plan.readers(state, number)
                 ]
                 kernels = [np.array(weights_of(f"{name}_conv")[0]) for name in names]
                 yield kernel, np.concatenate(kernels, axis=-1)
@@ -95,7 +107,7 @@ class Both:
                     yield next(slopes_of), np.concatenate(slopes)
 
 
-@pytest.fixture(scope="module", params=quick(CASES, 0, 4))
+@pytest.fixture(scope="module", params=quick(CASES, 0, 4, 5))
 def both(request) -> Both:
     return Both(*CASES[request.param])
 

@@ -71,7 +71,7 @@ def table(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     seed = arguments.seeds[0]
     directory = search(_searcher(arguments), seed, arguments)
     found = list(larq_nas.Architecture.load(directory / "architecture.json").choices.values())
-    for name, ratios in (("1x", [1] * 8), ("2x", [2] * 8), ("dms_a", found)):
+    for name, ratios in (("1x", [1] * 8), ("dms_a", found), ("2x", [2] * 8)):
         space = dataclasses.replace(SPACE, expansion=tuple(ratios))
         model = larq_nas.train(
             larq_nas.Architecture(space.name, space.settings(), {}),

@@ -51,6 +51,7 @@ class Run:
         self.probabilities = self.directory / "probabilities.csv"
         self.widths = self.directory / "widths.csv"
         self.plot = self.directory / "widths.png"
+        self.stages = self.directory / "stages.json"
         self.candidates = self.directory / "candidates.csv"
         self.pareto = self.directory / "pareto"
         self.widest = self.directory / "widest.weights.h5"

@@ -63,10 +63,10 @@ def search(
 
     A run can be killed at any moment: the same call goes on where it was, with the same
     result. In `directory` it leaves `architecture.json`, `history.csv`, `probabilities.csv`
-    (of an evolution `candidates.csv`, `pareto/` and keras-tuner's `trials/`; of a dimension
-    search `widths.csv` and, where matplotlib is installed, `widths.png`), `model.keras`,
-    `model.tflite`, `result.json`, `sample.npy` (the validation images it was checked on),
-    `checkpoints/` and TensorBoard's `logs/`.
+    (of a progressive search `stages.json` too; of an evolution `candidates.csv`, `pareto/` and
+    keras-tuner's `trials/`; of a dimension search `widths.csv` and, where matplotlib is
+    installed, `widths.png`), `model.keras`, `model.tflite`, `result.json`, `sample.npy` (the
+    validation images it was checked on), `checkpoints/` and TensorBoard's `logs/`.
 
     !!! example
         ```python
@@ -86,9 +86,9 @@ def search(
         space: name of a search space, a `larq_nas.spaces.Space`, or a function of your own
             of `(choose, input_shape, classes)`.
         searcher: name of a searcher, or a searcher.
-        epochs: epochs of the search (of a dimension search those that train weights), or
-            generations of an evolution; by default what the
-            paper searches for.
+        epochs: epochs of the search (of a dimension search those that train weights, of a
+            progressive one those of each stage), or generations of an evolution; by default
+            what the paper searches for.
         train_epochs: epochs the found network is trained for; 0 leaves it as derived, with
             random weights.
         classes: number of classes; by default one more than the largest training label.

@@ -10,6 +10,7 @@ from larq_nas.cli.common import one_line_errors, read_space, settings_option
 from larq_nas.cli.data import Data, data_options
 from larq_nas.cli.dimension import dimension_options
 from larq_nas.cli.evolution import evolution_options, launch_workers
+from larq_nas.cli.progressive import progressive_options
 from larq_nas.cli.recipe import choose_recipe, load_teacher, recipe_options
 from larq_nas.cli.run import print_outcome, run_options, verbosity
 from larq_nas.cost import BUDGETS
@@ -39,8 +40,8 @@ __all__ = ["search"]
     "--searcher",
     default="differentiable",
     show_default=True,
-    help="Search method: differentiable for operations; evolution, dimension, dms_a or dms_b for "
-    "widths.",
+    help="Search method: differentiable or progressive for operations; evolution, dimension, dms_a "
+    "or dms_b for widths.",
 )
 @click.option(
     "--temperature",
@@ -76,6 +77,7 @@ __all__ = ["search"]
     default=None,
     help="Compute each cell again for its gradient: less memory, a quarter to a third more time.",
 )
+@progressive_options
 @evolution_options
 @dimension_options
 @recipe_options
@@ -91,7 +93,8 @@ __all__ = ["search"]
 @click.option(
     "--epochs",
     type=int,
-    help="Epochs of the search (dimension: of weights), or generations; by default the paper's.",
+    help="Epochs of the search (dimension: of weights; progressive: of each stage), or "
+    "generations; by default the paper's.",
 )
 @click.option(
     "--train-epochs",

@@ -186,7 +186,8 @@ class _Read:
         if self._normal is None:
             self._normal = self._normalize()
         config = json.dumps(layer.get_config()["input_quantizer"])
-        signs = self._once(config, lambda: layer.input_quantizer(self._normal))
+        quantize = layer.input_quantizer or tf.identity
+        signs = self._once(config, lambda: quantize(self._normal))
         if layer.padding != "same" or not layer.pad_values:
             return signs
         paddings = layer._get_padding_same(signs)

@@ -80,6 +80,8 @@ def is_convolution(layer: tf.keras.layers.Layer) -> bool:
 
 def _is_sign(quantizer: Any) -> bool:
     """Return whether a quantizer of inputs is a function alone: it learns and measures nothing."""
+    if quantizer is None:
+        return True
     known = isinstance(quantizer, lq.quantizers.Quantizer)
     metrics = getattr(quantizer, "_custom_metrics", None)
     return known and not quantizer.weights and not metrics

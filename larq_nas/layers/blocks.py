@@ -194,10 +194,13 @@ def _conv(
 ) -> tf.Tensor:
     quantizer = XnorSign(amplified=True) if scaling == "mean" else "ste_sign"
     constraint = CenteredClip() if scaling == "mean" else None
-    binary = current_domain().weights == "binary"
+    domain = current_domain()
+    binary, signs = domain.weights == "binary", domain.activations == "binary"
     return BinaryConv2D(
         filters,
         kernel_size,
+        input_quantizer="ste_sign" if signs else None,
+        pad_values=1.0 if signs else 0.0,
         kernel_quantizer=quantizer if binary else None,
         kernel_constraint=constraint if binary else None,
         activation="relu" if activation == "relu" else None,

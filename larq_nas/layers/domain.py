@@ -26,8 +26,8 @@ class Domain:
     trained with real weights, and the binary one that is deployed.
 
     # Arguments
-        activations: `"binary"`, or `"real"` for the float twin that DMS starts ResNets from
-            (appendix B.2.2); VGG and ResNet have one.
+        activations: `"binary"`, or `"real"`: for the float twin that DMS starts ResNets from
+            (appendix B.2.2), and the searches that BATS compares with (Table 4).
         weights: `"binary"`, or `"real"` as BATS searches and pretrains (section 4.3).
         affine: whether batch normalization learns a scale and an offset. Off in a search,
             so that no operation is preferred for the size of its output.

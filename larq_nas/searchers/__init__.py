@@ -11,6 +11,8 @@ from larq_nas.searchers.dimensioning import Dimensioning
 from larq_nas.searchers.evolution import Evolution
 from larq_nas.searchers.evolving import Evolving
 from larq_nas.searchers.prepared import Prepared
+from larq_nas.searchers.progressive import Progressive
+from larq_nas.searchers.stages import Staged
 from larq_nas.spaces import Space
 from larq_nas.task import Task
 
@@ -19,6 +21,7 @@ __all__ = [
     "Dimension",
     "Evolution",
     "Prepared",
+    "Progressive",
     "Ready",
     "Searcher",
     "derive_again",
@@ -26,7 +29,7 @@ __all__ = [
 ]
 
 
-Ready: TypeAlias = Prepared | Evolving | Dimensioning
+Ready: TypeAlias = Prepared | Staged | Evolving | Dimensioning
 """A search that is ready to run."""
 
 
@@ -47,7 +50,7 @@ class Searcher(Protocol):
 
 
 _BY_NAME: dict[str, Callable[[], Any]] = {
-    **{kind.name: kind for kind in (Differentiable, Dimension, Evolution)},
+    **{kind.name: kind for kind in (Differentiable, Dimension, Evolution, Progressive)},
     "dms_a": lambda: Dimension(initial_ratio=1.5, memory_target=0.12),
     "dms_b": lambda: Dimension(initial_ratio=2.5, memory_target=1.0),
 }

@@ -16,7 +16,8 @@ from larq_nas.errors import (
     require_positive,
     unknown_name,
 )
-from larq_nas.layers import ComputedIn, building_in
+from larq_nas.layers import ComputedIn, Domain, building_in
+from larq_nas.layers.mixture import Kept
 from larq_nas.layers.precision import require_precision
 from larq_nas.pipeline.streams import bilevel_stream
 from larq_nas.searchers.bilevel import BilevelModel
@@ -25,6 +26,7 @@ from larq_nas.searchers.penalty import BudgetPenalty
 from larq_nas.searchers.prepared import Prepared
 from larq_nas.seeding import seed_everything
 from larq_nas.spaces import Space
+from larq_nas.spaces.space import Precision
 from larq_nas.task import Task
 from larq_nas.training.levels import Term
 from larq_nas.training.optimizers import OptimizerName, learning_rate, optimizer
@@ -86,6 +88,9 @@ class Differentiable:
             architecture is derived, for a network to be trained on more data than searched.
         budget_weight: loss of the architecture parameters for each limit of a budget that is
             exceeded by its own size.
+        weights: what the convolutions' weights are while searched, `"binary"` or `"real"`; the
+            network that is found has those of its space.
+        activations: what their inputs are while searched (BATS, Table 4).
         rematerialize: whether each cell is computed again for its gradient, for supernets that
             do not fit in memory: the same search in less of it, taking a quarter to a third longer.
         precision: `"bfloat16"` computes binary convolutions and their gradients in 16 bits, which
@@ -112,6 +117,8 @@ class Differentiable:
     diversity_annealing: float | None = None
     transfer_factor: float = 1.0
     budget_weight: float = 1.0
+    weights: Precision | None = None
+    activations: Precision | None = None
     rematerialize: bool = False
     precision: ComputedIn = "float32"
 
@@ -128,6 +135,9 @@ class Differentiable:
             require_positive(diversity_annealing=given["diversity_annealing"])
         if self.weights_only_epochs is not None:
             require_count(weights_only_epochs=self.weights_only_epochs)
+        for name in ("weights", "activations"):
+            if getattr(self, name) not in (None, "binary", "real"):
+                raise unknown_name(name, getattr(self, name), ("binary", "real"))
         _require_betas(self.architecture_betas)
         require_at_least(1, transfer_factor=self.transfer_factor)
         require_precision(self.precision)
@@ -164,6 +174,9 @@ class Differentiable:
         del settings["rematerialize"]
         if self.precision == "float32":
             del settings["precision"]
+        for name in ("weights", "activations"):
+            if settings[name] is None:
+                del settings[name]
         return {"name": self.name, **settings}
 
     def prepare(self, space: Space, task: Task, epochs: int) -> Prepared:
@@ -177,12 +190,35 @@ class Differentiable:
         # Raises
             InputError: if the space or the settings cannot be searched.
         """
+        return self.prepare_stage(space, space.proxy(), task, epochs)
+
+    def prepare_stage(
+        self,
+        space: Space,
+        proxy: Space,
+        task: Task,
+        epochs: int,
+        kept: Mapping[str, Kept] | None = None,
+        stage: str = "search",
+        epochs_before: int = 0,
+    ) -> Prepared:
+        """Return a stage of a search that is ready to run.
+
+        # Arguments
+            space: where to search.
+            proxy: the space that the supernet is of.
+            task: the data to search on.
+            epochs: number of epochs of the stage.
+            kept: of the choices, which operations are still candidates; all, if not given.
+            stage: its name, unique in the run.
+            epochs_before: epochs of the stages before it.
+        """
         seed_everything(task.seed)
         settings: Any = self.of(space)
         warm_up = _warm_up(settings.weights_only_epochs, epochs)
-        choose = Fuse(settings.temperature, rematerialize=settings.rematerialize)
-        with building_in(space.search_domain):
-            supernet = space.proxy().build(choose, task.facts.input_shape, task.facts.classes)
+        choose = Fuse(settings.temperature, rematerialize=settings.rematerialize, kept=kept)
+        with building_in(self._domain(space)):
+            supernet = proxy.build(choose, task.facts.input_shape, task.facts.classes)
         self._require_choices(space, choose)
         constrain(supernet)
         model = BilevelModel(
@@ -201,7 +237,23 @@ class Differentiable:
                 settings.architecture_learning_rate, beta_1=first, beta_2=second
             ),
         )
-        return Prepared(space, task, epochs, warm_up, choose, model, stream, self.transfer_factor)
+        return Prepared(
+            space,
+            task,
+            epochs,
+            warm_up,
+            choose,
+            model,
+            stream,
+            self.transfer_factor,
+            stage,
+            epochs_before,
+        )
+
+    def _domain(self, space: Space) -> Domain:
+        given = {"weights": self.weights, "activations": self.activations}
+        changes: Any = {name: value for name, value in given.items() if value is not None}
+        return dataclasses.replace(space.search_domain, **changes)
 
     def _require_choices(self, space: Space, choose: Relax) -> None:
         if choose.expansions:

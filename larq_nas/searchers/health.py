@@ -32,16 +32,26 @@ class Health(FlipRatio):
     # Arguments
         choose: the chooser that built the supernet.
         run: where the record goes.
+        stage: name of the stage of the run.
+        epochs_before: epochs of the stages before it, which the record counts too.
         transfer_factor: by how much the zero operation is weakened in what would be derived;
             the record has probabilities as they are.
     """
 
-    def __init__(self, choose: Relax, run: Run, transfer_factor: float = 1.0) -> None:
+    def __init__(
+        self,
+        choose: Relax,
+        run: Run,
+        stage: str = "search",
+        epochs_before: int = 0,
+        transfer_factor: float = 1.0,
+    ) -> None:
         super().__init__()
         self._choose = choose
         self._transfer_factor = transfer_factor
         self._path = run.probabilities
-        self._logs = run.logs("search") / "choices"
+        self._logs = run.logs(stage) / "choices"
+        self._epochs_before = epochs_before
         self._rows: list[dict[str, Any]] | None = None
         self._writer: tf.summary.SummaryWriter | None = None
 
@@ -49,7 +59,7 @@ class Health(FlipRatio):
         super().on_epoch_begin(epoch, logs)
         if self._rows is None:
             kept = _read_rows(self._path) if self._path.exists() else []
-            self._rows = [row for row in kept if int(row["epoch"]) <= epoch]
+            self._rows = [row for row in kept if int(row["epoch"]) <= self._epochs_before + epoch]
             self._writer = tf.summary.create_file_writer(str(self._logs))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -61,7 +71,7 @@ class Health(FlipRatio):
             logs["parameter_free"] = share_parameter_free(choices, chosen)
             if any(choice.keeps_zero for choice in choices.values()):
                 logs["zero"] = share_zero(choices, chosen)
-        self._keep(epoch + 1, probabilities)
+        self._keep(self._epochs_before + epoch + 1, probabilities)
         self._show(epoch, probabilities, chosen)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:

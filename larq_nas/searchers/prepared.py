@@ -33,6 +33,8 @@ class Prepared:
         model: the supernet.
         stream: pairs of batches, for weights and architecture parameters.
         transfer_factor: by how much the zero operation is weakened at the end.
+        stage: name of the stage, unique in the run.
+        epochs_before: epochs of the stages before it.
     """
 
     space: Space
@@ -43,6 +45,8 @@ class Prepared:
     model: BilevelModel
     stream: Stream
     transfer_factor: float = 1.0
+    stage: str = "search"
+    epochs_before: int = 0
 
     def search(
         self,
@@ -57,11 +61,21 @@ class Prepared:
             callbacks: further Keras callbacks.
             verbose: as in `fit`.
         """
-        model, choose = self.model, self.choose
         announce(self, verbose)
+        self.learn(run, callbacks, verbose)
+        return self.derive()
+
+    def learn(
+        self,
+        run: Run,
+        callbacks: Sequence[tf.keras.callbacks.Callback],
+        verbose: int | str,
+    ) -> None:
+        """Train the supernet, from where it was."""
+        model = self.model
         fit(
             model,
-            "search",
+            self.stage,
             self.stream,
             self.epochs,
             run,
@@ -69,14 +83,18 @@ class Prepared:
             optimizers=[model.optimizer, model.architecture_optimizer],
             callbacks=[
                 _Schedule(model, self.warm_up),
-                Health(choose, run, self.transfer_factor),
+                Health(self.choose, run, self.stage, self.epochs_before, self.transfer_factor),
                 *callbacks,
             ],
             verbose=verbose,
         )
+
+    def derive(self) -> Architecture:
+        """Return the architecture that the trained supernet stands for."""
+        choose = self.choose
         scores = scores_of(choose, self.transfer_factor)
         chosen = derive(choose.choices, choose.cells, scores, self.task.limits)
-        if not warn_if_undecided(model):
+        if not warn_if_undecided(self.model):
             warn_if_collapsed(choose.choices, chosen)
         values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
         return Architecture(self.space.name, self.space.settings(), values)

@@ -1,5 +1,6 @@
 """The search space of BATS: cells of grouped binary convolutions."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -7,12 +8,21 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from larq_nas.choosers import Operation
+from larq_nas.choosers import Chooser, Operation
 from larq_nas.errors import InputError, require_whole
-from larq_nas.layers import Activation, binary_conv, factorized_reduce, imagenet_stem, stem
+from larq_nas.layers import (
+    Activation,
+    binary_conv,
+    building_in,
+    current_domain,
+    factorized_reduce,
+    imagenet_stem,
+    stem,
+)
 from larq_nas.spaces.operations import identity, pools_and_zero
 from larq_nas.spaces.skeleton import CellSpace, Place, StemName, groups_of_stem, require_known
-from larq_nas.spaces.space import register
+from larq_nas.spaces.space import Precision, register
+from larq_nas.training.recipe import RECIPES, Recipe
 
 __all__ = ["Bats"]
 
@@ -33,7 +43,8 @@ class Bats(CellSpace):
     The default is what to deploy: no groups, because Larq Compute Engine computes 32
     channels as fast as 3, and ReLU, which it fuses into the convolution. The paper's own
     network is `Bats(cells=20, channels=36, groups=12, activation="prelu")`, and on ImageNet
-    `Bats(cells=14, channels=80, groups=16, activation="prelu", stem="imagenet")`.
+    `Bats(cells=14, channels=80, groups=16, activation="prelu", stem="imagenet")`. With
+    `precision="real"` it is searched and trained as in appendix B, by SGD, with no sign in it.
 
     !!! example
         ```python
@@ -48,6 +59,7 @@ class Bats(CellSpace):
         groups: groups of each convolution in a cell, at every width.
         nodes: nodes of a cell, each reading two earlier states.
         activation: `"relu"`, or the paper's `"prelu"`.
+        precision: `"binary"`, or `"real"` for the float twin.
         stem: `"cifar"` keeps the images' size; `"imagenet"` gives the cells an eighth of it.
         operations: the candidates, of Table 1.
         search_cells: cells of the supernet; by default `cells`.
@@ -58,7 +70,6 @@ class Bats(CellSpace):
     """
 
     name: ClassVar[str] = "bats"
-    searching: ClassVar[Mapping[str, Any]] = {"temperature": {"normal": 0.2, "reduction": 0.15}}
     known_operations: ClassVar[tuple[str, ...]] = _OPERATIONS
 
     cells: int = 5
@@ -66,6 +77,7 @@ class Bats(CellSpace):
     groups: int = 1
     nodes: int = 4
     activation: Activation = "relu"
+    precision: Precision = "binary"
     stem: StemName = "cifar"
     operations: tuple[str, ...] = _OPERATIONS
     search_cells: int | None = None
@@ -82,6 +94,26 @@ class Bats(CellSpace):
                     f"in {self.groups} groups."
                 )
         require_known("activation", self.activation, ("relu", "prelu"))
+        require_known("precision", self.precision, ("binary", "real"))
+
+    @property
+    def searching(self) -> Mapping[str, Any]:
+        temperature = {"normal": 0.2, "reduction": 0.15}
+        if self.precision == "binary":
+            return {"temperature": temperature}
+        return {"temperature": temperature, "optimizer": "sgd", "learning_rate": 0.1}
+
+    def recipe(self) -> Recipe:
+        return RECIPES["bats" if self.precision == "binary" else "bats_real"]
+
+    def build(
+        self, choose: Chooser, input_shape: tuple[int, int, int], classes: int
+    ) -> tf.keras.Model:
+        domain = current_domain()
+        if self.precision == "real":
+            domain = dataclasses.replace(domain, weights="real", activations="real")
+        with building_in(domain):
+            return super().build(choose, input_shape, classes)
 
     def _cifar_stem(self, images: tf.Tensor) -> tf.Tensor:
         return stem(images, 3 * self.channels)

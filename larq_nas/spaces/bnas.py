@@ -71,16 +71,6 @@ class Bnas(CellSpace):
     """
 
     name: ClassVar[str] = "bnas"
-    searching: ClassVar[Mapping[str, Any]] = {
-        "temperature": 1.0,
-        "epochs": 50,
-        "weights_only_epochs": 0,
-        "optimizer": "sgd",
-        "learning_rate": 0.025,
-        "final_learning_rate": 0.001,
-        "architecture_learning_rate": 3e-4,
-        "diversity": 1.0,
-    }
     search_domain: ClassVar[Domain] = BINARY_SEARCH
     proxy_size: ClassVar[tuple[int, int]] = (8, 16)
     known_operations: ClassVar[tuple[str, ...]] = _OPERATIONS
@@ -114,6 +104,19 @@ class Bnas(CellSpace):
                 f"do not divide so: take channels={_nearest_grouped(self.channels)}, or leave it "
                 "out."
             )
+
+    @property
+    def searching(self) -> Mapping[str, Any]:
+        return {
+            "temperature": 1.0,
+            "epochs": 50,
+            "weights_only_epochs": 0,
+            "optimizer": "sgd",
+            "learning_rate": 0.025,
+            "final_learning_rate": 0.001,
+            "architecture_learning_rate": 3e-4,
+            "diversity": 1.0,
+        }
 
     def proxy(self) -> "Bnas":
         # A supernet has few channels; its stem is grouped where that is possible.

@@ -66,7 +66,6 @@ class Darts(CellSpace):
     """
 
     name: ClassVar[str] = "darts"
-    searching: ClassVar[Mapping[str, Any]] = {"temperature": 1.0}
     known_operations: ClassVar[tuple[str, ...]] = (*_OPERATIONS, *_FURTHER)
 
     cells: int = 20
@@ -85,6 +84,10 @@ class Darts(CellSpace):
         super().__post_init__()
         require_known("precision", self.precision, ("real", "binary"))
         require_known("activation", self.activation, ("relu", "prelu"))
+
+    @property
+    def searching(self) -> Mapping[str, Any]:
+        return {"temperature": 1.0}
 
     @property
     def _style(self) -> Style:

@@ -104,6 +104,10 @@ class CellSpace(Space):
             search_channels=None,
         )
 
+    def with_cells(self, cells: int) -> "CellSpace":
+        """Return the same space with so many cells."""
+        return dataclasses.replace(self, cells=cells)
+
     def check(self, input_shape: tuple[int, int, int]) -> None:
         reductions, halvings = len(self.reductions), 3 if self.stem == "imagenet" else 0
         smallest = 2 ** (reductions + halvings)

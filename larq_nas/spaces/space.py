@@ -41,10 +41,13 @@ class Space(ABC):
     """
 
     name: ClassVar[str]
-    searching: ClassVar[Mapping[str, Any]] = {}
-    """What its paper sets otherwise than BATS does, of `larq_nas.searchers.Differentiable`."""
     search_domain: ClassVar[Domain] = SEARCH
     """What is binary while it is searched."""
+
+    @property
+    def searching(self) -> Mapping[str, Any]:
+        """What its paper sets otherwise than BATS, of `larq_nas.searchers.Differentiable`."""
+        return {}
 
     @property
     def images(self) -> tuple[tuple[int, int, int], int]:
@@ -83,7 +86,13 @@ class Space(ABC):
         # Raises
             InputError: if the space that is searched in place of this one asks otherwise.
         """
-        asked, proxy = _survey(self, input_shape, classes), self.proxy()
+        return self.require_like(self.proxy(), input_shape, classes)
+
+    def require_like(
+        self, proxy: "Space", input_shape: tuple[int, int, int], classes: int
+    ) -> dict[str, list[Any]]:
+        """Return what the space asks, or raise `InputError` if `proxy` asks otherwise."""
+        asked = _survey(self, input_shape, classes)
         asked_by_proxy = asked if proxy == self else _survey(proxy, input_shape, classes)
         for name in sorted(asked.keys() ^ asked_by_proxy.keys()):
             where, other = ("network", "supernet") if name in asked else ("supernet", "network")

@@ -228,6 +228,7 @@ _DMS = Recipe(
 
 RECIPES: Mapping[str, Recipe] = {
     "bats": Recipe(),
+    "bats_real": Recipe(0.1, stages=("binary",), optimizer="sgd"),
     "bnas": dataclasses.replace(_BNAS_V2, weight_decay=3e-6),
     "bnas_imagenet": dataclasses.replace(_BNAS_V2_IMAGENET, weight_decay=3e-5, color_jitter=True),
     "bnas_v2": _BNAS_V2,

@@ -31,7 +31,11 @@ _OPTIONS = (
     click.option(
         "--batch-size", type=int, default=96, show_default=True, help="Images in a batch."
     ),
-    click.option("--augment", help="Random changes to training images: standard (shift, mirror)."),
+    click.option(
+        "--augment",
+        help="Random changes to training images: standard (shift, mirror) or cutout (a square of "
+        "zeros, too).",
+    ),
 )
 
 

@@ -34,6 +34,7 @@ class Domain:
         preprocess: `"real"` where the convolutions that bring a cell's inputs to its width
             have real weights and activations, as in the search of BNAS.
         drop_path: whether operations of a cell can be dropped at random; see `DropPath`.
+        auxiliary: whether networks of cells have a second output, of an auxiliary classifier.
         pool_norm: whether batch normalization follows the pools of a cell, as there.
     """
 
@@ -42,6 +43,7 @@ class Domain:
     preprocess: Literal["binary", "real"] = "binary"
     pool_norm: bool = False
     drop_path: bool = False
+    auxiliary: bool = False
     activations: Literal["binary", "real"] = "binary"
 
 

@@ -8,7 +8,14 @@ import tensorflow as tf
 
 from larq_nas.errors import InputError, first_line, unknown_name
 
-__all__ = ["Augment", "check_augment", "describe", "pad_crop_flip", "resolve_augment"]
+__all__ = [
+    "Augment",
+    "check_augment",
+    "cutout",
+    "describe",
+    "pad_crop_flip",
+    "resolve_augment",
+]
 
 Augment: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Takes images `(batch, height, width, channels)` and a seed `(2,)`; returns new images."""
@@ -35,7 +42,33 @@ def pad_crop_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.where(mirrored, tf.reverse(padded, [2]), padded)
 
 
-_BY_NAME: dict[str, Augment] = {"standard": pad_crop_flip}
+def cutout(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Shift and mirror, and set a square of half the image's size to 0, anywhere in it.
+
+    Of 32 pixels these are 16; its centre is in the image, and what is outside is left.
+
+    # Arguments
+        images: shape `(batch, height, width, channels)`.
+        seed: two integers, shape `(2,)`.
+
+    # References
+        - [Improved Regularization of Convolutional Neural Networks with
+          Cutout](https://arxiv.org/abs/1708.04552)
+    """
+    images = pad_crop_flip(images, seed)
+    batch, (height, width) = tf.shape(images)[0], images.shape[1:3]
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed + [1, 0], 2))
+    reach = min(height, width) // 4
+    inside = []
+    for key, size in zip(seeds, (height, width), strict=True):
+        centre = tf.random.stateless_uniform([batch, 1], key, 0, size, tf.int32)
+        distance = tf.range(size)[None] - centre
+        inside.append((distance >= -reach) & (distance < reach))
+    hole = inside[0][:, :, None, None] & inside[1][:, None, :, None]
+    return tf.where(hole, tf.zeros_like(images), images)
+
+
+_BY_NAME: dict[str, Augment] = {"standard": pad_crop_flip, "cutout": cutout}
 
 
 def resolve_augment(augment: str | Augment | None) -> Augment | None:

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from larq_nas.choosers import Chooser, Operations
 from larq_nas.errors import InputError, require_whole, unknown_name
-from larq_nas.layers import classifier, imagenet_stem
+from larq_nas.layers import classifier, current_domain, imagenet_stem
+from larq_nas.layers.auxiliary import auxiliary_classifier
 from larq_nas.spaces.space import Space
 
 __all__ = ["CellSpace", "Place", "StemName", "groups_of_stem", "require_known"]
@@ -126,13 +127,17 @@ class CellSpace(Space):
         images = tf.keras.Input(input_shape, name="image")
         before, x = self._stem(images)
         channels, halved = self.channels, self.stem == "imagenet"
+        further: list[tf.Tensor] = []
         for index in range(self.cells):
             halves = index in self.reductions
             channels *= 2 if halves else 1
             place = Place(index, channels, halves, halved)
             before, x = x, self._cell(choose, before, x, place)
             halved = halves
-        return tf.keras.Model(images, classifier(x, classes), name=self.name)
+            if current_domain().auxiliary and index == 2 * self.cells // 3:
+                further.append(auxiliary_classifier(x, classes))
+        logits = classifier(x, classes)
+        return tf.keras.Model(images, [logits, *further] if further else logits, name=self.name)
 
     def _stem(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if self.stem == "imagenet":

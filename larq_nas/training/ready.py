@@ -25,7 +25,7 @@ _QUANTIZERS = (
     "pointwise_quantizer",
 )
 
-__all__ = ["check_training", "require_reading", "warn_of_drop_path"]
+__all__ = ["check_training", "require_reading", "warn_without_effect"]
 
 
 def check_training(
@@ -100,8 +100,13 @@ def _require_real(network: tf.keras.Model) -> None:
             )
 
 
-def warn_of_drop_path(network: tf.keras.Model, recipe: Recipe) -> None:
-    """Warn of a drop path that drops nothing."""
+def warn_without_effect(network: tf.keras.Model, recipe: Recipe) -> None:
+    """Warn of a drop path that drops nothing, and of an auxiliary classifier that is not there."""
+    if recipe.auxiliary and len(network.outputs) == 1:
+        warnings.warn(
+            f"`auxiliary` {recipe.auxiliary} has no effect: the space has no cells.",
+            stacklevel=5,
+        )
     if recipe.drop_path and not any(isinstance(layer, DropPath) for layer in network.layers):
         warnings.warn(
             f"`drop_path` {recipe.drop_path} has no effect: it drops operations of nodes that sum "

@@ -66,6 +66,10 @@ class Recipe:
             over the epochs from 0.
         color_jitter: whether brightness, contrast, saturation and hue of images change at
             random.
+        mix_up: alpha of the Beta distribution by which two images, and their labels, are mixed;
+            0 for none. The accuracy that is shown in training is by the labels of the first.
+        auxiliary: weight of the loss of a second classifier at 2/3 of the depth, which is there
+            while it trains alone; for the spaces of cells.
         distillation: share of the loss that is the distance from a teacher, if one is given.
         distillation_temperature: temperature that its outputs and the network's are softened
             with.
@@ -91,6 +95,8 @@ class Recipe:
     label_smoothing: float = 0.0
     drop_path: float = 0.0
     color_jitter: bool = False
+    mix_up: float = 0.0
+    auxiliary: float = 0.0
     distillation: float = 0.5
     distillation_temperature: float = 4.0
     precision: ComputedIn = "float32"
@@ -103,7 +109,12 @@ class Recipe:
         require_whole(restart_epochs=self.restart_epochs)
         if self.base_batch_size is not None:
             require_whole(base_batch_size=self.base_batch_size)
-        require_not_negative(weight_decay=self.weight_decay, clip_norm=self.clip_norm)
+        require_not_negative(
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+            mix_up=self.mix_up,
+            auxiliary=self.auxiliary,
+        )
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
@@ -137,6 +148,9 @@ class Recipe:
         settings = dataclasses.asdict(self)
         if self.precision == "float32":
             del settings["precision"]
+        for name in ("mix_up", "auxiliary"):
+            if not settings[name]:
+                del settings[name]
         if self.schedule != "steps":
             del settings["milestones"]
         if self.first_share == 0.5 or len(self.stages) == 1:
@@ -171,7 +185,9 @@ class Recipe:
 
     def domain(self, stage: Stage) -> Domain:
         """Return how a network is built for a stage."""
-        return dataclasses.replace(_DOMAINS[stage], drop_path=self.drop_path > 0)
+        return dataclasses.replace(
+            _DOMAINS[stage], drop_path=self.drop_path > 0, auxiliary=self.auxiliary > 0
+        )
 
     def epochs_of(self, stage: Stage, epochs: int) -> int:
         """Return the share of a stage in all epochs; the last takes what is left over."""
@@ -195,6 +211,7 @@ def _require_milestones(milestones: object) -> None:
         )
 
 
+_BATS = Recipe(auxiliary=0.4)
 _SHEN = Recipe(
     0.1,
     base_batch_size=100,
@@ -227,8 +244,9 @@ _DMS = Recipe(
 )
 
 RECIPES: Mapping[str, Recipe] = {
-    "bats": Recipe(),
-    "bats_real": Recipe(0.1, stages=("binary",), optimizer="sgd"),
+    "bats": _BATS,
+    "bats_cifar100": dataclasses.replace(_BATS, mix_up=0.2),
+    "bats_real": dataclasses.replace(_BATS, learning_rate=0.1, stages=("binary",), optimizer="sgd"),
     "bnas": dataclasses.replace(_BNAS_V2, weight_decay=3e-6),
     "bnas_imagenet": dataclasses.replace(_BNAS_V2_IMAGENET, weight_decay=3e-5, color_jitter=True),
     "bnas_v2": _BNAS_V2,

@@ -20,7 +20,7 @@ from larq_nas.task import Task
 from larq_nas.training.flips import FlipRatio
 from larq_nas.training.loop import fit
 from larq_nas.training.optimizers import optimizer
-from larq_nas.training.ready import require_reading, warn_of_drop_path
+from larq_nas.training.ready import require_reading, warn_without_effect
 from larq_nas.training.recipe import Recipe, Stage
 from larq_nas.training.teacher import Teacher
 from larq_nas.training.trainee import DropPathSchedule, Trainee
@@ -75,7 +75,7 @@ class Trainer:
             model = self._build(self.recipe.domain(stage))
             require_reading(model)
             if before is None:
-                warn_of_drop_path(model, self.recipe)
+                warn_without_effect(model, self.recipe)
             if stage == self.recipe.stages[-1]:
                 warn_if_unused(model, self.recipe.precision)
             if before is not None:
@@ -145,7 +145,7 @@ class Trainer:
         task, recipe = self.task, self.recipe
         stream = training_stream(task.train, task.facts, task.seed, self._augment())
         rate = recipe.rates(task.facts.batch_size, epochs, stream.steps)
-        model = Trainee(network, recipe, self.teacher)
+        model = Trainee(network, recipe, self.teacher, task.seed)
         model.compile(optimizer(recipe.optimizer, rate))
         model.optimizer.build(model.trainable_variables)
         own = [DropPathSchedule(recipe.drop_path, epochs)] if recipe.drop_path else []

@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.layers import DropPath, computing_in
+from larq_nas.training.mix_up import Mixed, mix_up
 from larq_nas.training.optimizers import amplifications, descend
 from larq_nas.training.recipe import Recipe
 from larq_nas.training.teacher import Teacher
@@ -27,13 +28,21 @@ class Trainee(tf.keras.Model):
         network: the network; its layers are shared.
         recipe: how it is trained.
         teacher: what it learns from, besides the labels.
+        seed: of what is random.
     """
 
     def __init__(
-        self, network: tf.keras.Model, recipe: Recipe, teacher: Teacher | None = None
+        self,
+        network: tf.keras.Model,
+        recipe: Recipe,
+        teacher: Teacher | None = None,
+        seed: int = 0,
     ) -> None:
+        # The second output is that of the auxiliary classifier.
         super().__init__(network.inputs, network.outputs, name=network.name)
         self._recipe = recipe
+        self._seed = seed
+        self._classes = network.outputs[0].shape[-1]
         self._amplified = amplifications(network, self.trainable_variables)
         # As members, their weights would be a part of this model's.
         self._teacher_logits = teacher.logits if teacher else None
@@ -51,11 +60,13 @@ class Trainee(tf.keras.Model):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels = data
+        images, targets = self._mixed(images, labels)
         with tf.GradientTape() as tape:
             with computing_in(self._recipe.precision):
-                logits = self(images, training=True)
-            loss = self._loss(images, labels, logits)
-            total = tf.add_n([loss, *self.losses])
+                logits, *auxiliary = tf.nest.flatten(self(images, training=True))
+            loss = self._loss(images, targets, logits)
+            further = [self._recipe.auxiliary * self._entropy(targets, y) for y in auxiliary]
+            total = tf.add_n([loss, *further, *self.losses])
         descend(
             self.optimizer,
             tape.gradient(total, self.trainable_variables),
@@ -68,7 +79,7 @@ class Trainee(tf.keras.Model):
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels = data
-        logits = self(images, training=False)
+        logits = tf.nest.flatten(self(images, training=False))[0]
         losses = tf.keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         return self._measured(tf.reduce_mean(losses), labels, logits)
 
@@ -79,18 +90,29 @@ class Trainee(tf.keras.Model):
         self._accuracy.update_state(labels, logits)
         return {metric.name: metric.result() for metric in self.metrics}
 
-    def _loss(self, images: tf.Tensor, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        classes = tf.one_hot(tf.cast(labels, tf.int64), tf.shape(logits)[-1])
-        loss = tf.reduce_mean(
+    def _mixed(self, images: tf.Tensor, labels: tf.Tensor) -> Mixed:
+        """Return images and the probabilities of their classes, mixed if the recipe says so."""
+        targets = tf.one_hot(tf.cast(labels, tf.int64), self._classes)
+        if not self._recipe.mix_up:
+            return images, targets
+        # By the step, so that a training that is resumed goes on as it would have.
+        key = tf.stack([tf.constant(self._seed, tf.int64), self.optimizer.iterations])
+        return mix_up(images, targets, self._recipe.mix_up, key)
+
+    def _entropy(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(
             tf.keras.losses.categorical_crossentropy(
-                classes, logits, from_logits=True, label_smoothing=self._recipe.label_smoothing
+                targets, logits, from_logits=True, label_smoothing=self._recipe.label_smoothing
             )
         )
+
+    def _loss(self, images: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        loss = self._entropy(targets, logits)
         if self._teacher_logits is None:
             return loss
         share, temperature = self._recipe.distillation, self._recipe.distillation_temperature
-        target = tf.nn.log_softmax(self._teacher_logits(images) / temperature)
-        distances = tf.exp(target) * (target - tf.nn.log_softmax(logits / temperature))
+        known = tf.nn.log_softmax(self._teacher_logits(images) / temperature)
+        distances = tf.exp(known) * (known - tf.nn.log_softmax(logits / temperature))
         distance = tf.reduce_mean(tf.reduce_sum(distances, axis=-1))
         return (1 - share) * loss + share * temperature**2 * distance
 

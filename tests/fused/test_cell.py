@@ -45,6 +45,10 @@ CASES = {
         Bats(cells=2, channels=24, groups=6, nodes=2, activation="prelu"),
         SEARCH,
     ),
+    "bats_real": (
+        Bats(cells=2, channels=6, groups=2, nodes=2),
+        dataclasses.replace(SEARCH, activations="real"),
+    ),
     "bats_fewer": (Bats(cells=3, channels=12, groups=3, nodes=3, activation="prelu"), SEARCH, 3),
 }
 
@@ -107,7 +111,7 @@ class Both:
                     yield next(slopes_of), np.concatenate(slopes)
 
 
-@pytest.fixture(scope="module", params=quick(CASES, 0, 4, 5))
+@pytest.fixture(scope="module", params=quick(CASES, 0, 4, 6))
 def both(request) -> Both:
     return Both(*CASES[request.param])
 

@@ -1,3 +1,6 @@
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 from conftest import one_hot_supernet, quick, random_architecture, randomize
@@ -6,7 +9,9 @@ from counting import binary_macs, float_operations
 import larq_nas
 from larq_nas.choosers import Relax
 from larq_nas.errors import InputError
-from larq_nas.layers import DEPLOYED, SEARCH, building_in
+from larq_nas.layers import DEPLOYED, SEARCH, BinaryConv2D, building_in
+from larq_nas.layers.scale import Scale
+from larq_nas.searchers import Differentiable
 from larq_nas.spaces import Bats
 from larq_nas.training.transfer import transfer_weights
 
@@ -44,6 +49,34 @@ def test_a_derived_network_converts(seed: int, images: np.ndarray) -> None:
         "head_dense",
     ]
     assert all(parity.equal for parity in conversion.parity)
+
+
+@pytest.mark.parametrize("weights", ["binary", "real"])
+@pytest.mark.parametrize("activations", ["binary", "real"])
+def test_domains_of_table_4(weights: Any, activations: Any, images: np.ndarray) -> None:
+    """What is not binary is neither quantized nor padded with ones; groups and dilation stay."""
+    domain = dataclasses.replace(SEARCH, weights=weights, activations=activations)
+    with building_in(domain):
+        model = random_architecture(GROUPED, 0).build((8, 8, 1), 10)
+    convolutions = [layer for layer in model.layers if isinstance(layer, BinaryConv2D)]
+    assert len(convolutions) >= 8
+    for layer in convolutions:
+        assert (layer.kernel_quantizer is not None) == (weights == "binary")
+        assert (layer.input_quantizer is not None) == (activations == "binary")
+        assert layer.pad_values == (1 if activations == "binary" else 0)
+    scales = [layer for layer in model.layers if isinstance(layer, Scale)]
+    assert bool(scales) == (weights == "binary")
+
+
+def test_the_float_twin_has_nothing_binary() -> None:
+    space = dataclasses.replace(SMALL, precision="real")
+    model = random_architecture(space, 0).build((8, 8, 1), 10)
+    costs = larq_nas.cost.profile(model)
+    assert costs.binary_macs == 0
+    assert costs.macs > binary_macs(model)  # which counts the same layers as if they were binary
+    searched = Differentiable().of(space)
+    assert (searched.optimizer, searched.learning_rate) == ("sgd", 0.1)
+    assert (space.recipe().optimizer, space.recipe().learning_rate) == ("sgd", 0.1)
 
 
 @pytest.mark.slow

@@ -4,9 +4,11 @@ import tensorflow as tf
 from scipy.special import log_softmax, softmax
 
 from larq_nas.layers import BinaryConv2D, DropPath, classifier
+from larq_nas.layers.auxiliary import auxiliary_classifier
 from larq_nas.pipeline.check import check_data
 from larq_nas.task import Task
 from larq_nas.training import Recipe
+from larq_nas.training.mix_up import mix_up
 from larq_nas.training.teacher import Teacher
 from larq_nas.training.trainee import DropPathSchedule, Trainee
 
@@ -172,3 +174,54 @@ def test_drop_path_rises_evenly_from_0() -> None:
     schedule = DropPathSchedule(0.2, 4)
     model.fit(*batch(), epochs=4, callbacks=[schedule, read], verbose=0)
     np.testing.assert_allclose(rates, [0, 0.05, 0.1, 0.15], rtol=1e-6)
+
+
+def towered() -> tf.keras.Model:
+    network = student()
+    auxiliary = auxiliary_classifier(network.get_layer("binary").output, CLASSES)
+    return tf.keras.Model(network.input, [network.output, auxiliary])
+
+
+def test_the_auxiliary_loss_is_added_to_what_is_learned_by_alone() -> None:
+    """The loss and the accuracy that are shown are those of the network."""
+    network = towered()
+    model = Trainee(network, Recipe(auxiliary=0.4))
+    model.compile(tf.keras.optimizers.SGD(RATE))
+    images, labels = batch()
+    kernel, tower = network.get_layer("binary").kernel, network.get_layer("auxiliary_dense").kernel
+    latent = kernel.latent_variable
+    with tf.GradientTape() as tape:
+        logits, auxiliary = network(images, training=True)
+        targets = tf.one_hot(labels, CLASSES)
+        losses = [tf.nn.softmax_cross_entropy_with_logits(targets, y) for y in (logits, auxiliary)]
+        total = tf.reduce_mean(losses[0]) + 0.4 * tf.reduce_mean(losses[1])
+    slopes = tape.gradient(total, [latent, tower])
+    expected = [w.numpy() - RATE * g.numpy() for w, g in zip((latent, tower), slopes, strict=True)]
+    logs = model.train_step((images, labels))
+    assert float(logs["loss"]) == pytest.approx(cross_entropy(labels, logits.numpy()), rel=1e-5)
+    np.testing.assert_allclose(tower, expected[1], atol=1e-5)
+    np.testing.assert_allclose(latent, np.clip(expected[0], -1, 1), atol=1e-5)
+    model.reset_metrics()
+    measured = model.test_step((images, labels))
+    logits = network(images, training=False)[0].numpy()
+    assert float(measured["loss"]) == pytest.approx(cross_entropy(labels, logits), rel=1e-5)
+
+
+@pytest.mark.parametrize(("size", "pooled"), [(8, 2), (7, 2), (32, 2), (2, 2), (3, 2), (1, 1)])
+def test_the_auxiliary_classifier_pools_to_two_places(size: int, pooled: int) -> None:
+    x = tf.keras.Input((size, size, 4))
+    model = tf.keras.Model(x, auxiliary_classifier(x, CLASSES))
+    layer = model.get_layer("auxiliary_pool")
+    assert layer.output_shape[1:3] == (pooled, pooled)
+    if size in (7, 8):  # DARTS' own
+        assert (layer.pool_size, layer.strides) == ((5, 5), (size - 5, size - 5))
+
+
+def test_mixed_images_are_learned_with_mixed_labels() -> None:
+    model = trainee(Recipe(mix_up=0.2))
+    images, labels = batch()
+    key = tf.constant([0, 0], tf.int64)
+    mixed, targets = mix_up(tf.constant(images), tf.one_hot(labels, CLASSES), 0.2, key)
+    logits = model(mixed, training=True).numpy()
+    expected = -(targets.numpy() * log_softmax(logits, axis=-1)).sum(axis=-1).mean()
+    assert float(model.train_step((images, labels))["loss"]) == pytest.approx(expected, rel=1e-5)

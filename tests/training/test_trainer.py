@@ -10,6 +10,7 @@ from conftest import quick, random_architecture
 import larq_nas
 from larq_nas.architecture import Architecture
 from larq_nas.errors import InputError
+from larq_nas.layers import BinaryConv2D, classifier
 from larq_nas.pipeline.check import check_data
 from larq_nas.run import Run
 from larq_nas.spaces import Bats, VggSmall
@@ -72,11 +73,23 @@ def test_a_binary_network_starts_from_its_float_twin() -> None:
     assert model.get_layer("conv2_conv").input_quantizer is not None
 
 
+def always_binary(choose: Any, shape: Any, classes: int) -> tf.keras.Model:
+    images = tf.keras.Input(shape)
+    x = BinaryConv2D(4, 3, name="signs")(images)
+    return tf.keras.Model(images, classifier(x, classes))
+
+
 def test_a_space_without_a_float_twin_is_refused() -> None:
     recipe, task = Recipe(stages=("float", "binary")), noise((8, 8, 1))
-    with pytest.raises(InputError, match=r"the space has none: layer `.*` stays binary"):
+    with pytest.raises(InputError, match=r"the space has none: layer `signs` stays binary"):
         larq_nas.train(
-            ARCHITECTURE, task.train, task.validation, recipe=recipe, epochs=2, verbose=0
+            Architecture("always_binary"),
+            task.train,
+            task.validation,
+            space=always_binary,
+            recipe=recipe,
+            epochs=2,
+            verbose=0,
         )
 
 
@@ -163,3 +176,27 @@ def test_colours_of_colour_images_change_beside_another_augmentation() -> None:
     brightness = ((changed - lowest) / (highest - lowest)).mean(axis=(1, 2, 3)) / 0.625
     assert 0.6 - 1e-2 < brightness.min() < brightness.max() < 1.4 + 1e-2
     assert brightness.max() - brightness.min() > 0.1
+
+
+def test_the_auxiliary_classifier_is_gone_after_training() -> None:
+    recipe = Recipe(auxiliary=0.4)
+    seen = []
+
+    class Outputs(tf.keras.callbacks.Callback):
+        def on_train_begin(self, logs=None) -> None:
+            seen.append(len(self.model.outputs))
+
+    space = Bats(cells=3, channels=4, nodes=1, operations=("group_conv_3x3", "max_pool_3x3"))
+    trainer = Trainer(random_architecture(space, 0), space, noise((8, 8, 1)), recipe)
+    model = trainer.train(2, Run(None, {}), [Outputs()], 0)
+    assert seen == [2, 2]
+    assert len(model.outputs) == 1
+    assert not [layer.name for layer in model.layers if "auxiliary" in layer.name]
+
+
+def test_an_auxiliary_classifier_that_is_not_there_is_told() -> None:
+    space = VggSmall(expansion=0.25)
+    recipe = Recipe(auxiliary=0.4, stages=("binary",))
+    trainer = Trainer(Architecture("vgg_small", space.settings()), space, noise((8, 8, 1)), recipe)
+    with pytest.warns(UserWarning, match="`auxiliary` 0.4 has no effect: the space has no cells"):
+        trainer.train(1, Run(None, {}), (), 0)

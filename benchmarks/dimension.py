@@ -14,6 +14,7 @@ from larq_nas.training.recipe import RECIPES
 
 from record import record  # isort: skip  (beside this file)
 
+UNIFORM_RATIOS = {"1x": 1.0, "2x": 2.0}
 SPACE = Vgg11(binarization="dms")
 UNIFORM = 0.0777  # MiB of the network whose ratios are 1, as the paper counts them
 
@@ -69,9 +70,8 @@ def table(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Return a found network beside uniform ones, trained alike (Table 1)."""
     rows = []
     seed = arguments.seeds[0]
-    directory = search(_searcher(arguments), seed, arguments)
-    found = list(larq_nas.Architecture.load(directory / "architecture.json").choices.values())
-    for name, ratios in (("1x", [1] * 8), ("dms_a", found), ("2x", [2] * 8)):
+    for name in arguments.networks:
+        ratios = _ratios(name, seed, arguments)
         space = dataclasses.replace(SPACE, expansion=tuple(ratios))
         model = larq_nas.train(
             larq_nas.Architecture(space.name, space.settings(), {}),
@@ -90,6 +90,14 @@ def table(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         rows.append({"name": name, "ratios": ratios, "accuracy": accuracy, **counted})
         print(rows[-1])
     return rows
+
+
+def _ratios(name: str, seed: int, arguments: argparse.Namespace) -> list[float]:
+    if name in UNIFORM_RATIOS:
+        return [UNIFORM_RATIOS[name]] * 8
+    directory = search(_searcher(arguments), seed, arguments)
+    choices = larq_nas.Architecture.load(directory / "architecture.json").choices
+    return [float(ratio) for ratio in choices.values()]
 
 
 def _searcher(arguments: argparse.Namespace) -> Dimension:
@@ -121,6 +129,8 @@ def main() -> None:
     parser.add_argument("--mean-learning-rate", type=float, default=2e-3)
     parser.add_argument("--trade-off", type=float, default=0.01)
     parser.add_argument("--train-epochs", type=int, default=300)
+    networks = ["1x", "dms_a", "2x"]
+    parser.add_argument("--networks", nargs="+", default=networks, choices=networks)
     parser.add_argument("--train-images", type=int, default=50_000)
     parser.add_argument("--folder", type=Path, default=Path("runs/dimension"))
     arguments = parser.parse_args()

@@ -5,6 +5,7 @@ from larq_nas._environment import prepare
 prepare()
 
 from larq_nas import (  # noqa: E402
+    architectures,
     choosers,
     cost,
     datasets,
@@ -17,6 +18,7 @@ from larq_nas import (  # noqa: E402
     training,
 )
 from larq_nas.architecture import Architecture  # noqa: E402
+from larq_nas.compare import compare  # noqa: E402
 from larq_nas.deploy import Conversion, convert  # noqa: E402
 from larq_nas.search import search  # noqa: E402
 from larq_nas.train import train  # noqa: E402
@@ -24,7 +26,9 @@ from larq_nas.train import train  # noqa: E402
 __all__ = [
     "Architecture",
     "Conversion",
+    "architectures",
     "choosers",
+    "compare",
     "convert",
     "cost",
     "datasets",

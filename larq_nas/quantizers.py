@@ -18,7 +18,9 @@ class LearnedStep(lq.quantizers.Quantizer):
 
     \\[ x_b = \alpha \operatorname{round}(\operatorname{clip}(x / \alpha, 0, 1)) \\]
 
-    The gradient passes rounding unchanged, so that \\(\alpha\\) learns with the weights.
+    The gradient passes rounding unchanged, so that \\(\alpha\\) learns with the weights. That of
+    \\(\alpha\\), a sum over all \\(n\\) activations of an image, is divided by \\(\sqrt{n}\\) as in
+    LSQ: without, steps of wide layers diverge at learning rates that the weights need.
 
     !!! example
         ```python
@@ -30,6 +32,7 @@ class LearnedStep(lq.quantizers.Quantizer):
 
     # References
         - DMS: Differentiable Dimension Search for Binary Neural Networks, equation 2
+        - [Learned Step Size Quantization](https://arxiv.org/abs/1902.08153)
     """
 
     precision = 1
@@ -53,12 +56,20 @@ class LearnedStep(lq.quantizers.Quantizer):
         return float(_positive(self.step)) if self.built else self.initial_step
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        step = _positive(self.step)
+        step = _slowed(_positive(self.step), inputs)
         share = tf.clip_by_value(inputs / step, 0.0, 1.0)
         return step * (share + tf.stop_gradient(tf.round(share) - share))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "step": self.initial_step}
+
+
+def _slowed(step: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
+    """Return `step`, with its gradient divided by the root of the activations of an image."""
+    known = inputs.shape[1:].num_elements()
+    count = tf.reduce_prod(tf.shape(inputs)[1:]) if known is None else known
+    share = tf.math.rsqrt(tf.cast(count, step.dtype))
+    return step + (share - 1) * (step - tf.stop_gradient(step))
 
 
 def _positive(step: tf.Tensor) -> tf.Tensor:

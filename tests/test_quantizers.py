@@ -94,3 +94,22 @@ def test_files_of_all_formats_can_be_read_back(tmp_path, quantizer, name: str) -
     again = tf.keras.models.load_model(tmp_path / name)
     images = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")
     np.testing.assert_array_equal(again(images), model(images))
+
+
+def test_the_learned_step_rounds_and_learns_by_equation_2() -> None:
+    """Its gradient is LSQ's: rounding passes it, and it is divided by the root of the features."""
+    quantizer = LearnedStep(0.7)
+    inputs = np.random.default_rng(0).normal(0.4, 0.8, (5, 3, 4, 6)).astype("float32")
+    upstream = np.random.default_rng(1).normal(size=inputs.shape).astype("float32")
+    x = tf.Variable(inputs)
+    with tf.GradientTape() as tape:
+        y = quantizer(x)
+        total = tf.reduce_sum(y * upstream)
+    by_x, by_step = tape.gradient(total, [x, quantizer.step])
+    share = np.clip(inputs / 0.7, 0, 1)
+    np.testing.assert_allclose(y, 0.7 * np.round(share), rtol=1e-6)
+    inside = (inputs > 0) & (inputs < 0.7)
+    np.testing.assert_allclose(by_x, upstream * inside, atol=1e-6)
+    slopes = np.where(inside, np.round(share) - share, np.round(share))
+    expected = (upstream * slopes).sum() / np.sqrt(3 * 4 * 6)
+    np.testing.assert_allclose(by_step, expected, rtol=1e-4)

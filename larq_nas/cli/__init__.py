@@ -3,6 +3,7 @@
 import click
 
 from larq_nas import __version__
+from larq_nas.cli.compare import compare
 from larq_nas.cli.convert import convert
 from larq_nas.cli.cost import cost
 from larq_nas.cli.derive import derive
@@ -27,6 +28,7 @@ def main() -> None:
 main.add_command(search)
 main.add_command(train)
 main.add_command(derive)
+main.add_command(compare)
 main.add_command(convert)
 main.add_command(cost)
 main.add_command(latency)

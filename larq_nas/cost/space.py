@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from larq_nas.architecture import Architecture
 from larq_nas.cells import Cell
 from larq_nas.choices import Choice, Pair, Value
-from larq_nas.choosers import Relax
+from larq_nas.choosers import Fix, Relax
 from larq_nas.cost.count import understand
 from larq_nas.cost.graph import read_graph
 from larq_nas.cost.select import Supernet
@@ -224,9 +223,7 @@ class SpaceCosts:
         return twice or not self._follows_widths
 
     def _built(self, values: Mapping[str, Value]) -> Structure:
-        architecture = Architecture(self.space.name, self.space.settings(), dict(values))
-        model = architecture.build(self._input_shape, self._classes, self.space)
-        return read_structure(model)
+        return read_structure(self.space.build(Fix(values), self._input_shape, self._classes))
 
     @cached_property
     def _follows_widths(self) -> bool:

@@ -1,0 +1,81 @@
+"""`larq-nas compare`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from larq_nas.cli.common import one_line_errors, read_space, settings_option
+from larq_nas.cli.data import Data, data_options
+from larq_nas.cli.progressive import Numbers
+from larq_nas.cli.run import verbosity
+from larq_nas.compare import compare as run_comparison
+from larq_nas.training.recipe import RECIPES
+
+__all__ = ["compare"]
+
+
+@click.command()
+@click.argument("architectures", nargs=-1, required=True)
+@settings_option("A setting of the spaces, such as cells=8, for each that has it; repeat for more.")
+@click.option(
+    "--space", default="bats", show_default=True, help="Where random architectures are drawn from."
+)
+@click.option(
+    "--recipe",
+    default="bats",
+    show_default=True,
+    help=f"How all of them are trained: {', '.join(sorted(RECIPES))}.",
+)
+@data_options
+@click.option("--epochs", type=int, default=100, show_default=True, help="Epochs of each training.")
+@click.option(
+    "--seeds", type=Numbers(), default="0,1,2", show_default=True, help="A training for each."
+)
+@click.option("--no-latency", is_flag=True, help="Do not time the flatbuffers on this machine.")
+@click.option(
+    "--directory",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Where all is kept. The same command again goes on where it was.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON, nothing else.")
+@one_line_errors
+def compare(
+    architectures: tuple[str, ...],
+    settings: dict[str, Any],
+    space: str,
+    recipe: str,
+    data: Data,
+    epochs: int,
+    seeds: tuple[int, ...],
+    no_latency: bool,
+    directory: Path,
+    as_json: bool,
+) -> None:
+    """Train architectures alike, several times each, and compare them.
+
+    ARCHITECTURES are directories of runs, files, published names, backbones such as
+    resnet18_cifar, or random:5 for five random ones of a space. All are binarized.
+
+    \b
+    larq-nas compare bats darts_second_order random:5 resnet18_cifar --set cells=5 \\
+        --set channels=16 --epochs 20 --directory runs/comparison
+    """
+    rows = run_comparison(
+        list(architectures),
+        *data.load(),
+        directory=directory,
+        seeds=seeds,
+        epochs=epochs,
+        recipe=recipe,
+        settings=settings,
+        space=read_space(space),
+        classes=data.classes,
+        augment=data.augment,
+        latency=not no_latency,
+        verbose=verbosity(as_json),
+    )
+    if as_json:
+        click.echo(json.dumps({"directory": str(directory), "rows": rows}, indent=2))

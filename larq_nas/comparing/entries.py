@@ -86,7 +86,8 @@ def _read(
     drawn = _RANDOM.fullmatch(source) if isinstance(source, str) else None
     if drawn:
         return _random(int(drawn[1] or 1), settings, space, input_shape, classes, used)
-    if isinstance(source, str) and source in names():
+    published = Architecture.published_names()
+    if isinstance(source, str) and source in names() and source not in published:
         resolved = resolve(source)
         if not isinstance(resolved, WidthSpace):
             raise InputError(
@@ -131,7 +132,7 @@ def _changes(space: Space, settings: Mapping[str, Any], used: set[str]) -> dict[
     """Return the settings that a space has, and that make it binary."""
     known: set[str] = {one.name for one in fields(space)} if is_dataclass(space) else set()
     changes = {name: value for name, value in settings.items() if name in known}
-    used |= changes.keys()
+    used.update(changes)
     if getattr(space, "precision", "binary") != "binary" and "precision" not in changes:
         changes["precision"] = "binary"
     return changes

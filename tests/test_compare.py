@@ -1,0 +1,170 @@
+"""Architectures on equal terms: what is trained, what is said of it, and what is refused."""
+
+import dataclasses
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import larq_nas  # isort: skip  (it prepares TensorFlow)
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+
+from larq_nas.architecture import Architecture
+from larq_nas.cli import main
+from larq_nas.comparing import read_entries, summarize, table
+from larq_nas.errors import InputError
+from larq_nas.spaces import Bats
+from larq_nas.training import Recipe
+
+SMALL = {"cells": 3, "channels": 12}
+SPACE = Bats(cells=3, channels=12, nodes=1)
+
+
+ONE = Architecture(
+    "bats",
+    SPACE.settings(),
+    {"normal/2": [["identity", 0], ["group_conv_3x3", 1]]}
+    | {"reduction/2": [["group_conv_3x3", 0], ["max_pool_3x3", 1]]},
+)
+
+
+def entries(*sources: Any, settings: Any = None, space: Any = SPACE) -> Any:
+    return read_entries(sources, settings or {}, space, (8, 8, 1), 10)
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[tf.data.Dataset, tf.data.Dataset]:
+    train, validation = larq_nas.datasets.load("digits", batch_size=32)
+    return train.take(6), validation.take(2)
+
+
+@pytest.fixture(scope="module")
+def compared(data: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    directory = tmp_path_factory.mktemp("compared")
+    rows = larq_nas.compare(
+        ["random:2", ONE],
+        *data,
+        directory=directory,
+        seeds=(3,),
+        epochs=1,
+        recipe=Recipe(stages=("binary",)),
+        settings=SMALL,
+        space=SPACE,
+        verbose=0,
+    )
+    return directory, rows
+
+
+def test_a_row_for_each_with_means_and_spread(compared: tuple[Path, list[Any]]) -> None:
+    directory, (drawn, one) = compared
+    assert (drawn["architecture"], drawn["runs"]) == ("random bats", 2)
+    assert (one["architecture"], one["runs"]) == ("bats", 1)
+    results = [
+        json.loads((directory / "random_bats" / f"{n}_seed3" / "result.json").read_text())
+        for n in range(2)
+    ]
+    accuracies = [result["accuracy"] for result in results]
+    assert drawn["accuracy"] == pytest.approx(statistics.mean(accuracies))
+    assert drawn["spread"] == pytest.approx(statistics.stdev(accuracies))
+    assert one["spread"] is None
+    costs = [result["costs"]["binary_macs"] for result in results]
+    assert drawn["binary_macs"] == statistics.mean(costs)
+    assert one["microseconds"] > 0
+    assert json.loads((directory / "comparison.json").read_text())["rows"] == [drawn, one]
+    assert (directory / "comparison.png").stat().st_size > 1000
+    assert (directory / "comparison.csv").read_text().startswith("architecture,runs,")
+
+
+def test_all_that_is_compared_is_binary(compared: tuple[Path, list[Any]]) -> None:
+    directory, _ = compared
+    for path in directory.rglob("result.json"):
+        layers = json.loads(path.read_text())["audit"]["layers"]
+        real = [layer["layer"] for layer in layers if not layer["binary"]]
+        assert real == ["stem_conv", "head_dense"], path
+
+
+@pytest.mark.slow
+def test_cells_of_real_networks_are_binary_too(data: Any, tmp_path: Path) -> None:
+    settings = {"settings": SMALL, "epochs": 1, "seeds": (0,), "verbose": 0, "latency": False}
+    names = ["nasnet_a", "amoebanet_a", "darts_first_order", "darts_second_order", "p_darts"]
+    rows = larq_nas.compare(names, *data, directory=tmp_path / "run", **settings)
+    assert [row["runs"] for row in rows] == [1] * 5
+    test_all_that_is_compared_is_binary((tmp_path / "run", rows))
+
+
+@pytest.mark.slow
+def test_the_command_goes_on_where_it_was(compared: tuple[Path, list[Any]], tmp_path: Path) -> None:
+    arguments = ["compare", "resnet18_cifar", "--set", "expansion=0.0625", "--epochs", "1"]
+    arguments += ["--seeds", "0", "--recipe", "shen2019", "--no-latency", "--json"]
+    arguments += ["--directory", str(tmp_path / "run")]
+    outcomes = [CliRunner().invoke(main, arguments) for _ in range(2)]
+    assert [outcome.exit_code for outcome in outcomes] == [0, 0], outcomes[0].output
+    (row,), (again,) = (json.loads(outcome.stdout)["rows"] for outcome in outcomes)
+    assert row == again
+    assert row["architecture"] == "resnet18_cifar"
+    assert "microseconds" not in row or row["microseconds"] is None
+
+
+def test_real_cells_are_made_binary_and_told() -> None:
+    (entry,) = entries("p_darts", settings=SMALL)
+    assert entry.architectures[0].settings["precision"] == "binary"
+    assert entry.changes == ("cells=3", "channels=12", "precision=binary")
+
+
+def test_random_architectures_differ_and_are_the_same_again() -> None:
+    (one,), (other,) = entries("random:3"), entries("random:3")
+    choices = [json.dumps(a.choices, sort_keys=True) for a in one.architectures]
+    assert len(set(choices)) == 3
+    assert one == other
+
+
+def test_a_row_without_an_end_says_why() -> None:
+    row = summarize("lost", [], [], ["Diverged in stage `train_binary`"])
+    assert row == {
+        "architecture": "lost",
+        "runs": 0,
+        "failures": ["Diverged in stage `train_binary`"],
+    }
+    kept = {"architecture": "kept", "runs": 2, "accuracy": 0.5, "spread": 0.01}
+    lines = table([row, kept]).splitlines()
+    assert lines[0].split() == ["architecture", "accuracy", "spread", "runs"]
+    assert lines[1].split() == ["kept", "50.00%", "1.00", "2"]
+    assert lines[2].split() == ["lost", "0"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "settings", "message"),
+    [
+        ([], {}, "`architectures` must be a list of them, but got"),
+        (["btas"], {}, "Unknown published architecture `btas`; did you mean `bats`"),
+        (["bats", "bats"], SMALL, "must hold each one once, but got 'bats' twice"),
+        (["bats"], {**SMALL, "cels": 3}, "None of the architectures has a setting `cels`"),
+        (["darts"], {}, "`darts` is a space, not an architecture: compare random:5 of it"),
+        (["random:0"], {}, "`random:0` is no architecture: ask for 1 or more"),
+        (["bats"], {"cells": 3, "channels": 7}, "`channels` must be divisible by `groups`"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(sources: Any, settings: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        entries(*sources, settings=settings)
+
+
+@pytest.mark.parametrize("seeds", [(), (0, 0), (-1,)])
+def test_seeds_are_checked(data: Any, tmp_path: Path, seeds: Any) -> None:
+    with pytest.raises(InputError, match=r"`seeds?` must be"):
+        larq_nas.compare(["bats"], *data, directory=tmp_path / "run", seeds=seeds, verbose=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_published_architectures_are_listed() -> None:
+    assert {"bats", "bats_medium", "bats_large", "p_darts"} <= set(larq_nas.architectures.names())
+    bats = larq_nas.architectures.get("bats")
+    for name, channels in (("bats_medium", 48), ("bats_large", 72)):
+        found = larq_nas.architectures.get(name)
+        assert found == dataclasses.replace(
+            bats, settings={**bats.settings, "channels": channels, "groups": channels // 3}
+        )
+    with pytest.raises(InputError, match="did you mean `bats_large`"):
+        larq_nas.architectures.get("bats_larg")

@@ -92,7 +92,7 @@ def compare(
     for seed in seeds:
         check_seed(seed)
     training = resolve_recipe(recipe)
-    facts = check_data(train, validation, classes)
+    facts = check_data(train, validation, classes, crops=augment is not None)
     resolved = resolve(space)
     shape, number = facts.input_shape, facts.classes
     entries = read_entries(architectures, settings or {}, resolved, shape, number)

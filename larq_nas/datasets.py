@@ -20,6 +20,7 @@ def load(
     train_split: str | None = None,
     validation_split: str | None = None,
     image_size: int | None = None,
+    resize: int | None = None,
 ) -> tuple[tf.data.Dataset, tf.data.Dataset]:
     """Load a data set by name, batched and in a fixed order.
 
@@ -31,6 +32,8 @@ def load(
         ```python
         train, validation = larq_nas.datasets.load("digits")
         train, validation = larq_nas.datasets.load("cifar10", train_split="train[:20%]")
+        # As BATS has it on ImageNet: search(..., augment="crop") takes 224 of 256 pixels.
+        train, validation = larq_nas.datasets.load("imagenet2012", image_size=224, resize=256)
         ```
 
     # Arguments
@@ -41,6 +44,8 @@ def load(
         train_split: what to train on, as tensorflow-datasets writes it; by default `"train"`.
         validation_split: what to measure on; by default `"test"`, or `"validation"`.
         image_size: height and width to resize to, in pixels; needed where images differ.
+        resize: resize to this height and width, and take the centre of `image_size` of the
+            validation images; an `augment` must crop the training images.
 
     # Returns
         Two data sets of `(images, labels)`, shapes `(batch, height, width, channels)` and
@@ -50,16 +55,38 @@ def load(
         InputError: if the name, a split or a size cannot be used.
     """
     require_whole(batch_size=batch_size)
-    if image_size is not None:
-        require_whole(image_size=image_size)
+    sizes = {"image_size": image_size, "resize": resize}
+    for given, size in sizes.items():
+        if size is not None:
+            require_whole(**{given: size})
+    if resize is not None and (image_size is None or resize <= image_size):
+        raise InputError(
+            f"`resize` must be above `image_size`, which is taken of it, but got {resize} and "
+            f"{image_size}."
+        )
     if name == "digits":
         if train_split or validation_split or data_dir or image_size:
             raise InputError(
                 "`digits` has fixed splits and sizes: leave out `data_dir`, `train_split`, "
-                "`validation_split` and `image_size`."
+                "`validation_split`, `image_size` and `resize`."
             )
         return _digits(batch_size)
-    return _from_tfds(name, batch_size, data_dir, train_split, validation_split, image_size)
+    loaded = _from_tfds(
+        name, batch_size, data_dir, train_split, validation_split, resize or image_size
+    )
+    if resize is None or image_size is None:
+        return loaded
+    return loaded[0], _centered(loaded[1], image_size)
+
+
+def _centered(data: tf.data.Dataset, size: int) -> tf.data.Dataset:
+    """Return the data with the middle of each image alone."""
+
+    def take(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        top, left = ((whole - size) // 2 for whole in images.shape[1:3])
+        return images[:, top : top + size, left : left + size], labels
+
+    return data.map(take, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _digits(batch_size: int) -> tuple[tf.data.Dataset, tf.data.Dataset]:

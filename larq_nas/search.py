@@ -92,7 +92,8 @@ def search(
         train_epochs: epochs the found network is trained for; 0 leaves it as derived, with
             random weights.
         classes: number of classes; by default one more than the largest training label.
-        augment: `"standard"` (shift and mirror), `"cutout"` (and a square of zeros), a function of
+        augment: `"standard"` (shift and mirror), `"cutout"` (and a square of zeros), `"crop"` (7/8
+            of images that are so much larger than those of `validation`), a function of
             `(images, seed)`, or `None`.
         directory: where the run is kept; by default nothing is.
         seed: seed of everything random; the same seed gives the same result.

@@ -85,7 +85,7 @@ def check_task(
     augmentation = resolve_augment(augment)
     if verbose:
         print("Checking the data: every image and label once", flush=True)
-    facts = check_data(train, validation, classes)
+    facts = check_data(train, validation, classes, crops=augmentation is not None)
     space.check(facts.input_shape)
-    check_augment(augmentation, facts.input_shape)
+    check_augment(augmentation, facts.input_shape, facts.train_shape)
     return Task(train, validation, facts, seed, augmentation)

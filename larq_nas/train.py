@@ -69,7 +69,8 @@ def train(
         teacher: a trained network of the same images and classes, such as one of larq-zoo,
             that the network learns from too.
         classes: number of classes; by default one more than the largest training label.
-        augment: `"standard"` (shift and mirror), `"cutout"` (and a square of zeros), a function of
+        augment: `"standard"` (shift and mirror), `"cutout"` (and a square of zeros), `"crop"` (7/8
+            of images that are so much larger than those of `validation`), a function of
             `(images, seed)`, or `None`.
         directory: where the run is kept; by default nothing is.
         seed: seed of everything random; the same seed gives the same result.

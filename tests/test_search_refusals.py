@@ -88,7 +88,10 @@ def softmax(choose, input_shape, classes) -> tf.keras.Model:
         ({"searcher": "differentiabel"}, "did you mean `differentiable`"),
         ({"augment": "standrad"}, "did you mean `standard`"),
         ({"augment": lambda images: images}, "must take images and a seed"),
-        ({"augment": lambda images, seed: images[:, :4]}, "`augment` must keep the shape"),
+        (
+            {"augment": lambda images, seed: images[:, :4]},
+            "`augment` must give images of the shape",
+        ),
         ({"space": lambda choose, shape, classes: {}["x"]}, "cannot be built"),
         ({"space": softmax}, "must end in logits, but `probabilities` applies softmax"),
         ({"classes": 5}, "Labels of `train` must be 0 to 4"),

@@ -29,12 +29,18 @@ _OPTIONS = (
         "--image-size", type=int, help="Resize images to this height and width, in pixels."
     ),
     click.option(
+        "--resize",
+        type=int,
+        help="Resize to this first, and take the centre of --image-size; of training images "
+        "--augment crop takes any part.",
+    ),
+    click.option(
         "--batch-size", type=int, default=96, show_default=True, help="Images in a batch."
     ),
     click.option(
         "--augment",
-        help="Random changes to training images: standard (shift, mirror) or cutout (a square of "
-        "zeros, too).",
+        help="Random changes to training images: standard (shift, mirror), cutout (a square of "
+        "zeros, too) or crop (see --resize).",
     ),
 )
 
@@ -49,6 +55,7 @@ class Data:
     validation_split: str | None
     declared: int | None
     image_size: int | None
+    resize: int | None
     batch_size: int
     augment: str | None
 
@@ -61,6 +68,7 @@ class Data:
             train_split=self.train_split,
             validation_split=self.validation_split,
             image_size=self.image_size,
+            resize=self.resize,
         )
 
     @property
@@ -83,12 +91,21 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
         validation_split: str | None,
         classes: int | None,
         image_size: int | None,
+        resize: int | None,
         batch_size: int,
         augment: str | None,
         **kwargs: Any,
     ) -> None:
         described = Data(
-            data, data_dir, train_split, validation_split, classes, image_size, batch_size, augment
+            data,
+            data_dir,
+            train_split,
+            validation_split,
+            classes,
+            image_size,
+            resize,
+            batch_size,
+            augment,
         )
         command(*args, data=described, **kwargs)
 

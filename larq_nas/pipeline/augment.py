@@ -11,6 +11,7 @@ from larq_nas.errors import InputError, first_line, unknown_name
 __all__ = [
     "Augment",
     "check_augment",
+    "crop",
     "cutout",
     "describe",
     "pad_crop_flip",
@@ -68,7 +69,28 @@ def cutout(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.where(hole, tf.zeros_like(images), images)
 
 
-_BY_NAME: dict[str, Augment] = {"standard": pad_crop_flip, "cutout": cutout}
+def crop(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Take a part of 7/8 of the height and width of each image, anywhere in it.
+
+    Of 256 pixels these are 224, as on ImageNet; for training images that are so much larger than
+    those of the validation data (BATS, section 6.2).
+
+    # Arguments
+        images: shape `(batch, height, width, channels)`.
+        seed: two integers, shape `(2,)`.
+    """
+    batch = tf.shape(images)[0]
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    for axis, key in enumerate(seeds, 1):
+        size = images.shape[axis] * 7 // 8
+        start = tf.random.stateless_uniform(
+            [batch, 1], key, 0, images.shape[axis] - size + 1, tf.int32
+        )
+        images = tf.gather(images, start + tf.range(size), axis=axis, batch_dims=1)
+    return images
+
+
+_BY_NAME: dict[str, Augment] = {"crop": crop, "cutout": cutout, "standard": pad_crop_flip}
 
 
 def resolve_augment(augment: str | Augment | None) -> Augment | None:
@@ -82,19 +104,32 @@ def resolve_augment(augment: str | Augment | None) -> Augment | None:
     return _BY_NAME[augment]
 
 
-def check_augment(augment: Augment | None, input_shape: tuple[int, int, int]) -> None:
-    """Raise `InputError` if `augment` fails on two images, or changes their shape."""
+def check_augment(
+    augment: Augment | None,
+    input_shape: tuple[int, int, int],
+    train_shape: tuple[int, int, int] | None = None,
+) -> None:
+    """Raise `InputError` if `augment` fails on two images, or gives another shape.
+
+    # Arguments
+        augment: random changes, if there are any.
+        input_shape: `(height, width, channels)` that it must give.
+        train_shape: that of the images it is given, if it is another.
+    """
     if augment is None:
         return
-    images = tf.zeros((2, *input_shape))
+    images = tf.zeros((2, *(train_shape or input_shape)))
     try:
         shape = tf.convert_to_tensor(augment(images, tf.constant([0, 1], tf.int64))).shape
     except Exception as error:
         raise InputError(
             f"`augment` must take images and a seed and return images: {first_line(error)}."
         ) from error
-    if shape != images.shape:
-        raise InputError(f"`augment` must keep the shape {images.shape}, but returned {shape}.")
+    if shape[1:] != input_shape:
+        raise InputError(
+            f"`augment` must give images of the shape of `validation`, {input_shape}, but gave "
+            f"{tuple(shape[1:])} for those of `train`, {tuple(images.shape[1:])}."
+        )
 
 
 def describe(augment: Augment | None) -> str | None:

@@ -30,6 +30,7 @@ class DataFacts:
         content_and_order: stands for the training images and labels, or for the number of
             images of each class where images change from pass to pass.
         value_range: smallest and largest value of the training images.
+        train_shape: shape of the training images before `augment` crops them, if it does.
     """
 
     input_shape: tuple[int, int, int]
@@ -39,10 +40,14 @@ class DataFacts:
     validation_examples: int
     content_and_order: str
     value_range: tuple[float, float] = (0.0, 1.0)
+    train_shape: tuple[int, int, int] | None = None
 
 
 def check_data(
-    train: tf.data.Dataset, validation: tf.data.Dataset, classes: int | None = None
+    train: tf.data.Dataset,
+    validation: tf.data.Dataset,
+    classes: int | None = None,
+    crops: bool = False,
 ) -> DataFacts:
     """Return the facts of two data sets, or raise `InputError` if they cannot be used.
 
@@ -50,14 +55,15 @@ def check_data(
         train: batches of `(images, labels)`.
         validation: batches of `(images, labels)`.
         classes: number of classes; by default one more than the largest training label.
+        crops: whether something changes the shape of training images.
     """
     if classes is not None:
         require_whole(classes=classes)
-    shape = _check_form("train", train)
-    other = _check_form("validation", validation)
-    if shape != other:
+    given, shape = _check_form("train", train), _check_form("validation", validation)
+    if given != shape and not crops:
         raise InputError(
-            f"`validation` must hold images of the shape of `train`, {shape}, but got {other}."
+            f"`validation` must hold images of the shape of `train`, {given}, but got {shape}: "
+            "resize them, or give an `augment` that crops those of `train`."
         )
     scanned = _scan("train", train, classes)
     classes = classes or _inferred_classes(scanned.counts)
@@ -78,6 +84,7 @@ def check_data(
         if steady
         else _digest(np.trim_zeros(scanned.counts, "b")),
         value_range=scanned.value_range,
+        train_shape=None if given == shape else given,
     )
 
 

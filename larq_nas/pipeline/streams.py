@@ -34,7 +34,7 @@ def training_stream(
     """Return batches of `(images, labels)` over all training data."""
 
     def finish(images: tf.Tensor, labels: tf.Tensor, key: tf.Tensor) -> Any:
-        return _augmented(images, key, augment), labels
+        return _augmented(images, key, augment, facts), labels
 
     return _stream(train.unbatch(), facts.train_examples, 1, facts, seed, finish)
 
@@ -51,7 +51,7 @@ def bilevel_stream(
 
     def finish(images: tf.Tensor, labels: tf.Tensor, key: tf.Tensor) -> Any:
         return tuple(
-            (_augmented(images[:, half], key + [half, 0], augment), labels[:, half])
+            (_augmented(images[:, half], key + [half, 0], augment, facts), labels[:, half])
             for half in (0, 1)
         )
 
@@ -79,7 +79,7 @@ def _stream(
     finish: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Any],
 ) -> Stream:
     batch_size = min(facts.batch_size, count)
-    size = images_each * 4 * int(np.prod(facts.input_shape))
+    size = images_each * 4 * int(np.prod(facts.train_shape or facts.input_shape))
     buffer = max(batch_size, min(count, _SHUFFLE_BYTES // size))
 
     def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -100,6 +100,10 @@ def _stream(
     return Stream(from_epoch, count // batch_size)
 
 
-def _augmented(images: tf.Tensor, key: tf.Tensor, augment: Augment | None) -> tf.Tensor:
+def _augmented(
+    images: tf.Tensor, key: tf.Tensor, augment: Augment | None, facts: DataFacts
+) -> tf.Tensor:
     images = tf.cast(images, tf.float32)
-    return images if augment is None else tf.ensure_shape(augment(images, key), images.shape)
+    if augment is None:
+        return images
+    return tf.ensure_shape(augment(images, key), (images.shape[0], *facts.input_shape))

@@ -17,7 +17,14 @@ from larq_nas.latency import LatencyTable
 from larq_nas.pipeline.augment import Augment
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.run import Run
-from larq_nas.searchers import Dimension, Evolution, Ready, Searcher, resolve_searcher
+from larq_nas.searchers import (
+    Differentiable,
+    Dimension,
+    Evolution,
+    Ready,
+    Searcher,
+    resolve_searcher,
+)
 from larq_nas.searchers.evolving import Evolving
 from larq_nas.spaces import Space, SpaceLike, resolve
 from larq_nas.spaces.fingerprint import fingerprint
@@ -57,6 +64,7 @@ def search(
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     recipe: RecipeLike | None = None,
     teacher: tf.keras.Model | None = None,
+    strategy: tf.distribute.Strategy | None = None,
     verbose: int | str = "auto",
 ) -> tf.keras.Model:
     """Search a space for a binary network, train it, and convert it.
@@ -114,6 +122,8 @@ def search(
             one; by default as the space's paper does.
         teacher: a trained network of the same images and classes, such as one of larq-zoo,
             that the found network learns from too.
+        strategy: a `tf.distribute.Strategy` of this process, such as `MirroredStrategy()` for
+            several GPUs: each replica has a part of every batch, and batch norm is over all of it.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
 
     # Returns
@@ -144,7 +154,8 @@ def search(
     )
     table = _table(latency_table, max_latency)
     training = resolved.recipe() if recipe is None else resolve_recipe(recipe)
-    task = check_task(train, validation, classes, augment, seed, resolved, verbose)
+    _require_one_device(method, strategy)
+    task = check_task(train, validation, classes, augment, seed, resolved, verbose, strategy)
     facts = task.facts
     if table:
         table.require_for(resolved, facts.input_shape, facts.classes)
@@ -197,6 +208,15 @@ def _own_network(space: Space, facts: DataFacts) -> dict[str, str]:
     if is_built_in(space):
         return {}
     return {"network": fingerprint(space.build(Survey(), facts.input_shape, facts.classes))}
+
+
+def _require_one_device(method: Searcher, strategy: object) -> None:
+    """Raise `InputError` for a strategy that the searcher does not train on."""
+    if strategy is not None and not isinstance(method, Differentiable):
+        raise InputError(
+            f"Searcher `{method.name}` trains on one device: leave `strategy` out, and give it to "
+            "larq_nas.train for the network that was found."
+        )
 
 
 def _require_role(method: Searcher, directory: str | Path | None) -> None:

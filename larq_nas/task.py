@@ -10,6 +10,7 @@ import tensorflow as tf
 from larq_nas.errors import InputError
 from larq_nas.pipeline.augment import Augment, check_augment, describe, resolve_augment
 from larq_nas.pipeline.check import DataFacts, check_data
+from larq_nas.training.distribution import require_strategy
 
 if TYPE_CHECKING:
     from larq_nas.cost import Limits
@@ -32,6 +33,7 @@ class Task:
         seed: seed of everything random.
         augment: random changes to the training images.
         limits: what the found network may cost at most, if anything.
+        strategy: the devices to train on.
     """
 
     train: tf.data.Dataset
@@ -40,12 +42,15 @@ class Task:
     seed: int = 0
     augment: Augment | None = None
     limits: "Limits | None" = None
+    strategy: tf.distribute.Strategy | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return what a run keeps of it."""
         # The range of values follows from the rest, and need not be the same on each pass.
         data = {k: v for k, v in dataclasses.asdict(self.facts).items() if k != "value_range"}
-        return {"data": data, "augment": describe(self.augment), "seed": self.seed}
+        count = self.strategy.num_replicas_in_sync if self.strategy else 1
+        shared = {"replicas": count} if count > 1 else {}
+        return {"data": data, "augment": describe(self.augment), "seed": self.seed, **shared}
 
 
 def check_seed(seed: int) -> None:
@@ -80,6 +85,7 @@ def check_task(
     seed: int,
     space: "Space",
     verbose: int | str,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Task:
     """Return the task of data that was looked at once, or raise `InputError`."""
     augmentation = resolve_augment(augment)
@@ -88,4 +94,5 @@ def check_task(
     facts = check_data(train, validation, classes, crops=augmentation is not None)
     space.check(facts.input_shape)
     check_augment(augmentation, facts.input_shape, facts.train_shape)
-    return Task(train, validation, facts, seed, augmentation)
+    require_strategy(strategy, min(facts.batch_size, facts.train_examples))
+    return Task(train, validation, facts, seed, augmentation, strategy=strategy)

@@ -40,6 +40,7 @@ def train(
     directory: str | Path | None = None,
     seed: int = 0,
     resume: bool = True,
+    strategy: tf.distribute.Strategy | None = None,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
 ) -> tf.keras.Model:
@@ -75,6 +76,8 @@ def train(
         directory: where the run is kept; by default nothing is.
         seed: seed of everything random; the same seed gives the same result.
         resume: whether to go on with a run that is in `directory` already.
+        strategy: a `tf.distribute.Strategy` of this process, such as `MirroredStrategy()` for
+            several GPUs: each replica has a part of every batch, and batch norm is over all of it.
         callbacks: further Keras callbacks.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
 
@@ -92,7 +95,7 @@ def train(
     found = Architecture.read(architecture)
     resolved = found.resolve(space)
     training = resolved.recipe() if recipe is None else resolve_recipe(recipe)
-    task = check_task(train, validation, classes, augment, seed, resolved, verbose)
+    task = check_task(train, validation, classes, augment, seed, resolved, verbose, strategy)
     known = None if teacher is None else Teacher(teacher, task)
     settings = {
         "architecture": dataclasses.asdict(found),

@@ -171,6 +171,8 @@ def _obstacle(
     cell: Cell, inputs: Sequence[tf.Tensor], described: Sequence[Described]
 ) -> str | None:
     """Return why a `FusedCell` does not compute the cell, if so."""
+    if tf.distribute.has_strategy():
+        return "its batch norms are of the whole batch, of which each replica has a part"
     made = [one for of_state in described for one in of_state.values()]
     convolutions = [one.parts for one in made if one.kind == "convolution"]
     channels = {shape[-1] for shape in [*(x.shape for x in inputs), *_shapes(described)]}

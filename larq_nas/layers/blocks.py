@@ -31,8 +31,10 @@ def batch_norm(x: tf.Tensor, name: str, affine: bool | None = None) -> tf.Tensor
         affine: whether to learn scale and offset; `None` leaves it to the domain.
     """
     affine = current_domain().affine if affine is None else affine
+    # Over all of a batch, not over the part of it that a replica has.
+    settings = {"synchronized": True} if tf.distribute.has_strategy() else {}
     return tf.keras.layers.BatchNormalization(
-        momentum=0.9, epsilon=1e-5, center=affine, scale=affine, name=name
+        momentum=0.9, epsilon=1e-5, center=affine, scale=affine, name=name, **settings
     )(x)
 
 

@@ -1,12 +1,13 @@
 """A supernet that learns weights and architecture parameters in turns."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from larq_nas.layers import ComputedIn, Probabilities, computing_in
 from larq_nas.searchers.objective import entropies
+from larq_nas.training.distribution import is_distributed
 from larq_nas.training.levels import Term, TwoLevels
 from larq_nas.training.optimizers import descend
 
@@ -64,18 +65,25 @@ class BilevelModel(TwoLevels):
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         weight_batch, architecture_batch = data
         with computing_in(self.precision):
-            tf.cond(self.searching, lambda: self._architecture_step(*architecture_batch), tf.no_op)
+            self._if_searching(lambda: self._architecture_step(*architecture_batch))
             self._weight_step(*weight_batch)
         self._means["entropy"].update_state(mean_entropy(self.mixtures))
         self._means["confidence"].update_state(mean_confidence(self.mixtures))
         return self.results()
+
+    def _if_searching(self, step: Callable[[], tf.Operation]) -> None:
+        if not is_distributed():
+            tf.cond(self.searching, step, tf.no_op)
+        elif self.traced_searching:
+            # Replicas cannot meet within a condition: each phase is traced for itself.
+            step()
 
     def _weight_step(self, images: tf.Tensor, labels: tf.Tensor) -> None:
         variables = self.ordinary_weights
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             logits = self(images, training=True)
-            loss = self.compiled_loss(labels, logits)
+            loss = self.batch_loss(labels, logits)
         descend(
             self.optimizer,
             tape.gradient(loss, variables),
@@ -88,7 +96,7 @@ class BilevelModel(TwoLevels):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.alphas)
             logits = self(images, training=True)
-            loss = self.compiled_loss(labels, logits)
+            loss = self.batch_loss(labels, logits)
             total = tf.add_n([loss, *self.added()])
         descend(
             self.architecture_optimizer,

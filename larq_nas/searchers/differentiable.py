@@ -28,6 +28,7 @@ from larq_nas.seeding import seed_everything
 from larq_nas.spaces import Space
 from larq_nas.spaces.space import Precision
 from larq_nas.task import Task
+from larq_nas.training.distribution import building_on
 from larq_nas.training.levels import Term
 from larq_nas.training.optimizers import OptimizerName, learning_rate, optimizer
 from larq_nas.training.transfer import constrain
@@ -217,26 +218,12 @@ class Differentiable:
         settings: Any = self.of(space)
         warm_up = _warm_up(settings.weights_only_epochs, epochs)
         choose = Fuse(settings.temperature, rematerialize=settings.rematerialize, kept=kept)
-        with building_in(self._domain(space)):
-            supernet = proxy.build(choose, task.facts.input_shape, task.facts.classes)
-        self._require_choices(space, choose)
-        constrain(supernet)
-        model = BilevelModel(
-            supernet,
-            choose.mixtures,
-            settings.weight_decay,
-            settings.architecture_weight_decay,
-            _terms(settings, choose, task),
-            settings.precision,
-        )
         stream = bilevel_stream(task.train, task.facts, task.seed, task.augment)
-        first, second = settings.architecture_betas
-        model.compile(
-            _optimizer(settings, epochs * stream.steps),
-            tf.keras.optimizers.Adam(
-                settings.architecture_learning_rate, beta_1=first, beta_2=second
-            ),
-        )
+        with building_on(task.strategy):
+            with building_in(self._domain(space)):
+                supernet = proxy.build(choose, task.facts.input_shape, task.facts.classes)
+            self._require_choices(space, choose)
+            model = self._model(space, supernet, choose, task, epochs * stream.steps)
         return Prepared(
             space,
             task,
@@ -249,6 +236,28 @@ class Differentiable:
             stage,
             epochs_before,
         )
+
+    def _model(
+        self, space: Space, supernet: tf.keras.Model, choose: Relax, task: Task, steps: int
+    ) -> BilevelModel:
+        settings: Any = self.of(space)
+        constrain(supernet)
+        model = BilevelModel(
+            supernet,
+            choose.mixtures,
+            settings.weight_decay,
+            settings.architecture_weight_decay,
+            _terms(settings, choose, task),
+            settings.precision,
+        )
+        first, second = settings.architecture_betas
+        model.compile(
+            _optimizer(settings, steps),
+            tf.keras.optimizers.Adam(
+                settings.architecture_learning_rate, beta_1=first, beta_2=second
+            ),
+        )
+        return model
 
     def _domain(self, space: Space) -> Domain:
         given = {"weights": self.weights, "activations": self.activations}

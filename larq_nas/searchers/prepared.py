@@ -105,12 +105,12 @@ class _Schedule(tf.keras.callbacks.Callback):
 
     def __init__(self, model: BilevelModel, warm_up: int) -> None:
         super().__init__()
-        self._searching = model.searching
+        self._model = model
         self._terms = model.terms
         self._warm_up = warm_up
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._searching.assign(epoch >= self._warm_up)
+        self._model.set_searching(epoch >= self._warm_up)
         for term in self._terms.values():
             term.begin_epoch(epoch)
 

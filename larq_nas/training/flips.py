@@ -44,5 +44,6 @@ def _binary_kernels(model: tf.keras.Model) -> list[tf.Tensor]:
             quantizer = getattr(layer, f"{kind or 'kernel_'}quantizer", None)
             if quantizer is not None and getattr(quantizer, "precision", 32) == 1:
                 kernel = getattr(layer, f"{kind}kernel")
-                found.append(quantizer(getattr(kernel, "latent_variable", kernel)))
+                latent = getattr(kernel, "latent_variable", kernel)
+                found.append(quantizer(tf.convert_to_tensor(latent)))
     return found

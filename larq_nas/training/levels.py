@@ -5,6 +5,8 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from larq_nas.training.distribution import is_distributed, replicas
+
 __all__ = ["Term", "TwoLevels"]
 
 
@@ -29,6 +31,7 @@ class TwoLevels(tf.keras.Model):
 
     # Attributes
         searching: whether the architecture parameters learn.
+        traced_searching: the same, where each phase is traced for itself.
         ordinary_weights: the trainable weights that are no architecture parameters.
     """
 
@@ -44,6 +47,7 @@ class TwoLevels(tf.keras.Model):
         self._measured = tuple(measured)
         self.terms = dict(terms)
         self.searching = tf.Variable(False, trainable=False, name="searching")
+        self.traced_searching = False
         upper = {id(parameter) for parameter in parameters}
         self.ordinary_weights = [w for w in network.trainable_weights if id(w) not in upper]
 
@@ -93,6 +97,19 @@ class TwoLevels(tf.keras.Model):
         """Measure a batch of one of the levels, by the prefix of its metrics."""
         self._means[f"{prefix}loss"].update_state(loss)
         self._accuracies[f"{prefix}accuracy"].update_state(labels, logits)
+
+    def batch_loss(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """Return the mean loss of what a replica has of a batch."""
+        loss = self.compiled_loss(labels, logits)
+        # Keras has divided it by the replicas, since it adds their gradients up.
+        return loss * replicas() if is_distributed() else loss
+
+    def set_searching(self, searching: bool) -> None:
+        """Let the architecture parameters learn from now on, or not."""
+        self.searching.assign(searching)
+        if self.distribute_strategy.num_replicas_in_sync > 1 and searching != self.traced_searching:
+            self.traced_searching = searching
+            self.make_train_function(force=True)
 
     def added(self) -> list[tf.Tensor]:
         """Return what is added to the loss of the architecture parameters."""

@@ -8,6 +8,7 @@ import tensorflow as tf
 from larq_nas.errors import DivergenceError, InputError, first_line
 from larq_nas.pipeline.streams import Stream
 from larq_nas.run import Run
+from larq_nas.training.distribution import building_on, shared_out
 from larq_nas.training.exact import exact
 from larq_nas.training.history import History
 from larq_nas.training.randomness import RandomLayers
@@ -55,9 +56,12 @@ def fit(
             "the first step builds the graph and takes longest",
             flush=True,
         )
+    batches, strategy = stream.from_epoch(first, epochs), model.distribute_strategy
+    if strategy.num_replicas_in_sync > 1:
+        batches = shared_out(batches, strategy)
     with exact():
         model.fit(
-            stream.from_epoch(first, epochs),
+            batches,
             steps_per_epoch=stream.steps,
             initial_epoch=first,
             epochs=epochs,
@@ -99,7 +103,8 @@ class _Saver(tf.keras.callbacks.Callback):
         optimizers: Sequence[tf.keras.optimizers.Optimizer],
     ) -> None:
         super().__init__()
-        self._epoch = tf.Variable(0, trainable=False, dtype=tf.int64)
+        with building_on(model.distribute_strategy):
+            self._epoch = tf.Variable(0, trainable=False, dtype=tf.int64)
         states = {f"optimizer{index}": state for index, state in enumerate(optimizers)}
         checkpoint = tf.train.Checkpoint(model=model, epoch=self._epoch, **states)
         self._manager = tf.train.CheckpointManager(

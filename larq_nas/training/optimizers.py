@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 import tensorflow as tf
 
 from larq_nas.quantizers import XnorSign
+from larq_nas.training.distribution import averaged, is_distributed
 
 __all__ = ["OptimizerName", "Schedule", "amplifications", "descend", "learning_rate", "optimizer"]
 
@@ -44,6 +45,8 @@ def descend(
 ) -> None:
     """Apply gradients, clipped first and decayed then, as PyTorch does.
 
+    On several replicas they are averaged before that.
+
     # Arguments
         optimizer: applies them.
         gradients: gradient of each of `variables`, `None` for one that is not used.
@@ -53,6 +56,9 @@ def descend(
         amplified: how much larger than a derivative each gradient is, which the norm leaves
             out; see `amplifications`.
     """
+    distributed = is_distributed()
+    if distributed:
+        gradients = averaged(gradients)
     if clip_norm:
         factors = amplified or [1.0] * len(gradients)
         pairs = zip(gradients, factors, strict=True)
@@ -61,7 +67,8 @@ def descend(
     if decay:
         pairs = zip(gradients, variables, strict=True)
         gradients = [None if g is None else g + decay * v for g, v in pairs]
-    optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    pairs = zip(gradients, variables, strict=True)
+    optimizer.apply_gradients(pairs, skip_gradients_aggregation=distributed)
 
 
 def amplifications(model: tf.keras.Model, variables: Sequence[tf.Variable]) -> list[float]:

@@ -17,6 +17,7 @@ from larq_nas.pipeline.streams import training_stream, validation_stream
 from larq_nas.run import Run
 from larq_nas.seeding import seed_everything
 from larq_nas.task import Task
+from larq_nas.training.distribution import building_on
 from larq_nas.training.flips import FlipRatio
 from larq_nas.training.loop import fit
 from larq_nas.training.optimizers import optimizer
@@ -72,7 +73,8 @@ class Trainer:
         seed_everything(self.task.seed)
         before = None
         for stage in self.recipe.stages:
-            model = self._build(self.recipe.domain(stage))
+            with building_on(self.task.strategy):
+                model = self._build(self.recipe.domain(stage))
             require_reading(model)
             if before is None:
                 warn_without_effect(model, self.recipe)
@@ -145,9 +147,10 @@ class Trainer:
         task, recipe = self.task, self.recipe
         stream = training_stream(task.train, task.facts, task.seed, self._augment())
         rate = recipe.rates(task.facts.batch_size, epochs, stream.steps)
-        model = Trainee(network, recipe, self.teacher, task.seed)
-        model.compile(optimizer(recipe.optimizer, rate))
-        model.optimizer.build(model.trainable_variables)
+        with building_on(task.strategy):
+            model = Trainee(network, recipe, self.teacher, task.seed)
+            model.compile(optimizer(recipe.optimizer, rate))
+            model.optimizer.build(model.trainable_variables)
         own = [DropPathSchedule(recipe.drop_path, epochs)] if recipe.drop_path else []
         fit(
             model,

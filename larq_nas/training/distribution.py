@@ -1,0 +1,100 @@
+"""Training on several devices or machines at once, each with a part of every batch."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+from larq_nas.errors import InputError
+
+__all__ = [
+    "averaged",
+    "building_on",
+    "is_distributed",
+    "replicas",
+    "require_strategy",
+    "shared_out",
+]
+
+
+def require_strategy(strategy: object, batch_size: int) -> None:
+    """Raise `InputError` for a strategy that cannot be used, or a batch it cannot divide.
+
+    # Arguments
+        strategy: what was given, if anything.
+        batch_size: images in a batch, of all replicas together.
+    """
+    if tf.distribute.has_strategy():
+        raise InputError(
+            "larq_nas was called within the scope of a strategy: call it outside, and give the "
+            "strategy as `strategy`."
+        )
+    if strategy is None:
+        return
+    if not isinstance(strategy, tf.distribute.Strategy):
+        raise InputError(f"`strategy` must be a tf.distribute.Strategy, but got {strategy!r}.")
+    if strategy.cluster_resolver is not None and strategy.cluster_resolver.cluster_spec().jobs:
+        raise InputError(
+            "`strategy` must be one of this process, such as tf.distribute.MirroredStrategy, but "
+            "got one of several processes."
+        )
+    count = strategy.num_replicas_in_sync
+    if batch_size % count:
+        raise InputError(
+            f"`strategy` has {count} replicas, which do not divide batches of {batch_size} "
+            f"images: batch the data by a multiple of {count}."
+        )
+
+
+@contextmanager
+def building_on(strategy: tf.distribute.Strategy | None) -> Iterator[None]:
+    """Create variables on all devices of `strategy` within a `with` block."""
+    if strategy is None:
+        yield
+        return
+    with strategy.scope():
+        yield
+
+
+def shared_out(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Any:
+    """Return the same batches, of which each replica is given its part.
+
+    # Arguments
+        batches: nested tensors, the first axis of each divided by the replicas.
+        strategy: has the replicas.
+    """
+    count = strategy.num_replicas_in_sync
+
+    def of_pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        here = count // context.num_input_pipelines
+        first = context.input_pipeline_id * here
+
+        def part(x: tf.Tensor) -> tf.Tensor:
+            size = x.shape[0] // count
+            return tf.reshape(x, (count, size, *x.shape[1:]))[first : first + here]
+
+        def parts(*batch: Any) -> tf.data.Dataset:
+            return tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(part, batch))
+
+        return batches.flat_map(parts).prefetch(tf.data.AUTOTUNE)
+
+    return strategy.distribute_datasets_from_function(of_pipeline)
+
+
+def is_distributed() -> bool:
+    """Return whether what is built now is for several replicas."""
+    return bool(tf.distribute.has_strategy())
+
+
+def replicas() -> int:
+    """Return the number of replicas of what is computed now."""
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+def averaged(gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+    """Return the means of gradients over all replicas: those of the whole batch."""
+    found = [gradient for gradient in gradients if gradient is not None]
+    context = tf.distribute.get_replica_context()
+    means = iter(context.all_reduce(tf.distribute.ReduceOp.MEAN, found))
+    return [None if gradient is None else next(means) for gradient in gradients]

@@ -1,0 +1,73 @@
+"""What a process of test_distribution.py does: steps, or a search, on so many replicas."""
+
+import sys
+from pathlib import Path
+
+import larq_nas  # isort: skip  (it prepares TensorFlow)
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.choosers import Relax
+from larq_nas.layers import building_in
+from larq_nas.searchers.bilevel import BilevelModel
+from larq_nas.spaces import Bats
+from larq_nas.training.distribution import building_on, shared_out
+from larq_nas.training.exact import exact
+from larq_nas.training.optimizers import optimizer
+
+SPACE = Bats(
+    cells=2, channels=4, nodes=1, operations=("group_conv_3x3", "max_pool_3x3", "identity")
+)
+BATCH = 8
+
+
+def batches() -> tf.data.Dataset:
+    generator = np.random.default_rng(0)
+    images = generator.normal(size=(2, 5 * BATCH, 8, 8, 1)).astype("float32")
+    labels = generator.integers(0, 4, (2, 5 * BATCH))
+    pairs = tuple((images[half], labels[half]) for half in (0, 1))
+    return tf.data.Dataset.from_tensor_slices(pairs).batch(BATCH, drop_remainder=True)
+
+
+def take(strategy: tf.distribute.Strategy | None) -> dict[str, np.ndarray]:
+    """Return all weights after five steps."""
+    tf.keras.utils.set_random_seed(0)
+    with building_on(strategy):
+        choose = Relax(0.5)
+        with building_in(SPACE.search_domain):
+            supernet = SPACE.build(choose, (8, 8, 1), 4)
+        model = BilevelModel(supernet, choose.mixtures, 3e-4, 1e-3)
+        model.compile(optimizer("sgd", 0.05), tf.keras.optimizers.Adam(0.01))
+    model.set_searching(True)
+    with exact():
+        data = shared_out(batches(), strategy) if strategy else batches()
+        model.fit(data, epochs=1, steps_per_epoch=5, verbose=0)
+    return {weight.name: weight.numpy() for weight in supernet.weights}
+
+
+def search(directory: str, strategy: tf.distribute.Strategy | None) -> None:
+    train, validation = larq_nas.datasets.load("digits", batch_size=32)
+    larq_nas.search(
+        train.take(6),
+        validation.take(2),
+        SPACE,
+        epochs=3,
+        train_epochs=2,
+        directory=directory,
+        strategy=strategy,
+        verbose=2,
+    )
+
+
+if __name__ == "__main__":
+    count = int(sys.argv[1])
+    strategy = None
+    if count > 1:
+        device = tf.config.list_physical_devices("CPU")[0]
+        devices = [tf.config.LogicalDeviceConfiguration()] * count
+        tf.config.set_logical_device_configuration(device, devices)
+        strategy = tf.distribute.MirroredStrategy([f"CPU:{n}" for n in range(count)])
+    if Path(sys.argv[2]).suffix == ".npz":
+        np.savez(sys.argv[2], **{name.replace("/", "|"): v for name, v in take(strategy).items()})
+    else:
+        search(sys.argv[2], strategy)

@@ -1,0 +1,77 @@
+"""Training on two devices: what it computes is what one does."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import larq_nas  # isort: skip  (it prepares TensorFlow)
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from larq_nas.errors import InputError
+from larq_nas.spaces import Bats
+from larq_nas.training.distribution import require_strategy
+
+PROCESS = Path(__file__).with_name("on_replicas.py")
+SPACE = Bats(cells=2, channels=4, nodes=1)
+
+
+def run(count: int, target: Path) -> subprocess.CompletedProcess[str]:
+    """Devices are split before TensorFlow starts, in a process of its own."""
+    command = [sys.executable, str(PROCESS), str(count), str(target)]
+    return subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def test_five_bilevel_steps_on_two_replicas_are_those_of_one(tmp_path: Path) -> None:
+    """Of all weights and alphas; Keras' synchronized variance is that of a batch, n for n - 1."""
+    found = []
+    for count in (1, 2):
+        run(count, tmp_path / f"{count}.npz")
+        found.append(dict(np.load(tmp_path / f"{count}.npz")))
+    one, two = found
+    assert one.keys() == two.keys()
+    assert any("alpha" in name for name in one)
+    for name, value in one.items():
+        tolerance = 1e-2 if "moving_variance" in name else 1e-6
+        np.testing.assert_allclose(two[name], value, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_search_on_two_replicas_ends_in_a_flatbuffer(tmp_path: Path) -> None:
+    said = run(2, tmp_path / "run").stdout
+    assert "2 of 2 cells are computed operation by operation" in said
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert all(parity["agreement"] == 1 for parity in result["parity"])
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]
+    assert settings["replicas"] == 2
+
+
+@pytest.fixture
+def strategy() -> tf.distribute.Strategy:
+    return tf.distribute.MirroredStrategy(["CPU:0"])
+
+
+def test_what_cannot_be_used_is_refused(digits: Any, strategy: Any, tmp_path: Path) -> None:
+    settings: Any = {"space": SPACE, "directory": tmp_path / "run", "verbose": 0}
+    with pytest.raises(
+        InputError, match=r"`strategy` must be a tf\.distribute\.Strategy, but got 2"
+    ):
+        larq_nas.search(*digits, **settings, strategy=2)
+    with (
+        strategy.scope(),
+        pytest.raises(InputError, match="call it outside, and give the strategy"),
+    ):
+        larq_nas.search(*digits, **settings)
+    with pytest.raises(InputError, match="Searcher `evolution` trains on one device"):
+        larq_nas.search(*digits, **settings, searcher="evolution", strategy=strategy)
+    assert not (tmp_path / "run").exists()
+
+
+def test_batches_that_do_not_divide_are_refused(strategy: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(type(strategy), "num_replicas_in_sync", 3)
+    with pytest.raises(InputError, match="3 replicas, which do not divide batches of 32 images"):
+        require_strategy(strategy, 32)
+    require_strategy(strategy, 33)

@@ -1,5 +1,6 @@
 """Architectures on equal terms: trained alike on one data set, several times each."""
 
+import dataclasses
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,17 +11,17 @@ import tensorflow as tf
 
 from larq_nas.architecture import Architecture
 from larq_nas.comparing import Entry, read_entries, summarize, table
-from larq_nas.errors import DivergenceError, InputError, require_whole
+from larq_nas.errors import DivergenceError, InputError, LarqNasError, require_whole
 from larq_nas.files import write_atomically, write_table
 from larq_nas.latency import Latency
 from larq_nas.latency.here import measure_all_here
 from larq_nas.pipeline.augment import Augment
-from larq_nas.pipeline.check import check_data
 from larq_nas.report.comparison import plot_comparison
+from larq_nas.run import Run
 from larq_nas.spaces import SpaceLike, resolve
-from larq_nas.task import check_seed
-from larq_nas.train import train as train_one
-from larq_nas.training.recipe import RecipeLike, resolve_recipe
+from larq_nas.task import Task, check_seed, check_task
+from larq_nas.train import run_of, train_task
+from larq_nas.training.recipe import Recipe, RecipeLike, resolve_recipe
 
 __all__ = ["compare"]
 
@@ -70,7 +71,8 @@ def compare(
         epochs: number of epochs of each training.
         recipe: how all of them are trained, a `larq_nas.training.Recipe` or the name of one.
         settings: settings of spaces, such as `cells`, for each that has them.
-        space: where random architectures are drawn from.
+        space: where random architectures are drawn from: by name in the settings of the
+            published architecture of that name, otherwise as given.
         classes: number of classes; by default one more than the largest training label.
         augment: see `larq_nas.train`.
         latency: whether to time the flatbuffers on this machine.
@@ -87,64 +89,74 @@ def compare(
         - [BATS: Binary ArchitecTure Search](https://arxiv.org/abs/2003.01711)
     """
     require_whole(epochs=epochs)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise InputError(f"`seeds` must be different whole numbers, but got {seeds!r}.")
-    for seed in seeds:
-        check_seed(seed)
+    _require_seeds(seeds)
     training = resolve_recipe(recipe)
-    facts = check_data(train, validation, classes, crops=augment is not None)
-    resolved = resolve(space)
-    shape, number = facts.input_shape, facts.classes
-    entries = read_entries(architectures, settings or {}, resolved, shape, number)
+    task = check_task(train, validation, classes, augment, seeds[0], resolve(space), verbose)
+    entries = read_entries(architectures, settings or {}, space, task.facts)
+    place = Path(directory)
+    jobs = [
+        _Job(entry, architecture, dataclasses.replace(task, seed=seed), folder)
+        for seed in seeds
+        for entry in entries
+        for architecture, folder in zip(
+            entry.architectures, entry.folders(place, seed), strict=True
+        )
+    ]
+    for job in jobs:
+        job.run(training, epochs).check()
     if verbose:
         _announce(entries, len(seeds), epochs)
-    place = Path(directory)
-    results: dict[Path, dict[str, Any]] = {}
-    failures: dict[Path, str] = {}
-    for seed in seeds:
-        for entry in entries:
-            pairs = zip(entry.architectures, entry.folders(place, seed), strict=True)
-            for architecture, folder in pairs:
-                try:
-                    train_one(
-                        architecture,
-                        train,
-                        validation,
-                        epochs=epochs,
-                        recipe=training,
-                        classes=number,
-                        augment=augment,
-                        directory=folder,
-                        seed=seed,
-                        verbose=verbose,
-                    )
-                    text = (folder / "result.json").read_text(encoding="utf-8")
-                    results[folder] = json.loads(text)
-                except DivergenceError as error:
-                    failures[folder] = str(error)
-                    warnings.warn(f"`{folder}` is left out: {error}", stacklevel=2)
-                tf.keras.backend.clear_session()
-    timed = _time(list(results), verbose) if latency else {}
-    rows = []
-    for entry in entries:
-        folders = [folder for seed in seeds for folder in entry.folders(place, seed)]
-        ended = [folder for folder in folders if folder in results]
-        rows.append(
-            summarize(
-                entry.label,
-                [results[folder] for folder in ended],
-                [timed.get(folder) for folder in ended],
-                [failures[folder] for folder in folders if folder in failures],
-            )
-        )
-    _write(rows, place, verbose)
+    for job in jobs:
+        job.train(training, epochs, verbose)
+    rows = _rows(entries, jobs, {})
+    _write(rows, place)
+    if latency:
+        rows = _rows(entries, jobs, _time(jobs, verbose))
+        _write(rows, place)
+    if verbose:
+        _show(rows, place)
     return rows
+
+
+@dataclasses.dataclass
+class _Job:
+    """A training of a comparison."""
+
+    entry: Entry
+    architecture: Architecture
+    task: Task
+    folder: Path
+    result: dict[str, Any] | None = None
+    failure: str | None = None
+
+    def run(self, recipe: Recipe, epochs: int) -> Run:
+        return run_of(self.architecture, self.task, recipe, None, epochs, self.folder)
+
+    def train(self, recipe: Recipe, epochs: int, verbose: int | str) -> None:
+        """Train, or note why that has no end."""
+        run, space = self.run(recipe, epochs), self.entry.space
+        if verbose:
+            print(f"{self.entry.label}, seed {self.task.seed}: `{self.folder}`", flush=True)
+        try:
+            train_task(self.architecture, space, self.task, recipe, None, epochs, run, (), verbose)
+            self.result = json.loads(run.result.read_text(encoding="utf-8"))
+        except DivergenceError as error:
+            self.failure = str(error)
+            warnings.warn(f"`{self.folder}` is left out: {error}", stacklevel=3)
+        tf.keras.backend.clear_session()
+
+
+def _require_seeds(seeds: Sequence[int]) -> None:
+    if not isinstance(seeds, list | tuple | range) or not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"`seeds` must be a list of different whole numbers, but got {seeds!r}.")
+    for seed in seeds:
+        check_seed(seed)
 
 
 def _announce(entries: Sequence[Entry], seeds: int, epochs: int) -> None:
     for entry in entries:
-        if entry.changes:
-            print(f"{entry.label}: {', '.join(entry.changes)}", flush=True)
+        if entry.told:
+            print(f"{entry.label}: {', '.join(entry.told)}", flush=True)
     networks = sum(len(entry.architectures) for entry in entries)
     print(
         f"Comparison: {networks} networks, {seeds} seeds, {epochs} epochs each: "
@@ -153,25 +165,52 @@ def _announce(entries: Sequence[Entry], seeds: int, epochs: int) -> None:
     )
 
 
-def _time(folders: Sequence[Path], verbose: int | str) -> dict[Path, Latency]:
-    """Return what the flatbuffers take; those of one network with other seeds take the same."""
-    flatbuffers = {folder: folder / "model.tflite" for folder in folders}
-    written = [folder for folder, path in flatbuffers.items() if path.exists()]
+def _time(jobs: Sequence[_Job], verbose: int | str) -> dict[Path, Latency]:
+    """Return what the flatbuffers take, of one seed: those of other seeds take as long."""
+    seed = jobs[0].task.seed
+    flatbuffers = {
+        job.folder: job.folder / "model.tflite"
+        for job in jobs
+        if job.task.seed == seed and (job.folder / "model.tflite").exists()
+    }
     if verbose:
-        print(f"Timing {len(written)} flatbuffers, in turns", flush=True)
-    found = measure_all_here([flatbuffers[folder].read_bytes() for folder in written])
-    for warning in {text for latency in found for text in latency.warnings}:
+        print(f"Timing {len(flatbuffers)} flatbuffers, in turns", flush=True)
+    try:
+        found = measure_all_here([path.read_bytes() for path in flatbuffers.values()])
+    except LarqNasError as error:
+        warnings.warn(f"No latencies: {error}", stacklevel=3)
+        return {}
+    for warning in sorted({text for latency in found for text in latency.warnings}):
         warnings.warn(warning, stacklevel=3)
-    return dict(zip(written, found, strict=True))
+    return dict(zip(flatbuffers, found, strict=True))
 
 
-def _write(rows: Sequence[Mapping[str, Any]], directory: Path, verbose: int | str) -> None:
+def _rows(
+    entries: Sequence[Entry], jobs: Sequence[_Job], timed: Mapping[Path, Latency]
+) -> list[dict[str, Any]]:
+    rows = []
+    for entry in entries:
+        own = [job for job in jobs if job.entry is entry]
+        rows.append(
+            summarize(
+                entry.label,
+                [job.result for job in own if job.result is not None],
+                [timed.get(job.folder) for job in own],
+                [job.failure for job in own if job.failure is not None],
+            )
+        )
+    return rows
+
+
+def _write(rows: Sequence[Mapping[str, Any]], directory: Path) -> None:
     write_atomically(directory / "comparison.json", json.dumps({"rows": rows}, indent=1) + "\n")
     flat = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in rows]
     write_table(directory / "comparison.csv", flat)
-    plotted = plot_comparison(rows, directory / "comparison.png")
-    if verbose:
-        print(table(rows), flush=True)
-        if not plotted:
-            print("No plot: matplotlib is not installed; pip install 'larq_nas[plots]'", flush=True)
-        print(f"written: {directory}", flush=True)
+    plot_comparison(rows, directory / "comparison.png")
+
+
+def _show(rows: Sequence[Mapping[str, Any]], directory: Path) -> None:
+    print(table(rows), flush=True)
+    if not (directory / "comparison.png").exists():
+        print("No plot: matplotlib is not installed; pip install 'larq_nas[plots]'", flush=True)
+    print(f"written: {directory}", flush=True)

@@ -148,7 +148,7 @@ class Run:
         old, new = _flat(found), _flat(self.settings)
         # Left out where it is the default, so that earlier runs go on.
         for key in old.keys() ^ new.keys():
-            if key.endswith(".precision"):
+            if key in ("searcher.precision", "recipe.precision"):
                 old.setdefault(key, "float32")
                 new.setdefault(key, "float32")
         changed = [

@@ -16,14 +16,14 @@ from larq_nas.pipeline.augment import Augment
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.run import Run
 from larq_nas.spaces import Space, SpaceLike
-from larq_nas.task import check_callbacks, check_seed, check_task
+from larq_nas.task import Task, check_callbacks, check_seed, check_task
 from larq_nas.training.forget import forgetting_graphs
 from larq_nas.training.ready import check_training
-from larq_nas.training.recipe import RecipeLike, resolve_recipe
+from larq_nas.training.recipe import Recipe, RecipeLike, resolve_recipe
 from larq_nas.training.teacher import Teacher
 from larq_nas.training.train import Trainer
 
-__all__ = ["train"]
+__all__ = ["require_living", "run_of", "train", "train_task"]
 
 
 def train(
@@ -97,29 +97,62 @@ def train(
     training = resolved.recipe() if recipe is None else resolve_recipe(recipe)
     task = check_task(train, validation, classes, augment, seed, resolved, verbose, strategy)
     known = None if teacher is None else Teacher(teacher, task)
+    run = run_of(found, task, training, known, epochs, directory, resume)
+    return train_task(found, resolved, task, training, known, epochs, run, callbacks, verbose)
+
+
+def run_of(
+    architecture: Architecture,
+    task: Task,
+    recipe: Recipe,
+    teacher: Teacher | None,
+    epochs: int,
+    directory: str | Path | None,
+    resume: bool = True,
+) -> Run:
+    """Return the run of a training, in `directory`."""
     settings = {
-        "architecture": dataclasses.asdict(found),
-        "recipe": training.settings(),
-        **({"teacher": known.digest} if known else {}),
+        "architecture": dataclasses.asdict(architecture),
+        "recipe": recipe.settings(),
+        **({"teacher": teacher.digest} if teacher else {}),
         **task.settings(),
         "epochs": epochs,
     }
-    run = Run(directory, settings, resume)
+    return Run(directory, settings, resume)
+
+
+def train_task(
+    architecture: Architecture,
+    space: Space,
+    task: Task,
+    recipe: Recipe,
+    teacher: Teacher | None,
+    epochs: int,
+    run: Run,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    verbose: int | str = "auto",
+) -> tf.keras.Model:
+    """Train a network on data that was checked; see `train`."""
     with forgetting_graphs():
         run.check()
         if not run.model.exists():
             shape, number = task.facts.input_shape, task.facts.classes
-            _require_living(found, resolved, task.facts)
+            require_living(architecture, space, task.facts)
             check_training(
-                lambda: found.build(shape, number, resolved), task, training, known, epochs, verbose
+                lambda: architecture.build(shape, number, space),
+                task,
+                recipe,
+                teacher,
+                epochs,
+                verbose,
             )
         with run:
-            found.save(run.architecture)
-            trainer = Trainer(found, resolved, task, training, known)
+            architecture.save(run.architecture)
+            trainer = Trainer(architecture, space, task, recipe, teacher)
             return train_and_finish(trainer, epochs, run, Budget({}), None, callbacks, verbose)
 
 
-def _require_living(architecture: Architecture, space: Space, facts: DataFacts) -> None:
+def require_living(architecture: Architecture, space: Space, facts: DataFacts) -> None:
     """Raise `InputError` for a kind of cell that is zero on every path."""
     choose = Fix(architecture.choices)
     space.build(choose, facts.input_shape, facts.classes)

@@ -15,6 +15,7 @@ from larq_nas.architecture import Architecture
 from larq_nas.cli import main
 from larq_nas.comparing import read_entries, summarize, table
 from larq_nas.errors import InputError
+from larq_nas.pipeline.check import DataFacts
 from larq_nas.spaces import Bats
 from larq_nas.training import Recipe
 
@@ -31,7 +32,8 @@ ONE = Architecture(
 
 
 def entries(*sources: Any, settings: Any = None, space: Any = SPACE) -> Any:
-    return read_entries(sources, settings or {}, space, (8, 8, 1), 10)
+    facts = DataFacts((8, 8, 1), 10, 32, 192, 64, "")
+    return read_entries(sources, settings or {}, space, facts)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def compared(data: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 def test_a_row_for_each_with_means_and_spread(compared: tuple[Path, list[Any]]) -> None:
     directory, (drawn, one) = compared
     assert (drawn["architecture"], drawn["runs"]) == ("random bats", 2)
-    assert (one["architecture"], one["runs"]) == ("bats", 1)
+    assert (one["architecture"], one["runs"]) == ("bats 2", 1)
     results = [
         json.loads((directory / "random_bats" / f"{n}_seed3" / "result.json").read_text())
         for n in range(2)
@@ -110,7 +112,42 @@ def test_the_command_goes_on_where_it_was(compared: tuple[Path, list[Any]], tmp_
 def test_real_cells_are_made_binary_and_told() -> None:
     (entry,) = entries("p_darts", settings=SMALL)
     assert entry.architectures[0].settings["precision"] == "binary"
-    assert entry.changes == ("cells=3", "channels=12", "precision=binary")
+    assert set(entry.told) == {"cells=3", "channels=12", "precision=binary", "activation=prelu"}
+
+
+def test_random_ones_are_of_the_published_size() -> None:
+    """By the name of a space; a `Space` is taken as it is."""
+    published = larq_nas.architectures.get("bats").settings
+    (entry,) = entries("random", settings={"cells": 3}, space="bats")
+    settings = entry.architectures[0].settings
+    names = ("channels", "groups", "activation")
+    assert [settings[name] for name in names] == [published[name] for name in names]
+    assert "groups=12" in entry.told
+
+
+def own_space(choose: Any, shape: Any, classes: int) -> tf.keras.Model:
+    images = tf.keras.Input(shape)
+    pools = {
+        "max": lambda x, name: tf.keras.layers.MaxPool2D(2, name=name)(x),
+        "average": lambda x, name: tf.keras.layers.AveragePooling2D(2, name=name)(x),
+    }
+    x = tf.keras.layers.Flatten()(choose.op("pool", images, pools))
+    return tf.keras.Model(images, tf.keras.layers.Dense(classes)(x))
+
+
+def test_spaces_of_ones_own_are_drawn_from() -> None:
+    (entry,) = entries("random:2", space=own_space)
+    assert {one.space for one in entry.architectures} == {"own_space"}
+
+
+def test_the_same_names_in_other_folders_are_told_apart(tmp_path: Path) -> None:
+    for name, choice in (("a", "identity"), ("b", "max_pool_3x3")):
+        choices = {**ONE.choices, "normal/2": [[choice, 0], ["group_conv_3x3", 1]]}
+        (tmp_path / name / "run").mkdir(parents=True)
+        path = tmp_path / name / "run" / "architecture.json"
+        dataclasses.replace(ONE, choices=choices).save(path)
+    found = entries(str(tmp_path / "a" / "run"), tmp_path / "b" / "run", ONE.with_settings(cells=4))
+    assert len({entry.folder for entry in found}) == 3
 
 
 def test_random_architectures_differ_and_are_the_same_again() -> None:
@@ -139,7 +176,7 @@ def test_a_row_without_an_end_says_why() -> None:
     [
         ([], {}, "`architectures` must be a list of them, but got"),
         (["btas"], {}, "Unknown published architecture `btas`; did you mean `bats`"),
-        (["bats", "bats"], SMALL, "must hold each one once, but got 'bats' twice"),
+        (["bats", "bats"], SMALL, "must be different ones, of different names, but got `bats`"),
         (["bats"], {**SMALL, "cels": 3}, "None of the architectures has a setting `cels`"),
         (["darts"], {}, "`darts` is a space, not an architecture: compare random:5 of it"),
         (["random:0"], {}, "`random:0` is no architecture: ask for 1 or more"),
@@ -151,7 +188,7 @@ def test_what_cannot_be_compared_is_refused(sources: Any, settings: Any, message
         entries(*sources, settings=settings)
 
 
-@pytest.mark.parametrize("seeds", [(), (0, 0), (-1,)])
+@pytest.mark.parametrize("seeds", [(), (0, 0), (-1,), 5])
 def test_seeds_are_checked(data: Any, tmp_path: Path, seeds: Any) -> None:
     with pytest.raises(InputError, match=r"`seeds?` must be"):
         larq_nas.compare(["bats"], *data, directory=tmp_path / "run", seeds=seeds, verbose=0)

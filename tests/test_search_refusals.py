@@ -90,7 +90,7 @@ def softmax(choose, input_shape, classes) -> tf.keras.Model:
         ({"augment": lambda images: images}, "must take images and a seed"),
         (
             {"augment": lambda images, seed: images[:, :4]},
-            "`augment` must give images of the shape",
+            "`augment` must give as many images of the shape",
         ),
         ({"space": lambda choose, shape, classes: {}["x"]}, "cannot be built"),
         ({"space": softmax}, "must end in logits, but `probabilities` applies softmax"),

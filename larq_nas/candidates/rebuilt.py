@@ -52,7 +52,7 @@ class Rebuilt:
         for key, weight in weights_of(self._network).items():
             weight.assign(taken[key])
         RandomLayers(self._network).reset(training.seed, number)
-        model = Trainee(self._network, recipe)
+        model = Trainee(self._network, recipe, seed=training.seed)
         model.compile(optimizer(recipe.optimizer, training.rate()))
         model.optimizer.build(model.trainable_variables)
         return training.run(model, Recalibration(self._network), number, callbacks)

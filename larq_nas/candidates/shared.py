@@ -45,7 +45,7 @@ class Shared:
         self._weights = weights_of(network)
         self._constants = resizable_constants(network)
         self._random = RandomLayers(network)
-        self._model = Trainee(network, recipe)
+        self._model = Trainee(network, recipe, seed=training.seed)
         self._optimizer = resizable_optimizer(recipe.optimizer, training.rate())
         self._model.compile(self._optimizer)
         self._optimizer.build(self._model.trainable_variables)

@@ -3,14 +3,16 @@
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from larq_nas.architecture import Architecture
 from larq_nas.choosers import Sample
 from larq_nas.errors import InputError
-from larq_nas.spaces import Space, WidthSpace, names, resolve
+from larq_nas.pipeline.check import DataFacts
+from larq_nas.spaces import Space, SpaceLike, WidthSpace, names, resolve
+from larq_nas.train import require_living
 
 __all__ = ["Entry", "read_entries"]
 
@@ -24,118 +26,134 @@ class Entry:
     # Arguments
         label: what the row is called.
         architectures: what is trained.
-        changes: settings that are not as published, as its user reads them.
+        space: the space they are of.
+        told: settings that its user should know of.
     """
 
     label: str
     architectures: tuple[Architecture, ...]
-    changes: tuple[str, ...] = ()
+    space: Space
+    told: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder of its runs."""
+        return re.sub(r"[^\w.-]", "_", self.label)
 
     def folders(self, directory: Path, seed: int) -> list[Path]:
         """Return where the runs of a seed are kept, in the order of the architectures."""
-        place = directory / re.sub(r"[^\w.-]", "_", self.label)
+        place = directory / self.folder
         if len(self.architectures) == 1:
             return [place / f"seed{seed}"]
         return [place / f"{n}_seed{seed}" for n in range(len(self.architectures))]
 
 
+@dataclass
+class _Reader:
+    """Reads entries, and remembers which settings were used."""
+
+    settings: Mapping[str, Any]
+    space: Space
+    facts: DataFacts
+    used: set[str] = field(default_factory=set)
+
+    def read(self, source: str | Path | Architecture, number: int) -> Entry:
+        """Return what `source` stands for; `number` tells those apart that have no name."""
+        drawn = _RANDOM.fullmatch(source) if isinstance(source, str) else None
+        if drawn:
+            return self._random(int(drawn[1] or 1))
+        if isinstance(source, Architecture):
+            return self._one(f"{source.space} {number}", source)
+        if source in names() and source not in Architecture.published_names():
+            return self._one(str(source), _backbone(str(source)))
+        return self._one(_label(source), Architecture.read(source))
+
+    def _one(self, label: str, found: Architecture) -> Entry:
+        own = self.space if found.space == self.space.name and found.space not in names() else None
+        changes = self._changes(found.resolve(own))
+        found = found.with_settings(**changes) if changes else found
+        told = tuple(f"{name}={value}" for name, value in changes.items())
+        return Entry(label, (found,), found.resolve(own), told)
+
+    def _random(self, count: int) -> Entry:
+        if not count:
+            raise InputError("`random:0` is no architecture: ask for 1 or more.")
+        changes = self._changes(self.space)
+        space = resolve(self.space, changes) if changes else self.space
+        found = []
+        for seed in range(count):
+            choose = Sample(_Drawn(seed))
+            space.build(choose, self.facts.input_shape, self.facts.classes)
+            found.append(Architecture(space.name, space.settings(), choose.values))
+        told = [f"{k}={v}" for k, v in space.settings().items() if isinstance(v, int | str)]
+        return Entry(f"random {space.name}", tuple(found), space, tuple(told))
+
+    def _changes(self, space: Space) -> dict[str, Any]:
+        """Return the settings that a space has, and that make it binary as BATS does."""
+        known = {one.name for one in fields(space)} if is_dataclass(space) else set[str]()
+        changes = {name: value for name, value in self.settings.items() if name in known}
+        self.used.update(changes)
+        if getattr(space, "precision", "binary") != "binary":
+            binary = {"precision": "binary", "activation": "prelu"}
+            changes = {name: v for name, v in binary.items() if name in known} | changes
+        return changes
+
+
 def read_entries(
     sources: Sequence[str | Path | Architecture],
     settings: Mapping[str, Any],
-    space: Space,
-    input_shape: tuple[int, int, int],
-    classes: int,
+    space: SpaceLike,
+    facts: DataFacts,
 ) -> list[Entry]:
     """Return what is compared, each network built once.
 
     # Arguments
         sources: see `larq_nas.compare`.
         settings: settings of spaces, for each that has them.
-        space: where random architectures are drawn from.
-        input_shape: `(height, width, channels)` of the images, in pixels.
-        classes: number of classes.
+        space: where random architectures are drawn from; by name, in the settings of the
+            published architecture of that name.
+        facts: the data that they are compared on.
 
     # Raises
         InputError: if a source cannot be read or built, or nothing has one of the settings.
     """
     if isinstance(sources, str) or not sources:
         raise InputError(f"`architectures` must be a list of them, but got {sources!r}.")
+    if isinstance(space, str) and space in Architecture.published_names():
+        space = Architecture.published(space).resolve()
+    reader = _Reader(settings, resolve(space), facts)
     entries: list[Entry] = []
-    used: set[str] = set()
-    for source in sources:
-        entry = _read(source, settings, space, input_shape, classes, used)
-        if entry.label in {other.label for other in entries}:
-            raise InputError(f"`architectures` must hold each one once, but got {source!r} twice.")
+    for number, source in enumerate(sources, 1):
+        entry = reader.read(source, number)
+        for other in entries:
+            if other.folder == entry.folder or other.architectures == entry.architectures:
+                raise InputError(
+                    f"`architectures` must be different ones, of different names, but got "
+                    f"`{other.label}` and `{entry.label}`."
+                )
         entries.append(entry)
-    for name in settings.keys() - used:
+    for name in settings.keys() - reader.used:
         raise InputError(f"None of the architectures has a setting `{name}`: leave it out.")
     for entry in entries:
         for architecture in entry.architectures:
-            architecture.build(input_shape, classes)
+            require_living(architecture, entry.space, facts)
+            architecture.build(facts.input_shape, facts.classes, entry.space)
     return entries
 
 
-def _read(
-    source: str | Path | Architecture,
-    settings: Mapping[str, Any],
-    space: Space,
-    input_shape: tuple[int, int, int],
-    classes: int,
-    used: set[str],
-) -> Entry:
-    drawn = _RANDOM.fullmatch(source) if isinstance(source, str) else None
-    if drawn:
-        return _random(int(drawn[1] or 1), settings, space, input_shape, classes, used)
-    published = Architecture.published_names()
-    if isinstance(source, str) and source in names() and source not in published:
-        resolved = resolve(source)
-        if not isinstance(resolved, WidthSpace):
-            raise InputError(
-                f"`{source}` is a space, not an architecture: compare random:5 of it with "
-                "`space`, or the directory of a run."
-            )
-        found = Architecture(source, {"expansion": 1})
-    else:
-        found = Architecture.read(source)
-    label = found.space if isinstance(source, Architecture) else _label(source)
-    changes = _changes(found.resolve(), settings, used)
-    told = tuple(f"{name}={value}" for name, value in changes.items())
-    return Entry(label, (found.with_settings(**changes),), told)
+def _backbone(name: str) -> Architecture:
+    if not isinstance(resolve(name), WidthSpace):
+        raise InputError(
+            f"`{name}` is a space, not an architecture: compare random:5 of it with `space`, or "
+            "the directory of a run."
+        )
+    return Architecture(name, {"expansion": 1})
 
 
 def _label(source: str | Path) -> str:
     path = Path(source)
-    return path.parent.name if path.name == "architecture.json" else path.name
-
-
-def _random(
-    count: int,
-    settings: Mapping[str, Any],
-    space: Space,
-    input_shape: tuple[int, int, int],
-    classes: int,
-    used: set[str],
-) -> Entry:
-    if not count:
-        raise InputError("`random:0` is no architecture: ask for 1 or more.")
-    changes = _changes(space, settings, used)
-    sized = resolve(space, changes) if changes else space
-    found = []
-    for seed in range(count):
-        choose = Sample(_Drawn(seed))
-        sized.build(choose, input_shape, classes)
-        found.append(Architecture(sized.name, sized.settings(), choose.values))
-    return Entry(f"random {space.name}", tuple(found))
-
-
-def _changes(space: Space, settings: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
-    """Return the settings that a space has, and that make it binary."""
-    known: set[str] = {one.name for one in fields(space)} if is_dataclass(space) else set()
-    changes = {name: value for name, value in settings.items() if name in known}
-    used.update(changes)
-    if getattr(space, "precision", "binary") != "binary" and "precision" not in changes:
-        changes["precision"] = "binary"
-    return changes
+    path = path.parent if path.name == "architecture.json" else path
+    return path.as_posix().strip("./") or path.resolve().name
 
 
 class _Drawn:

@@ -61,10 +61,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     shown = [name for name in _COLUMNS if any(row.get(name) is not None for row in ordered)]
     lines = [["architecture", *(_COLUMNS[name][0] for name in shown)]]
     for row in ordered:
-        cells = [
-            _COLUMNS[name][1](row[name]) if row.get(name) is not None else "" for name in shown
-        ]
-        lines.append([str(row["architecture"]), *cells])
+        lines.append([str(row["architecture"]), *(_shown(name, row.get(name)) for name in shown)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

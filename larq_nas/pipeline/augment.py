@@ -56,9 +56,9 @@ def cutout(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         - [Improved Regularization of Convolutional Neural Networks with
           Cutout](https://arxiv.org/abs/1708.04552)
     """
-    images = pad_crop_flip(images, seed)
+    shifting, *seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+    images = pad_crop_flip(images, shifting)
     batch, (height, width) = tf.shape(images)[0], images.shape[1:3]
-    seeds = tf.unstack(tf.random.experimental.stateless_split(seed + [1, 0], 2))
     reach = min(height, width) // 4
     inside = []
     for key, size in zip(seeds, (height, width), strict=True):
@@ -125,10 +125,10 @@ def check_augment(
         raise InputError(
             f"`augment` must take images and a seed and return images: {first_line(error)}."
         ) from error
-    if shape[1:] != input_shape:
+    if shape != (len(images), *input_shape):
         raise InputError(
-            f"`augment` must give images of the shape of `validation`, {input_shape}, but gave "
-            f"{tuple(shape[1:])} for those of `train`, {tuple(images.shape[1:])}."
+            f"`augment` must give as many images of the shape of `validation`, {input_shape}, but "
+            f"gave {tuple(shape)} for those of `train`, {tuple(images.shape)}."
         )
 
 

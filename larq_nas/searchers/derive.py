@@ -18,6 +18,7 @@ __all__ = [
     "strongest",
     "warn_if_collapsed",
     "warn_if_undecided",
+    "warn_of_dropped",
     "weakened",
     "weakening",
 ]
@@ -130,6 +131,22 @@ def warn_if_undecided(model: BilevelModel) -> bool:
             stacklevel=4,
         )
     return undecided
+
+
+def warn_of_dropped(choose: Relax, chosen: Mapping[str, Sequence[Pair]]) -> None:
+    """Warn of operations that were chosen although an earlier stage had dropped them."""
+    back = [
+        f"`{operation}` on input {index} of `{name}`"
+        for name, pairs in chosen.items()
+        for operation, index in pairs
+        if not choose.mixtures[name].kept[index, choose.choices[name].operations.index(operation)]
+    ]
+    if back:
+        warnings.warn(
+            f"{len(back)} operations that an earlier stage had dropped came back, since no network "
+            f"without them was found within the budget: {', '.join(back)}.",
+            stacklevel=4,
+        )
 
 
 def warn_if_collapsed(choices: Mapping[str, Choice], chosen: Mapping[str, Sequence[Pair]]) -> None:

@@ -21,6 +21,7 @@ from larq_nas.layers.mixture import Kept
 from larq_nas.layers.precision import require_precision
 from larq_nas.pipeline.streams import bilevel_stream
 from larq_nas.searchers.bilevel import BilevelModel
+from larq_nas.searchers.domains import quantized
 from larq_nas.searchers.objective import Diversity
 from larq_nas.searchers.penalty import BudgetPenalty
 from larq_nas.searchers.prepared import Prepared
@@ -31,7 +32,7 @@ from larq_nas.task import Task
 from larq_nas.training.distribution import building_on
 from larq_nas.training.levels import Term
 from larq_nas.training.optimizers import OptimizerName, learning_rate, optimizer
-from larq_nas.training.transfer import constrain
+from larq_nas.training.transfer import constrain, initialize_scales
 
 __all__ = ["Differentiable"]
 
@@ -241,7 +242,9 @@ class Differentiable:
         self, space: Space, supernet: tf.keras.Model, choose: Relax, task: Task, steps: int
     ) -> BilevelModel:
         settings: Any = self.of(space)
+        self._require_domain(supernet)
         constrain(supernet)
+        initialize_scales(supernet)
         model = BilevelModel(
             supernet,
             choose.mixtures,
@@ -258,6 +261,23 @@ class Differentiable:
             ),
         )
         return model
+
+    def _require_domain(self, supernet: tf.keras.Model) -> None:
+        """Raise `InputError` for a space that is not built in the domain that was given."""
+        kinds = {"weights": "kernel_quantizer", "activations": "input_quantizer"}
+        for name, attribute in kinds.items():
+            asked = getattr(self, name)
+            binary = [layer.name for layer in quantized(supernet, attribute)]
+            if asked == "real" and binary:
+                raise InputError(
+                    f'`{name}` cannot be "real" in this space: layer `{binary[0]}` stays binary; '
+                    "build it of the blocks of larq_nas.layers."
+                )
+            if asked == "binary" and not binary:
+                raise InputError(
+                    f'`{name}` cannot be "binary" in this space, which has real ones alone: search '
+                    'it with precision="binary".'
+                )
 
     def _domain(self, space: Space) -> Domain:
         given = {"weights": self.weights, "activations": self.activations}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
@@ -11,13 +12,21 @@ from larq_nas.pipeline.streams import Stream
 from larq_nas.run import Run
 from larq_nas.searchers.announce import announce
 from larq_nas.searchers.bilevel import BilevelModel
-from larq_nas.searchers.derive import derive, scores_of, warn_if_collapsed, warn_if_undecided
+from larq_nas.searchers.derive import (
+    derive,
+    scores_of,
+    warn_if_collapsed,
+    warn_if_undecided,
+    warn_of_dropped,
+)
 from larq_nas.searchers.health import Health
 from larq_nas.spaces import Space
 from larq_nas.task import Task
 from larq_nas.training.loop import fit
 
 __all__ = ["Prepared"]
+
+_DROPPED = -100.0  # below any sum of probabilities
 
 
 @dataclass(frozen=True)
@@ -93,9 +102,15 @@ class Prepared:
         """Return the architecture that the trained supernet stands for."""
         choose = self.choose
         scores = scores_of(choose, self.transfer_factor)
+        dropped = {name: ~mixture.kept for name, mixture in choose.mixtures.items()}
+        if any(of_choice.any() for of_choice in dropped.values()):
+            # What a stage has dropped comes back if no other network keeps to a budget.
+            scores = {name: np.where(dropped[name], _DROPPED, scores[name]) for name in scores}
         chosen = derive(choose.choices, choose.cells, scores, self.task.limits)
         if not warn_if_undecided(self.model):
-            warn_if_collapsed(choose.choices, chosen)
+            limits = self.task.limits
+            warn_if_collapsed(limits.costs.choices if limits else choose.choices, chosen)
+        warn_of_dropped(choose, chosen)
         values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
         return Architecture(self.space.name, self.space.settings(), values)
 

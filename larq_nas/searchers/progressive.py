@@ -84,6 +84,11 @@ class Progressive(Differentiable):
                 f"Searcher `{self.name}` changes the number of cells, which space `{space.name}` "
                 "does not have: search it by `differentiable`."
             )
+        if space.search_cells is not None:
+            raise InputError(
+                f"`search_cells` of space `{space.name}` has no effect in a search by "
+                f"`{self.name}`: leave it out, and give `stage_cells`."
+            )
         survey = Survey()
         space.build(survey, shape, classes)
         self._require_operations(space, survey)

@@ -101,17 +101,20 @@ class Staged:
         for index, needed in enumerate(self._bytes):
             if verbose:
                 print(
-                    f"{self.stages.describe(index).capitalize()}: at most about "
+                    f"{self.stages.describe(index).capitalize()}: about "
                     f"{needed / 2**30:.1f} GiB of memory, {self.epochs} epochs",
                     flush=True,
                 )
-        warn_if_too_large(max(self._bytes), can_rematerialize=False)
+        # Each stage warns of itself when it starts; of later ones it would be late.
+        warn_if_too_large(max(self._bytes[1:], default=0), self._can_rematerialize)
 
     def _estimate(self, index: int) -> float:
         """Return the bytes that a stage takes, whatever operations it will have."""
         with forgetting_graphs():
             prepared = self._prepare(index, self._largest(index) if index else None)
-            self._choices = self._choices or dict(prepared.choose.choices)
+            choose = prepared.choose
+            self._choices = self._choices or dict(choose.choices)
+            self._can_rematerialize = bool(choose.fused) and not choose.rematerialize
             return estimate(prepared.model, prepared.task.facts.batch_size)
 
     def _largest(self, index: int) -> dict[str, Kept]:
@@ -119,8 +122,13 @@ class Staged:
         number = self.stages.operations[index]
         kept: dict[str, Kept] = {}
         for name, choice in self._choices.items():
-            computed = {operation for operation, _ in choice.parameter_free} | choice.zeros
-            free = [operation in computed for operation in choice.operations]
+            free = [
+                operation in choice.zeros
+                or all(
+                    (operation, index) in choice.parameter_free for index in range(choice.inputs)
+                )
+                for operation in choice.operations
+            ]
             order = np.argsort(free, kind="stable")[:number]
             row = [place in order for place in range(len(free))]
             kept[name] = [row] * choice.inputs

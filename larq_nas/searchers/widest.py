@@ -51,7 +51,7 @@ def train_widest(
     if epochs:
         stream = training.stream(-1)
         rate = recipe.rates(training.facts.batch_size, epochs, stream.steps)
-        model = Trainee(network, recipe)
+        model = Trainee(network, recipe, seed=training.seed)
         model.compile(optimizer(recipe.optimizer, rate))
         model.optimizer.build(model.trainable_variables)
         fit(

@@ -103,6 +103,13 @@ class Bats(CellSpace):
             return {"temperature": temperature}
         return {"temperature": temperature, "optimizer": "sgd", "learning_rate": 0.1}
 
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()
+        # Runs and tables of before have no such setting.
+        if self.precision == "binary":
+            del settings["precision"]
+        return settings
+
     def recipe(self) -> Recipe:
         return RECIPES["bats" if self.precision == "binary" else "bats_real"]
 

@@ -51,7 +51,7 @@ class Recipe:
         base_batch_size: images in a batch that the learning rate is for: with other batches it is
             in proportion, and is told. Without, it is as given.
         stages: what is binary in turn; the last is `"binary"`. Each starts with the weights of
-            the one before. `"float"` is for the spaces of VGG and ResNet.
+            the one before. `"float"` is for spaces that have a float twin, as all of larq_nas do.
         first_share: share of the epochs that the first of two stages takes.
         optimizer: `"adam"`, or `"sgd"` with a momentum of 0.9.
         schedule: `"cosine"`, `"one_cycle"`, `"steps"` or `"warm_restarts"`; see

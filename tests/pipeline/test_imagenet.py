@@ -89,7 +89,9 @@ def test_sizes_that_do_not_fit_are_refused(data: Any, tmp_path: Path) -> None:
     }
     with pytest.raises(InputError, match=r"or give an `augment` that crops those of `train`"):
         larq_nas.search(*data, **settings, verbose=0)
-    with pytest.raises(InputError, match=r"must give images of the shape of `validation`, \(32"):
+    with pytest.raises(
+        InputError, match=r"must give as many images of the shape of `validation`, \(32"
+    ):
         larq_nas.search(*data, **settings, augment="crop", verbose=0)
     with pytest.raises(InputError, match="`resize` must be above `image_size`"):
         larq_nas.datasets.load("tiny_imagenet", image_size=32, resize=32)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -5,7 +7,7 @@ import tensorflow as tf
 import larq_nas
 from larq_nas.choosers import Relax
 from larq_nas.errors import InputError
-from larq_nas.layers import Domain
+from larq_nas.layers import BinaryConv2D, Domain, classifier
 from larq_nas.pipeline.check import check_data
 from larq_nas.run import Run
 from larq_nas.searchers import Differentiable, resolve_searcher
@@ -188,3 +190,42 @@ def test_unknown_searchers_are_refused() -> None:
 def test_warm_up_must_leave_epochs_to_search(task: Task, tmp_path) -> None:
     with pytest.raises(InputError, match="must be below `epochs`, but got 5 of 5"):
         run_search(Differentiable(weights_only_epochs=5), task, tmp_path)
+
+
+def signs(choose: Any, shape: Any, classes: int) -> tf.keras.Model:
+    images = tf.keras.Input(shape)
+    pools = {
+        "max": lambda x, name: tf.keras.layers.MaxPool2D(2, name=name)(x),
+        "average": lambda x, name: tf.keras.layers.AveragePooling2D(2, name=name)(x),
+    }
+    x = BinaryConv2D(4, 3, name="always")(choose.op("pool", images, pools))
+    return tf.keras.Model(images, classifier(x, classes))
+
+
+@pytest.mark.parametrize(
+    ("space", "settings", "message"),
+    [
+        (FunctionSpace(signs), {"weights": "real"}, "layer `always` stays binary"),
+        (FunctionSpace(signs), {"activations": "real"}, "layer `always` stays binary"),
+        (
+            Bats(cells=1, channels=4, nodes=1, precision="real"),
+            {"weights": "binary"},
+            '`weights` cannot be "binary" in this space',
+        ),
+    ],
+)
+def test_a_domain_that_a_space_does_not_have_is_refused(
+    task: Task, space: Any, settings: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Differentiable(**settings).prepare(space, task, 2)
+
+
+def test_scales_of_binary_weights_start_at_their_mean_magnitude(task: Task) -> None:
+    """Where a search has them, as a training does."""
+    space = Bats(cells=1, channels=4, nodes=1, operations=("group_conv_3x3", "identity"))
+    prepared = Differentiable(weights="binary").prepare(space, task, 2)
+    scale = prepared.model.get_layer("cell0_pre0_scale").scale.numpy()
+    kernel = prepared.model.get_layer("cell0_pre0_conv").kernel
+    latent = getattr(kernel, "latent_variable", kernel).numpy()
+    np.testing.assert_allclose(scale, np.abs(latent).mean(axis=(0, 1, 2)), rtol=1e-5)

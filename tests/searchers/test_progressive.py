@@ -1,6 +1,7 @@
 """A progressive search: what goes on, killed and resumed, and what is refused."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 import tensorflow as tf
 from conftest import Interrupt
 
+from larq_nas.choosers import Relax
 from larq_nas.errors import InputError
 from larq_nas.searchers import Progressive, resolve_searcher
+from larq_nas.searchers.derive import warn_of_dropped
 from larq_nas.searchers.stages import strongest_operations
 from larq_nas.spaces import Bats, Bnas
 
@@ -111,6 +114,19 @@ def test_killed_and_resumed_it_finds_the_same(
         assert (directory / name).read_bytes() == (found / name).read_bytes(), name
 
 
+def test_dropped_operations_that_come_back_are_told() -> None:
+    """A budget may leave no other network."""
+    kept = {"normal/2": [[True, True, False]] * 2, "reduction/2": [[True, False, True]] * 2}
+    choose = Relax(kept=kept)
+    SPACE.build(choose, (8, 8, 1), 10)
+    chosen = {
+        "normal/2": [("group_conv_3x3", 0), ("identity", 1)],
+        "reduction/2": [("group_conv_3x3", 0), ("identity", 1)],
+    }
+    with pytest.warns(UserWarning, match="1 operations that an earlier stage had .* `identity` on"):
+        warn_of_dropped(choose, chosen)
+
+
 def test_a_damaged_record_of_stages_is_refused(data: Any, found: Path, tmp_path: Path) -> None:
     directory = tmp_path / "run"
     shutil.copytree(found, directory)
@@ -155,6 +171,11 @@ def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
             SPACE,
             Progressive(stage_cells=(3, 4), stage_operations=(3, 1)),
             "`stage_operations` must end with 2 or more",
+        ),
+        (
+            dataclasses.replace(SPACE, search_cells=5),
+            SEARCHER,
+            "`search_cells` of space `bats` has no effect in a search by `progressive`",
         ),
         (
             SPACE,

@@ -10,7 +10,7 @@ from larq_nas.searchers import Dimension
 from larq_nas.searchers.widths import read_widths
 from larq_nas.spaces import Vgg11
 from larq_nas.training.history import read_history
-from larq_nas.training.recipe import RECIPES
+from larq_nas.training.recipes import RECIPES
 
 from record import record  # isort: skip  (beside this file)
 

@@ -21,7 +21,8 @@ from larq_nas.run import Run
 from larq_nas.spaces import SpaceLike, resolve
 from larq_nas.task import Task, check_seed, check_task
 from larq_nas.train import run_of, train_task
-from larq_nas.training.recipe import Recipe, RecipeLike, resolve_recipe
+from larq_nas.training.recipe import Recipe
+from larq_nas.training.recipes import RecipeLike, resolve_recipe
 
 __all__ = ["compare"]
 

@@ -32,7 +32,7 @@ from larq_nas.spaces.space import is_built_in
 from larq_nas.task import check_callbacks, check_seed, check_task
 from larq_nas.training.forget import forgetting_graphs
 from larq_nas.training.ready import check_training
-from larq_nas.training.recipe import RecipeLike, resolve_recipe
+from larq_nas.training.recipes import RecipeLike, resolve_recipe
 from larq_nas.training.teacher import Teacher
 from larq_nas.training.train import Trainer
 from larq_nas.tuning import current_role

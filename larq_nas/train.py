@@ -19,7 +19,8 @@ from larq_nas.spaces import Space, SpaceLike
 from larq_nas.task import Task, check_callbacks, check_seed, check_task
 from larq_nas.training.forget import forgetting_graphs
 from larq_nas.training.ready import check_training
-from larq_nas.training.recipe import Recipe, RecipeLike, resolve_recipe
+from larq_nas.training.recipe import Recipe
+from larq_nas.training.recipes import RecipeLike, resolve_recipe
 from larq_nas.training.teacher import Teacher
 from larq_nas.training.train import Trainer
 

@@ -11,7 +11,7 @@ from larq_nas.cli.data import Data, data_options
 from larq_nas.cli.progressive import Numbers
 from larq_nas.cli.run import verbosity
 from larq_nas.compare import compare as run_comparison
-from larq_nas.training.recipe import RECIPES
+from larq_nas.training.recipes import RECIPES
 
 __all__ = ["compare"]
 

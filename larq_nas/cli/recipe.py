@@ -11,7 +11,8 @@ import tensorflow as tf
 from larq_nas.cli.common import load_model, model_path
 from larq_nas.layers import ComputedIn
 from larq_nas.spaces import Space
-from larq_nas.training.recipe import RECIPES, Recipe, resolve_recipe
+from larq_nas.training.recipe import Recipe
+from larq_nas.training.recipes import RECIPES, resolve_recipe
 
 __all__ = ["choose_recipe", "load_teacher", "recipe_options"]
 

@@ -20,18 +20,21 @@ from larq_nas.layers import ComputedIn, Domain, building_in
 from larq_nas.layers.mixture import Kept
 from larq_nas.layers.precision import require_precision
 from larq_nas.pipeline.streams import bilevel_stream
+from larq_nas.searchers.assemble import (
+    added_terms,
+    require_betas,
+    warm_up_epochs,
+    weight_optimizer,
+)
 from larq_nas.searchers.bilevel import BilevelModel
-from larq_nas.searchers.domains import quantized
-from larq_nas.searchers.objective import Diversity
-from larq_nas.searchers.penalty import BudgetPenalty
+from larq_nas.searchers.domains import require_domain
 from larq_nas.searchers.prepared import Prepared
 from larq_nas.seeding import seed_everything
 from larq_nas.spaces import Space
 from larq_nas.spaces.space import Precision
 from larq_nas.task import Task
 from larq_nas.training.distribution import building_on
-from larq_nas.training.levels import Term
-from larq_nas.training.optimizers import OptimizerName, learning_rate, optimizer
+from larq_nas.training.optimizers import OptimizerName
 from larq_nas.training.transfer import constrain, initialize_scales
 
 __all__ = ["Differentiable"]
@@ -140,7 +143,7 @@ class Differentiable:
         for name in ("weights", "activations"):
             if getattr(self, name) not in (None, "binary", "real"):
                 raise unknown_name(name, getattr(self, name), ("binary", "real"))
-        _require_betas(self.architecture_betas)
+        require_betas(self.architecture_betas)
         require_at_least(1, transfer_factor=self.transfer_factor)
         require_precision(self.precision)
         if not isinstance(self.rematerialize, bool):
@@ -217,7 +220,7 @@ class Differentiable:
         """
         seed_everything(task.seed)
         settings: Any = self.of(space)
-        warm_up = _warm_up(settings.weights_only_epochs, epochs)
+        warm_up = warm_up_epochs(settings.weights_only_epochs, epochs)
         choose = Fuse(settings.temperature, rematerialize=settings.rematerialize, kept=kept)
         stream = bilevel_stream(task.train, task.facts, task.seed, task.augment)
         with building_on(task.strategy):
@@ -242,7 +245,7 @@ class Differentiable:
         self, space: Space, supernet: tf.keras.Model, choose: Relax, task: Task, steps: int
     ) -> BilevelModel:
         settings: Any = self.of(space)
-        self._require_domain(supernet)
+        require_domain(supernet, weights=self.weights, activations=self.activations)
         constrain(supernet)
         initialize_scales(supernet)
         model = BilevelModel(
@@ -250,34 +253,17 @@ class Differentiable:
             choose.mixtures,
             settings.weight_decay,
             settings.architecture_weight_decay,
-            _terms(settings, choose, task),
+            added_terms(settings, choose, task),
             settings.precision,
         )
         first, second = settings.architecture_betas
         model.compile(
-            _optimizer(settings, steps),
+            weight_optimizer(settings, steps),
             tf.keras.optimizers.Adam(
                 settings.architecture_learning_rate, beta_1=first, beta_2=second
             ),
         )
         return model
-
-    def _require_domain(self, supernet: tf.keras.Model) -> None:
-        """Raise `InputError` for a space that is not built in the domain that was given."""
-        kinds = {"weights": "kernel_quantizer", "activations": "input_quantizer"}
-        for name, attribute in kinds.items():
-            asked = getattr(self, name)
-            binary = [layer.name for layer in quantized(supernet, attribute)]
-            if asked == "real" and binary:
-                raise InputError(
-                    f'`{name}` cannot be "real" in this space: layer `{binary[0]}` stays binary; '
-                    "build it of the blocks of larq_nas.layers."
-                )
-            if asked == "binary" and not binary:
-                raise InputError(
-                    f'`{name}` cannot be "binary" in this space, which has real ones alone: search '
-                    'it with precision="binary".'
-                )
 
     def _domain(self, space: Space) -> Domain:
         given = {"weights": self.weights, "activations": self.activations}
@@ -303,43 +289,3 @@ class Differentiable:
                 f"`transfer_factor` weakens the zero operation, but space `{space.name}` never "
                 "keeps it: leave it at 1."
             )
-
-
-def _require_betas(betas: Any) -> None:
-    if betas is None:
-        return
-    pair = isinstance(betas, tuple | list) and len(betas) == 2
-    if not pair or not all(isinstance(b, int | float) and 0 <= b < 1 for b in betas):
-        raise InputError(
-            f"`architecture_betas` must be two numbers from 0 to below 1, but got {betas!r}."
-        )
-
-
-def _warm_up(warm_up: int | None, epochs: int) -> int:
-    if warm_up is None:
-        return 2 * epochs // 5
-    if warm_up >= epochs:
-        raise InputError(
-            f"`weights_only_epochs` must be below `epochs`, but got {warm_up} of {epochs}."
-        )
-    return warm_up
-
-
-def _terms(settings: Any, choose: Relax, task: Task) -> dict[str, Term]:
-    terms: dict[str, Term] = {}
-    if task.limits:
-        terms["budget_penalty"] = BudgetPenalty(
-            task.limits, choose.mixtures, settings.budget_weight, settings.transfer_factor
-        )
-    if settings.diversity:
-        terms["diversity"] = Diversity(
-            list(choose.mixtures.values()), settings.diversity, settings.diversity_annealing
-        )
-    return terms
-
-
-def _optimizer(settings: Any, steps: int) -> tf.keras.optimizers.Optimizer:
-    rate, last = settings.learning_rate, settings.final_learning_rate
-    if last is not None:
-        rate = learning_rate("cosine", rate, steps, last=last)
-    return optimizer(settings.optimizer, rate)

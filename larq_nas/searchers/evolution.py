@@ -31,7 +31,8 @@ from larq_nas.searchers.searchable import require_no_operations
 from larq_nas.searchers.worth import Worth
 from larq_nas.spaces import Space
 from larq_nas.task import Task
-from larq_nas.training.recipe import Recipe, RecipeLike, resolve_recipe
+from larq_nas.training.recipe import Recipe
+from larq_nas.training.recipes import RecipeLike, resolve_recipe
 
 __all__ = ["Evolution"]
 

@@ -22,7 +22,8 @@ from larq_nas.layers import (
 from larq_nas.spaces.operations import pools_and_zero
 from larq_nas.spaces.skeleton import CellSpace, Place, StemName, groups_of_stem
 from larq_nas.spaces.space import register
-from larq_nas.training.recipe import RECIPES, Recipe
+from larq_nas.training.recipe import Recipe
+from larq_nas.training.recipes import RECIPES
 
 __all__ = ["Bnas"]
 

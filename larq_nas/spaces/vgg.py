@@ -9,7 +9,8 @@ from larq_nas.choosers import Chooser
 from larq_nas.errors import InputError
 from larq_nas.spaces.space import register
 from larq_nas.spaces.width import WidthSpace
-from larq_nas.training.recipe import RECIPES, Recipe
+from larq_nas.training.recipe import Recipe
+from larq_nas.training.recipes import RECIPES
 
 __all__ = ["Vgg11", "VggSmall"]
 

@@ -11,8 +11,8 @@ from larq_nas.layers import BinaryConv2D, Domain, classifier
 from larq_nas.pipeline.check import check_data
 from larq_nas.run import Run
 from larq_nas.searchers import Differentiable, resolve_searcher
+from larq_nas.searchers.assemble import warm_up_epochs
 from larq_nas.searchers.derive import scores_of, strongest
-from larq_nas.searchers.differentiable import _warm_up
 from larq_nas.spaces import Bats, Bnas
 from larq_nas.spaces.space import FunctionSpace
 from larq_nas.task import Task
@@ -41,7 +41,7 @@ def test_defaults_are_those_of_bats() -> None:
     assert searcher.architecture_betas == (0.5, 0.999)
     assert searcher.temperature == {"normal": 0.2, "reduction": 0.15}
     assert searcher.diversity == 0
-    assert (searcher.epochs(Bats()), _warm_up(searcher.weights_only_epochs, 25)) == (25, 10)
+    assert (searcher.epochs(Bats()), warm_up_epochs(searcher.weights_only_epochs, 25)) == (25, 10)
     assert Bats().search_domain == Domain(weights="real", affine=False)
 
 
@@ -55,7 +55,7 @@ def test_defaults_are_those_of_bnas() -> None:
     assert searcher.architecture_betas == (0.5, 0.999)
     assert searcher.temperature == 1
     assert (searcher.diversity, searcher.diversity_annealing) == (1, 7.7)
-    assert (searcher.epochs(Bnas()), _warm_up(searcher.weights_only_epochs, 50)) == (50, 0)
+    assert (searcher.epochs(Bnas()), warm_up_epochs(searcher.weights_only_epochs, 50)) == (50, 0)
     proxy = Bnas().proxy()
     assert (proxy.cells, proxy.channels) == (8, 16)
     assert (Bnas(cells=5, channels=12).proxy().cells, Bnas(channels=12).proxy().channels) == (5, 12)

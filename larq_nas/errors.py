@@ -2,10 +2,15 @@
 
 import math
 import numbers
+import os
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 __all__ = ["ConversionError", "DivergenceError", "InputError", "LarqNasError"]
+
+_PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 
 class LarqNasError(Exception):
@@ -30,6 +35,14 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
     close = get_close_matches(str(name), names, n=1, cutoff=0.4)
     hint = f"; did you mean `{close[0]}`?" if close else "."
     return InputError(f"Unknown {kind} `{name}`{hint} Known: {', '.join(names)}.")
+
+
+def callers_level() -> int:
+    """Return the `stacklevel` of `warnings.warn` that names the line which called larq_nas."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def first_line(error: BaseException) -> str:

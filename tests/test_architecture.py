@@ -96,6 +96,8 @@ def test_published_architectures_are_listed() -> None:
         "bats",
         "bats_imagenet",
         "bats_imagenet_wide",
+        "bats_large",
+        "bats_medium",
         "bnas_cifar",
         "bnas_imagenet",
         "bnas_imagenet_e",
@@ -111,7 +113,7 @@ def test_published_architectures_are_listed() -> None:
         larq_nas.Architecture.published("bat")
 
 
-@pytest.mark.parametrize("name", quick(larq_nas.Architecture.published_names(), 1, 4, 10, 13))
+@pytest.mark.parametrize("name", quick(larq_nas.Architecture.published_names(), 1, 6, 12, 15))
 def test_published_architectures_build_and_survive_their_file(name: str, tmp_path) -> None:
     published = larq_nas.Architecture.published(name)
     published.save(tmp_path / "a.json")

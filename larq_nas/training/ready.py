@@ -6,7 +6,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from larq_nas.cost.kinds import facts_of
-from larq_nas.errors import InputError
+from larq_nas.errors import InputError, callers_level
 from larq_nas.layers import DropPath, building_in
 from larq_nas.layers.zeros import reads_image
 from larq_nas.task import Task
@@ -64,16 +64,16 @@ def check_training(
             warnings.warn(
                 f"The {_CALLED[stage]} is left out: {epochs} epochs are too few for "
                 f"{len(recipe.stages)} stages.",
-                stacklevel=3,
+                stacklevel=callers_level(),
             )
     if teacher is None:
         return
     if not epochs:
-        warnings.warn("`teacher` has no effect: nothing is trained.", stacklevel=3)
+        warnings.warn("`teacher` has no effect: nothing is trained.", stacklevel=callers_level())
     if not recipe.distillation:
         warnings.warn(
             "`teacher` has no effect: `distillation`, its share of the loss, is 0 in this recipe.",
-            stacklevel=3,
+            stacklevel=callers_level(),
         )
     described = teacher.describe(task)
     if verbose:
@@ -105,11 +105,11 @@ def warn_without_effect(network: tf.keras.Model, recipe: Recipe) -> None:
     if recipe.auxiliary and len(network.outputs) == 1:
         warnings.warn(
             f"`auxiliary` {recipe.auxiliary} has no effect: the space has no cells.",
-            stacklevel=5,
+            stacklevel=callers_level(),
         )
     if recipe.drop_path and not any(isinstance(layer, DropPath) for layer in network.layers):
         warnings.warn(
             f"`drop_path` {recipe.drop_path} has no effect: it drops operations of nodes that sum "
             "several, and this network has none.",
-            stacklevel=5,
+            stacklevel=callers_level(),
         )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.errors import InputError, first_line
+from larq_nas.errors import InputError, callers_level, first_line
 from larq_nas.pipeline.streams import validation_stream
 from larq_nas.task import Task
 
@@ -48,7 +48,7 @@ class Teacher:
             warnings.warn(
                 "`teacher` gives numbers from 0 to 1 that do not sum to 1: they are taken for "
                 "logits; if it ends in sigmoids, leave them out.",
-                stacklevel=3,
+                stacklevel=callers_level(),
             )
         digest = hashlib.sha256()
         for weight in model.get_weights():
@@ -74,7 +74,7 @@ class Teacher:
             warnings.warn(
                 f"`teacher` is right on {accuracy:.2%} of the validation data, hardly more than "
                 "chance: was it trained on images of another range, or other classes?",
-                stacklevel=4,
+                stacklevel=callers_level(),
             )
         return f"Teacher `{self.model.name}`: {accuracy:.2%} of the validation data"
 

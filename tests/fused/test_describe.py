@@ -36,7 +36,6 @@ def test_a_convolution_of_ones_own_is_known() -> None:
     "settings",
     [
         {"input_quantizer": lambda x: tf.sign(x + 1)},
-        {"input_quantizer": None},
         {"input_quantizer": LearnedStep()},
         {"kernel_quantizer": "ste_sign"},
         {"kernel_quantizer": lq.quantizers.MagnitudeAwareSign()},

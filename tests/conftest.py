@@ -134,6 +134,22 @@ def images() -> np.ndarray:
     return np.random.default_rng(1).normal(size=(64, 8, 8, 1)).astype("float32")
 
 
+def choose_pool(choose: Any, images: tf.Tensor) -> tf.Tensor:
+    """Ask one question, without weights."""
+    pools = {
+        "max": lambda x, name: tf.keras.layers.MaxPool2D(2, name=name)(x),
+        "average": lambda x, name: tf.keras.layers.AveragePooling2D(2, name=name)(x),
+    }
+    return choose.op("pool", images, pools)
+
+
+def one_choice(choose: Any, shape: Any, classes: int) -> tf.keras.Model:
+    """A space of one's own, as small as one is."""
+    images = tf.keras.Input(shape)
+    x = tf.keras.layers.Flatten()(choose_pool(choose, images))
+    return tf.keras.Model(images, tf.keras.layers.Dense(classes)(x))
+
+
 def run_files(directory: Path) -> dict[str, bytes]:
     """Return what a run leaves that must be the same when it is resumed."""
     names = ("architecture.json", "history.csv", "result.json", "model.tflite")

@@ -10,6 +10,7 @@ import larq_nas  # isort: skip  (it prepares TensorFlow)
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
+from conftest import one_choice
 
 from larq_nas.architecture import Architecture
 from larq_nas.cli import main
@@ -125,19 +126,9 @@ def test_random_ones_are_of_the_published_size() -> None:
     assert "groups=12" in entry.told
 
 
-def own_space(choose: Any, shape: Any, classes: int) -> tf.keras.Model:
-    images = tf.keras.Input(shape)
-    pools = {
-        "max": lambda x, name: tf.keras.layers.MaxPool2D(2, name=name)(x),
-        "average": lambda x, name: tf.keras.layers.AveragePooling2D(2, name=name)(x),
-    }
-    x = tf.keras.layers.Flatten()(choose.op("pool", images, pools))
-    return tf.keras.Model(images, tf.keras.layers.Dense(classes)(x))
-
-
 def test_spaces_of_ones_own_are_drawn_from() -> None:
-    (entry,) = entries("random:2", space=own_space)
-    assert {one.space for one in entry.architectures} == {"own_space"}
+    (entry,) = entries("random:2", space=one_choice)
+    assert {one.space for one in entry.architectures} == {"one_choice"}
 
 
 def test_the_same_names_in_other_folders_are_told_apart(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import choose_pool
 
 import larq_nas
 from larq_nas.choosers import Relax
@@ -194,11 +195,7 @@ def test_warm_up_must_leave_epochs_to_search(task: Task, tmp_path) -> None:
 
 def signs(choose: Any, shape: Any, classes: int) -> tf.keras.Model:
     images = tf.keras.Input(shape)
-    pools = {
-        "max": lambda x, name: tf.keras.layers.MaxPool2D(2, name=name)(x),
-        "average": lambda x, name: tf.keras.layers.AveragePooling2D(2, name=name)(x),
-    }
-    x = BinaryConv2D(4, 3, name="always")(choose.op("pool", images, pools))
+    x = BinaryConv2D(4, 3, name="always")(choose_pool(choose, images))
     return tf.keras.Model(images, classifier(x, classes))
 
 

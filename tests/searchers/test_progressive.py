@@ -11,7 +11,7 @@ import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import Interrupt
+from conftest import Interrupt, one_choice
 
 from larq_nas.choosers import Relax
 from larq_nas.errors import InputError
@@ -40,16 +40,6 @@ def found(data: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("progressive") / "run"
     search(data, directory=directory)
     return directory
-
-
-def one_choice(choose: Any, shape: Any, classes: int) -> tf.keras.Model:
-    images = tf.keras.Input(shape)
-    pools = {
-        "max": lambda x, name: tf.keras.layers.MaxPool2D(2, name=name)(x),
-        "average": lambda x, name: tf.keras.layers.AveragePooling2D(2, name=name)(x),
-    }
-    x = tf.keras.layers.Flatten()(choose.op("pool", images, pools))
-    return tf.keras.Model(images, tf.keras.layers.Dense(classes)(x))
 
 
 def probabilities(directory: Path) -> list[dict[str, str]]:

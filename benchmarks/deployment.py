@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,16 +56,6 @@ NETWORKS: list[tuple[Space, tuple[int, int, int], int]] = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
-class Draw:
-    """Answers like `keras_tuner.HyperParameters`."""
-
-    source: random.Random
-
-    def Choice(self, name: str, values: list[Any]) -> Any:  # noqa: N802 - keras-tuner's name
-        return self.source.choice(values)
-
-
 def main() -> None:
     cases = [(space, shape, seed) for space, shape, seeds in NETWORKS for seed in range(seeds)]
     ROWS.parent.mkdir(exist_ok=True)
@@ -87,7 +76,7 @@ def main() -> None:
 
 
 def measure(space: Space, shape: tuple[int, int, int], seed: int) -> dict[str, Any]:
-    choose = Sample(Draw(random.Random(seed)))
+    choose = Sample.seeded(seed)
     space.build(choose, shape, CLASSES)
     settings = space.settings()
     model = larq_nas.Architecture(space.name, settings, choose.values).build(shape, CLASSES)

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,6 @@ TRANSFER_FACTOR = 3.0
 KINDS = ("searched", "without regularizer", "random", "zeros weakened", "random reduction")
 
 
-class Drawn:
-    """Draws like `keras_tuner.HyperParameters`, from a seed."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-
-    def Choice(self, name: str, values: list[Any]) -> Any:  # noqa: N802 - keras-tuner's name
-        return self._random.choice(values)
-
-
 def architectures(count: int, searches: Path) -> dict[str, larq_nas.Architecture]:
     """Return the cells found with the regularizer, those found without, and random ones.
 
@@ -44,7 +33,7 @@ def architectures(count: int, searches: Path) -> dict[str, larq_nas.Architecture
         kind = "searched" if run["diversity"] else "without regularizer"
         cells[f"{kind} {run['seed']}"] = run["cells"]
     for seed in range(count):
-        choose = Sample(Drawn(seed))
+        choose = Sample.seeded(seed)
         larq_nas.spaces.Bnas(**SIZE).build(choose, (16, 16, 3), 10)
         cells[f"random {seed}"] = choose.values
     for name in [name for name in cells if name.startswith("searched")]:

@@ -1,7 +1,6 @@
 """What several tests share: small spaces, random architectures, a little data."""
 
 import gc
-import random
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,16 +51,6 @@ def dimensions_of(expansions: Mapping[str, Expansion], **changes: Any) -> Dimens
     return Dimensions(expansions, **settings)
 
 
-class RandomParameters:
-    """Draws like `keras_tuner.HyperParameters`, from a seed."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-
-    def Choice(self, name: str, values: list[Any]) -> Any:  # noqa: N802 - keras-tuner's name
-        return self._random.choice(values)
-
-
 class PerOperation:
     """Predicts latencies as a table does: so much for each operation, and for its work."""
 
@@ -73,7 +62,7 @@ class PerOperation:
 def random_architecture(
     space: Space, seed: int, input_shape: tuple[int, int, int] = (8, 8, 1)
 ) -> larq_nas.Architecture:
-    choose = Sample(RandomParameters(seed))
+    choose = Sample.seeded(seed)
     space.build(choose, input_shape, 10)
     return larq_nas.Architecture(space.name, space.settings(), choose.values)
 

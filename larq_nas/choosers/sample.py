@@ -1,5 +1,6 @@
 """Answers with what keras-tuner's hyperparameters draw: a candidate."""
 
+import random
 from itertools import combinations
 from typing import Any
 
@@ -30,6 +31,11 @@ class Sample(Fix):
         self.hyperparameters = hyperparameters
         self.values: dict[str, Value] = {}
 
+    @classmethod
+    def seeded(cls, seed: int) -> "Sample":
+        """Return a chooser that draws each choice from a seed, all options being as likely."""
+        return cls(_Seeded(seed))
+
     def _pairs(self, choice: Choice) -> list[Pair]:
         if choice.name not in self.values:
             self.values[choice.name] = choice.encode(self._draw(choice))
@@ -55,3 +61,13 @@ class Sample(Fix):
             (self.hyperparameters.Choice(f"{choice.name}/operation{slot}", names), index)
             for slot, index in enumerate(indices)
         ]
+
+
+class _Seeded:
+    """Draws like `keras_tuner.HyperParameters`, from a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def Choice(self, name: str, values: list[Any]) -> Any:  # noqa: N802 - keras-tuner's name
+        return self._random.choice(values)

@@ -1,6 +1,5 @@
 """What is compared: architectures by name, made binary and brought to one size."""
 
-import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -82,7 +81,7 @@ class _Reader:
         space = resolve(self.space, changes) if changes else self.space
         found = []
         for seed in range(count):
-            choose = Sample(_Drawn(seed))
+            choose = Sample.seeded(seed)
             space.build(choose, self.facts.input_shape, self.facts.classes)
             found.append(Architecture(space.name, space.settings(), choose.values))
         told = [f"{k}={v}" for k, v in space.settings().items() if isinstance(v, int | str)]
@@ -154,13 +153,3 @@ def _label(source: str | Path) -> str:
     path = Path(source)
     path = path.parent if path.name == "architecture.json" else path
     return path.as_posix().strip("./") or path.resolve().name
-
-
-class _Drawn:
-    """Draws like `keras_tuner.HyperParameters`, from a seed."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-
-    def Choice(self, name: str, values: list[Any]) -> Any:  # noqa: N802 - keras-tuner's name
-        return self._random.choice(values)

@@ -10,6 +10,7 @@ from larq_nas.layers.mixture import Kept
 
 __all__ = ["CONVOLVED", "Plan"]
 
+# Where nothing is normalized, what a norm would be does not matter.
 _NO_NORM = {"momentum": 0.9, "epsilon": 1e-5}
 
 CONVOLVED = -1

@@ -1,11 +1,10 @@
 """Accuracies of architectures over what they cost."""
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from larq_nas.files import replacing
+from larq_nas.report.figures import can_plot, new_figure, save_figure
 
 __all__ = ["plot_comparison"]
 
@@ -20,11 +19,9 @@ def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Path) -> bool:
     # Returns
         Whether it was plotted: without matplotlib it is not.
     """
-    if importlib.util.find_spec("matplotlib") is None:
+    if not can_plot():
         return False
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = new_figure(8, 5)
     axes = figure.subplots()
     for row in rows:
         if "accuracy" in row:
@@ -39,6 +36,5 @@ def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Path) -> bool:
     axes.set_xlabel("binary MACs of an image (millions)")
     axes.set_ylabel("accuracy on validation data (%)")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    save_figure(figure, path)
     return True

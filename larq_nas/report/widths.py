@@ -1,11 +1,10 @@
 """How the widths of a search went, and what was found beside the uniform network."""
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from larq_nas.files import replacing
+from larq_nas.report.figures import can_plot, new_figure, save_figure
 
 __all__ = ["plot_widths"]
 
@@ -30,16 +29,13 @@ def plot_widths(
     # Returns
         Whether it was plotted: without matplotlib it is not.
     """
-    if importlib.util.find_spec("matplotlib") is None:
+    if not can_plot():
         return False
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 7), layout="constrained")
+    figure = new_figure(10, 7)
     means, bars = figure.subplots(2, 1, height_ratios=(3, 2))
     _plot_means(means, rows, list(uniform))
     _plot_filters(bars, uniform, found)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    save_figure(figure, path)
     return True
 
 

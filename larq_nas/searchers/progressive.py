@@ -68,7 +68,7 @@ class Progressive(Differentiable):
         _require_order("stage_operations", "fall", self.stage_operations, falling)
 
     def prepare(self, space: Space, task: Task, epochs: int) -> Staged:  # type: ignore[override]
-        """Return a search that is ready to run; each stage was built once, at its largest.
+        """Return a search that is ready to run; each stage was built once.
 
         # Arguments
             space: where to search, a space of cells.

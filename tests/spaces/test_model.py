@@ -7,7 +7,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import RandomParameters, quick, random_architecture, randomize
+from conftest import quick, random_architecture, randomize
 
 from larq_nas.choosers import Sample
 from larq_nas.cost import SpaceCosts, profile
@@ -257,7 +257,7 @@ def test_ratios_that_cannot_be_used_are_refused(ratios, message: str) -> None:
 def test_other_images_or_classes_are_refused(shape, classes: int) -> None:
     space = ModelWidths(ends(residual))
     with pytest.raises(InputError, match=r"of shape \(16, 16, 3\) and 10 classes, but got"):
-        space.build(Sample(RandomParameters(0)), shape, classes)
+        space.build(Sample.seeded(0), shape, classes)
 
 
 def test_a_model_without_classes_is_refused() -> None:

@@ -78,6 +78,27 @@ def search_step() -> None:
     save(figure, "search_step")
 
 
+def ablations() -> None:
+    """What is found at each temperature and in each domain: how much has no weights, how good."""
+    names = ("ablation_temperature", "ablation_domain")
+    found = [name for name in names if (RESULTS / f"{name}.json").exists()]
+    figure, axes = plt.subplots(2, len(found), figsize=(6 * len(found), 6), squeeze=False)
+    for column, name in enumerate(found):
+        rows = read(name)["measured"]
+        labels = list(dict.fromkeys(row["label"] for row in rows))
+        for row, (key, title) in enumerate(
+            (("parameter_free", "share without weights"), ("accuracy", "test accuracy"))
+        ):
+            figures = [[run[key] for run in rows if run["label"] == label] for label in labels]
+            axes[row, column].bar(range(len(labels)), [np.mean(f) for f in figures], alpha=0.4)
+            for place, seeds in enumerate(figures):
+                axes[row, column].plot([place] * len(seeds), seeds, "k.")
+            shown = [label.replace(", ", ",\n") for label in labels]
+            axes[row, column].set_xticks(range(len(labels)), shown, fontsize=7)
+            axes[row, column].set_ylabel(title)
+    save(figure, "ablations")
+
+
 def band(axis: Any, x: np.ndarray, runs: np.ndarray, color: str, label: str) -> None:
     """Plot the mean of runs, and what they range over."""
     axis.plot(x, runs.mean(axis=0), color, label=label)
@@ -99,3 +120,5 @@ if __name__ == "__main__":
     for plot in (diversity, skips, search_step):
         if (RESULTS / f"{plot.__name__}.json").exists():
             plot()
+    if list(RESULTS.glob("ablation_*.json")):
+        ablations()

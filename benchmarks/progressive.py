@@ -24,11 +24,13 @@ def command(arguments: argparse.Namespace) -> list[str]:
         "--stage-operations": "8,5,3",
         "--data": "cifar10",
         "--train-split": f"train[:{arguments.images}]",
-        "--batch-size": "96",
+        "--validation-split": "test[:4000]",
+        "--image-size": "16",
+        "--batch-size": "48",
         "--augment": "cutout",
         "--epochs": str(arguments.epochs),
         "--train-epochs": str(arguments.train_epochs),
-        "--architecture-learning-rate": "0.003",
+        "--architecture-learning-rate": "0.01",
         "--directory": str(arguments.folder),
     }
     sizes = ("cells=7", "channels=16", "search_channels=8")
@@ -59,8 +61,8 @@ def run_until(stage: str | None, arguments: argparse.Namespace) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--images", type=int, default=4_000)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--train-epochs", type=int, default=20)
     parser.add_argument("--folder", type=Path, default=Path("runs/progressive"))
     arguments = parser.parse_args()

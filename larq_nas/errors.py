@@ -8,7 +8,13 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-__all__ = ["ConversionError", "DivergenceError", "InputError", "LarqNasError"]
+__all__ = [
+    "ConversionError",
+    "DivergenceError",
+    "InputError",
+    "LarqNasError",
+    "ProcessLostError",
+]
 
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
@@ -27,6 +33,10 @@ class ConversionError(LarqNasError, RuntimeError):
 
 class DivergenceError(LarqNasError, RuntimeError):
     """A loss or a weight became NaN or infinite; the last good checkpoint is kept."""
+
+
+class ProcessLostError(LarqNasError, RuntimeError):
+    """Another process of a strategy ended; the last checkpoint is kept."""
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:

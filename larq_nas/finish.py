@@ -43,7 +43,8 @@ def train_and_finish(
         with replacing(run.model) as path:
             trained.save(path)
     model = trainer.restore(run)
-    _finish(model, trainer.task, run, budget, table, verbose)
+    if not run.is_copy:
+        _finish(model, trainer.task, run, budget, table, verbose)
     return model
 
 

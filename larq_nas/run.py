@@ -46,6 +46,7 @@ class Run:
         self.settings = json.loads(json.dumps(dict(settings)))
         self._resume = resume
         self._lock: TextIO | None = None
+        self.is_copy = False
         self.architecture = self.directory / "architecture.json"
         self.history = self.directory / "history.csv"
         self.probabilities = self.directory / "probabilities.csv"
@@ -59,6 +60,15 @@ class Run:
         self.sample = self.directory / "sample.npy"
         self.flatbuffer = self.directory / "model.tflite"
         self.result = self.directory / "result.json"
+
+    @classmethod
+    def copy_of(cls, run: "Run") -> "Run":
+        """Return a run of its own, in a temporary directory, that has done what `run` has."""
+        copy = cls(None, run.settings)
+        ignored = shutil.ignore_patterns(_LOCK, LEFTOVERS)
+        shutil.copytree(run.directory, copy.directory, ignore=ignored, dirs_exist_ok=True)
+        copy.is_copy = True
+        return copy
 
     def checkpoints(self, stage: str) -> Path:
         """Return where the checkpoints of `stage` are kept."""
@@ -84,8 +94,13 @@ class Run:
             present = (self.directory / _SETTINGS).exists()
         except OSError as error:
             raise self._unwritable(error) from None
-        if present:
-            self._compare(read_settings(self.directory))
+        if not present:
+            return
+        self._compare(read_settings(self.directory))
+        if not self._resume:
+            raise InputError(
+                f"`{self.directory}` holds a run already: resume it, or use another directory."
+            )
 
     def __enter__(self) -> "Run":
         try:
@@ -160,10 +175,6 @@ class Run:
             raise InputError(
                 f"`{self.directory}` holds {what} with other settings ({'; '.join(changed)}): "
                 "use those, or another directory."
-            )
-        if not self._resume:
-            raise InputError(
-                f"`{self.directory}` holds a run already: resume it, or use another directory."
             )
 
 

@@ -1,36 +1,34 @@
 """The one call: from data to a trained binary network in a file that deploys."""
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
 from larq_nas.choosers import Survey
-from larq_nas.cost import Budget, Limits, SpaceCosts
-from larq_nas.errors import InputError, require_count, require_whole
+from larq_nas.cost import Budget
+from larq_nas.errors import require_count, require_whole
 from larq_nas.finish import train_and_finish
 from larq_nas.latency import LatencyTable
 from larq_nas.pipeline.augment import Augment
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.run import Run
-from larq_nas.searchers import (
-    Differentiable,
-    Dimension,
-    Evolution,
-    Ready,
-    Searcher,
-    resolve_searcher,
-)
-from larq_nas.searchers.evolving import Evolving
+from larq_nas.searchers import Searcher, resolve_searcher
+from larq_nas.searchers.roles import require_one_device, require_role, work
+from larq_nas.searchers.within import limits_of, resolve_table
 from larq_nas.spaces import Space, SpaceLike, resolve
 from larq_nas.spaces.fingerprint import fingerprint
 from larq_nas.spaces.space import is_built_in
 from larq_nas.task import check_callbacks, check_seed, check_task
 from larq_nas.training.forget import forgetting_graphs
+from larq_nas.training.processes import (
+    noticing_lost_processes,
+    require_one_directory,
+    verbose_here,
+    working_in,
+)
 from larq_nas.training.ready import check_training
 from larq_nas.training.recipes import RecipeLike, resolve_recipe
 from larq_nas.training.teacher import Teacher
@@ -122,8 +120,9 @@ def search(
             one; by default as the space's paper does.
         teacher: a trained network of the same images and classes, such as one of larq-zoo,
             that the found network learns from too.
-        strategy: a `tf.distribute.Strategy` of this process, such as `MirroredStrategy()` for
-            several GPUs: each replica has a part of every batch, and batch norm is over all of it.
+        strategy: a `tf.distribute.Strategy`, such as `MirroredStrategy()` for several GPUs or
+            `MultiWorkerMirroredStrategy()` for several machines: each replica has a part of every
+            batch, and batch norm is over all of it.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
 
     # Returns
@@ -133,10 +132,11 @@ def search(
     # Raises
         InputError: if an argument or the data cannot be used; nothing was trained then.
         DivergenceError: if a loss becomes NaN or infinite.
+        ProcessLostError: if another process of `strategy` ends.
     """
     resolved, method = resolve(space), resolve_searcher(searcher)
     epochs = method.epochs(resolved) if epochs is None else epochs
-    _require_role(method, directory)
+    require_role(method, directory)
     check_seed(seed)
     check_callbacks(callbacks)
     require_whole(epochs=epochs)
@@ -152,9 +152,11 @@ def search(
             "max_latency": max_latency,
         }
     )
-    table = _table(latency_table, max_latency)
+    table = resolve_table(latency_table, max_latency)
     training = resolved.recipe() if recipe is None else resolve_recipe(recipe)
-    _require_one_device(method, strategy)
+    require_one_device(method, strategy)
+    require_one_directory(strategy, directory)
+    verbose = verbose_here(strategy, directory, verbose)
     task = check_task(train, validation, classes, augment, seed, resolved, verbose, strategy)
     facts = task.facts
     if table:
@@ -175,10 +177,10 @@ def search(
     }
     run = Run(directory, settings, resume)
     if current_role() == "worker":
-        limits = _limits(budget, resolved, facts, table, method, 0)
+        limits = limits_of(budget, resolved, facts, table, method, 0)
         task = dataclasses.replace(task, limits=limits)
-        _work(method.prepare(resolved, task, epochs), run, callbacks, verbose)
-    with forgetting_graphs():
+        work(method.prepare(resolved, task, epochs), run, callbacks, verbose)
+    with forgetting_graphs(), noticing_lost_processes(strategy, run):
         run.check()
         # Everything that can be wrong shows here, before anything is written.
         if not run.model.exists():
@@ -192,10 +194,10 @@ def search(
                 verbose,
             )
         searched = run.architecture.exists()
-        limits = None if searched else _limits(budget, resolved, facts, table, method, verbose)
+        limits = None if searched else limits_of(budget, resolved, facts, table, method, verbose)
         task = dataclasses.replace(task, limits=limits)
         prepared = None if searched else method.prepare(resolved, task, epochs)
-        with run:
+        with working_in(run, strategy) as run:
             if prepared and not run.architecture.exists():
                 prepared.search(run, callbacks, verbose).save(run.architecture)
             architecture = Architecture.load(run.architecture)
@@ -208,86 +210,3 @@ def _own_network(space: Space, facts: DataFacts) -> dict[str, str]:
     if is_built_in(space):
         return {}
     return {"network": fingerprint(space.build(Survey(), facts.input_shape, facts.classes))}
-
-
-def _require_one_device(method: Searcher, strategy: object) -> None:
-    """Raise `InputError` for a strategy that the searcher does not train on."""
-    if strategy is not None and not isinstance(method, Differentiable):
-        raise InputError(
-            f"Searcher `{method.name}` trains on one device: leave `strategy` out, and give it to "
-            "larq_nas.train for the network that was found."
-        )
-
-
-def _require_role(method: Searcher, directory: str | Path | None) -> None:
-    """Raise `InputError` if many processes are to do what one does."""
-    role = current_role()
-    if role == "alone":
-        return
-    if not isinstance(method, Evolution):
-        raise InputError(
-            f"KERASTUNER_ORACLE_IP is set in the environment, but searcher `{method.name}` runs in "
-            "one process: unset it."
-        )
-    if directory is None:
-        raise InputError(
-            f"`directory` must be given to a {role}: one that all processes of the search share."
-        )
-
-
-def _work(
-    prepared: Ready,
-    run: Run,
-    callbacks: Sequence[tf.keras.callbacks.Callback],
-    verbose: int | str,
-) -> NoReturn:
-    """Train candidates for a chief, and end the process: the chief returns the network."""
-    if verbose:
-        print(f"Worker: waiting for the chief of `{run.directory}`", flush=True)
-    run.wait_for_chief()
-    assert isinstance(prepared, Evolving)
-    prepared.work(run, callbacks)
-    if verbose:
-        print("Worker: the search has ended; the chief trains the found network", flush=True)
-    raise SystemExit(0)
-
-
-def _table(
-    given: str | Path | LatencyTable | None, max_latency: float | str | None
-) -> LatencyTable | None:
-    if max_latency is not None and given is None:
-        raise InputError(
-            "`max_latency` needs `latency_table`, of the device that it is about: measure one "
-            "with larq-nas latency --build-table."
-        )
-    return given if given is None or isinstance(given, LatencyTable) else LatencyTable.load(given)
-
-
-def _limits(
-    budget: Budget,
-    space: Space,
-    facts: DataFacts,
-    table: LatencyTable | None,
-    method: Searcher,
-    verbose: int | str,
-) -> Limits | None:
-    """Return what the search must keep to, or raise `InputError` if nothing can."""
-    if not budget:
-        return None
-    if verbose:
-        print("Costing the space: one build of all of it", flush=True)
-        if table:
-            print(table, flush=True)
-    # It finds any width, down to this one.
-    least = method.least_mean if isinstance(method, Dimension) else None
-    limits = Limits(SpaceCosts(space, facts.input_shape, facts.classes, table, least), budget)
-    feasible = limits.require_feasible()
-    if verbose:
-        print(feasible, flush=True)
-    if limits.costs.unknown:
-        warnings.warn(
-            f"The budget does not count the operations of {', '.join(limits.costs.unknown)}: "
-            "larq_nas does not know these layers.",
-            stacklevel=3,
-        )
-    return limits

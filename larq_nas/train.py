@@ -18,6 +18,12 @@ from larq_nas.run import Run
 from larq_nas.spaces import Space, SpaceLike
 from larq_nas.task import Task, check_callbacks, check_seed, check_task
 from larq_nas.training.forget import forgetting_graphs
+from larq_nas.training.processes import (
+    noticing_lost_processes,
+    require_one_directory,
+    verbose_here,
+    working_in,
+)
 from larq_nas.training.ready import check_training
 from larq_nas.training.recipe import Recipe
 from larq_nas.training.recipes import RecipeLike, resolve_recipe
@@ -77,8 +83,9 @@ def train(
         directory: where the run is kept; by default nothing is.
         seed: seed of everything random; the same seed gives the same result.
         resume: whether to go on with a run that is in `directory` already.
-        strategy: a `tf.distribute.Strategy` of this process, such as `MirroredStrategy()` for
-            several GPUs: each replica has a part of every batch, and batch norm is over all of it.
+        strategy: a `tf.distribute.Strategy`, such as `MirroredStrategy()` for several GPUs or
+            `MultiWorkerMirroredStrategy()` for several machines: each replica has a part of every
+            batch, and batch norm is over all of it.
         callbacks: further Keras callbacks.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
 
@@ -89,12 +96,15 @@ def train(
     # Raises
         InputError: if an argument or the data cannot be used; nothing was trained then.
         DivergenceError: if a loss becomes NaN or infinite.
+        ProcessLostError: if another process of `strategy` ends.
     """
     check_seed(seed)
     check_callbacks(callbacks)
     require_count(epochs=epochs)
     found = Architecture.read(architecture)
     resolved = found.resolve(space)
+    require_one_directory(strategy, directory)
+    verbose = verbose_here(strategy, directory, verbose)
     training = resolved.recipe() if recipe is None else resolve_recipe(recipe)
     task = check_task(train, validation, classes, augment, seed, resolved, verbose, strategy)
     known = None if teacher is None else Teacher(teacher, task)
@@ -134,7 +144,7 @@ def train_task(
     verbose: int | str = "auto",
 ) -> tf.keras.Model:
     """Train a network on data that was checked; see `train`."""
-    with forgetting_graphs():
+    with forgetting_graphs(), noticing_lost_processes(task.strategy, run):
         run.check()
         if not run.model.exists():
             shape, number = task.facts.input_shape, task.facts.classes
@@ -147,7 +157,7 @@ def train_task(
                 epochs,
                 verbose,
             )
-        with run:
+        with working_in(run, task.strategy) as run:
             architecture.save(run.architecture)
             trainer = Trainer(architecture, space, task, recipe, teacher)
             return train_and_finish(trainer, epochs, run, Budget({}), None, callbacks, verbose)

@@ -34,10 +34,12 @@ def require_strategy(strategy: object, batch_size: int) -> None:
         return
     if not isinstance(strategy, tf.distribute.Strategy):
         raise InputError(f"`strategy` must be a tf.distribute.Strategy, but got {strategy!r}.")
-    if strategy.cluster_resolver is not None and strategy.cluster_resolver.cluster_spec().jobs:
+    several = tf.distribute.MultiWorkerMirroredStrategy
+    resolver = strategy.cluster_resolver
+    if resolver and resolver.cluster_spec().jobs and not isinstance(strategy, several):
         raise InputError(
-            "`strategy` must be one of this process, such as tf.distribute.MirroredStrategy, but "
-            "got one of several processes."
+            "`strategy` must be one of this process, such as tf.distribute.MirroredStrategy, or "
+            f"tf.distribute.MultiWorkerMirroredStrategy, but got {type(strategy).__name__}."
         )
     count = strategy.num_replicas_in_sync
     if batch_size % count:

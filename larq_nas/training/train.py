@@ -73,7 +73,8 @@ class Trainer:
         seed_everything(self.task.seed)
         before = None
         for stage in self.recipe.stages:
-            with building_on(self.task.strategy):
+            # What is not trained is calibrated here alone.
+            with building_on(self.task.strategy if epochs else None):
                 model = self._build(self.recipe.domain(stage))
             require_reading(model)
             if before is None:

@@ -1,4 +1,7 @@
-"""What a process of test_distribution.py does: steps, or a search, on so many replicas."""
+"""What a process of test_distribution.py does: steps, or a search, on one or several replicas.
+
+How many is its first argument, or `processes` for what `TF_CONFIG` in its environment says.
+"""
 
 import sys
 from pathlib import Path
@@ -60,9 +63,10 @@ def search(directory: str, strategy: tf.distribute.Strategy | None) -> None:
 
 
 if __name__ == "__main__":
-    count = int(sys.argv[1])
     strategy = None
-    if count > 1:
+    if sys.argv[1] == "processes":
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    elif (count := int(sys.argv[1])) > 1:
         device = tf.config.list_physical_devices("CPU")[0]
         devices = [tf.config.LogicalDeviceConfiguration()] * count
         tf.config.set_logical_device_configuration(device, devices)

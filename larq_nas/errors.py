@@ -36,7 +36,7 @@ class DivergenceError(LarqNasError, RuntimeError):
 
 
 class ProcessLostError(LarqNasError, RuntimeError):
-    """Another process of a strategy ended; the last checkpoint is kept."""
+    """Another process of a strategy ended; what was saved is kept."""
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:

@@ -1,15 +1,17 @@
 """The directory of a run: its settings, and what it has finished."""
 
 import json
+import math
 import os
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from larq_nas.errors import InputError
+from larq_nas.errors import InputError, first_line
 from larq_nas.files import LEFTOVERS, write_atomically
 
 __all__ = ["Run"]
@@ -63,12 +65,31 @@ class Run:
 
     @classmethod
     def copy_of(cls, run: "Run") -> "Run":
-        """Return a run of its own, in a temporary directory, that has done what `run` has."""
+        """Return a run of its own, in a temporary directory, that has done what `run` has.
+
+        # Raises
+            InputError: if the files cannot be read or written.
+        """
         copy = cls(None, run.settings)
-        ignored = shutil.ignore_patterns(_LOCK, LEFTOVERS)
-        shutil.copytree(run.directory, copy.directory, ignore=ignored, dirs_exist_ok=True)
+        ends = (run.logs("").name, run.flatbuffer.name, run.sample.name, run.result.name)
+        ignored = shutil.ignore_patterns(_LOCK, LEFTOVERS, *ends)
+        try:
+            shutil.copytree(run.directory, copy.directory, ignore=ignored, dirs_exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"`{run.directory}` cannot be copied to `{copy.directory}`: {first_line(error)}."
+            ) from None
         copy.is_copy = True
         return copy
+
+    def digest(self) -> int:
+        """Return 24 bits that stand for what the directory holds: names and sizes of files."""
+        held = sorted(
+            (path.relative_to(self.directory).as_posix(), path.stat().st_size)
+            for path in self.directory.rglob("*")
+            if path.is_file() and path.name != _LOCK and not path.match(f"{LEFTOVERS}/*")
+        )
+        return zlib.crc32(json.dumps(held).encode()) & 0xFFFFFF
 
     def checkpoints(self, stage: str) -> Path:
         """Return where the checkpoints of `stage` are kept."""
@@ -78,15 +99,24 @@ class Run:
         """Return where the TensorBoard logs of `stage` are kept."""
         return self.directory / "logs" / stage
 
-    def wait_for_chief(self) -> None:
-        """Wait until the chief of the search has opened the directory.
+    def wait_for_chief(self, seconds: float = math.inf) -> None:
+        """Wait until the chief of the run has opened the directory.
+
+        # Arguments
+            seconds: how long at most.
 
         # Raises
-            InputError: if the chief has other settings.
+            InputError: if it was not opened by then, or the chief has other settings.
         """
+        start = time.monotonic()
         while not (self.directory / _SETTINGS).exists():
+            if time.monotonic() > start + seconds:
+                raise InputError(
+                    f"`directory` must be one that all processes share, but `{self.directory}` is "
+                    "not the chief's here."
+                )
             time.sleep(_WAIT_SECONDS)
-        self._compare(read_settings(self.directory), "the chief's search")
+        self._compare(read_settings(self.directory), "the chief's run")
 
     def check(self) -> None:
         """Raise `InputError` if the directory holds a run that cannot be continued."""

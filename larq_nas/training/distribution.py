@@ -15,6 +15,7 @@ __all__ = [
     "replicas",
     "require_strategy",
     "shared_out",
+    "whole_batches",
 ]
 
 
@@ -40,6 +41,11 @@ def require_strategy(strategy: object, batch_size: int) -> None:
         raise InputError(
             "`strategy` must be one of this process, such as tf.distribute.MirroredStrategy, or "
             f"tf.distribute.MultiWorkerMirroredStrategy, but got {type(strategy).__name__}."
+        )
+    if resolver and resolver.task_type not in (None, "", "chief", "worker"):
+        raise InputError(
+            f"TF_CONFIG must make this process a chief or a worker, but got {resolver.task_type}: "
+            "the chief evaluates."
         )
     count = strategy.num_replicas_in_sync
     if batch_size % count:
@@ -82,6 +88,29 @@ def shared_out(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> An
         return batches.flat_map(parts).prefetch(tf.data.AUTOTUNE)
 
     return strategy.distribute_datasets_from_function(of_pipeline)
+
+
+def whole_batches(examples: tf.data.Dataset, size: int) -> tf.data.Dataset:
+    """Return batches of `(images, labels, weights)` of one size.
+
+    What the last one lacks has a weight of 0: replicas can share it, and none is without
+    images, of which convolutions give wrong shapes.
+
+    # Arguments
+        examples: batches of `(images, labels)` of any size.
+        size: number of images in a batch.
+    """
+
+    def whole(images: tf.Tensor, labels: tf.Tensor) -> Any:
+        weights = tf.ones(tf.shape(labels), tf.float32)
+        return tuple(_filled(part, size) for part in (images, labels, weights))
+
+    return examples.unbatch().batch(size).map(whole, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _filled(part: tf.Tensor, size: int) -> tf.Tensor:
+    missing = [[0, size - tf.shape(part)[0]], *[[0, 0]] * (part.shape.rank - 1)]
+    return tf.ensure_shape(tf.pad(part, missing), (size, *part.shape[1:]))
 
 
 def is_distributed() -> bool:

@@ -1,5 +1,6 @@
 """Runs `fit` so that it can be killed at any moment and go on with the same result."""
 
+import math
 import zlib
 from collections.abc import Sequence
 
@@ -8,9 +9,10 @@ import tensorflow as tf
 from larq_nas.errors import DivergenceError, InputError, first_line
 from larq_nas.pipeline.streams import Stream
 from larq_nas.run import Run
-from larq_nas.training.distribution import building_on, shared_out
+from larq_nas.training.distribution import building_on, shared_out, whole_batches
 from larq_nas.training.exact import exact
 from larq_nas.training.history import History
+from larq_nas.training.processes import process_index
 from larq_nas.training.randomness import RandomLayers
 
 __all__ = ["fit"]
@@ -26,6 +28,7 @@ def fit(
     seed: int,
     optimizers: Sequence[tf.keras.optimizers.Optimizer],
     validation: tf.data.Dataset | None = None,
+    validation_examples: int = 0,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
 ) -> None:
@@ -40,6 +43,7 @@ def fit(
         seed: seed of the run, which layers that draw random numbers draw by.
         optimizers: everything with a state that `model.weights` does not hold.
         validation: data to measure on after each epoch.
+        validation_examples: how many images that is.
         callbacks: further Keras callbacks.
         verbose: as in `fit`.
     """
@@ -56,9 +60,16 @@ def fit(
             "the first step builds the graph and takes longest",
             flush=True,
         )
+    validation_steps = None
     batches, strategy = stream.from_epoch(first, epochs), model.distribute_strategy
     if strategy.num_replicas_in_sync > 1:
+        if validation is not None:
+            size = tf.nest.flatten(batches.element_spec)[0].shape[0]
+            validation = shared_out(whole_batches(validation, size), strategy)
+            validation_steps = math.ceil(validation_examples / size)
         batches = shared_out(batches, strategy)
+        # What a step reports is of all replicas already; Keras would add it up.
+        model.distribute_reduction_method = "first"
     with exact():
         model.fit(
             batches,
@@ -66,6 +77,7 @@ def fit(
             initial_epoch=first,
             epochs=epochs,
             validation_data=validation,
+            validation_steps=validation_steps,
             verbose=verbose,
             callbacks=[
                 draws,
@@ -86,7 +98,9 @@ class _Draws(tf.keras.callbacks.Callback):
     def __init__(self, model: tf.keras.Model, stage: str, seed: int) -> None:
         super().__init__()
         self._random = RandomLayers(model)
-        self._seeds = (seed, zlib.crc32(stage.encode()))
+        self._seeds = [seed, zlib.crc32(stage.encode())]
+        if place := process_index(model.distribute_strategy):
+            self._seeds.append(place)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._random.reset(*self._seeds, epoch)

@@ -162,6 +162,7 @@ class Trainer:
             seed=task.seed,
             optimizers=[model.optimizer],
             validation=validation_stream(task.validation),
+            validation_examples=task.facts.validation_examples,
             callbacks=[*own, FlipRatio(), *callbacks],
             verbose=verbose,
         )

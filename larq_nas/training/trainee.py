@@ -75,19 +75,20 @@ class Trainee(tf.keras.Model):
             clip_norm=self._recipe.clip_norm,
             amplified=self._amplified,
         )
-        return self._measured(loss, labels, logits)
-
-    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        images, labels = data
-        logits = tf.nest.flatten(self(images, training=False))[0]
-        losses = tf.keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        return self._measured(tf.reduce_mean(losses), labels, logits)
-
-    def _measured(
-        self, loss: tf.Tensor, labels: tf.Tensor, logits: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
         self._mean.update_state(loss, tf.shape(labels)[0])
         self._accuracy.update_state(labels, logits)
+        return self._measured()
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        # Weights, 0 for what fills a batch up, come where replicas share it.
+        images, labels, *weights = data
+        logits = tf.nest.flatten(self(images, training=False))[0]
+        losses = tf.keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        self._mean.update_state(losses, *weights)
+        self._accuracy.update_state(labels, logits, *weights)
+        return self._measured()
+
+    def _measured(self) -> dict[str, tf.Tensor]:
         return {metric.name: metric.result() for metric in self.metrics}
 
     def _mixed(self, images: tf.Tensor, labels: tf.Tensor) -> Mixed:

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from larq_nas.architecture import Architecture
 from larq_nas.comparing import Entry, read_entries, summarize, table
-from larq_nas.errors import DivergenceError, InputError, LarqNasError, require_whole
-from larq_nas.files import write_atomically, write_table
+from larq_nas.errors import DivergenceError, InputError, LarqNasError, callers_level, require_whole
+from larq_nas.files import LEFTOVERS, write_atomically, write_table
 from larq_nas.latency import Latency
 from larq_nas.latency.here import measure_all_here
 from larq_nas.pipeline.augment import Augment
@@ -95,6 +95,7 @@ def compare(
     task = check_task(train, validation, classes, augment, seeds[0], resolve(space), verbose)
     entries = read_entries(architectures, settings or {}, space, task.facts)
     place = Path(directory)
+    _require_free(place)
     jobs = [
         _Job(entry, architecture, dataclasses.replace(task, seed=seed), folder)
         for seed in seeds
@@ -143,8 +144,21 @@ class _Job:
             self.result = json.loads(run.result.read_text(encoding="utf-8"))
         except DivergenceError as error:
             self.failure = str(error)
-            warnings.warn(f"`{self.folder}` is left out: {error}", stacklevel=3)
+            warnings.warn(f"`{self.folder}` is left out: {error}", stacklevel=callers_level())
         tf.keras.backend.clear_session()
+
+
+def _require_free(directory: Path) -> None:
+    """Raise `InputError` for a directory that holds something else than comparisons."""
+    if directory.is_file():
+        raise InputError(f"`directory` must be a folder, but `{directory}` is a file.")
+    for path in sorted(directory.glob("*")):
+        known = path.name.startswith("comparison.") or path.match(LEFTOVERS)
+        if not known and not any(path.glob("*seed*/")):
+            raise InputError(
+                f"`directory` must be new, empty or hold a comparison, but `{directory}` holds "
+                f"other files, such as {path.name}."
+            )
 
 
 def _require_seeds(seeds: Sequence[int]) -> None:
@@ -179,10 +193,10 @@ def _time(jobs: Sequence[_Job], verbose: int | str) -> dict[Path, Latency]:
     try:
         found = measure_all_here([path.read_bytes() for path in flatbuffers.values()])
     except LarqNasError as error:
-        warnings.warn(f"No latencies: {error}", stacklevel=3)
+        warnings.warn(f"No latencies: {error}", stacklevel=callers_level())
         return {}
     for warning in sorted({text for latency in found for text in latency.warnings}):
-        warnings.warn(warning, stacklevel=3)
+        warnings.warn(warning, stacklevel=callers_level())
     return dict(zip(flatbuffers, found, strict=True))
 
 

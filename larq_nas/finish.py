@@ -14,7 +14,7 @@ from larq_nas.cost.structure import read_structure
 from larq_nas.deploy import convert
 from larq_nas.deploy.conversion import summarize
 from larq_nas.deploy.gate import first_images
-from larq_nas.errors import ConversionError
+from larq_nas.errors import ConversionError, callers_level
 from larq_nas.files import replacing, write_atomically
 from larq_nas.latency import LatencyTable
 from larq_nas.pipeline.streams import validation_stream
@@ -68,10 +68,12 @@ def _finish(
         warnings.warn(
             f"`model.tflite` has {result['bytes']:,} bytes, more than max_flatbuffer={most:,}: "
             "it was predicted to have less; search with a lower limit.",
-            stacklevel=3,
+            stacklevel=callers_level(),
         )
     if "refused" in result:
-        warnings.warn(f"No `model.tflite` was written: {result['refused']}", stacklevel=3)
+        warnings.warn(
+            f"No `model.tflite` was written: {result['refused']}", stacklevel=callers_level()
+        )
     if verbose:
         if "refused" not in result:
             print(summarize(result), flush=True)

@@ -122,6 +122,8 @@ class Run:
         """Raise `InputError` if the directory holds a run that cannot be continued."""
         try:
             present = (self.directory / _SETTINGS).exists()
+            if not present and self.directory.exists():
+                self._refuse_other_files()
         except OSError as error:
             raise self._unwritable(error) from None
         if not present:
@@ -151,6 +153,8 @@ class Run:
             self._lock = None
 
     def _unwritable(self, error: OSError) -> InputError:
+        if self.directory.is_file():
+            return InputError(f"`directory` must be a folder, but `{self.directory}` is a file.")
         return InputError(
             f"`directory` must be writable, but `{self.directory}` is not: {error.strerror}."
         )
@@ -172,17 +176,16 @@ class Run:
     def _open(self) -> None:
         settings_path = self.directory / _SETTINGS
         self.check()
-        self._refuse_other_files(settings_path)
         for path in self.directory.glob(LEFTOVERS):
             shutil.rmtree(path, ignore_errors=True)
         if not settings_path.exists():
             record = {"schema": _SCHEMA, "settings": self.settings}
             write_atomically(settings_path, json.dumps(record, indent=2, sort_keys=True) + "\n")
 
-    def _refuse_other_files(self, settings_path: Path) -> None:
+    def _refuse_other_files(self) -> None:
         ours = {_LOCK, *(path.name for path in self.directory.glob(LEFTOVERS))}
         others = sorted(set(os.listdir(self.directory)) - ours)
-        if others and not settings_path.exists():
+        if others:
             (self.directory / _LOCK).unlink(missing_ok=True)
             raise InputError(
                 f"`directory` must be new, empty or hold a run, but `{self.directory}` "

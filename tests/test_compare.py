@@ -165,8 +165,14 @@ def test_a_row_without_an_end_says_why() -> None:
 @pytest.mark.parametrize(
     ("sources", "settings", "message"),
     [
-        ([], {}, "`architectures` must be a list of them, but got"),
-        (["btas"], {}, "Unknown published architecture `btas`; did you mean `bats`"),
+        ([], {}, "`architectures` must be a list of one or more, but got"),
+        (["btas"], {}, "Unknown architecture `btas`; did you mean `bats`"),
+        (["randm:2"], {}, "did you mean `random:5`"),
+        (
+            ["bats"],
+            {"cells": 2, "channels": 12},
+            "`bats` cannot be built in these settings: The architecture",
+        ),
         (["bats", "bats"], SMALL, "must be different ones, of different names, but got `bats`"),
         (["bats"], {**SMALL, "cels": 3}, "None of the architectures has a setting `cels`"),
         (["darts"], {}, "`darts` is a space, not an architecture: compare random:5 of it"),
@@ -184,6 +190,15 @@ def test_seeds_are_checked(data: Any, tmp_path: Path, seeds: Any) -> None:
     with pytest.raises(InputError, match=r"`seeds?` must be"):
         larq_nas.compare(["bats"], *data, directory=tmp_path / "run", seeds=seeds, verbose=0)
     assert not (tmp_path / "run").exists()
+
+
+def test_other_files_are_left_alone(data: Any, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds other files, such as notes\.txt"):
+        larq_nas.compare(["bats"], *data, directory=tmp_path, settings=SMALL, verbose=0)
+    with pytest.raises(InputError, match=r"`directory` must be a folder, but `.*notes.txt` is a"):
+        larq_nas.compare(["bats"], *data, directory=tmp_path / "notes.txt", verbose=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_published_architectures_are_listed() -> None:

@@ -39,9 +39,10 @@ def test_a_run_is_not_resumed_against_ones_will(tmp_path) -> None:
 def test_directories_that_cannot_be_used_are_refused(tmp_path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / ".writing-mine").mkdir()
-    for directory in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(InputError, match="`directory` must be writable"):
-            enter(directory)
+    with pytest.raises(InputError, match=r"`directory` must be a folder, but .* is a file"):
+        enter(tmp_path / "file")
+    with pytest.raises(InputError, match="`directory` must be writable"):
+        enter(tmp_path / "file" / "run")
     with pytest.raises(InputError, match="holds other files, such as file"):
         enter(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"file", ".writing-mine"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from larq_nas.architecture import Architecture
 from larq_nas.choosers import Sample
-from larq_nas.errors import InputError
+from larq_nas.errors import InputError, unknown_name
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.spaces import Space, SpaceLike, WidthSpace, names, resolve
 from larq_nas.train import require_living
@@ -65,6 +65,8 @@ class _Reader:
             return self._one(f"{source.space} {number}", source)
         if source in names() and source not in Architecture.published_names():
             return self._one(str(source), _backbone(str(source)))
+        if source not in Architecture.published_names():
+            _require_file(source)
         return self._one(_label(source), Architecture.read(source))
 
     def _one(self, label: str, found: Architecture) -> Entry:
@@ -117,7 +119,7 @@ def read_entries(
         InputError: if a source cannot be read or built, or nothing has one of the settings.
     """
     if isinstance(sources, str) or not sources:
-        raise InputError(f"`architectures` must be a list of them, but got {sources!r}.")
+        raise InputError(f"`architectures` must be a list of one or more, but got {sources!r}.")
     if isinstance(space, str) and space in Architecture.published_names():
         space = Architecture.published(space).resolve()
     reader = _Reader(settings, resolve(space), facts)
@@ -134,9 +136,14 @@ def read_entries(
     for name in settings.keys() - reader.used:
         raise InputError(f"None of the architectures has a setting `{name}`: leave it out.")
     for entry in entries:
-        for architecture in entry.architectures:
-            require_living(architecture, entry.space, facts)
-            architecture.build(facts.input_shape, facts.classes, entry.space)
+        try:
+            for architecture in entry.architectures:
+                require_living(architecture, entry.space, facts)
+                architecture.build(facts.input_shape, facts.classes, entry.space)
+        except InputError as error:
+            raise InputError(
+                f"`{entry.label}` cannot be built in these settings: {error}"
+            ) from None
     return entries
 
 
@@ -147,6 +154,15 @@ def _backbone(name: str) -> Architecture:
             "the directory of a run."
         )
     return Architecture(name, {"expansion": 1})
+
+
+def _require_file(source: str | Path) -> None:
+    """Raise `InputError` for a name of nothing, in words of all that may be compared."""
+    path = Path(source)
+    if not path.exists() and not path.suffix:
+        backbones = [name for name in names() if isinstance(resolve(name), WidthSpace)]
+        known = (*Architecture.published_names(), *backbones, "random:5")
+        raise unknown_name("architecture", source, known)
 
 
 def _label(source: str | Path) -> str:

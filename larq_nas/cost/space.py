@@ -20,7 +20,7 @@ from larq_nas.cost.structure import (
     Structure,
     read_structure,
 )
-from larq_nas.errors import InputError
+from larq_nas.errors import InputError, callers_level
 from larq_nas.expansion import Expansion, expand
 from larq_nas.layers import DEPLOYED, building_in
 from larq_nas.spaces.space import Space, SpaceLike, is_built_in, resolve
@@ -241,7 +241,7 @@ class SpaceCosts:
             "computes a width by more than +, -, * and //, or builds other layers for other "
             "widths, as `binary_conv` does, which adds its input where widths agree: give it "
             "identity=False): each network is built to be costed, which is slow.",
-            stacklevel=4,
+            stacklevel=callers_level(),
         )
         return False
 

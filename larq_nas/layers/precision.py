@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 import tensorflow as tf
 
-from larq_nas.errors import unknown_name
+from larq_nas.errors import callers_level, unknown_name
 
 __all__ = [
     "ComputedIn",
@@ -43,7 +43,7 @@ def warn_if_unused(model: tf.keras.Model, precision: ComputedIn) -> None:
     if precision != "float32" and not any(getattr(x, "has_precision", False) for x in layers):
         warnings.warn(
             f"`precision` {precision} has no effect: the network has no `BinaryConv2D`.",
-            stacklevel=4,
+            stacklevel=callers_level(),
         )
 
 

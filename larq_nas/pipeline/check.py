@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.errors import InputError, first_line, require_whole
+from larq_nas.errors import InputError, callers_level, first_line, require_whole
 
 __all__ = ["DataFacts", "check_data"]
 
@@ -217,14 +217,14 @@ def _warn_if_unsteady(train: tf.data.Dataset) -> bool:
             "`train` gives another order on each pass, so the halves for weights and "
             "architecture mix and a run cannot be repeated: leave out .shuffle(), larq_nas "
             "shuffles.",
-            stacklevel=4,
+            stacklevel=callers_level(),
         )
         return False
     if not same_images:
         warnings.warn(
             "`train` gives other images on each pass, so a run cannot be repeated exactly: "
             "leave random changes to `augment`.",
-            stacklevel=4,
+            stacklevel=callers_level(),
         )
         return False
     return True

@@ -7,7 +7,7 @@ import numpy as np
 
 from larq_nas.architecture import Architecture
 from larq_nas.choosers import Survey
-from larq_nas.errors import InputError, require_at_least
+from larq_nas.errors import InputError, callers_level, require_at_least
 from larq_nas.run import Run, read_settings
 from larq_nas.searchers.derive import derive, weakened
 from larq_nas.searchers.health import read_probabilities
@@ -53,7 +53,8 @@ def derive_again(
     if settings["budget"]:
         limits = ", ".join(f"{name} {limit:,}" for name, limit in settings["budget"].items())
         warnings.warn(
-            f"The run's budget ({limits}) is not kept to: see larq-nas cost.", stacklevel=2
+            f"The run's budget ({limits}) is not kept to: see larq-nas cost.",
+            stacklevel=callers_level(),
         )
     searched = _space(dict(settings["space"]), space)
     choose = Survey()

@@ -4,6 +4,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from larq_nas.choosers import Fuse
+from larq_nas.errors import callers_level
 from larq_nas.layers.precision import warn_if_unused
 from larq_nas.searchers.estimate import estimate, warn_if_too_large
 from larq_nas.searchers.penalty import BudgetPenalty
@@ -38,7 +39,7 @@ def announce(search: "Prepared", verbose: int | str) -> None:
     if choose.rematerialize and not choose.fused:
         warnings.warn(
             f"`rematerialize=True` has no effect: {_why_none(choose)}.",
-            stacklevel=3,
+            stacklevel=callers_level(),
         )
 
 

@@ -6,7 +6,7 @@ from larq_nas.choosers import Survey
 from larq_nas.cost import LATENCY, Budget, Limits, SpaceCosts, by_convention, profile
 from larq_nas.cost.budget import BUDGETS
 from larq_nas.dimension import BudgetHinge, Dimensions, MemoryHinge, megabytes
-from larq_nas.errors import InputError
+from larq_nas.errors import InputError, callers_level
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.spaces import Space
 from larq_nas.training.levels import Term
@@ -59,7 +59,7 @@ def budget_hinge(limits: Limits, dimensions: Dimensions, weight: float) -> Term 
         warnings.warn(
             "Widths do not learn by `max_latency`, which a table knows at some widths alone: the "
             "widths found are narrowed until they keep to it.",
-            stacklevel=5,
+            stacklevel=callers_level(),
         )
     if not smooth:
         return None

@@ -10,6 +10,7 @@ from larq_nas.cells import Cell, Chosen, revive
 from larq_nas.choices import Choice, Pair, share_parameter_free
 from larq_nas.choosers import Relax
 from larq_nas.cost import Limits, strongest_within
+from larq_nas.errors import callers_level
 from larq_nas.searchers.bilevel import BilevelModel, mean_entropy
 
 __all__ = [
@@ -90,14 +91,14 @@ def derive(
                 warnings.warn(
                     f"Every path of cell `{revival.cell}` was zero in the strongest architecture: "
                     "only others were looked at.",
-                    stacklevel=4,
+                    stacklevel=callers_level(),
                 )
             return _within(chosen, costs, scores, limits)
     for revival in revivals:
         warnings.warn(
             f"Every path of cell `{revival.cell}` was zero: `{revival.pair[0]}` on input "
             f"{revival.pair[1]} of `{revival.choice}` was taken instead, the best that is not.",
-            stacklevel=4,
+            stacklevel=callers_level(),
         )
     return chosen
 
@@ -112,7 +113,7 @@ def _within(
         f"The strongest architecture is over the budget (it needs "
         f"{limits.budget.describe(costs)}): the best one found within it was taken, with "
         f"{changed} of {total} operations changed.",
-        stacklevel=5,
+        stacklevel=callers_level(),
     )
     return within
 
@@ -128,7 +129,7 @@ def warn_if_undecided(model: BilevelModel) -> bool:
             f"The search has hardly decided (entropy {entropy:.3f} of {largest:.3f} nats): its "
             "choices are little more than chance; search for more epochs, or raise "
             "`architecture_learning_rate`.",
-            stacklevel=4,
+            stacklevel=callers_level(),
         )
     return undecided
 
@@ -145,7 +146,7 @@ def warn_of_dropped(choose: Relax, chosen: Mapping[str, Sequence[Pair]]) -> None
         warnings.warn(
             f"{len(back)} operations that an earlier stage had dropped came back, since no network "
             f"without them was found within the budget: {', '.join(back)}.",
-            stacklevel=4,
+            stacklevel=callers_level(),
         )
 
 
@@ -163,5 +164,5 @@ def warn_if_collapsed(choices: Mapping[str, Choice], chosen: Mapping[str, Sequen
         warnings.warn(
             f"The search collapsed to skips and pools (parameter-free operations: {listed}): "
             "lower the temperature, or search for fewer epochs.",
-            stacklevel=4,
+            stacklevel=callers_level(),
         )

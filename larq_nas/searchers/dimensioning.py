@@ -11,7 +11,7 @@ import tensorflow as tf
 from larq_nas.architecture import Architecture
 from larq_nas.cost import SpaceCosts
 from larq_nas.dimension import DimensionModel, Dimensions, Supernet, Turns
-from larq_nas.errors import InputError, first_line
+from larq_nas.errors import InputError, callers_level, first_line
 from larq_nas.expansion import expand
 from larq_nas.pipeline.streams import Stream
 from larq_nas.report import plot_widths
@@ -105,7 +105,7 @@ class Dimensioning:
                 "The widths found are over the budget "
                 f"({limits.budget.describe(limits.costs.exact(ratios))}): all are made narrower, "
                 "until they keep to it. A higher `budget_weight` leaves less to be cut.",
-                stacklevel=4,
+                stacklevel=callers_level(),
             )
         return found
 

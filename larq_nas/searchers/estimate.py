@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.structure import Structure
+from larq_nas.errors import callers_level
 from larq_nas.fused import FusedCell, kept
 from larq_nas.layers import BinaryConv2D
 
@@ -76,7 +77,7 @@ def warn_if_too_large(needed: float, can_rematerialize: bool) -> None:
         warnings.warn(
             f"The supernet needs about {needed / 2**30:.1f} GiB of memory, but only "
             f"{free / 2**30:.1f} GiB are free: use a smaller batch or fewer channels{advice}.",
-            stacklevel=4,
+            stacklevel=callers_level(),
         )
 
 

@@ -11,6 +11,7 @@ from larq_nas.choosers import Widest
 from larq_nas.cost import LATENCY, SpaceCosts
 from larq_nas.errors import (
     InputError,
+    callers_level,
     require_count,
     require_not_negative,
     require_positive,
@@ -209,6 +210,6 @@ def _distinct(asked: Expansion) -> tuple[float, ...]:
         warnings.warn(
             f"Ratios {', '.join(map(str, left))} of choice `{asked.name}` give widths that others "
             "give too, and are left out.",
-            stacklevel=4,
+            stacklevel=callers_level(),
         )
     return tuple(first.values())

@@ -54,9 +54,12 @@ class Progressive(Differentiable):
         for name in ("stage_cells", "stage_operations"):
             value = getattr(self, name)
             if not isinstance(value, list | tuple) or not value:
-                raise InputError(f"`{name}` must be a number for each stage, but got {value!r}.")
-            for number in value:
-                require_whole(**{name: number})
+                raise InputError(
+                    f"`{name}` must be a number for each stage, such as "
+                    f"{getattr(type(self), name)}, but got {value!r}."
+                )
+            for place, number in enumerate(value):
+                require_whole(**{f"{name}[{place}]": number})
             object.__setattr__(self, name, tuple(value))
         if len(self.stage_cells) != len(self.stage_operations):
             raise InputError(
@@ -95,7 +98,7 @@ class Progressive(Differentiable):
         proxies = [space.proxy().with_cells(cells) for cells in self.stage_cells]
         for proxy in proxies:
             proxy.check(shape)
-        # Deeper ones ask for the same.
+        # Deeper ones ask for the same; 3 cells or more have cells of each kind.
         space.require_like(proxies[0], shape, classes)
 
         def prepare(index: int, kept: Mapping[str, Kept] | None) -> Prepared:

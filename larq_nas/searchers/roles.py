@@ -17,7 +17,7 @@ __all__ = ["require_one_device", "require_role", "work"]
 
 def require_one_device(searcher: Searcher, strategy: object) -> None:
     """Raise `InputError` for a strategy that the searcher does not train on."""
-    if strategy is not None and not isinstance(searcher, Differentiable):
+    if isinstance(strategy, tf.distribute.Strategy) and not isinstance(searcher, Differentiable):
         raise InputError(
             f"Searcher `{searcher.name}` trains on one device: leave `strategy` out, and give it "
             "to larq_nas.train for the network that was found."

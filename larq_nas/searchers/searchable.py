@@ -3,7 +3,7 @@
 import warnings
 
 from larq_nas.cost import SpaceCosts
-from larq_nas.errors import InputError
+from larq_nas.errors import InputError, callers_level
 from larq_nas.spaces import Space
 
 __all__ = ["require_no_operations", "require_open_widths", "warn_of_few_filters"]
@@ -41,5 +41,5 @@ def warn_of_few_filters(costs: SpaceCosts, step: float) -> None:
             f"Choices {', '.join(few)} have so few filters that widths {step:.2g} times their own "
             "apart are the same: they stop learning before the end. A higher `final_scale` keeps "
             "them apart.",
-            stacklevel=5,
+            stacklevel=callers_level(),
         )

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from larq_nas.choosers import Chooser
 from larq_nas.cost.graph import Call, read_graph
-from larq_nas.errors import InputError
+from larq_nas.errors import InputError, callers_level
 from larq_nas.expansion import Expansion
 from larq_nas.spaces.rebuild import rebuild, without_softmax
 from larq_nas.spaces.space import Space
@@ -66,7 +66,7 @@ class ModelWidths(Space):
         for group in self._groups:
             _require_channels(group, self.ratios)
         if told:
-            warnings.warn(f"Of model `{self.name}`, {told}.", stacklevel=2)
+            warnings.warn(f"Of model `{self.name}`, {told}.", stacklevel=callers_level())
 
     @property
     def widths(self) -> dict[str, list[str]]:

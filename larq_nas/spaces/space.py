@@ -98,7 +98,8 @@ class Space(ABC):
             where, other = ("network", "supernet") if name in asked else ("supernet", "network")
             raise InputError(
                 f"The {where} of space `{self.name}` asks for `{name}`, but its {other} does not: "
-                "give both the same kinds of cells (3 or more have all)."
+                "give both the same kinds of cells, of which 3 cells or more have all (`cells`, "
+                "`search_cells`, `stage_cells`)."
             )
         return asked
 

@@ -1,5 +1,7 @@
 """Several processes that train one network; one of them, the chief, keeps the run."""
 
+import json
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,18 +74,14 @@ def working_in(run: Run, strategy: tf.distribute.Strategy | None) -> Iterator[Ru
 def noticing_lost_processes(strategy: tf.distribute.Strategy | None, run: Run) -> Iterator[None]:
     """Raise `ProcessLostError` if another process ends while this one waits for it.
 
-    All of them must find the same in the directory, since they go on from there.
+    All of them must do the same, and find the same in the directory to go on from.
     """
     count = process_count(strategy)
     if strategy is None or count == 1:
         yield
         return
     try:
-        if not _is_alike(run.digest(), strategy):
-            raise InputError(
-                f"`{run.directory}` must hold the same for all processes: let it be one directory "
-                "that they share, and start them again."
-            )
+        _require_alike(run, strategy)
         yield
     except tf.errors.OpError as error:
         # Only what they compute together fails when one of them does.
@@ -93,7 +91,7 @@ def noticing_lost_processes(strategy: tf.distribute.Strategy | None, run: Run) -
             f"Another of the {count} processes has ended or cannot be reached: see what it said, "
             "and start all of them again; what was saved by then is gone on from, in "
             f"`{run.directory}`."
-        ) from error
+        ) from None
 
 
 def process_count(strategy: object) -> int:
@@ -121,6 +119,20 @@ def _named_after(run: Run, copy: Run) -> Iterator[None]:
         yield
     except LarqNasError as error:
         raise type(error)(str(error).replace(str(copy.directory), str(run.directory))) from error
+
+
+def _require_alike(run: Run, strategy: tf.distribute.Strategy) -> None:
+    settings = zlib.crc32(json.dumps(run.settings, sort_keys=True).encode()) & 0xFFFFFF
+    if not _is_alike(settings, strategy):
+        raise InputError(
+            "All processes must be given the same data and settings, but these differ: make the "
+            "call the same in each."
+        )
+    if not _is_alike(run.digest(), strategy):
+        raise InputError(
+            f"`{run.directory}` must hold the same for all processes: let it be one directory "
+            "that they share, and start them again."
+        )
 
 
 def _meet(strategy: tf.distribute.Strategy) -> None:

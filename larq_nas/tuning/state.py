@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from larq_nas.errors import callers_level
 from larq_nas.files import write_atomically
 
 __all__ = ["read_state", "write_state"]
@@ -47,9 +48,9 @@ def read_state(path: Path, use: Callable[[Any], State]) -> State | None:
     try:
         state = use(_read(_previous(path)))
     except _DAMAGES:
-        warnings.warn(f"{damage}: what it held is made again.", stacklevel=2)
+        warnings.warn(f"{damage}: what it held is made again.", stacklevel=callers_level())
         return None
-    warnings.warn(f"{damage}: going on from the one before it.", stacklevel=2)
+    warnings.warn(f"{damage}: going on from the one before it.", stacklevel=callers_level())
     shutil.copyfile(_previous(path), path)
     return state
 

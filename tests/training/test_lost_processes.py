@@ -103,12 +103,27 @@ def test_processes_that_find_other_files_are_told(
     before = run.digest()
     (tmp_path / "stages.json").write_text("{}")
     assert run.digest() != before
-    monkeypatch.setattr(processes, "_summed", lambda number, strategy: number + before)
+
+    alike = iter((True, False, False))
+    monkeypatch.setattr(processes, "_is_alike", lambda number, strategy: next(alike))
     with (
         pytest.raises(InputError, match="must hold the same for all processes"),
         processes.noticing_lost_processes(second, run),
     ):
         pass
+    with (
+        pytest.raises(InputError, match="must be given the same data and settings, but these"),
+        processes.noticing_lost_processes(second, run),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(("mine", "others"), [(3, 3), (3, 4), (0, 2**24 - 1)])
+def test_what_is_alike_shows_in_sums(second: Any, monkeypatch: Any, mine: int, others: int) -> None:
+    monkeypatch.setattr(type(second), "num_replicas_in_sync", 2)
+    terms = iter((mine**2 + others**2, mine + others))
+    monkeypatch.setattr(processes, "_summed", lambda number, strategy: next(terms))
+    assert processes._is_alike(mine, second) == (mine == others)
 
 
 def test_only_what_is_computed_together_tells_of_a_lost_process(second: Any) -> None:

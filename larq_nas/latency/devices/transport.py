@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from larq_nas.errors import callers_level
 from larq_nas.latency.devices.errors import DeviceError, last_line
 
 __all__ = ["Answer", "Transport"]
@@ -117,7 +118,7 @@ class Transport(ABC):
             self._clean(path)
             raise
         if not self._clean(path):
-            warnings.warn(f"`{path}` may be left on `{self.address}`.", stacklevel=2)
+            warnings.warn(f"`{path}` may be left on `{self.address}`.", stacklevel=callers_level())
 
     def _greet(self) -> None:
         """Raise `DeviceError` if the device runs nothing, or takes long to."""

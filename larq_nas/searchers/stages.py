@@ -79,8 +79,8 @@ class Staged:
             callbacks: further Keras callbacks.
             verbose: as in `fit`.
         """
-        self._announce(verbose)
         records = _read(run, self._choices, self.stages)
+        self._announce(len(records), verbose)
         for index in range(len(records), self.stages.count):
             with forgetting_graphs():
                 prepared = self._prepare(index, records[-1]["kept"] if records else None)
@@ -97,16 +97,14 @@ class Staged:
                     print(_dropped(record["dropped"]), flush=True)
         raise AssertionError("the last stage returns")
 
-    def _announce(self, verbose: int | str) -> None:
+    def _announce(self, done: int, verbose: int | str) -> None:
         for index, needed in enumerate(self._bytes):
+            told = f"about {needed / 2**30:.1f} GiB of memory, {self.epochs} epochs"
             if verbose:
-                print(
-                    f"{self.stages.describe(index).capitalize()}: about "
-                    f"{needed / 2**30:.1f} GiB of memory, {self.epochs} epochs",
-                    flush=True,
-                )
+                stage = self.stages.describe(index).capitalize()
+                print(f"{stage}: {'done before' if index < done else told}", flush=True)
         # Each stage warns of itself when it starts; of later ones it would be late.
-        warn_if_too_large(max(self._bytes[1:], default=0), self._can_rematerialize)
+        warn_if_too_large(max(self._bytes[done + 1 :], default=0), self._can_rematerialize)
 
     def _estimate(self, index: int) -> float:
         """Return the bytes that a stage takes, whatever operations it will have."""

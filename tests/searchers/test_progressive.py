@@ -70,11 +70,6 @@ def test_each_stage_is_deeper_and_has_fewer_operations(found: Path) -> None:
         for row in rows
     }
     operations = SPACE.operations
-    dropped = {
-        (name, index, operation): share
-        for name, pairs in stage["dropped"].items()
-        for operation, index, share in pairs
-    }
     for (epoch, choice, index, operation), share in of_epoch.items():
         kept = stage["kept"][choice][int(index)]
         going = kept[operations.index(operation)]
@@ -94,12 +89,15 @@ def test_each_stage_is_deeper_and_has_fewer_operations(found: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("fit", [1, 2])
 def test_killed_and_resumed_it_finds_the_same(
-    data: Any, found: Path, tmp_path: Path, fit: int
+    data: Any, found: Path, tmp_path: Path, capsys: Any, fit: int
 ) -> None:
     directory = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         search(data, directory=directory, callbacks=[Interrupt(fit, 1)])
-    search(data, directory=directory)
+    capsys.readouterr()
+    search(data, directory=directory, verbose=2)
+    told = "Stage 1 of 2: 3 cells, 3 operations on each edge: done before"
+    assert (told in capsys.readouterr().out) == (fit == 2)
     for name in ("stages.json", "probabilities.csv", "history.csv", "architecture.json"):
         assert (directory / name).read_bytes() == (found / name).read_bytes(), name
 

@@ -10,13 +10,11 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
-from larq_nas.comparing import Entry, read_entries, summarize, table
+from larq_nas.comparing import Entry, Record, read_entries, summarize
 from larq_nas.errors import DivergenceError, InputError, LarqNasError, callers_level, require_whole
-from larq_nas.files import LEFTOVERS, write_atomically, write_table
 from larq_nas.latency import Latency
 from larq_nas.latency.here import measure_all_here
 from larq_nas.pipeline.augment import Augment
-from larq_nas.report.comparison import plot_comparison
 from larq_nas.run import Run
 from larq_nas.spaces import SpaceLike, resolve
 from larq_nas.task import Task, check_seed, check_task
@@ -45,9 +43,11 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Train architectures alike, several times each, and compare what comes of them.
 
-    Every one is binarized by the same process, as in BATS' Table 5, and trained by one recipe.
-    Killed at any moment, the same call goes on. In `directory` it leaves each run,
-    `comparison.json`, `comparison.csv` and, where matplotlib is installed, `comparison.png`.
+    Real cells, and networks by name, are binarized by one process, as in BATS' Table 5 (section 3),
+    and all are trained by one recipe.
+    Killed at any moment, the same call goes on; further architectures and seeds are added to what
+    a call has left. In `directory` that is each run, `comparison.json`, `comparison.csv` and,
+    where matplotlib is installed, `comparison.png`.
 
     !!! example
         ```python
@@ -55,7 +55,7 @@ def compare(
             ["runs/digits", "bats", "darts_second_order", "random:5", "resnet18_cifar"],
             train,
             validation,
-            settings={"cells": 5, "channels": 16},
+            settings={"cells": 5, "channels": 24},
             epochs=20,
             directory="runs/comparison",
         )
@@ -80,8 +80,9 @@ def compare(
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
 
     # Returns
-        A row for each of `architectures`: `accuracy` (the mean), `spread` (the standard
-        deviation, `None` of a single run), `accuracies`, costs, and `microseconds`.
+        A row for each of `architectures`, and for those of earlier calls: `accuracy` (the mean),
+        `spread` (the standard deviation, `None` of a single run), `accuracies`, costs, and
+        `microseconds`.
 
     # Raises
         InputError: if an argument or the data cannot be used; nothing was trained then.
@@ -95,7 +96,7 @@ def compare(
     task = check_task(train, validation, classes, augment, seeds[0], resolve(space), verbose)
     entries = read_entries(architectures, settings or {}, space, task.facts)
     place = Path(directory)
-    _require_free(place)
+    record = Record(place, _terms(task, training, epochs, settings or {}))
     jobs = [
         _Job(entry, architecture, dataclasses.replace(task, seed=seed), folder)
         for seed in seeds
@@ -107,16 +108,16 @@ def compare(
     for job in jobs:
         job.run(training, epochs).check()
     if verbose:
-        _announce(entries, len(seeds), epochs)
+        _announce(entries, record, len(seeds), epochs)
     for job in jobs:
         job.train(training, epochs, verbose)
-    rows = _rows(entries, jobs, {})
-    _write(rows, place)
+    rows = record.with_earlier(_rows(entries, jobs, {}))
+    record.write(rows)
     if latency:
-        rows = _rows(entries, jobs, _time(jobs, verbose))
-        _write(rows, place)
+        rows = record.with_earlier(_rows(entries, jobs, _time(jobs, verbose)))
+        record.write(rows)
     if verbose:
-        _show(rows, place)
+        record.show(rows)
     return rows
 
 
@@ -148,19 +149,6 @@ class _Job:
         tf.keras.backend.clear_session()
 
 
-def _require_free(directory: Path) -> None:
-    """Raise `InputError` for a directory that holds something else than comparisons."""
-    if directory.is_file():
-        raise InputError(f"`directory` must be a folder, but `{directory}` is a file.")
-    for path in sorted(directory.glob("*")):
-        known = path.name.startswith("comparison.") or path.match(LEFTOVERS)
-        if not known and not any(path.glob("*seed*/")):
-            raise InputError(
-                f"`directory` must be new, empty or hold a comparison, but `{directory}` holds "
-                f"other files, such as {path.name}."
-            )
-
-
 def _require_seeds(seeds: Sequence[int]) -> None:
     if not isinstance(seeds, list | tuple | range) or not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"`seeds` must be a list of different whole numbers, but got {seeds!r}.")
@@ -168,10 +156,18 @@ def _require_seeds(seeds: Sequence[int]) -> None:
         check_seed(seed)
 
 
-def _announce(entries: Sequence[Entry], seeds: int, epochs: int) -> None:
+def _terms(task: Task, recipe: Recipe, epochs: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what all trainings share, but for the seed."""
+    shared = {key: value for key, value in task.settings().items() if key != "seed"}
+    return {**shared, "recipe": recipe.settings(), "epochs": epochs, "settings": dict(settings)}
+
+
+def _announce(entries: Sequence[Entry], record: Record, seeds: int, epochs: int) -> None:
     for entry in entries:
-        if entry.told:
-            print(f"{entry.label}: {', '.join(entry.told)}", flush=True)
+        print(f"{entry.label}: {', '.join(entry.told)}", flush=True)
+    others = [row["architecture"] for row in record.others([entry.label for entry in entries])]
+    if others:
+        print(f"Kept from earlier calls: {', '.join(others)}", flush=True)
     networks = sum(len(entry.architectures) for entry in entries)
     print(
         f"Comparison: {networks} networks, {seeds} seeds, {epochs} epochs each: "
@@ -181,23 +177,22 @@ def _announce(entries: Sequence[Entry], seeds: int, epochs: int) -> None:
 
 
 def _time(jobs: Sequence[_Job], verbose: int | str) -> dict[Path, Latency]:
-    """Return what the flatbuffers take, of one seed: those of other seeds take as long."""
-    seed = jobs[0].task.seed
-    flatbuffers = {
-        job.folder: job.folder / "model.tflite"
-        for job in jobs
-        if job.task.seed == seed and (job.folder / "model.tflite").exists()
-    }
+    """Return what the flatbuffers take, of one seed each: those of other seeds take as long."""
+    folders: dict[int, Path] = {}
+    for job in jobs:
+        if (job.folder / "model.tflite").exists():
+            folders.setdefault(id(job.architecture), job.folder)
     if verbose:
-        print(f"Timing {len(flatbuffers)} flatbuffers, in turns", flush=True)
+        print(f"Timing {len(folders)} flatbuffers, in turns", flush=True)
+    flatbuffers = [(folder / "model.tflite").read_bytes() for folder in folders.values()]
     try:
-        found = measure_all_here([path.read_bytes() for path in flatbuffers.values()])
+        found = measure_all_here(flatbuffers)
     except LarqNasError as error:
         warnings.warn(f"No latencies: {error}", stacklevel=callers_level())
         return {}
     for warning in sorted({text for latency in found for text in latency.warnings}):
         warnings.warn(warning, stacklevel=callers_level())
-    return dict(zip(flatbuffers, found, strict=True))
+    return dict(zip(folders.values(), found, strict=True))
 
 
 def _rows(
@@ -215,17 +210,3 @@ def _rows(
             )
         )
     return rows
-
-
-def _write(rows: Sequence[Mapping[str, Any]], directory: Path) -> None:
-    write_atomically(directory / "comparison.json", json.dumps({"rows": rows}, indent=1) + "\n")
-    flat = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in rows]
-    write_table(directory / "comparison.csv", flat)
-    plot_comparison(rows, directory / "comparison.png")
-
-
-def _show(rows: Sequence[Mapping[str, Any]], directory: Path) -> None:
-    print(table(rows), flush=True)
-    if not (directory / "comparison.png").exists():
-        print("No plot: matplotlib is not installed; pip install 'larq_nas[plots]'", flush=True)
-    print(f"written: {directory}", flush=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from larq_nas.differences import differences, flat
 from larq_nas.errors import InputError, first_line
 from larq_nas.files import LEFTOVERS, write_atomically
 
@@ -193,20 +194,16 @@ class Run:
             )
 
     def _compare(self, found: Mapping[str, Any], what: str = "a run") -> None:
-        old, new = _flat(found), _flat(self.settings)
+        old, new = flat(found), flat(self.settings)
         # Left out where it is the default, so that earlier runs go on.
         for key in old.keys() ^ new.keys():
             if key in ("searcher.precision", "recipe.precision"):
                 old.setdefault(key, "float32")
                 new.setdefault(key, "float32")
-        changed = [
-            f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
-        ]
+        changed = differences(old, new)
         if changed:
             raise InputError(
-                f"`{self.directory}` holds {what} with other settings ({'; '.join(changed)}): "
+                f"`{self.directory}` holds {what} with other settings ({changed}): "
                 "use those, or another directory."
             )
 
@@ -224,13 +221,3 @@ def read_settings(directory: Path) -> dict[str, Any]:
     if schema != _SCHEMA:
         raise InputError(f"`{path}` has schema {schema}, but this larq_nas reads {_SCHEMA}.")
     return dict(settings)
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

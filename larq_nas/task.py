@@ -48,8 +48,8 @@ class Task:
         """Return what a run keeps of it."""
         # The range of values follows from the rest, and need not be the same on each pass.
         data = {k: v for k, v in dataclasses.asdict(self.facts).items() if k != "value_range"}
-        count = self.strategy.num_replicas_in_sync if self.strategy else 1
-        shared = {"replicas": count} if count > 1 else {}
+        # One replica of a strategy is not the same: its supernets are not fused.
+        shared = {"replicas": self.strategy.num_replicas_in_sync} if self.strategy else {}
         return {"data": data, "augment": describe(self.augment), "seed": self.seed, **shared}
 
 

@@ -14,7 +14,7 @@ from conftest import one_choice
 
 from larq_nas.architecture import Architecture
 from larq_nas.cli import main
-from larq_nas.comparing import read_entries, summarize, table
+from larq_nas.comparing import Record, read_entries, summarize, table
 from larq_nas.errors import InputError
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.spaces import Bats
@@ -75,7 +75,9 @@ def test_a_row_for_each_with_means_and_spread(compared: tuple[Path, list[Any]]) 
     costs = [result["costs"]["binary_macs"] for result in results]
     assert drawn["binary_macs"] == statistics.mean(costs)
     assert one["microseconds"] > 0
-    assert json.loads((directory / "comparison.json").read_text())["rows"] == [drawn, one]
+    record = json.loads((directory / "comparison.json").read_text())
+    assert record["rows"] == [drawn, one]
+    assert (record["terms"]["epochs"], record["terms"]["settings"]) == (1, SMALL)
     assert (directory / "comparison.png").stat().st_size > 1000
     assert (directory / "comparison.csv").read_text().startswith("architecture,runs,")
 
@@ -110,10 +112,35 @@ def test_the_command_goes_on_where_it_was(compared: tuple[Path, list[Any]], tmp_
     assert "microseconds" not in row or row["microseconds"] is None
 
 
-def test_real_cells_are_made_binary_and_told() -> None:
-    (entry,) = entries("p_darts", settings=SMALL)
-    assert entry.architectures[0].settings["precision"] == "binary"
-    assert set(entry.told) == {"cells=3", "channels=12", "precision=binary", "activation=prelu"}
+def test_a_further_call_adds_rows_on_the_same_terms(
+    data: Any, compared: tuple[Path, list[Any]]
+) -> None:
+    directory, rows = compared
+    settings: Any = {"directory": directory, "seeds": (3,), "settings": SMALL, "space": SPACE}
+    settings |= {"recipe": Recipe(stages=("binary",)), "verbose": 0, "latency": False}
+    assert larq_nas.compare(["random:2"], *data, **settings, epochs=1) == rows
+    with pytest.raises(InputError, match=r"on other terms \(epochs was 1, now 2\): use those"):
+        larq_nas.compare(["random:2"], *data, **settings, epochs=2)
+    assert json.loads((directory / "comparison.json").read_text())["rows"] == rows
+
+
+def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "comparison.json").write_text('{"rows": []}')
+    with pytest.raises(InputError, match=r"comparison.json` is damaged, or not of a comparison"):
+        Record(tmp_path, {})
+
+
+def test_what_a_row_is_and_what_was_changed_is_told() -> None:
+    published, backbone = entries("p_darts", "resnet18_cifar", settings=SMALL)
+    assert published.architectures[0].settings["precision"] == "binary"
+    assert {
+        "cells=3 (was 20)",
+        "channels=12 (was 36)",
+        "nodes=4",
+        "precision=binary (was real)",
+        "activation=prelu (was relu)",
+    } <= set(published.told)
+    assert {"expansion=1", "binarization=bats", "no cells", "no channels"} <= set(backbone.told)
 
 
 def test_random_ones_are_of_the_published_size() -> None:
@@ -123,7 +150,7 @@ def test_random_ones_are_of_the_published_size() -> None:
     settings = entry.architectures[0].settings
     names = ("channels", "groups", "activation")
     assert [settings[name] for name in names] == [published[name] for name in names]
-    assert "groups=12" in entry.told
+    assert {"groups=12", "cells=3 (was 20)"} <= set(entry.told)
 
 
 def test_spaces_of_ones_own_are_drawn_from() -> None:
@@ -178,6 +205,8 @@ def test_a_row_without_an_end_says_why() -> None:
         (["darts"], {}, "`darts` is a space, not an architecture: compare random:5 of it"),
         (["random:0"], {}, "`random:0` is no architecture: ask for 1 or more"),
         (["bats"], {"cells": 3, "channels": 7}, "`channels` must be divisible by `groups`"),
+        ([5], {}, "must hold names, paths and objects of larq_nas.Architecture, but got 5"),
+        (["bats"], ["cells"], "`settings` must be a mapping of names to values, but got"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(sources: Any, settings: Any, message: str) -> None:

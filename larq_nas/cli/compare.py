@@ -57,11 +57,11 @@ def compare(
     """Train architectures alike, several times each, and compare them.
 
     ARCHITECTURES are directories of runs, files, published names, backbones such as
-    resnet18_cifar, or random:5 for five random ones of a space. All are binarized.
+    resnet18_cifar, or random:5 for five random ones of a space. Real ones are binarized.
 
     \b
     larq-nas compare bats darts_second_order random:5 resnet18_cifar --set cells=5 \\
-        --set channels=16 --epochs 20 --directory runs/comparison
+        --set channels=24 --epochs 20 --directory runs/comparison
     """
     rows = run_comparison(
         list(architectures),

@@ -26,13 +26,13 @@ class Entry:
         label: what the row is called.
         architectures: what is trained.
         space: the space they are of.
-        told: settings that its user should know of.
+        told: its settings, what was changed, and what it does not have.
     """
 
     label: str
     architectures: tuple[Architecture, ...]
     space: Space
-    told: tuple[str, ...] = ()
+    told: tuple[str, ...]
 
     @property
     def folder(self) -> str:
@@ -63,6 +63,11 @@ class _Reader:
             return self._random(int(drawn[1] or 1))
         if isinstance(source, Architecture):
             return self._one(f"{source.space} {number}", source)
+        if not isinstance(source, str | Path):
+            raise InputError(
+                "`architectures` must hold names, paths and objects of larq_nas.Architecture, but "
+                f"got {source!r}."
+            )
         if source in names() and source not in Architecture.published_names():
             return self._one(str(source), _backbone(str(source)))
         if source not in Architecture.published_names():
@@ -71,10 +76,11 @@ class _Reader:
 
     def _one(self, label: str, found: Architecture) -> Entry:
         own = self.space if found.space == self.space.name and found.space not in names() else None
-        changes = self._changes(found.resolve(own))
+        before = found.resolve(own)
+        changes = self._changes(before)
         found = found.with_settings(**changes) if changes else found
-        told = tuple(f"{name}={value}" for name, value in changes.items())
-        return Entry(label, (found,), found.resolve(own), told)
+        space = found.resolve(own)
+        return Entry(label, (found,), space, self._told(before, space))
 
     def _random(self, count: int) -> Entry:
         if not count:
@@ -86,8 +92,17 @@ class _Reader:
             choose = Sample.seeded(seed)
             space.build(choose, self.facts.input_shape, self.facts.classes)
             found.append(Architecture(space.name, space.settings(), choose.values))
-        told = [f"{k}={v}" for k, v in space.settings().items() if isinstance(v, int | str)]
-        return Entry(f"random {space.name}", tuple(found), space, tuple(told))
+        return Entry(f"random {space.name}", tuple(found), space, self._told(self.space, space))
+
+    def _told(self, before: Space, after: Space) -> tuple[str, ...]:
+        """Return what a row is: rows may differ in more than their cells."""
+        old, new = before.settings(), after.settings()
+        told = [
+            f"{name}={value}" + (f" (was {old[name]})" if old[name] != value else "")
+            for name, value in new.items()
+            if isinstance(value, int | float | str)
+        ]
+        return *told, *(f"no {name}" for name in self.settings if name not in new)
 
     def _changes(self, space: Space) -> dict[str, Any]:
         """Return the settings that a space has, and that make it binary as BATS does."""
@@ -120,6 +135,8 @@ def read_entries(
     """
     if isinstance(sources, str) or not sources:
         raise InputError(f"`architectures` must be a list of one or more, but got {sources!r}.")
+    if not isinstance(settings, Mapping):
+        raise InputError(f"`settings` must be a mapping of names to values, but got {settings!r}.")
     if isinstance(space, str) and space in Architecture.published_names():
         space = Architecture.published(space).resolve()
     reader = _Reader(settings, resolve(space), facts)
@@ -153,7 +170,7 @@ def _backbone(name: str) -> Architecture:
             f"`{name}` is a space, not an architecture: compare random:5 of it with `space`, or "
             "the directory of a run."
         )
-    return Architecture(name, {"expansion": 1})
+    return Architecture(name, {"expansion": 1, "binarization": "bats"})
 
 
 def _require_file(source: str | Path) -> None:

@@ -36,7 +36,7 @@ class SpaceCosts:
     !!! example
         ```python
         costs = larq_nas.cost.SpaceCosts("resnet18", (224, 224, 3), classes=1000)
-        one = costs.exact({"stage1": 2, "stage1_block1": 0.5, ...})
+        one = costs.exact({**dict.fromkeys(costs.expansions, 1), "stage1_block1": 0.5})
         many = costs.exact_many(candidates)  # a thousand and more in a second
         ```
 

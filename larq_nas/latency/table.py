@@ -31,7 +31,7 @@ class LatencyTable:
         ```python
         table = larq_nas.latency.LatencyTable.load("pi4.json")
         costs = larq_nas.cost.SpaceCosts("vgg_small", (32, 32, 3), classes=10)
-        table.predict(costs.structure({}), {"conv1": 64, "conv2": 128, ...}).microseconds
+        table.predict(costs.structure({}), dict.fromkeys(costs.expansions, 64)).microseconds
         print(table)  # what it holds, and how well it predicts
         ```
 

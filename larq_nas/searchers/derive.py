@@ -118,7 +118,7 @@ def _within(
     return within
 
 
-def warn_if_undecided(model: BilevelModel) -> bool:
+def warn_if_undecided(model: BilevelModel, what: str = "The search") -> bool:
     """Warn of probabilities that have hardly moved, and return whether they have not."""
     entropy = float(mean_entropy(model.mixtures))
     kept = np.concatenate([mixture.kept.sum(axis=1) for mixture in model.mixtures])
@@ -126,7 +126,7 @@ def warn_if_undecided(model: BilevelModel) -> bool:
     undecided = largest > 0 and entropy > _UNDECIDED * largest
     if undecided:
         warnings.warn(
-            f"The search has hardly decided (entropy {entropy:.3f} of {largest:.3f} nats): its "
+            f"{what} has hardly decided (entropy {entropy:.3f} of {largest:.3f} nats): its "
             "choices are little more than chance; search for more epochs, or raise "
             "`architecture_learning_rate`.",
             stacklevel=callers_level(),

@@ -33,7 +33,7 @@ from larq_nas.seeding import seed_everything
 from larq_nas.spaces import Space
 from larq_nas.spaces.space import Precision
 from larq_nas.task import Task
-from larq_nas.training.distribution import building_on
+from larq_nas.training.distribution import building_on, require_halves
 from larq_nas.training.optimizers import OptimizerName
 from larq_nas.training.transfer import constrain, initialize_scales
 
@@ -218,6 +218,7 @@ class Differentiable:
             stage: its name, unique in the run.
             epochs_before: epochs of the stages before it.
         """
+        require_halves(task.strategy, task.facts)
         seed_everything(task.seed)
         settings: Any = self.of(space)
         warm_up = warm_up_epochs(settings.weights_only_epochs, epochs)

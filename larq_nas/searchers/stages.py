@@ -16,7 +16,7 @@ from larq_nas.files import write_atomically
 from larq_nas.layers.mixture import Kept
 from larq_nas.run import Run
 from larq_nas.searchers.announce import announce
-from larq_nas.searchers.derive import scores_of
+from larq_nas.searchers.derive import scores_of, warn_if_undecided
 from larq_nas.searchers.estimate import estimate, warn_if_too_large
 from larq_nas.searchers.prepared import Prepared
 from larq_nas.training.forget import forgetting_graphs
@@ -134,6 +134,7 @@ class Staged:
 
     def _record(self, index: int, prepared: Prepared) -> dict[str, Any]:
         """Return what a stage was, and what of it goes on."""
+        warn_if_undecided(prepared.model, f"Stage {index + 1}")
         scores, fewer = scores_of(prepared.choose), self.stages.operations[index + 1]
         before = {name: mixture.kept for name, mixture in prepared.choose.mixtures.items()}
         kept = {

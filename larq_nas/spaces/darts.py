@@ -13,6 +13,8 @@ from larq_nas.spaces.convolutions import Style, convolution, reduce, steps_of
 from larq_nas.spaces.operations import pools_and_zero
 from larq_nas.spaces.skeleton import CellSpace, Place, StemName, require_known
 from larq_nas.spaces.space import Precision, register
+from larq_nas.training.recipe import Recipe
+from larq_nas.training.recipes import RECIPES
 
 __all__ = ["Darts"]
 
@@ -88,6 +90,9 @@ class Darts(CellSpace):
     @property
     def searching(self) -> Mapping[str, Any]:
         return {"temperature": 1.0}
+
+    def recipe(self) -> Recipe:
+        return RECIPES["bats" if self.precision == "binary" else "bats_real"]
 
     @property
     def _style(self) -> Style:

@@ -91,8 +91,8 @@ class ResNet18(_ResNet18):
             to choose them by a search.
         ratios: the ratios to choose from; by default Shen's (Eq. 2).
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
-        binarization: `"sign"`, `"dorefa"` as Shen et al. have it (Eq. 1), or `"dms"` as DMS does
-            (Eq. 2).
+        binarization: `"sign"`, `"dorefa"` as Shen et al. have it (Eq. 1), `"dms"` as DMS does
+            (Eq. 2), or `"bats"` as BATS binarizes what it compares with (section 3).
         downsample: `"binary"`, or `"real"` as in Bi-Real Net, for the 1x1 convolutions of
             shortcuts.
         stem_kernel: height and width of the first kernel, in pixels; DMS counts 3.
@@ -134,8 +134,8 @@ class ResNet18Cifar(_ResNet18):
             to choose them by a search.
         ratios: the ratios to choose from.
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
-        binarization: `"sign"`, `"dorefa"` as Shen et al. have it (Eq. 1), or `"dms"` as DMS does
-            (Eq. 2).
+        binarization: `"sign"`, `"dorefa"` as Shen et al. have it (Eq. 1), `"dms"` as DMS does
+            (Eq. 2), or `"bats"` as BATS binarizes what it compares with (section 3).
         downsample: `"binary"` or `"real"`, for the 1x1 convolutions of shortcuts.
 
     # References

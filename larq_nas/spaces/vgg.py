@@ -69,8 +69,8 @@ class VggSmall(_Vgg):
             each of `conv1` to `conv6`, or `None` to choose them by a search.
         ratios: the ratios to choose from; by default the paper's (Eq. 2).
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
-        binarization: `"sign"`, `"dorefa"` as Shen et al. have it (Eq. 1), or `"dms"` as DMS does
-            (Eq. 2).
+        binarization: `"sign"`, `"dorefa"` as Shen et al. have it (Eq. 1), `"dms"` as DMS does
+            (Eq. 2), or `"bats"` as BATS binarizes what it compares with (section 3).
 
     # References
         - [Searching for Accurate Binary Neural Architectures](https://arxiv.org/abs/1909.07378)
@@ -94,8 +94,8 @@ class Vgg11(_Vgg):
             each of `conv1` to `conv8`, or `None` to choose them by a search.
         ratios: the ratios to choose from.
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
-        binarization: `"sign"`, `"dorefa"` as Shen et al. have it (Eq. 1), or `"dms"` as DMS does
-            (Eq. 2).
+        binarization: `"sign"`, `"dorefa"` as Shen et al. have it (Eq. 1), `"dms"` as DMS does
+            (Eq. 2), or `"bats"` as BATS binarizes what it compares with (section 3).
 
     # References
         - DMS: Differentiable Dimension Search for Binary Neural Networks, under double-blind

@@ -2,18 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, TypeAlias, get_args
 
 import tensorflow as tf
 
 from larq_nas.choosers import Chooser
 from larq_nas.errors import InputError, unknown_name
 from larq_nas.expansion import expand, require_ratios
-from larq_nas.layers import batch_norm, current_domain, sign_conv
+from larq_nas.layers import batch_norm, binary_conv, current_domain, sign_conv
 from larq_nas.layers.blocks import Binarization
 from larq_nas.spaces.space import Precision, Space
 
-__all__ = ["WidthSpace"]
+__all__ = ["OfNetwork", "WidthSpace"]
+
+OfNetwork: TypeAlias = Binarization | Literal["bats"]
+"""How a network is binary: each of its convolutions, or as BATS makes any network binary."""
+
+_BINARIZATIONS = (*get_args(Binarization), "bats")
 
 
 @dataclass(frozen=True)
@@ -26,13 +31,14 @@ class WidthSpace(Space):
         ratios: the ratios to choose from.
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
         binarization: `"sign"`, `"dorefa"` as Shen et al. have it (Eq. 1), or `"dms"` as DMS does
-            (Eq. 2); see `larq_nas.layers.sign_conv`.
+            (Eq. 2), see `larq_nas.layers.sign_conv`; or `"bats"` (its section 3): batch norm, sign,
+            convolution, a learned scale and PReLU, in that order.
     """
 
     expansion: float | tuple[float, ...] | None = None
     ratios: tuple[float, ...] = (0.25, 0.5, 1, 2, 3, 4)
     precision: Precision = "binary"
-    binarization: Binarization = "sign"
+    binarization: OfNetwork = "sign"
 
     @property
     def layers(self) -> dict[str, int]:
@@ -42,8 +48,8 @@ class WidthSpace(Space):
     def __post_init__(self) -> None:
         if self.precision not in ("binary", "real"):
             raise unknown_name("precision", self.precision, ("binary", "real"))
-        if self.binarization not in get_args(Binarization):
-            raise unknown_name("binarization", self.binarization, get_args(Binarization))
+        if self.binarization not in _BINARIZATIONS:
+            raise unknown_name("binarization", self.binarization, _BINARIZATIONS)
         if not isinstance(self.ratios, tuple) or not self.ratios:
             raise InputError(f"`ratios` must be a list of numbers, but got {self.ratios!r}.")
         require_ratios("ratios", self.ratios)
@@ -91,16 +97,21 @@ class WidthSpace(Space):
         self, x: tf.Tensor, filters: int, name: str, kernel_size: int = 3, strides: int = 1
     ) -> tf.Tensor:
         """Apply a convolution and batch norm; of signs, if the network is binary."""
-        if self._binary():
-            return sign_conv(
+        if not self._binary():
+            return self.real_conv(x, filters, kernel_size, name, strides)
+        if self.binarization == "bats":
+            return binary_conv(
                 x,
                 filters,
                 kernel_size,
                 name=name,
                 strides=strides,
-                binarization=self.binarization,
+                activation="prelu",
+                identity=False,
             )
-        return self.real_conv(x, filters, kernel_size, name, strides)
+        return sign_conv(
+            x, filters, kernel_size, name=name, strides=strides, binarization=self.binarization
+        )
 
     def activate(self, x: tf.Tensor, name: str) -> tf.Tensor:
         """Apply ReLU in the float twin; a binary network has its signs."""

@@ -7,12 +7,14 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.errors import InputError
+from larq_nas.pipeline.check import DataFacts
 
 __all__ = [
     "averaged",
     "building_on",
     "is_distributed",
     "replicas",
+    "require_halves",
     "require_strategy",
     "shared_out",
     "whole_batches",
@@ -52,6 +54,17 @@ def require_strategy(strategy: object, batch_size: int) -> None:
         raise InputError(
             f"`strategy` has {count} replicas, which do not divide batches of {batch_size} "
             f"images: batch the data by a multiple of {count}."
+        )
+
+
+def require_halves(strategy: tf.distribute.Strategy | None, facts: DataFacts) -> None:
+    """Raise `InputError` if halves of the data are smaller than a batch, and not divided."""
+    half = facts.train_examples // 2
+    count = strategy.num_replicas_in_sync if strategy else 1
+    if half < facts.batch_size and half % count:
+        raise InputError(
+            f"`strategy` has {count} replicas, which do not divide the {half} images of each half "
+            f"of the data: batch it by a multiple of {count}, {half} or less."
         )
 
 

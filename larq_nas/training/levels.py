@@ -48,6 +48,7 @@ class TwoLevels(tf.keras.Model):
         self.terms = dict(terms)
         self.searching = tf.Variable(False, trainable=False, name="searching")
         self.traced_searching = False
+        self._is_distributed = is_distributed()
         upper = {id(parameter) for parameter in parameters}
         self.ordinary_weights = [w for w in network.trainable_weights if id(w) not in upper]
 
@@ -107,7 +108,7 @@ class TwoLevels(tf.keras.Model):
     def set_searching(self, searching: bool) -> None:
         """Let the architecture parameters learn from now on, or not."""
         self.searching.assign(searching)
-        if self.distribute_strategy.num_replicas_in_sync > 1 and searching != self.traced_searching:
+        if self._is_distributed and searching != self.traced_searching:
             self.traced_searching = searching
             self.make_train_function(force=True)
 

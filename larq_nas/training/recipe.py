@@ -37,7 +37,8 @@ class Recipe:
     """How a network is trained.
 
     The default is that of BATS (sections 4.3 and 6.2): real weights with binary activations
-    first, then both binary, each by Adam with a learning rate that falls along a cosine.
+    first, then both binary, each by Adam with a learning rate that falls along a cosine; but for
+    the auxiliary classifier, which takes a network of cells.
     `larq_nas.training.RECIPES` has those of the other papers by name.
 
     !!! example

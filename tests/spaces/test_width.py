@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import quick, random_architecture, randomize
 
 import larq_nas
 from larq_nas.choosers import Sample
 from larq_nas.errors import InputError
+from larq_nas.resizing import latent
 from larq_nas.spaces import ResNet18, ResNet18Cifar, Vgg11, VggSmall, resolve
 
 
@@ -34,6 +36,7 @@ def test_a_stage_has_one_width_and_each_block_its_own() -> None:
             (VggSmall(ratios=(0.1, 0.25)), (16, 16, 3)),
             (Vgg11(), (32, 32, 3)),
             (ResNet18Cifar(), (16, 16, 3)),
+            (ResNet18Cifar(binarization="bats"), (16, 16, 3)),
             (ResNet18(ratios=(0.125, 0.25), downsample="real"), (32, 32, 3)),
         ],
         0,
@@ -49,6 +52,24 @@ def test_sampled_networks_convert_in_binary(space, shape) -> None:
     downsampled = 3 if isinstance(space, ResNet18) else 0
     assert len(real) == 2 + downsampled
     assert all(parity.equal for parity in conversion.parity)
+
+
+def test_binarized_as_bats_does_it_is_its_section_3() -> None:
+    """Batch norm, sign, convolution by signs, a learned scale, PReLU."""
+    space = ResNet18Cifar(expansion=0.25, binarization="bats")
+    model = randomize(space.build(larq_nas.choosers.Fix({}), (8, 8, 3), 10))
+    name = "stage1_block1_1"
+    norm, conv, scale, prelu = (
+        model.get_layer(f"{name}_{layer}") for layer in ("bn", "conv", "scale", "prelu")
+    )
+    images = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    before, after = tf.keras.Model(model.input, [norm.input, prelu.output])(images)
+    signs = np.where(norm(before) >= 0, 1.0, -1.0).astype("float32")
+    padded = np.pad(signs, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1.0)
+    kernel = np.sign(latent(conv.kernel).numpy())
+    y = tf.nn.conv2d(padded, kernel, 1, "VALID").numpy() * scale.get_weights()[0]
+    by_hand = np.where(y > 0, y, prelu.get_weights()[0] * y)
+    np.testing.assert_allclose(after, by_hand, rtol=1e-5, atol=1e-5)
 
 
 def test_keras_tuner_draws_ratios() -> None:

@@ -1,6 +1,7 @@
 """What a process of test_distribution.py does: steps, or a search, on one or several replicas.
 
-How many is its first argument, or `processes` for what `TF_CONFIG` in its environment says.
+How many is its first argument, `None` without a strategy, or `processes` for what `TF_CONFIG` in
+its environment says.
 """
 
 import os
@@ -78,7 +79,8 @@ if __name__ == "__main__":
     strategy = None
     if sys.argv[1] == "processes":
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    elif (count := int(sys.argv[1])) > 1:
+    elif sys.argv[1] != "None":
+        count = int(sys.argv[1])
         device = tf.config.list_physical_devices("CPU")[0]
         devices = [tf.config.LogicalDeviceConfiguration()] * count
         tf.config.set_logical_device_configuration(device, devices)

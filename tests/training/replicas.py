@@ -13,9 +13,9 @@ PROCESS = Path(__file__).with_name("on_replicas.py")
 TIMEOUT = 300
 
 
-def run(count: int, target: Path) -> subprocess.CompletedProcess[str]:
+def run(replicas: int | None, target: Path) -> subprocess.CompletedProcess[str]:
     """Devices are split before TensorFlow starts, in a process of its own."""
-    command = [sys.executable, str(PROCESS), str(count), str(target)]
+    command = [sys.executable, str(PROCESS), str(replicas), str(target)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done

@@ -12,19 +12,20 @@ import tensorflow as tf
 from replicas import run, run_two
 
 from larq_nas.errors import InputError
+from larq_nas.pipeline.check import DataFacts
 from larq_nas.spaces import Bats
-from larq_nas.training.distribution import require_strategy
+from larq_nas.training.distribution import require_halves, require_strategy
 
 SPACE = Bats(cells=2, channels=4, nodes=1)
 
 
 def test_five_bilevel_steps_on_two_replicas_are_those_of_one(tmp_path: Path) -> None:
     """Of all weights and alphas; Keras' synchronized variance is that of a batch, n for n - 1."""
-    names = ("one", "two", "first_of_two_processes", "second_of_two_processes")
+    names = ("none", "one", "two", "first_of_two_processes", "second_of_two_processes")
     paths = [tmp_path / f"{name}.npz" for name in names]
-    run(1, paths[0])
-    run(2, paths[1])
-    run_two(*paths[2:])
+    for replicas, path in zip((None, 1, 2), paths, strict=False):
+        run(replicas, path)
+    run_two(*paths[3:])
     one, *others = [dict(np.load(path)) for path in paths]
     assert any("alpha" in name for name in one)
     for label, other in zip(names[1:], others, strict=True):
@@ -79,3 +80,11 @@ def test_batches_that_do_not_divide_are_refused(strategy: Any, monkeypatch: Any)
     with pytest.raises(InputError, match="3 replicas, which do not divide batches of 32 images"):
         require_strategy(strategy, 32)
     require_strategy(strategy, 33)
+
+
+def test_halves_that_do_not_divide_are_refused(strategy: Any, monkeypatch: Any) -> None:
+    """Of fewer images than two batches have, a batch of the search is a half."""
+    monkeypatch.setattr(type(strategy), "num_replicas_in_sync", 3)
+    with pytest.raises(InputError, match=r"3 replicas, .* the 25 images of each half .*, 25 or"):
+        require_halves(strategy, DataFacts((8, 8, 1), 10, 33, 50, 8, ""))
+    require_halves(strategy, DataFacts((8, 8, 1), 10, 24, 50, 8, ""))

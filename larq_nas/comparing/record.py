@@ -1,0 +1,94 @@
+"""What a comparison leaves in its directory, and what an earlier call left there."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from larq_nas.comparing.rows import table
+from larq_nas.differences import differences, flat
+from larq_nas.errors import InputError
+from larq_nas.files import LEFTOVERS, write_atomically, write_table
+from larq_nas.report.comparison import plot_comparison
+
+__all__ = ["Record"]
+
+
+class Record:
+    """The rows of a comparison, which grows from call to call on the same terms.
+
+    # Arguments
+        directory: where it is kept.
+        terms: settings that all of its trainings share.
+
+    # Raises
+        InputError: if the directory holds something else, or a comparison on other terms.
+    """
+
+    def __init__(self, directory: Path, terms: Mapping[str, Any]) -> None:
+        self._directory = directory
+        self._path = directory / "comparison.json"
+        self._terms = json.loads(json.dumps(terms))
+        _require_free(directory)
+        self._earlier = self._read()
+
+    def others(self, labels: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the rows of earlier calls, of other architectures than `labels`."""
+        return [row for label, row in self._earlier.items() if label not in labels]
+
+    def with_earlier(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return rows and those of earlier calls; what was timed before and not now stays."""
+        whole = []
+        for row in rows:
+            before = self._earlier.get(row["architecture"], {}).get("microseconds")
+            timed = row.get("microseconds") or before
+            whole.append({**row, "microseconds": timed} if timed else dict(row))
+        return whole + self.others([row["architecture"] for row in rows])
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write `comparison.json`, `comparison.csv` and, if it can be drawn, the plot."""
+        record = {"terms": self._terms, "rows": list(rows)}
+        write_atomically(self._path, json.dumps(record, indent=1) + "\n")
+        scalars = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in rows]
+        write_table(self._directory / "comparison.csv", scalars)
+        plot_comparison(rows, self._directory / "comparison.png")
+
+    def show(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Print the rows as a table, and where they are."""
+        print(table(rows), flush=True)
+        if not (self._directory / "comparison.png").exists():
+            print("No plot: matplotlib is not installed; pip install 'larq_nas[plots]'", flush=True)
+        print(f"written: {self._directory}", flush=True)
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        if not self._path.exists():
+            return {}
+        try:
+            record = json.loads(self._path.read_text(encoding="utf-8"))
+            old = flat(record["terms"])
+            rows = {row["architecture"]: dict(row) for row in record["rows"]}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(
+                f"`{self._path}` is damaged, or not of a comparison: delete it, and it is written "
+                "again from the runs beside it."
+            ) from None
+        changed = differences(old, flat(self._terms))
+        if changed:
+            raise InputError(
+                f"`{self._directory}` holds a comparison on other terms ({changed}): use those, "
+                "or another directory."
+            )
+        return rows
+
+
+def _require_free(directory: Path) -> None:
+    """Raise `InputError` for a directory that holds something else than comparisons."""
+    if directory.is_file():
+        raise InputError(f"`directory` must be a folder, but `{directory}` is a file.")
+    for path in sorted(directory.glob("*")):
+        known = path.name.startswith("comparison.") or path.match(LEFTOVERS)
+        if not known and not any(path.glob("*seed*/")):
+            raise InputError(
+                f"`directory` must be new, empty or hold a comparison, but `{directory}` holds "
+                f"other files, such as {path.name}."
+            )

@@ -102,6 +102,14 @@ def test_killed_and_resumed_it_finds_the_same(
         assert (directory / name).read_bytes() == (found / name).read_bytes(), name
 
 
+@pytest.mark.slow
+def test_a_stage_that_has_hardly_decided_is_told(data: Any) -> None:
+    """What it drops is little more than chance."""
+    slow = dataclasses.replace(SEARCHER, architecture_learning_rate=1e-6)
+    with pytest.warns(UserWarning, match="Stage 1 has hardly decided"):
+        search(data, slow, epochs=1)
+
+
 def test_dropped_operations_that_come_back_are_told() -> None:
     """A budget may leave no other network."""
     kept = {"normal/2": [[True, True, False]] * 2, "reduction/2": [[True, False, True]] * 2}

@@ -37,7 +37,7 @@ def main() -> None:
         verbose=2,
     )
     settings = {"seeds": arguments.seeds, "epochs": arguments.epochs, **DATA, **SETTINGS}
-    record("comparison", settings, rows)
+    record("comparison", settings, [{**rows[0], "architecture": "searched"}, *rows[1:]])
 
 
 if __name__ == "__main__":

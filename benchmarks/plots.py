@@ -10,6 +10,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from larq_nas.report.comparison import plot_comparison
+
 RESULTS = Path(__file__).parent / "results"
 OPERATIONS = {
     "convolutions": ("conv_3x3", "conv_5x5", "dilated_conv_3x3", "dilated_conv_5x5"),
@@ -122,3 +124,5 @@ if __name__ == "__main__":
             plot()
     if list(RESULTS.glob("ablation_*.json")):
         ablations()
+    if (RESULTS / "comparison.json").exists():
+        plot_comparison(read("comparison")["measured"], RESULTS / "comparison.png")

@@ -1,7 +1,6 @@
 """Architectures on equal terms: trained alike on one data set, several times each."""
 
-import dataclasses
-import json
+import statistics
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,15 +9,21 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
-from larq_nas.comparing import Entry, Record, read_entries, summarize
-from larq_nas.errors import DivergenceError, InputError, LarqNasError, callers_level, require_whole
-from larq_nas.latency import Latency
+from larq_nas.comparing import (
+    Entry,
+    Job,
+    Record,
+    drawn_from,
+    finished_before,
+    jobs_of,
+    read_entries,
+    summarize,
+)
+from larq_nas.errors import InputError, LarqNasError, callers_level, require_whole
 from larq_nas.latency.here import measure_all_here
 from larq_nas.pipeline.augment import Augment
-from larq_nas.run import Run
-from larq_nas.spaces import SpaceLike, resolve
+from larq_nas.spaces import SpaceLike
 from larq_nas.task import Task, check_seed, check_task
-from larq_nas.train import run_of, train_task
 from larq_nas.training.recipe import Recipe
 from larq_nas.training.recipes import RecipeLike, resolve_recipe
 
@@ -91,69 +96,42 @@ def compare(
         - [BATS: Binary ArchitecTure Search](https://arxiv.org/abs/2003.01711)
     """
     require_whole(epochs=epochs)
-    _require_seeds(seeds)
-    training = resolve_recipe(recipe)
-    task = check_task(train, validation, classes, augment, seeds[0], resolve(space), verbose)
-    entries = read_entries(architectures, settings or {}, space, task.facts)
-    place = Path(directory)
+    _require(seeds, directory, settings)
+    training, drawn, place = resolve_recipe(recipe), drawn_from(space), Path(directory)
+    task = check_task(train, validation, classes, augment, seeds[0], drawn, verbose)
     record = Record(place, _terms(task, training, epochs, settings or {}))
-    jobs = [
-        _Job(entry, architecture, dataclasses.replace(task, seed=seed), folder)
-        for seed in seeds
-        for entry in entries
-        for architecture, folder in zip(
-            entry.architectures, entry.folders(place, seed), strict=True
-        )
-    ]
-    for job in jobs:
+    facts = task.facts
+    entries = read_entries(architectures, settings or {}, drawn, facts, training, record.has_rows)
+    jobs = [job for seed in seeds for entry in entries for job in jobs_of(entry, task, place, seed)]
+    before = [job for entry in entries for job in finished_before(entry, task, place, seeds)]
+    for job in (*jobs, *before):
         job.run(training, epochs).check()
     if verbose:
-        _announce(entries, record, len(seeds), epochs)
-    for job in jobs:
-        job.train(training, epochs, verbose)
-    rows = record.with_earlier(_rows(entries, jobs, {}))
-    record.write(rows)
-    if latency:
-        rows = record.with_earlier(_rows(entries, jobs, _time(jobs, verbose)))
-        record.write(rows)
+        _announce(entries, before, record, len(seeds), epochs)
+    with record:
+        for job in jobs:
+            job.train(training, epochs, verbose)
+            rows = record.with_earlier(_rows(entries, [*jobs, *before], place))
+            record.write(rows)
+        if latency:
+            _time(rows, place, verbose)
+            record.write(rows)
     if verbose:
         record.show(rows)
     return rows
 
 
-@dataclasses.dataclass
-class _Job:
-    """A training of a comparison."""
-
-    entry: Entry
-    architecture: Architecture
-    task: Task
-    folder: Path
-    result: dict[str, Any] | None = None
-    failure: str | None = None
-
-    def run(self, recipe: Recipe, epochs: int) -> Run:
-        return run_of(self.architecture, self.task, recipe, None, epochs, self.folder)
-
-    def train(self, recipe: Recipe, epochs: int, verbose: int | str) -> None:
-        """Train, or note why that has no end."""
-        run, space = self.run(recipe, epochs), self.entry.space
-        if verbose:
-            print(f"{self.entry.label}, seed {self.task.seed}: `{self.folder}`", flush=True)
-        try:
-            train_task(self.architecture, space, self.task, recipe, None, epochs, run, (), verbose)
-            self.result = json.loads(run.result.read_text(encoding="utf-8"))
-        except DivergenceError as error:
-            self.failure = str(error)
-            warnings.warn(f"`{self.folder}` is left out: {error}", stacklevel=callers_level())
-        tf.keras.backend.clear_session()
-
-
-def _require_seeds(seeds: Sequence[int]) -> None:
-    if not isinstance(seeds, list | tuple | range) or not seeds or len(set(seeds)) < len(seeds):
+def _require(seeds: object, directory: object, settings: object) -> None:
+    if not isinstance(seeds, list | tuple | range) or not seeds:
         raise InputError(f"`seeds` must be a list of different whole numbers, but got {seeds!r}.")
     for seed in seeds:
         check_seed(seed)
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"`seeds` must be a list of different whole numbers, but got {seeds!r}.")
+    if not isinstance(directory, str | Path):
+        raise InputError(f"`directory` must be the path of a folder, but got {directory!r}.")
+    if settings is not None and not isinstance(settings, Mapping):
+        raise InputError(f"`settings` must be a mapping of names to values, but got {settings!r}.")
 
 
 def _terms(task: Task, recipe: Recipe, epochs: int, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,9 +140,14 @@ def _terms(task: Task, recipe: Recipe, epochs: int, settings: Mapping[str, Any])
     return {**shared, "recipe": recipe.settings(), "epochs": epochs, "settings": dict(settings)}
 
 
-def _announce(entries: Sequence[Entry], record: Record, seeds: int, epochs: int) -> None:
+def _announce(
+    entries: Sequence[Entry], before: Sequence[Job], record: Record, seeds: int, epochs: int
+) -> None:
     for entry in entries:
         print(f"{entry.label}: {', '.join(entry.told)}", flush=True)
+        known = sorted({job.task.seed for job in before if job.entry is entry})
+        if known:
+            print(f"{entry.label}: seeds {', '.join(map(str, known))} were done before", flush=True)
     others = [row["architecture"] for row in record.others([entry.label for entry in entries])]
     if others:
         print(f"Kept from earlier calls: {', '.join(others)}", flush=True)
@@ -176,37 +159,37 @@ def _announce(entries: Sequence[Entry], record: Record, seeds: int, epochs: int)
     )
 
 
-def _time(jobs: Sequence[_Job], verbose: int | str) -> dict[Path, Latency]:
-    """Return what the flatbuffers take, of one seed each: those of other seeds take as long."""
-    folders: dict[int, Path] = {}
-    for job in jobs:
-        if (job.folder / "model.tflite").exists():
-            folders.setdefault(id(job.architecture), job.folder)
-    if verbose:
-        print(f"Timing {len(folders)} flatbuffers, in turns", flush=True)
-    flatbuffers = [(folder / "model.tflite").read_bytes() for folder in folders.values()]
-    try:
-        found = measure_all_here(flatbuffers)
-    except LarqNasError as error:
-        warnings.warn(f"No latencies: {error}", stacklevel=callers_level())
-        return {}
-    for warning in sorted({text for latency in found for text in latency.warnings}):
-        warnings.warn(warning, stacklevel=callers_level())
-    return dict(zip(folders.values(), found, strict=True))
-
-
-def _rows(
-    entries: Sequence[Entry], jobs: Sequence[_Job], timed: Mapping[Path, Latency]
-) -> list[dict[str, Any]]:
+def _rows(entries: Sequence[Entry], jobs: Sequence[Job], place: Path) -> list[dict[str, Any]]:
+    """Return the rows of what has ended, and where their networks are, one seed of each."""
     rows = []
     for entry in entries:
         own = [job for job in jobs if job.entry is entry]
-        rows.append(
-            summarize(
-                entry.label,
-                [job.result for job in own if job.result is not None],
-                [timed.get(job.folder) for job in own],
-                [job.failure for job in own if job.failure is not None],
-            )
-        )
+        results = [job.result for job in own if job.result is not None]
+        failures = [job.failure for job in own if job.failure is not None]
+        networks: dict[int, str] = {}
+        for job in own:
+            if job.result is not None and job.flatbuffer.exists():
+                path = job.flatbuffer.relative_to(place).as_posix()
+                networks.setdefault(id(job.architecture), path)
+        if results or failures:
+            row = summarize(entry.label, results, failures)
+            rows.append({**row, "flatbuffers": sorted(networks.values())})
     return rows
+
+
+def _time(rows: Sequence[dict[str, Any]], place: Path, verbose: int | str) -> None:
+    """Time the networks of all rows, those of earlier calls too, in turns: loads change."""
+    paths = [path for row in rows for path in row["flatbuffers"] if (place / path).exists()]
+    if verbose:
+        print(f"Timing {len(paths)} flatbuffers, in turns", flush=True)
+    try:
+        found = measure_all_here([(place / path).read_bytes() for path in paths])
+    except LarqNasError as error:
+        warnings.warn(f"No latencies: {error}", stacklevel=callers_level())
+        return
+    for warning in sorted({text for latency in found for text in latency.warnings}):
+        warnings.warn(warning, stacklevel=callers_level())
+    timed = {path: one.microseconds for path, one in zip(paths, found, strict=True)}
+    for row in rows:
+        times = [timed[path] for path in row["flatbuffers"] if path in timed]
+        row["microseconds"] = statistics.mean(times) if times else None

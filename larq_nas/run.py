@@ -14,11 +14,11 @@ from typing import Any, TextIO
 from larq_nas.differences import differences, flat
 from larq_nas.errors import InputError, first_line
 from larq_nas.files import LEFTOVERS, write_atomically
+from larq_nas.lock import LOCK, keep_others_out
 
 __all__ = ["Run"]
 
 _SCHEMA = 1
-_LOCK = ".lock"
 _SETTINGS = "settings.json"
 _WAIT_SECONDS = 0.5
 
@@ -73,7 +73,7 @@ class Run:
         """
         copy = cls(None, run.settings)
         ends = (run.logs("").name, run.flatbuffer.name, run.sample.name, run.result.name)
-        ignored = shutil.ignore_patterns(_LOCK, LEFTOVERS, *ends)
+        ignored = shutil.ignore_patterns(LOCK, LEFTOVERS, *ends)
         try:
             shutil.copytree(run.directory, copy.directory, ignore=ignored, dirs_exist_ok=True)
         except OSError as error:
@@ -88,7 +88,7 @@ class Run:
         held = sorted(
             (path.relative_to(self.directory).as_posix(), path.stat().st_size)
             for path in self.directory.rglob("*")
-            if path.is_file() and path.name != _LOCK and not path.match(f"{LEFTOVERS}/*")
+            if path.is_file() and path.name != LOCK and not path.match(f"{LEFTOVERS}/*")
         )
         return zlib.crc32(json.dumps(held).encode()) & 0xFFFFFF
 
@@ -138,7 +138,7 @@ class Run:
     def __enter__(self) -> "Run":
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._keep_others_out()
+            self._lock = keep_others_out(self.directory)
             self._open()
         except OSError as error:
             self.__exit__()
@@ -160,20 +160,6 @@ class Run:
             f"`directory` must be writable, but `{self.directory}` is not: {error.strerror}."
         )
 
-    def _keep_others_out(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows has no such locks
-            return
-        self._lock = open(self.directory / _LOCK, "a")  # noqa: SIM115
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"Another process works in `{self.directory}`: wait for it, or use another "
-                "directory."
-            ) from None
-
     def _open(self) -> None:
         settings_path = self.directory / _SETTINGS
         self.check()
@@ -184,10 +170,10 @@ class Run:
             write_atomically(settings_path, json.dumps(record, indent=2, sort_keys=True) + "\n")
 
     def _refuse_other_files(self) -> None:
-        ours = {_LOCK, *(path.name for path in self.directory.glob(LEFTOVERS))}
+        ours = {LOCK, *(path.name for path in self.directory.glob(LEFTOVERS))}
         others = sorted(set(os.listdir(self.directory)) - ours)
         if others:
-            (self.directory / _LOCK).unlink(missing_ok=True)
+            (self.directory / LOCK).unlink(missing_ok=True)
             raise InputError(
                 f"`directory` must be new, empty or hold a run, but `{self.directory}` "
                 f"holds other files, such as {others[0]}."

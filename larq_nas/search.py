@@ -122,7 +122,7 @@ def search(
             that the found network learns from too.
         strategy: a `tf.distribute.Strategy`, such as `MirroredStrategy()` for several GPUs or
             `MultiWorkerMirroredStrategy()` for several machines: each replica has a part of every
-            batch, and batch norm is over all of it.
+            batch, and batch norm is over all of it, where it is of larq_nas or synchronized.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
 
     # Returns

@@ -85,7 +85,7 @@ def train(
         resume: whether to go on with a run that is in `directory` already.
         strategy: a `tf.distribute.Strategy`, such as `MirroredStrategy()` for several GPUs or
             `MultiWorkerMirroredStrategy()` for several machines: each replica has a part of every
-            batch, and batch norm is over all of it.
+            batch, and batch norm is over all of it, where it is of larq_nas or synchronized.
         callbacks: further Keras callbacks.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
 

@@ -2,19 +2,23 @@
 
 import dataclasses
 import json
+import shutil
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import larq_nas  # isort: skip  (it prepares TensorFlow)
+import larq as lq
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 from conftest import one_choice
 
 from larq_nas.architecture import Architecture
+from larq_nas.choosers import Chooser
 from larq_nas.cli import main
-from larq_nas.comparing import Record, read_entries, summarize, table
+from larq_nas.comparing import Record, drawn_from, read_entries, summarize, table
 from larq_nas.errors import InputError
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.spaces import Bats
@@ -32,9 +36,22 @@ ONE = Architecture(
 )
 
 
+def always_binary(choose: Chooser, shape: Any, classes: int) -> tf.keras.Model:
+    """A space without a float twin."""
+
+    def conv(x: tf.Tensor, name: str, size: int) -> tf.Tensor:
+        signs = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
+        return lq.layers.QuantConv2D(8, size, padding="same", pad_values=1, name=name, **signs)(x)
+
+    x = images = tf.keras.Input(shape)
+    x = choose.op("size", x, {f"conv{size}": partial(conv, size=size) for size in (1, 3)})
+    x = tf.keras.layers.GlobalAveragePooling2D()(x)
+    return tf.keras.Model(images, tf.keras.layers.Dense(classes)(x))
+
+
 def entries(*sources: Any, settings: Any = None, space: Any = SPACE) -> Any:
     facts = DataFacts((8, 8, 1), 10, 32, 192, 64, "")
-    return read_entries(sources, settings or {}, space, facts)
+    return read_entries(list(sources), settings or {}, drawn_from(space), facts, Recipe())
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +80,7 @@ def compared(data: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 def test_a_row_for_each_with_means_and_spread(compared: tuple[Path, list[Any]]) -> None:
     directory, (drawn, one) = compared
     assert (drawn["architecture"], drawn["runs"]) == ("random bats", 2)
-    assert (one["architecture"], one["runs"]) == ("bats 2", 1)
+    assert (one["architecture"].split()[0], one["runs"]) == ("bats", 1)
     results = [
         json.loads((directory / "random_bats" / f"{n}_seed3" / "result.json").read_text())
         for n in range(2)
@@ -112,16 +129,41 @@ def test_the_command_goes_on_where_it_was(compared: tuple[Path, list[Any]], tmp_
     assert "microseconds" not in row or row["microseconds"] is None
 
 
-def test_a_further_call_adds_rows_on_the_same_terms(
-    data: Any, compared: tuple[Path, list[Any]]
+def test_a_further_call_adds_to_what_there_is(
+    data: Any, compared: tuple[Path, list[Any]], tmp_path: Path
 ) -> None:
-    directory, rows = compared
-    settings: Any = {"directory": directory, "seeds": (3,), "settings": SMALL, "space": SPACE}
+    """Seeds to a row, rows of architectures without the settings of others, on the same terms."""
+    directory, (drawn, one) = compared
+    shutil.copytree(directory, tmp_path / "run")
+    settings: Any = {"directory": tmp_path / "run", "settings": SMALL, "space": SPACE}
     settings |= {"recipe": Recipe(stages=("binary",)), "verbose": 0, "latency": False}
-    assert larq_nas.compare(["random:2"], *data, **settings, epochs=1) == rows
+    added, kept = larq_nas.compare([ONE], *data, **settings, seeds=(4,), epochs=1)
+    assert kept == drawn
+    assert (added["runs"], added["accuracies"][1:]) == (2, one["accuracies"])
+    again = larq_nas.compare(["random:2", ONE], *data, **settings, seeds=(3,), epochs=1)
+    assert [row["runs"] for row in again] == [2, 2]
+    assert again[0] == drawn
     with pytest.raises(InputError, match=r"on other terms \(epochs was 1, now 2\): use those"):
-        larq_nas.compare(["random:2"], *data, **settings, epochs=2)
-    assert json.loads((directory / "comparison.json").read_text())["rows"] == rows
+        larq_nas.compare(["resnet18_cifar"], *data, **settings, epochs=2)
+    assert json.loads((tmp_path / "run" / "comparison.json").read_text())["rows"] == again
+
+
+def test_one_call_at_a_time(tmp_path: Path) -> None:
+    with (
+        Record(tmp_path, {}),
+        pytest.raises(InputError, match=r"Another process works in .*: wait for it, or use"),
+        Record(tmp_path, {}),
+    ):
+        pass
+
+
+def test_settings_that_others_have_may_stay() -> None:
+    facts = DataFacts((8, 8, 1), 10, 32, 192, 64, "")
+    sources, settings = ["resnet18_cifar"], {"cells": 3}
+    with pytest.raises(InputError, match="None of the architectures has a setting `cells`"):
+        read_entries(sources, settings, SPACE, facts, Recipe())
+    (entry,) = read_entries(sources, settings, SPACE, facts, Recipe(), adds=True)
+    assert "no cells" in entry.told
 
 
 def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
@@ -176,17 +218,18 @@ def test_random_architectures_differ_and_are_the_same_again() -> None:
 
 
 def test_a_row_without_an_end_says_why() -> None:
-    row = summarize("lost", [], [], ["Diverged in stage `train_binary`"])
+    row = summarize("lost", [], ["Diverged in stage `train_binary`"])
     assert row == {
         "architecture": "lost",
         "runs": 0,
+        "diverged": 1,
         "failures": ["Diverged in stage `train_binary`"],
     }
     kept = {"architecture": "kept", "runs": 2, "accuracy": 0.5, "spread": 0.01}
     lines = table([row, kept]).splitlines()
-    assert lines[0].split() == ["architecture", "accuracy", "spread", "runs"]
+    assert lines[0].split() == ["architecture", "accuracy", "spread", "runs", "diverged"]
     assert lines[1].split() == ["kept", "50.00%", "1.00", "2"]
-    assert lines[2].split() == ["lost", "0"]
+    assert lines[2].split() == ["lost", "0", "1"]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +249,6 @@ def test_a_row_without_an_end_says_why() -> None:
         (["random:0"], {}, "`random:0` is no architecture: ask for 1 or more"),
         (["bats"], {"cells": 3, "channels": 7}, "`channels` must be divisible by `groups`"),
         ([5], {}, "must hold names, paths and objects of larq_nas.Architecture, but got 5"),
-        (["bats"], ["cells"], "`settings` must be a mapping of names to values, but got"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(sources: Any, settings: Any, message: str) -> None:
@@ -214,10 +256,31 @@ def test_what_cannot_be_compared_is_refused(sources: Any, settings: Any, message
         entries(*sources, settings=settings)
 
 
-@pytest.mark.parametrize("seeds", [(), (0, 0), (-1,), 5])
-def test_seeds_are_checked(data: Any, tmp_path: Path, seeds: Any) -> None:
-    with pytest.raises(InputError, match=r"`seeds?` must be"):
-        larq_nas.compare(["bats"], *data, directory=tmp_path / "run", seeds=seeds, verbose=0)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seeds": ()}, "`seeds` must be a list of different"),
+        ({"seeds": (0, 0)}, "`seeds` must be a list of different"),
+        ({"seeds": 5}, "`seeds` must be a list of different"),
+        ({"seeds": ([0],)}, "`seed` must be a whole number"),
+        ({"seeds": (-1,)}, "`seed` must be a whole number"),
+        ({"directory": None}, "`directory` must be the path of a folder, but got None"),
+        ({"settings": ["cells"]}, "`settings` must be a mapping of names to values, but got"),
+        ({"space": "bats_larg"}, "did you mean `bats`"),
+        ({"architectures": Path("bats")}, "`architectures` must be a list of one or more"),
+        (
+            {"architectures": ["random"], "space": always_binary, "recipe": "dms_resnet"},
+            "`random always_binary` cannot be built in these settings: .* float twin",
+        ),
+    ],
+)
+def test_arguments_are_checked(
+    data: Any, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    given = {"architectures": ["bats"], "directory": tmp_path / "run", **settings}
+    train, validation = data
+    with pytest.raises(InputError, match=message):
+        larq_nas.compare(train=train, validation=validation, verbose=0, **given)
     assert not (tmp_path / "run").exists()
 
 

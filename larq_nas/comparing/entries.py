@@ -1,8 +1,10 @@
 """What is compared: architectures by name, made binary and brought to one size."""
 
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from larq_nas.errors import InputError, unknown_name
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.spaces import Space, SpaceLike, WidthSpace, names, resolve
 from larq_nas.train import require_living
+from larq_nas.training.ready import require_stages
+from larq_nas.training.recipe import Recipe
 
-__all__ = ["Entry", "read_entries"]
+__all__ = ["Entry", "drawn_from", "read_entries"]
 
 _RANDOM = re.compile(r"random(?::(\d+))?")
 
@@ -56,13 +60,14 @@ class _Reader:
     facts: DataFacts
     used: set[str] = field(default_factory=set)
 
-    def read(self, source: str | Path | Architecture, number: int) -> Entry:
-        """Return what `source` stands for; `number` tells those apart that have no name."""
+    def read(self, source: str | Path | Architecture) -> Entry:
+        """Return what `source` stands for; digits of its own tell it apart that has no name."""
         drawn = _RANDOM.fullmatch(source) if isinstance(source, str) else None
         if drawn:
             return self._random(int(drawn[1] or 1))
         if isinstance(source, Architecture):
-            return self._one(f"{source.space} {number}", source)
+            digits = zlib.crc32(source.to_json().encode())
+            return self._one(f"{source.space} {digits:08x}", source)
         if not isinstance(source, str | Path):
             raise InputError(
                 "`architectures` must hold names, paths and objects of larq_nas.Architecture, but "
@@ -118,31 +123,30 @@ class _Reader:
 def read_entries(
     sources: Sequence[str | Path | Architecture],
     settings: Mapping[str, Any],
-    space: SpaceLike,
+    space: Space,
     facts: DataFacts,
+    recipe: Recipe,
+    adds: bool = False,
 ) -> list[Entry]:
-    """Return what is compared, each network built once.
+    """Return what is compared, each network built once for each stage of its training.
 
     # Arguments
         sources: see `larq_nas.compare`.
         settings: settings of spaces, for each that has them.
-        space: where random architectures are drawn from; by name, in the settings of the
-            published architecture of that name.
+        space: where random architectures are drawn from.
         facts: the data that they are compared on.
+        recipe: how they are trained.
+        adds: whether there are others already, which may have the settings that these have not.
 
     # Raises
         InputError: if a source cannot be read or built, or nothing has one of the settings.
     """
-    if isinstance(sources, str) or not sources:
+    if not isinstance(sources, list | tuple) or not sources:
         raise InputError(f"`architectures` must be a list of one or more, but got {sources!r}.")
-    if not isinstance(settings, Mapping):
-        raise InputError(f"`settings` must be a mapping of names to values, but got {settings!r}.")
-    if isinstance(space, str) and space in Architecture.published_names():
-        space = Architecture.published(space).resolve()
-    reader = _Reader(settings, resolve(space), facts)
+    reader = _Reader(settings, space, facts)
     entries: list[Entry] = []
-    for number, source in enumerate(sources, 1):
-        entry = reader.read(source, number)
+    for source in sources:
+        entry = reader.read(source)
         for other in entries:
             if other.folder == entry.folder or other.architectures == entry.architectures:
                 raise InputError(
@@ -150,18 +154,28 @@ def read_entries(
                     f"`{other.label}` and `{entry.label}`."
                 )
         entries.append(entry)
-    for name in settings.keys() - reader.used:
+    for name in () if adds else settings.keys() - reader.used:
         raise InputError(f"None of the architectures has a setting `{name}`: leave it out.")
     for entry in entries:
         try:
             for architecture in entry.architectures:
                 require_living(architecture, entry.space, facts)
-                architecture.build(facts.input_shape, facts.classes, entry.space)
+                require_stages(
+                    partial(architecture.build, facts.input_shape, facts.classes, entry.space),
+                    recipe,
+                )
         except InputError as error:
             raise InputError(
                 f"`{entry.label}` cannot be built in these settings: {error}"
             ) from None
     return entries
+
+
+def drawn_from(space: SpaceLike) -> Space:
+    """Return a space; by the name of a published architecture, in the settings of that."""
+    if isinstance(space, str) and space in Architecture.published_names():
+        return Architecture.published(space).resolve()
+    return resolve(space)
 
 
 def _backbone(name: str) -> Architecture:

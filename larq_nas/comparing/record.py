@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from larq_nas.comparing.rows import table
 from larq_nas.differences import differences, flat
 from larq_nas.errors import InputError
 from larq_nas.files import LEFTOVERS, write_atomically, write_table
+from larq_nas.lock import LOCK, keep_others_out
 from larq_nas.report.comparison import plot_comparison
 
 __all__ = ["Record"]
@@ -16,6 +17,8 @@ __all__ = ["Record"]
 
 class Record:
     """The rows of a comparison, which grows from call to call on the same terms.
+
+    Within a `with` block, no other process can add to it.
 
     # Arguments
         directory: where it is kept.
@@ -31,18 +34,34 @@ class Record:
         self._terms = json.loads(json.dumps(terms))
         _require_free(directory)
         self._earlier = self._read()
+        self._lock: TextIO | None = None
+
+    def __enter__(self) -> "Record":
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._lock = keep_others_out(self._directory)
+        self._earlier = self._read()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock:
+            self._lock.close()
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether earlier calls have left any."""
+        return bool(self._earlier)
 
     def others(self, labels: Sequence[str]) -> list[dict[str, Any]]:
         """Return the rows of earlier calls, of other architectures than `labels`."""
         return [row for label, row in self._earlier.items() if label not in labels]
 
     def with_earlier(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return rows and those of earlier calls; what was timed before and not now stays."""
+        """Return rows and those of earlier calls; what was timed of the same networks stays."""
         whole = []
         for row in rows:
-            before = self._earlier.get(row["architecture"], {}).get("microseconds")
-            timed = row.get("microseconds") or before
-            whole.append({**row, "microseconds": timed} if timed else dict(row))
+            before = self._earlier.get(row["architecture"], {})
+            alike = before.get("flatbuffers") == row.get("flatbuffers")
+            whole.append({**row, "microseconds": before.get("microseconds") if alike else None})
         return whole + self.others([row["architecture"] for row in rows])
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -86,7 +105,8 @@ def _require_free(directory: Path) -> None:
     if directory.is_file():
         raise InputError(f"`directory` must be a folder, but `{directory}` is a file.")
     for path in sorted(directory.glob("*")):
-        known = path.name.startswith("comparison.") or path.match(LEFTOVERS)
+        ours = path.name == LOCK or path.match(LEFTOVERS)
+        known = ours or path.name.startswith("comparison.")
         if not known and not any(path.glob("*seed*/")):
             raise InputError(
                 f"`directory` must be new, empty or hold a comparison, but `{directory}` holds "

@@ -4,8 +4,6 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from larq_nas.latency import Latency
-
 __all__ = ["summarize", "table"]
 
 Result = Mapping[str, Any]
@@ -14,6 +12,7 @@ _COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "accuracy": ("accuracy", lambda value: f"{value:.2%}"),
     "spread": ("spread", lambda value: f"{100 * value:.2f}"),
     "runs": ("runs", str),
+    "diverged": ("diverged", str),
     "binary_macs": ("binary MACs", lambda value: f"{value:,.0f}"),
     "macs": ("real MACs", lambda value: f"{value:,.0f}"),
     "weight_bytes": ("weights (bytes)", lambda value: f"{value:,.0f}"),
@@ -25,7 +24,6 @@ _COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
 def summarize(
     label: str,
     results: Sequence[Result],
-    latencies: Sequence[Latency | None],
     failures: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the row of an entry: means over its runs, and the spread of the accuracies.
@@ -33,13 +31,12 @@ def summarize(
     # Arguments
         label: what the row is called.
         results: what is in `result.json` of each run that came to its end.
-        latencies: what inference takes, of each network that was timed.
         failures: of the others, why they did not.
     """
     accuracies = [result["accuracy"] for result in results]
     row: dict[str, Any] = {"architecture": label, "runs": len(results)}
     if failures:
-        row["failures"] = list(failures)
+        row |= {"diverged": len(failures), "failures": list(failures)}
     if not results:
         return row
     row["accuracy"] = statistics.mean(accuracies)
@@ -50,8 +47,6 @@ def summarize(
     row["weight_bytes"] = statistics.mean(cost["weight_bits"] / 8 for cost in costs)
     sizes = [result["bytes"] for result in results if "bytes" in result]
     row["flatbuffer_bytes"] = statistics.mean(sizes) if sizes else None
-    times = [latency.microseconds for latency in latencies if latency]
-    row["microseconds"] = statistics.mean(times) if times else None
     return row
 
 

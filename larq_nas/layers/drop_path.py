@@ -44,6 +44,11 @@ class DropPath(tf.keras.layers.Layer):
         # Of its name, so that no two layers draw alike.
         seed = tf.stack([tf.constant(zlib.crc32(self.name.encode()), tf.int64), self.calls])
         self.calls.assign_add(1)
-        shape = tf.concat([tf.shape(inputs)[:1], tf.ones([tf.rank(inputs) - 1], tf.int32)], 0)
-        kept = tf.random.stateless_uniform(shape, seed) >= self.rate
+        context: Any = tf.distribute.get_replica_context()
+        images, replicas = tf.shape(inputs)[0], context.num_replicas_in_sync
+        # Of the whole batch, so that several replicas draw what one does.
+        numbers = tf.random.stateless_uniform([images * replicas], seed)
+        first = images * context.replica_id_in_sync_group
+        own = numbers[first : first + images]
+        kept = tf.reshape(own, [-1, *[1] * (inputs.shape.rank - 1)]) >= self.rate
         return inputs * tf.cast(kept, inputs.dtype) / (1 - self.rate)

@@ -25,13 +25,14 @@ def plot_comparison(rows: Sequence[Mapping[str, Any]], path: Path) -> bool:
     axes = figure.subplots()
     for row in rows:
         if "accuracy" in row:
+            lost = f" ({row['diverged']} diverged)" if row.get("diverged") else ""
             axes.errorbar(
                 row["binary_macs"] / 1e6,
                 100 * row["accuracy"],
                 yerr=100 * (row["spread"] or 0),
                 fmt="o",
                 capsize=4,
-                label=row["architecture"],
+                label=row["architecture"] + lost,
             )
     axes.set_xlabel("binary MACs of an image (millions)")
     axes.set_ylabel("accuracy on validation data (%)")

@@ -33,7 +33,7 @@ from larq_nas.seeding import seed_everything
 from larq_nas.spaces import Space
 from larq_nas.spaces.space import Precision
 from larq_nas.task import Task
-from larq_nas.training.distribution import building_on, require_halves
+from larq_nas.training.distribution import building_on, require_halves, warn_if_apart
 from larq_nas.training.optimizers import OptimizerName
 from larq_nas.training.transfer import constrain, initialize_scales
 
@@ -227,6 +227,7 @@ class Differentiable:
         with building_on(task.strategy):
             with building_in(self._domain(space)):
                 supernet = proxy.build(choose, task.facts.input_shape, task.facts.classes)
+            warn_if_apart(supernet, task.strategy)
             self._require_choices(space, choose)
             model = self._model(space, supernet, choose, task, epochs * stream.steps)
         return Prepared(

@@ -1,12 +1,13 @@
 """Training on several devices or machines at once, each with a part of every batch."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
 
-from larq_nas.errors import InputError
+from larq_nas.errors import InputError, callers_level
 from larq_nas.pipeline.check import DataFacts
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "require_halves",
     "require_strategy",
     "shared_out",
+    "warn_if_apart",
     "whole_batches",
 ]
 
@@ -38,6 +40,12 @@ def require_strategy(strategy: object, batch_size: int) -> None:
     if not isinstance(strategy, tf.distribute.Strategy):
         raise InputError(f"`strategy` must be a tf.distribute.Strategy, but got {strategy!r}.")
     several = tf.distribute.MultiWorkerMirroredStrategy
+    usable = (tf.distribute.MirroredStrategy, tf.distribute.OneDeviceStrategy, several)
+    if not isinstance(strategy, usable) and strategy is not tf.distribute.get_strategy():
+        raise InputError(
+            "`strategy` must be a MirroredStrategy, a OneDeviceStrategy or a "
+            f"MultiWorkerMirroredStrategy, but got {type(strategy).__name__}."
+        )
     resolver = strategy.cluster_resolver
     if resolver and resolver.cluster_spec().jobs and not isinstance(strategy, several):
         raise InputError(
@@ -54,6 +62,25 @@ def require_strategy(strategy: object, batch_size: int) -> None:
         raise InputError(
             f"`strategy` has {count} replicas, which do not divide batches of {batch_size} "
             f"images: batch the data by a multiple of {count}."
+        )
+
+
+def warn_if_apart(network: tf.keras.Model, strategy: tf.distribute.Strategy | None) -> None:
+    """Warn of batch norms that are over what a replica has of a batch."""
+    if strategy is None or strategy.num_replicas_in_sync == 1:
+        return
+    apart = [
+        layer.name
+        for layer in network._flatten_layers(include_self=False)
+        if isinstance(layer, tf.keras.layers.BatchNormalization)
+        and not getattr(layer, "synchronized", False)
+    ]
+    if apart:
+        warnings.warn(
+            f"Batch norm of {len(apart)} layers, such as `{apart[0]}`, is over the part of a batch "
+            "that a replica has: make them with `synchronized=True`, or by "
+            "`larq_nas.layers.batch_norm`.",
+            stacklevel=callers_level(),
         )
 
 

@@ -25,7 +25,7 @@ _QUANTIZERS = (
     "pointwise_quantizer",
 )
 
-__all__ = ["check_training", "require_reading", "warn_without_effect"]
+__all__ = ["check_training", "require_reading", "require_stages", "warn_without_effect"]
 
 
 def check_training(
@@ -46,12 +46,7 @@ def check_training(
         epochs: number of epochs of all stages.
         verbose: as in `fit`.
     """
-    for stage in recipe.stages:
-        with building_in(recipe.domain(stage)):
-            network = build()
-            require_reading(network)
-        if stage == "float":
-            _require_real(network)
+    require_stages(build, recipe)
     rate, size = recipe.rate(task.facts.batch_size), task.facts.batch_size
     if verbose and rate != recipe.learning_rate:
         print(
@@ -78,6 +73,16 @@ def check_training(
     described = teacher.describe(task)
     if verbose:
         print(described, flush=True)
+
+
+def require_stages(build: Callable[[], tf.keras.Model], recipe: Recipe) -> None:
+    """Raise `InputError` if a network cannot be trained in a stage of a recipe."""
+    for stage in recipe.stages:
+        with building_in(recipe.domain(stage)):
+            network = build()
+            require_reading(network)
+        if stage == "float":
+            _require_real(network)
 
 
 def require_reading(network: tf.keras.Model) -> None:

@@ -17,7 +17,7 @@ from larq_nas.pipeline.streams import training_stream, validation_stream
 from larq_nas.run import Run
 from larq_nas.seeding import seed_everything
 from larq_nas.task import Task
-from larq_nas.training.distribution import building_on
+from larq_nas.training.distribution import building_on, warn_if_apart
 from larq_nas.training.flips import FlipRatio
 from larq_nas.training.loop import fit
 from larq_nas.training.optimizers import optimizer
@@ -79,6 +79,7 @@ class Trainer:
             require_reading(model)
             if before is None:
                 warn_without_effect(model, self.recipe)
+                warn_if_apart(model, self.task.strategy if epochs else None)
             if stage == self.recipe.stages[-1]:
                 warn_if_unused(model, self.recipe.precision)
             if before is not None:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.choosers import Relax
-from larq_nas.layers import building_in
+from larq_nas.layers import DropPath, building_in
 from larq_nas.searchers.bilevel import BilevelModel
 from larq_nas.spaces import Bats
 from larq_nas.training.distribution import building_on, shared_out
@@ -47,7 +47,26 @@ def take(strategy: tf.distribute.Strategy | None) -> dict[str, np.ndarray]:
     with exact():
         data = shared_out(batches(), strategy) if strategy else batches()
         model.fit(data, epochs=1, steps_per_epoch=5, verbose=0)
-    return {weight.name: weight.numpy() for weight in supernet.weights}
+    weights = {weight.name: weight.numpy() for weight in supernet.weights}
+    return {**weights, "kept": kept(strategy)}
+
+
+def kept(strategy: tf.distribute.Strategy | None) -> np.ndarray:
+    """Return which images of a batch a layer does not drop."""
+    tf.keras.utils.set_random_seed(0)
+    with building_on(strategy):
+        layer = DropPath(name="drop")
+        layer.build((BATCH, 1))
+        layer.rate.assign(0.5)
+    images = tf.data.Dataset.from_tensors(tf.ones((BATCH, 1)))
+    if strategy is None:
+        return layer(next(iter(images)), training=True).numpy()
+
+    @tf.function
+    def step(own: tf.Tensor) -> tf.Tensor:
+        return strategy.gather(strategy.run(layer, (own,), {"training": True}), axis=0)
+
+    return step(next(iter(shared_out(images.map(lambda x: (x,)), strategy)))[0]).numpy()
 
 
 def from_one_file(path: Path) -> tf.data.Dataset:

@@ -1,6 +1,7 @@
 """Training on two devices: what it computes is what one does."""
 
 import json
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from replicas import run, run_two
 from larq_nas.errors import InputError
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.spaces import Bats
-from larq_nas.training.distribution import require_halves, require_strategy
+from larq_nas.training.distribution import require_halves, require_strategy, warn_if_apart
 
 SPACE = Bats(cells=2, channels=4, nodes=1)
 
@@ -28,6 +29,7 @@ def test_five_bilevel_steps_on_two_replicas_are_those_of_one(tmp_path: Path) -> 
     run_two(*paths[3:])
     one, *others = [dict(np.load(path)) for path in paths]
     assert any("alpha" in name for name in one)
+    assert 0 < one["kept"].mean() < 2
     for label, other in zip(names[1:], others, strict=True):
         assert one.keys() == other.keys()
         for name, value in one.items():
@@ -65,6 +67,25 @@ def test_what_cannot_be_used_is_refused(digits: Any, strategy: Any, tmp_path: Pa
     with pytest.raises(InputError, match="Searcher `evolution` trains on one device"):
         larq_nas.search(*digits, **settings, searcher="evolution", strategy=strategy)
     assert not (tmp_path / "run").exists()
+
+
+def test_strategies_that_cannot_work_are_refused() -> None:
+    central = tf.distribute.experimental.CentralStorageStrategy(["CPU:0"])
+    with pytest.raises(InputError, match=r"must be a MirroredStrategy, .*, but got CentralStorage"):
+        require_strategy(central, 32)
+    require_strategy(tf.distribute.get_strategy(), 32)
+
+
+def test_batch_norms_of_a_replica_are_told(strategy: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(type(strategy), "num_replicas_in_sync", 2)
+    x = images = tf.keras.Input((8, 8, 1))
+    x = tf.keras.layers.BatchNormalization(synchronized=True)(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_if_apart(tf.keras.Model(images, x), strategy)
+    x = tf.keras.layers.BatchNormalization(name="apart")(x)
+    with pytest.warns(UserWarning, match="Batch norm of 1 layers, such as `apart`, is over the"):
+        warn_if_apart(tf.keras.Model(images, x), strategy)
 
 
 def test_other_strategies_of_several_processes_are_refused(strategy: Any, monkeypatch: Any) -> None:

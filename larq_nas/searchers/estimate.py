@@ -13,6 +13,7 @@ from larq_nas.cost.structure import Structure
 from larq_nas.errors import callers_level
 from larq_nas.fused import FusedCell, kept
 from larq_nas.layers import BinaryConv2D
+from larq_nas.training.processes import process_count
 
 __all__ = ["RUNTIME_BYTES", "estimate", "estimate_widths", "free_memory", "warn_if_too_large"]
 
@@ -28,14 +29,18 @@ _COPIES: dict[type, int] = {BinaryConv2D: 3}
 
 
 def estimate(model: tf.keras.Model, batch_size: int) -> float:
-    """Return the bytes of memory that training a supernet takes.
+    """Return the bytes of memory that training a supernet takes, in each process.
 
     # Arguments
         model: the supernet.
-        batch_size: images in a batch.
+        batch_size: images in a batch, of all replicas together.
     """
-    calls = sum(len(nodes) for nodes in model._nodes_by_depth.values())
-    return _bytes(calls, model.count_params(), batch_size * _activations(model))
+    strategy = model.distribute_strategy
+    processes = process_count(strategy)
+    replicas = strategy.num_replicas_in_sync // processes
+    calls = replicas * sum(len(nodes) for nodes in model._nodes_by_depth.values())
+    numbers = batch_size * _activations(model) // processes
+    return _bytes(calls, replicas * model.count_params(), numbers)
 
 
 def estimate_widths(structure: Structure, widths: Mapping[str, int], batch_size: int) -> float:

@@ -14,6 +14,7 @@ from larq_nas.run import Run
 
 __all__ = [
     "noticing_lost_processes",
+    "process_count",
     "process_index",
     "require_one_directory",
     "verbose_here",
@@ -26,7 +27,7 @@ _WAIT_SECONDS = 60.0
 
 def require_one_directory(strategy: object, directory: str | Path | None) -> None:
     """Raise `InputError` if several processes have no directory to share."""
-    if _process_count(strategy) > 1 and directory is None:
+    if process_count(strategy) > 1 and directory is None:
         raise InputError(
             "`directory` must be given with a strategy of several processes: one that all of them "
             "can read."
@@ -38,7 +39,7 @@ def verbose_here(strategy: object, directory: str | Path | None, verbose: int | 
     if process_index(strategy) == 0:
         return verbose
     if verbose:
-        count = _process_count(strategy)
+        count = process_count(strategy)
         print(f"One of {count} processes; the chief writes `{directory}`", flush=True)
     return 0
 
@@ -50,7 +51,7 @@ def working_in(run: Run, strategy: tf.distribute.Strategy | None) -> Iterator[Ru
     A copy has what was done before, so that all go on from the same, and takes what is
     computed by all alike, so that it is written once. All end together.
     """
-    if strategy is None or _process_count(strategy) == 1:
+    if strategy is None or process_count(strategy) == 1:
         with run:
             yield run
     elif process_index(strategy) == 0:
@@ -75,7 +76,7 @@ def noticing_lost_processes(strategy: tf.distribute.Strategy | None, run: Run) -
 
     All of them must do the same, and find the same in the directory to go on from.
     """
-    count = _process_count(strategy)
+    count = process_count(strategy)
     if strategy is None or count == 1:
         yield
         return
@@ -93,22 +94,22 @@ def noticing_lost_processes(strategy: tf.distribute.Strategy | None, run: Run) -
         ) from None
 
 
-def process_index(strategy: object) -> int:
-    """Return the place of this process among those of a strategy, the chief's being 0."""
-    if _process_count(strategy) == 1:
-        return 0
-    assert isinstance(strategy, tf.distribute.Strategy)
-    resolver: Any = strategy.cluster_resolver
-    has_chief = "chief" in resolver.cluster_spec().jobs
-    return int(resolver.task_id) + (has_chief and resolver.task_type == "worker")
-
-
-def _process_count(strategy: object) -> int:
+def process_count(strategy: object) -> int:
     """Return the number of processes of a strategy."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 1
     cluster = strategy.cluster_resolver.cluster_spec()
     return max(1, sum(cluster.num_tasks(job) for job in cluster.jobs if job in _JOBS))
+
+
+def process_index(strategy: object) -> int:
+    """Return the place of this process among those of a strategy, the chief's being 0."""
+    if process_count(strategy) == 1:
+        return 0
+    assert isinstance(strategy, tf.distribute.Strategy)
+    resolver: Any = strategy.cluster_resolver
+    has_chief = "chief" in resolver.cluster_spec().jobs
+    return int(resolver.task_id) + (has_chief and resolver.task_type == "worker")
 
 
 @contextmanager

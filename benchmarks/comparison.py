@@ -37,7 +37,10 @@ def main() -> None:
         verbose=2,
     )
     settings = {"seeds": arguments.seeds, "epochs": arguments.epochs, **DATA, **SETTINGS}
-    record("comparison", settings, [{**rows[0], "architecture": "searched"}, *rows[1:]])
+    rows = [{**rows[0], "architecture": "searched"}, *rows[1:]]
+    for row in rows:
+        del row["flatbuffers"]
+    record("comparison", settings, rows)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,8 @@ def compare(
         job.run(training, epochs).check()
     if verbose:
         _announce(entries, before, record, len(seeds), epochs)
+    for job in jobs:
+        job.read()
     with record:
         for job in jobs:
             job.train(training, epochs, verbose)
@@ -122,11 +124,10 @@ def compare(
 
 
 def _require(seeds: object, directory: object, settings: object) -> None:
-    if not isinstance(seeds, list | tuple | range) or not seeds:
-        raise InputError(f"`seeds` must be a list of different whole numbers, but got {seeds!r}.")
-    for seed in seeds:
+    given = seeds if isinstance(seeds, list | tuple | range) else ()
+    for seed in given:
         check_seed(seed)
-    if len(set(seeds)) < len(seeds):
+    if not given or len(set(given)) < len(given):
         raise InputError(f"`seeds` must be a list of different whole numbers, but got {seeds!r}.")
     if not isinstance(directory, str | Path):
         raise InputError(f"`directory` must be the path of a folder, but got {directory!r}.")
@@ -163,7 +164,7 @@ def _rows(entries: Sequence[Entry], jobs: Sequence[Job], place: Path) -> list[di
     """Return the rows of what has ended, and where their networks are, one seed of each."""
     rows = []
     for entry in entries:
-        own = [job for job in jobs if job.entry is entry]
+        own = sorted((job for job in jobs if job.entry is entry), key=lambda job: job.task.seed)
         results = [job.result for job in own if job.result is not None]
         failures = [job.failure for job in own if job.failure is not None]
         networks: dict[int, str] = {}

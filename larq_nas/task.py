@@ -94,5 +94,7 @@ def check_task(
     facts = check_data(train, validation, classes, crops=augmentation is not None)
     space.check(facts.input_shape)
     check_augment(augmentation, facts.input_shape, facts.train_shape)
+    if strategy is tf.distribute.get_strategy():
+        strategy = None
     require_strategy(strategy, min(facts.batch_size, facts.train_examples))
     return Task(train, validation, facts, seed, augmentation, strategy=strategy)

@@ -79,10 +79,10 @@ def compared(data: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 def test_a_row_for_each_with_means_and_spread(compared: tuple[Path, list[Any]]) -> None:
     directory, (drawn, one) = compared
-    assert (drawn["architecture"], drawn["runs"]) == ("random bats", 2)
+    assert (drawn["architecture"], drawn["runs"]) == ("2 random bats", 2)
     assert (one["architecture"].split()[0], one["runs"]) == ("bats", 1)
     results = [
-        json.loads((directory / "random_bats" / f"{n}_seed3" / "result.json").read_text())
+        json.loads((directory / "2_random_bats" / f"{n}_seed3" / "result.json").read_text())
         for n in range(2)
     ]
     accuracies = [result["accuracy"] for result in results]
@@ -139,7 +139,7 @@ def test_a_further_call_adds_to_what_there_is(
     settings |= {"recipe": Recipe(stages=("binary",)), "verbose": 0, "latency": False}
     added, kept = larq_nas.compare([ONE], *data, **settings, seeds=(4,), epochs=1)
     assert kept == drawn
-    assert (added["runs"], added["accuracies"][1:]) == (2, one["accuracies"])
+    assert (added["runs"], added["accuracies"][:1]) == (2, one["accuracies"])
     again = larq_nas.compare(["random:2", ONE], *data, **settings, seeds=(3,), epochs=1)
     assert [row["runs"] for row in again] == [2, 2]
     assert again[0] == drawn
@@ -270,7 +270,7 @@ def test_what_cannot_be_compared_is_refused(sources: Any, settings: Any, message
         ({"architectures": Path("bats")}, "`architectures` must be a list of one or more"),
         (
             {"architectures": ["random"], "space": always_binary, "recipe": "dms_resnet"},
-            "`random always_binary` cannot be built in these settings: .* float twin",
+            "`1 random always_binary` cannot be built in these settings: .* float twin",
         ),
     ],
 )

@@ -97,7 +97,8 @@ class _Reader:
             choose = Sample.seeded(seed)
             space.build(choose, self.facts.input_shape, self.facts.classes)
             found.append(Architecture(space.name, space.settings(), choose.values))
-        return Entry(f"random {space.name}", tuple(found), space, self._told(self.space, space))
+        label = f"{count} random {space.name}"
+        return Entry(label, tuple(found), space, self._told(self.space, space))
 
     def _told(self, before: Space, after: Space) -> tuple[str, ...]:
         """Return what a row is: rows may differ in more than their cells."""

@@ -37,8 +37,13 @@ class Record:
         self._lock: TextIO | None = None
 
     def __enter__(self) -> "Record":
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._lock = keep_others_out(self._directory)
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._lock = keep_others_out(self._directory)
+        except OSError as error:
+            raise InputError(
+                f"`directory` must be writable, but `{self._directory}` is not: {error.strerror}."
+            ) from None
         self._earlier = self._read()
         return self
 
@@ -89,7 +94,7 @@ class Record:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise InputError(
                 f"`{self._path}` is damaged, or not of a comparison: delete it, and it is written "
-                "again from the runs beside it."
+                "again from the runs of the architectures that are given."
             ) from None
         changed = differences(old, flat(self._terms))
         if changed:

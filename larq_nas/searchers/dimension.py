@@ -157,6 +157,11 @@ class Dimension:
         costs = limits.costs if limits else SpaceCosts(space, facts.input_shape, facts.classes)
         require_no_operations(space, costs, self.name)
         require_open_widths(space, costs)
+        if getattr(space, "binarization", None) == "bats":
+            raise InputError(
+                f'Searcher `{self.name}` cannot search `binarization="bats"`, whose scales start '
+                'from the weights of one width: use "sign", "dorefa" or "dms".'
+            )
         turns = self._turns(epochs)
         dimensions = Dimensions(
             costs.expansions,

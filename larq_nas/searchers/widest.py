@@ -16,7 +16,7 @@ from larq_nas.training.loop import fit
 from larq_nas.training.optimizers import optimizer
 from larq_nas.training.recipe import Recipe
 from larq_nas.training.trainee import Trainee
-from larq_nas.training.transfer import constrain
+from larq_nas.training.transfer import constrain, initialize_scales
 
 __all__ = ["load_widest", "train_widest"]
 
@@ -48,6 +48,7 @@ def train_widest(
     seed_everything(training.seed)
     _, network = _build(space, recipe, training)
     constrain(network)
+    initialize_scales(network)
     if epochs:
         stream = training.stream(-1)
         rate = recipe.rates(training.facts.batch_size, epochs, stream.steps)

@@ -120,4 +120,6 @@ class WidthSpace(Space):
         return tf.keras.layers.ReLU(name=f"{name}_relu")(x)
 
     def _binary(self) -> bool:
-        return self.precision == "binary" and current_domain().activations == "binary"
+        # As BATS has it, the float twin is of the same layers, without signs.
+        follows = self.binarization == "bats" or current_domain().activations == "binary"
+        return self.precision == "binary" and follows

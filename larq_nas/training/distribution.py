@@ -47,11 +47,6 @@ def require_strategy(strategy: object, batch_size: int) -> None:
             f"MultiWorkerMirroredStrategy, but got {type(strategy).__name__}."
         )
     resolver = strategy.cluster_resolver
-    if resolver and resolver.cluster_spec().jobs and not isinstance(strategy, several):
-        raise InputError(
-            "`strategy` must be one of this process, such as tf.distribute.MirroredStrategy, or "
-            f"tf.distribute.MultiWorkerMirroredStrategy, but got {type(strategy).__name__}."
-        )
     if resolver and resolver.task_type not in (None, "", "chief", "worker"):
         raise InputError(
             f"TF_CONFIG must make this process a chief or a worker, but got {resolver.task_type}: "

@@ -6,8 +6,10 @@ from conftest import quick, random_architecture, randomize
 import larq_nas
 from larq_nas.choosers import Sample
 from larq_nas.errors import InputError
+from larq_nas.layers import building_in
 from larq_nas.resizing import latent
 from larq_nas.spaces import ResNet18, ResNet18Cifar, Vgg11, VggSmall, resolve
+from larq_nas.training.transfer import transfer_weights
 
 
 def filters(model) -> dict[str, int]:
@@ -70,6 +72,19 @@ def test_binarized_as_bats_does_it_is_its_section_3() -> None:
     y = tf.nn.conv2d(padded, kernel, 1, "VALID").numpy() * scale.get_weights()[0]
     by_hand = np.where(y > 0, y, prelu.get_weights()[0] * y)
     np.testing.assert_allclose(after, by_hand, rtol=1e-5, atol=1e-5)
+
+
+def test_its_float_twin_has_the_same_layers() -> None:
+    """So that a recipe which trains the twin first can hand its weights on."""
+    space = ResNet18Cifar(expansion=0.25, binarization="bats")
+    with building_in(space.recipe().domain("float")):
+        twin = randomize(space.build(larq_nas.choosers.Fix({}), (8, 8, 3), 10))
+    model = space.build(larq_nas.choosers.Fix({}), (8, 8, 3), 10)
+    transfer_weights(twin, model)
+    name = "stage2_block1_1_prelu"
+    ours, theirs = (network.get_layer(name).get_weights() for network in (model, twin))
+    np.testing.assert_array_equal(ours, theirs)
+    assert not any(getattr(layer, "input_quantizer", None) for layer in twin.layers)
 
 
 def test_keras_tuner_draws_ratios() -> None:

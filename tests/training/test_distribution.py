@@ -3,7 +3,6 @@
 import json
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import larq_nas  # isort: skip  (it prepares TensorFlow)
@@ -86,14 +85,6 @@ def test_batch_norms_of_a_replica_are_told(strategy: Any, monkeypatch: Any) -> N
     x = tf.keras.layers.BatchNormalization(name="apart")(x)
     with pytest.warns(UserWarning, match="Batch norm of 1 layers, such as `apart`, is over the"):
         warn_if_apart(tf.keras.Model(images, x), strategy)
-
-
-def test_other_strategies_of_several_processes_are_refused(strategy: Any, monkeypatch: Any) -> None:
-    cluster = tf.train.ClusterSpec({"worker": ["localhost:1", "localhost:2"]})
-    resolver = SimpleNamespace(cluster_spec=lambda: cluster, task_type="worker", task_id=0)
-    monkeypatch.setattr(type(strategy), "cluster_resolver", resolver)
-    with pytest.raises(InputError, match="MultiWorkerMirroredStrategy, but got MirroredStrategy"):
-        require_strategy(strategy, 32)
 
 
 def test_batches_that_do_not_divide_are_refused(strategy: Any, monkeypatch: Any) -> None:

@@ -5,7 +5,7 @@ from typing import TextIO
 
 from larq_nas.errors import InputError
 
-__all__ = ["LOCK", "keep_others_out"]
+__all__ = ["LOCK", "keep_others_out", "unwritable"]
 
 LOCK = ".lock"
 """The file that is locked; it stays, empty."""
@@ -30,3 +30,10 @@ def keep_others_out(directory: Path) -> TextIO | None:
             f"Another process works in `{directory}`: wait for it, or use another directory."
         ) from None
     return lock
+
+
+def unwritable(directory: Path, error: OSError) -> InputError:
+    """Return the error for a directory that cannot be written in."""
+    if directory.is_file():
+        return InputError(f"`directory` must be a folder, but `{directory}` is a file.")
+    return InputError(f"`directory` must be writable, but `{directory}` is not: {error.strerror}.")

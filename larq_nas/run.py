@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from larq_nas.differences import differences, flat
 from larq_nas.errors import InputError, first_line
 from larq_nas.files import LEFTOVERS, write_atomically
-from larq_nas.lock import LOCK, keep_others_out
+from larq_nas.lock import LOCK, keep_others_out, unwritable
 
 __all__ = ["Run"]
 
@@ -126,7 +126,7 @@ class Run:
             if not present and self.directory.exists():
                 self._refuse_other_files()
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise unwritable(self.directory, error) from None
         if not present:
             return
         self._compare(read_settings(self.directory))
@@ -142,7 +142,7 @@ class Run:
             self._open()
         except OSError as error:
             self.__exit__()
-            raise self._unwritable(error) from None
+            raise unwritable(self.directory, error) from None
         except InputError:
             self.__exit__()
             raise
@@ -152,13 +152,6 @@ class Run:
         if self._lock:
             self._lock.close()
             self._lock = None
-
-    def _unwritable(self, error: OSError) -> InputError:
-        if self.directory.is_file():
-            return InputError(f"`directory` must be a folder, but `{self.directory}` is a file.")
-        return InputError(
-            f"`directory` must be writable, but `{self.directory}` is not: {error.strerror}."
-        )
 
     def _open(self) -> None:
         settings_path = self.directory / _SETTINGS

@@ -95,6 +95,6 @@ def check_task(
     space.check(facts.input_shape)
     check_augment(augmentation, facts.input_shape, facts.train_shape)
     if strategy is tf.distribute.get_strategy():
-        strategy = None
+        strategy = None  # TensorFlow's default, which is none
     require_strategy(strategy, min(facts.batch_size, facts.train_examples))
     return Task(train, validation, facts, seed, augmentation, strategy=strategy)

@@ -9,7 +9,7 @@ from larq_nas.comparing.rows import table
 from larq_nas.differences import differences, flat
 from larq_nas.errors import InputError
 from larq_nas.files import LEFTOVERS, write_atomically, write_table
-from larq_nas.lock import LOCK, keep_others_out
+from larq_nas.lock import LOCK, keep_others_out, unwritable
 from larq_nas.report.comparison import plot_comparison
 
 __all__ = ["Record"]
@@ -41,9 +41,7 @@ class Record:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._lock = keep_others_out(self._directory)
         except OSError as error:
-            raise InputError(
-                f"`directory` must be writable, but `{self._directory}` is not: {error.strerror}."
-            ) from None
+            raise unwritable(self._directory, error) from None
         self._earlier = self._read()
         return self
 
@@ -107,9 +105,11 @@ class Record:
 
 def _require_free(directory: Path) -> None:
     """Raise `InputError` for a directory that holds something else than comparisons."""
-    if directory.is_file():
-        raise InputError(f"`directory` must be a folder, but `{directory}` is a file.")
-    for path in sorted(directory.glob("*")):
+    try:
+        paths = sorted(directory.iterdir()) if directory.exists() else []
+    except OSError as error:
+        raise unwritable(directory, error) from None
+    for path in paths:
         ours = path.name == LOCK or path.match(LEFTOVERS)
         known = ours or path.name.startswith("comparison.")
         if not known and not any(path.glob("*seed*/")):

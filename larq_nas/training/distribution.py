@@ -41,7 +41,7 @@ def require_strategy(strategy: object, batch_size: int) -> None:
         raise InputError(f"`strategy` must be a tf.distribute.Strategy, but got {strategy!r}.")
     several = tf.distribute.MultiWorkerMirroredStrategy
     usable = (tf.distribute.MirroredStrategy, tf.distribute.OneDeviceStrategy, several)
-    if not isinstance(strategy, usable) and strategy is not tf.distribute.get_strategy():
+    if not isinstance(strategy, usable):
         raise InputError(
             "`strategy` must be a MirroredStrategy, a OneDeviceStrategy or a "
             f"MultiWorkerMirroredStrategy, but got {type(strategy).__name__}."

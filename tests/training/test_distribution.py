@@ -14,6 +14,7 @@ from replicas import run, run_two
 from larq_nas.errors import InputError
 from larq_nas.pipeline.check import DataFacts
 from larq_nas.spaces import Bats
+from larq_nas.task import check_task
 from larq_nas.training.distribution import require_halves, require_strategy, warn_if_apart
 
 SPACE = Bats(cells=2, channels=4, nodes=1)
@@ -68,11 +69,15 @@ def test_what_cannot_be_used_is_refused(digits: Any, strategy: Any, tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+def test_the_default_strategy_is_none(digits: Any) -> None:
+    task = check_task(*digits, None, None, 0, SPACE, 0, tf.distribute.get_strategy())
+    assert task.strategy is None
+
+
 def test_strategies_that_cannot_work_are_refused() -> None:
     central = tf.distribute.experimental.CentralStorageStrategy(["CPU:0"])
     with pytest.raises(InputError, match=r"must be a MirroredStrategy, .*, but got CentralStorage"):
         require_strategy(central, 32)
-    require_strategy(tf.distribute.get_strategy(), 32)
 
 
 def test_batch_norms_of_a_replica_are_told(strategy: Any, monkeypatch: Any) -> None:

@@ -26,8 +26,9 @@ class Call:
         facts: what the layer does.
         index: how often the layer was called before, in the order the network was written.
         first: whether it is the layer's first call here, at which its weights are counted.
-        output: whether it gives an output of the network.
+        outputs: which outputs of the network it gives, by their numbers.
         position: which of the layer's outputs it is, for layers with several.
+        argument: which input of the network it is; `None` for what is computed.
     """
 
     layer: tf.keras.layers.Layer
@@ -37,8 +38,14 @@ class Call:
     facts: Facts
     index: int = 0
     first: bool = True
-    output: bool = False
+    outputs: tuple[int, ...] = ()
     position: int = 0
+    argument: int | None = None
+
+    @property
+    def output(self) -> bool:
+        """Whether it gives an output of the network."""
+        return bool(self.outputs)
 
     @property
     def area(self) -> int:
@@ -56,7 +63,8 @@ def read_graph(model: tf.keras.Model) -> list[Call]:
         raise InputError(f"`model` must be a tf.keras.Model, but got {model!r}.")
     _require_graph(model, "`model`")
     reader = _Reader()
-    outputs = reader.read(model, [reader.add_input(layer) for layer in model._input_layers], "")
+    inputs = [reader.add_input(layer, n) for n, layer in enumerate(model._input_layers)]
+    outputs = reader.read(model, inputs, "")
     return prune(reader.calls, outputs)
 
 
@@ -66,8 +74,9 @@ class _Reader:
     def __init__(self) -> None:
         self.calls: list[Call] = []
 
-    def add_input(self, layer: tf.keras.layers.Layer) -> int:
-        return self._add(layer, layer.name, (), layer.output_shape, facts_of(layer), 0)
+    def add_input(self, layer: tf.keras.layers.Layer, argument: int) -> int:
+        shape = layer.output_shape
+        return self._add(layer, layer.name, (), shape, facts_of(layer), 0, argument=argument)
 
     def read(self, model: tf.keras.Model, inputs: list[int], prefix: str) -> list[int]:
         """Read the calls of `model` on `inputs`, and return the calls of its outputs."""
@@ -107,6 +116,7 @@ class _Reader:
         facts: Facts,
         index: int,
         position: int = 0,
+        argument: int | None = None,
     ) -> int:
         if isinstance(shape, list):
             (shape,) = shape
@@ -116,7 +126,9 @@ class _Reader:
                 f"Every shape must be static, but the output of layer `{name}` is "
                 f"{tuple(shape)}: give the input its height and width."
             )
-        self.calls.append(Call(layer, name, inputs, static, facts, index, position=position))
+        self.calls.append(
+            Call(layer, name, inputs, static, facts, index, position=position, argument=argument)
+        )
         return len(self.calls) - 1
 
 
@@ -153,5 +165,6 @@ def prune(calls: list[Call], outputs: Sequence[int]) -> list[Call]:
         first = id(call.layer) not in seen
         seen.add(id(call.layer))
         inputs = tuple(numbers[index] for index in call.inputs)
-        kept.append(dataclasses.replace(call, inputs=inputs, first=first, output=old in outputs))
+        given = tuple(number for number, output in enumerate(outputs) if output == old)
+        kept.append(dataclasses.replace(call, inputs=inputs, first=first, outputs=given))
     return kept

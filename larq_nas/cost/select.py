@@ -107,7 +107,7 @@ def _without_zeros(call: Call, calls: Sequence[Call]) -> list[Call]:
     made: list[Call] = []
 
     def add(**changes: Any) -> int:
-        made.append(dataclasses.replace(call, **changes, output=False))
+        made.append(dataclasses.replace(call, **changes, outputs=()))
         return len(calls) + len(made) - 1
 
     def padded(piece: Piece, number: str) -> int:
@@ -130,7 +130,7 @@ def _without_zeros(call: Call, calls: Sequence[Call]) -> list[Call]:
     joined = [padded(piece, str(number) if several else "") for number, piece in enumerate(pieces)]
     if several:
         add(inputs=tuple(joined))
-    made[-1] = dataclasses.replace(made[-1], output=call.output)
+    made[-1] = dataclasses.replace(made[-1], outputs=call.outputs)
     return made
 
 

@@ -62,7 +62,7 @@ def constant_channels(lowered: Lowered, images: np.ndarray) -> list[str]:
 
 
 def _keras_outputs(lowered: Lowered, images: np.ndarray, wanted: list[int]) -> list[np.ndarray]:
-    outputs = compute(lowered.calls, tf.constant(images), wanted)
+    outputs = compute(lowered.calls, [tf.constant(images)], wanted)
     return [output.numpy() for output in outputs]
 
 

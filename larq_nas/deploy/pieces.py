@@ -45,8 +45,8 @@ def require_each_layer(
     calls, ends = lowered.calls, _ends(lowered)
     inputs = sorted({read for index in ends for read in _reads(lowered, index)})
     in_keras = read_graph(model)
-    read = compute(in_keras, tf.constant(images[:_IMAGES]), inputs)
-    expected = compute(in_keras, tf.constant(images[:_IMAGES]), list(ends.values()))
+    read = compute(in_keras, [tf.constant(images[:_IMAGES])], inputs)
+    expected = compute(in_keras, [tf.constant(images[:_IMAGES])], list(ends.values()))
     got = _in_engine(lowered, inputs, read, list(ends.values()), kernel)
     for (index, end), one, other in zip(ends.items(), expected, got, strict=True):
         wanted = one.numpy()
@@ -83,7 +83,7 @@ def _in_engine(
     def pieces(*values: tf.Tensor) -> dict[str, Any]:
         given = dict(zip(inputs, values, strict=True))
         outputs = [
-            compute(lowered.calls, values[0], [index], lowered.rewrites, _but(given, index))[0]
+            compute(lowered.calls, values, [index], lowered.rewrites, _but(given, index))[0]
             for index in wanted
         ]
         return {f"output{number:04d}": output for number, output in enumerate(outputs)}

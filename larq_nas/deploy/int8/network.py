@@ -40,13 +40,13 @@ class InInt8:
     @property
     def step(self) -> float:
         """The step that outputs count in; 0 for float."""
-        (output,) = [index for index, call in enumerate(self.lowered.calls) if call.output]
+        (output,) = self.lowered.outputs
         return self.rounded[output].step if output in self.rounded else 0.0
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the outputs for `images`."""
         batches = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
-        return np.concatenate([self.lowered(tf.constant(batch)).numpy() for batch in batches])
+        return np.concatenate([self.lowered(tf.constant(batch))[0].numpy() for batch in batches])
 
     def jittered(self, images: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the outputs with all numbers moved a little before they are rounded."""

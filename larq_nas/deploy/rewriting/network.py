@@ -32,16 +32,22 @@ class Lowered:
     calls: Sequence[Call] = field(repr=False)
     rewrites: dict[int, Rewrite] = field(repr=False)
 
-    def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Return the outputs for `images`."""
+    def __call__(self, *images: tf.Tensor) -> list[tf.Tensor]:
+        """Return the outputs for `images`, one tensor for each input."""
         if not self.rewrites:
-            return self.model(images, training=False)
-        (output,) = [index for index, call in enumerate(self.calls) if call.output]
-        return compute(self.calls, images, [output], self.rewrites)[0]
+            given = images if len(images) > 1 else images[0]
+            return tf.nest.flatten(self.model(given, training=False))
+        return compute(self.calls, images, self.outputs, self.rewrites)
+
+    @property
+    def outputs(self) -> list[int]:
+        """The calls that give the outputs, in the model's order."""
+        numbers = {n: index for index, call in enumerate(self.calls) for n in call.outputs}
+        return [numbers[number] for number in sorted(numbers)]
 
     def outputs_of(self, images: tf.Tensor, wanted: Sequence[int]) -> list[tf.Tensor]:
-        """Return the outputs of the calls `wanted`."""
-        return compute(self.calls, images, wanted, self.rewrites)
+        """Return the outputs of the calls `wanted`, for a model of one input."""
+        return compute(self.calls, [images], wanted, self.rewrites)
 
     @property
     def variables(self) -> list[tf.Variable]:

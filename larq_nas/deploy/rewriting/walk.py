@@ -36,7 +36,7 @@ class Rewrite:
 
 def compute(
     calls: Sequence[Call],
-    image: tf.Tensor,
+    images: Sequence[tf.Tensor],
     wanted: Sequence[int],
     rewrites: Mapping[int, Rewrite] | None = None,
     given: Mapping[int, tf.Tensor] | None = None,
@@ -45,7 +45,7 @@ def compute(
 
     # Arguments
         calls: the network, from `larq_nas.cost.graph.read_graph`.
-        image: its input.
+        images: its inputs, in the model's order.
         wanted: indices of calls.
         rewrites: for some calls by index, another way to compute them.
         given: outputs of some calls by index, which are not computed then.
@@ -59,7 +59,7 @@ def compute(
             with tf.name_scope(call.layer.name):
                 values[index] = rewrite.compute(*(values[read] for read in rewrite.inputs))
         elif isinstance(call.layer, tf.keras.layers.InputLayer):
-            values[index] = tf.cast(image, call.layer.dtype)
+            values[index] = tf.cast(images[call.argument or 0], call.layer.dtype)
         else:
             key = id(call.layer), call.index, call.inputs
             if key not in made:

@@ -2,109 +2,166 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.errors import ConversionError, InputError, first_line
+from larq_nas.deploy.flatbuffer import input_names, output_names
+from larq_nas.errors import ConversionError, InputError, LarqNasError
 from larq_nas.layers.conv import exporting
 
-__all__ = ["engine", "export", "export_function", "export_several", "input_shape", "run"]
+if TYPE_CHECKING:
+    from larq_nas.deploy.rewriting import Lowered
+
+__all__ = [
+    "as_functional",
+    "cause_of",
+    "engine",
+    "export",
+    "export_function",
+    "export_lowered",
+    "input_shape",
+    "input_shapes",
+    "run",
+]
 
 
 def export(model: tf.keras.Model) -> bytes:
     """Return `model` as a flatbuffer for images one at a time, rewritten but not checked.
 
     # Arguments
-        model: a built model with one input of static shape `(batch, height, width, channels)`
-            and one output.
+        model: a built model with inputs of static shape `(batch, ...)`.
 
     # Raises
         ConversionError: if the converter fails, or is not installed.
     """
     from larq_nas.deploy.rewriting import lower  # which measures what it exports
 
-    lowered = lower(model)
-    return export_function(lowered, input_shape(model), lowered.variables)
+    return export_lowered(lower(model))
+
+
+def export_lowered(lowered: "Lowered") -> bytes:
+    """Return a network in the form that is converted as a flatbuffer."""
+    model = lowered.model
+    dtypes = [tf.as_dtype(tensor.dtype) for tensor in model.inputs]
+    return export_function(lowered, input_shapes(model), lowered.variables, dtypes)
 
 
 def export_function(
-    function: Callable[[tf.Tensor], Any], shape: tuple[int, ...], variables: list[tf.Variable]
+    function: Callable[..., Any],
+    shapes: Sequence[tuple[int, ...]],
+    variables: Sequence[tf.Variable],
+    dtypes: Sequence[tf.DType] = (),
 ) -> bytes:
-    """Return a function of one image as a flatbuffer; see `export_several`."""
-    return export_several(function, [shape], variables)
-
-
-def export_several(
-    function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], variables: list[tf.Variable]
-) -> bytes:
-    """Return a function of several tensors as a flatbuffer.
+    """Return a function of tensors as a flatbuffer.
 
     The traced function is saved directly: the same operations as `model.save` gives, in a
-    fraction of the time.
+    fraction of the time. Inputs are named `image`, or `input0000` and so on if there are several;
+    outputs, of a function that returns a list, `output0000` and so on.
 
     # Arguments
         function: what to convert.
-        shapes: shapes of what it takes, without the batch; its inputs are named `input0000` and
-            so on if there are several, `image` if there is one.
+        shapes: shapes of what it takes, without the batch.
         variables: the variables it reads.
+        dtypes: types of what it takes; float32 by default.
+
+    # Raises
+        ConversionError: if TensorFlow cannot trace the function, or the converter fails.
     """
     converter = engine()
     module = tf.Module()
-    module.variables_of_model = variables
+    module.variables_of_model = list(variables)
     names = [f"input{n:04d}" for n in range(len(shapes))] if len(shapes) > 1 else ["image"]
+    dtypes = dtypes or [tf.float32] * len(shapes)
     signature = [
-        tf.TensorSpec((1, *shape), tf.float32, name=name)
-        for shape, name in zip(shapes, names, strict=True)
+        tf.TensorSpec((1, *shape), dtype, name=name)
+        for shape, dtype, name in zip(shapes, dtypes, names, strict=True)
     ]
+
+    def named(*images: tf.Tensor) -> Any:
+        outputs = function(*images)
+        if not isinstance(outputs, list):
+            return outputs
+        if len(outputs) > 1:  # one tensor may be two outputs, and needs two names then
+            outputs = [tf.identity(output) for output in outputs]
+        return {f"output{n:04d}": output for n, output in enumerate(outputs)}
+
     with exporting(), tempfile.TemporaryDirectory() as folder:
-        traced = tf.function(function, signature).get_concrete_function()
-        tf.saved_model.save(module, folder, signatures=traced)
         try:
+            traced = tf.function(named, signature).get_concrete_function()
+            tf.saved_model.save(module, folder, signatures=traced)
             flatbuffer: bytes = converter.convert_saved_model(folder)
+        except LarqNasError:
+            raise
         except Exception as error:
-            raise ConversionError(f"The converter failed: {first_line(error)}.") from error
+            raise ConversionError(f"The converter failed: {cause_of(error)}.") from error
     return flatbuffer
 
 
+def cause_of(error: Exception) -> str:
+    """Return what the converter says of an error, in one line: the line that names an operation."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "error:" in line or "not supported" in line]
+    return (telling or lines or [type(error).__name__])[0].rstrip(".")[:300]
+
+
 def run(
-    flatbuffer: bytes, images: np.ndarray | list[np.ndarray], kernel: str, **options: bool
+    flatbuffer: bytes,
+    images: np.ndarray | Sequence[np.ndarray],
+    kernel: str,
+    **options: bool,
 ) -> list[np.ndarray]:
-    """Return the outputs of `flatbuffer` for `images`, as a list.
+    """Return the outputs of `flatbuffer` for `images`, as a list in the model's order.
 
     # Arguments
         flatbuffer: the converted model.
-        images: float32, shape `(examples, height, width, channels)`; a list for several inputs.
+        images: shape `(examples, height, width, channels)`; a list for several inputs.
         kernel: name of the kernel, for errors.
         **options: options of Larq Compute Engine's interpreter.
     """
+    given = [images] if isinstance(images, np.ndarray) else list(images)
+    # An interpreter has its own order; the names are in the model's.
+    order = np.argsort(np.argsort(input_names(flatbuffer))) if len(given) > 1 else [0]
     try:
-        outputs = engine().testing.Interpreter(flatbuffer, **options).predict(images)
+        interpreter = engine().testing.Interpreter(flatbuffer, **options)
+        found = interpreter.predict([given[number] for number in order])
     except RuntimeError as error:
         raise ConversionError(
-            f"The {kernel} kernel cannot run the model ({first_line(error)}); use other layers "
+            f"The {kernel} kernel cannot run the model ({cause_of(error)}); use other layers "
             "for the operations it names."
         ) from error
-    return outputs if isinstance(outputs, list) else [outputs]
+    outputs = found if isinstance(found, list) else [found]
+    return (
+        [outputs[n] for n in np.argsort(output_names(flatbuffer))] if len(outputs) > 1 else outputs
+    )
 
 
-def input_shape(model: tf.keras.Model) -> tuple[int, ...]:
-    """Return the shape of one image, or raise `InputError` if it is not known."""
+def as_functional(model: tf.keras.Model) -> tf.keras.Model:
+    """Return a subclassed model that was called on data as a functional one of one layer.
+
+    # Raises
+        InputError: if it was not called on data, so that its input shape is not known.
+    """
     if not isinstance(model, tf.keras.Model):
         raise InputError(f"`model` must be a tf.keras.Model, but got {model!r}.")
-    if not model.inputs:
+    if getattr(model, "_is_graph_network", False):
+        return model
+    spec = model.save_spec() if model.built else None
+    if spec is None:
         raise InputError(
-            "`model` must be functional, or Sequential with an input shape: wrap it as "
-            "tf.keras.Model(images, model(images)) with images = tf.keras.Input(shape)."
+            f"`model` must have an input shape, but `{model.name}` has none: call it on data, give "
+            "it a tf.keras.Input, or wrap it as tf.keras.Model(images, model(images)) with images "
+            "= tf.keras.Input(shape)."
         )
-    if isinstance(model.output, dict) or isinstance(model.input, dict):
-        raise InputError("`model` must have plain tensors as input and output, not dictionaries.")
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise InputError(
-            f"`model` must have one input and one output, but has {len(model.inputs)} "
-            f"and {len(model.outputs)}."
-        )
+    (given, *_), _ = spec
+    images = tf.nest.map_structure(lambda s: tf.keras.Input(s.shape[1:], dtype=s.dtype), given)
+    return tf.keras.Model(images, model(images, training=False), name=model.name)
+
+
+def input_shapes(model: tf.keras.Model) -> list[tuple[int, ...]]:
+    """Return the shape of one image for each input, or raise `InputError` if one is not known."""
+    model = as_functional(model)
     for layer in model._flatten_layers():
         if layer.compute_dtype in ("float16", "bfloat16", "float64"):
             raise InputError(
@@ -112,10 +169,19 @@ def input_shape(model: tf.keras.Model) -> tuple[int, ...]:
                 f"{layer.compute_dtype}: build it with the precision policy float32, and set its "
                 "weights."
             )
-    shape = tuple(model.inputs[0].shape[1:])
-    if None in shape:
-        raise InputError(f"`model` must have a static input shape, but got {shape}.")
-    return shape
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    for shape in shapes:
+        if None in shape:
+            raise InputError(f"`model` must have a static input shape, but got {shape}.")
+    return shapes
+
+
+def input_shape(model: tf.keras.Model) -> tuple[int, ...]:
+    """Return the shape of one image of a model of one input, or raise `InputError`."""
+    shapes = input_shapes(model)
+    if len(shapes) != 1:
+        raise InputError(f"`model` must have one input, but has {len(shapes)}.")
+    return shapes[0]
 
 
 def engine() -> Any:

@@ -1,30 +1,38 @@
 """The gate: a model leaves only if it runs in binary and computes the same."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from larq_nas.deploy.audit import Audit, audit
-from larq_nas.deploy.causes import cause_beforehand
+from larq_nas.deploy.causes import cause_beforehand, likely_cause_of_difference
 from larq_nas.deploy.conversion import Conversion, digest
-from larq_nas.deploy.diagnose import constant_channels, wrong_numbers
-from larq_nas.deploy.export import export_function, input_shape
+from larq_nas.deploy.equivalence import Equivalence, compare_operations
+from larq_nas.deploy.export import as_functional, export_lowered, input_shapes, run
 from larq_nas.deploy.int8 import NAMES, Int8
 from larq_nas.deploy.int8.convert import in_int8
-from larq_nas.deploy.parity import KERNELS, InKeras, Kernel, compare
-from larq_nas.deploy.pieces import require_each_layer
+from larq_nas.deploy.operations import AARCH64, KERNELS, Kernel, Operations
+from larq_nas.deploy.parity import InKeras, Parity, figures, with_rounding
+from larq_nas.deploy.recording import record
 from larq_nas.deploy.rewriting import Lowered, lower
 from larq_nas.deploy.rewriting.measure import group_cost
+from larq_nas.deploy.signs import Signs, survey_signs
 from larq_nas.errors import ConversionError, InputError, require_whole, unknown_name
 from larq_nas.layers import BinaryConv2D
 
 __all__ = ["convert", "first_images"]
 
+# Images that operations are compared on one by one: as many as their tensors fit into this.
+_SAMPLE_BYTES = 2**29
+_SAMPLE = 16
+
 
 def convert(
     model: tf.keras.Model,
-    data: tf.data.Dataset | np.ndarray | None = None,
+    data: tf.data.Dataset | np.ndarray | Sequence[np.ndarray] | None = None,
     *,
     examples: int = 128,
     kernels: Sequence[Kernel] = ("default", "reference"),
@@ -42,13 +50,15 @@ def convert(
         ```
 
     # Arguments
-        model: a built Keras or Larq model with one image input and one output.
+        model: a built Keras or Larq model of static shapes: functional, Sequential, or subclassed
+            and called on data. It may have several inputs and outputs.
         data: images to compare on, as an array of shape `(examples, height, width,
-            channels)` or a batched data set of images or `(image, label)`; by default
-            random numbers. Real images are the better evidence.
+            channels)` or a batched data set of images or `(image, label)`; a list of arrays for
+            several inputs; by default random numbers. Real images are the better evidence.
         examples: number of images compared, at most.
-        kernels: the kernels that must agree with Keras: `"default"`, `"reference"` or
-            `"indirect"`.
+        kernels: the kernels that must compute what Keras does: `"default"`, `"reference"` or
+            `"indirect"`. The first is the one to deploy; another that cannot run the model is
+            left out, with a warning.
         allow_float: names of binary layers that may run in float.
         rewrite: whether to compute what would run in float in another way that is binary and
             gives the same numbers; each is named in the result. Without `"default"` among
@@ -62,8 +72,8 @@ def convert(
         A `Conversion`: flatbuffer, audit, parity, and what was rewritten.
 
     # Raises
-        ConversionError: if a binary layer fell back to float, naming it and the cause, or
-            if the outputs differ from Keras's by more than rounding.
+        ConversionError: if a binary layer fell back to float, or an operation computes other
+            numbers than Keras, naming the layer and the cause.
         InputError: if the model or the data cannot be used.
     """
     if int8 is not None and int8 not in NAMES:
@@ -83,50 +93,192 @@ def convert(
         if kernel not in KERNELS:
             raise unknown_name("kernel", kernel, KERNELS)
     require_whole(examples=examples)
-    shape = input_shape(model)
-    images, labels = _examples(data, shape, examples)
+    model = as_functional(model)
+    images, labels = _examples(data, model, examples)
     lowered = lower(model, None if "default" in kernels else group_cost(kernels), rewrite=rewrite)
     _require_possible(lowered, allow_float)
-    flatbuffer = export_function(lowered, shape, lowered.variables)
+    signs, expected = survey_signs(model, images)
+    _require_finite(model, images, expected)
+    flatbuffer = export_lowered(lowered)
     audited = audit(model, flatbuffer, lowered.kernels(), lowered.binary_layers)
     _require_binary(audited, allow_float)
+    _require_signs(audited, signs)
     _require_loadable(lowered, audited, kernels)
-    parity = compare(InKeras(model), flatbuffer, images, kernels)
-    for result in parity:
-        if not result.equal:
-            raise ConversionError(wrong_numbers(lowered, images, result))
-        if not result.nearly_exact:
-            require_each_layer(model, lowered, images, result.kernel)  # type: ignore[arg-type]
-    warnings = constant_channels(lowered, images)
+    judge = _Judge(model, lowered, flatbuffer, images, expected)
+    parity = judge.parity(kernels)
+    warnings = [*judge.warnings, *(line for sign in signs.values() for line in sign.lines)]
     conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings, digest(model))
     if int8:
-        conversion = in_int8(conversion, lowered, int8, images, labels, kernels)
+        conversion = in_int8(conversion, lowered, int8, images[0], labels, kernels)
         _require_binary(conversion.audit, allow_float)
     return conversion
 
 
+class _Judge:
+    """Decides whether a flatbuffer computes what its Keras model does.
+
+    # Arguments
+        model: the Keras model.
+        lowered: the model in the form that was converted.
+        flatbuffer: what it was converted to.
+        images: one array for each input, first axis the examples.
+        expected: the outputs of the Keras model for them.
+    """
+
+    def __init__(
+        self,
+        model: tf.keras.Model,
+        lowered: Lowered,
+        flatbuffer: bytes,
+        images: Sequence[np.ndarray],
+        expected: Sequence[np.ndarray],
+    ) -> None:
+        self.model, self.lowered, self.flatbuffer = model, lowered, flatbuffer
+        self.images, self.expected = images, expected
+        self.warnings: list[str] = []
+
+    def parity(self, kernels: Sequence[Kernel]) -> list[Parity]:
+        """Return how each kernel compares with Keras, or refuse the flatbuffer.
+
+        # Raises
+            ConversionError: if an operation computes other numbers than Keras.
+        """
+        outputs = self._outputs(kernels)
+        sample = self._sample(next(iter(outputs.values())))
+        images = [image[sample] for image in self.images]
+        recording = record(self.model, images)
+        reference = InKeras(self.model)
+        results = []
+        for kernel, whole in outputs.items():
+            part = [output[sample] for output in whole]
+            operations = Operations(self.flatbuffer, kernel)
+            found = compare_operations(recording, operations, images, part)
+            self._require_equal(found)
+            result = figures(kernel, self.expected, whole, reference.meanings)
+            results.append(dataclasses.replace(result, operations=found.operations))
+        results = with_rounding(results, reference, self.images, self.expected)
+        self._tell_chaos(results)
+        return [*results, self._on_aarch64(results[0])]
+
+    def _outputs(self, kernels: Sequence[Kernel]) -> dict[Kernel, list[np.ndarray]]:
+        """Return the outputs of each kernel that runs the model; the first has to."""
+        found: dict[Kernel, list[np.ndarray]] = {}
+        for kernel in dict.fromkeys(kernels):
+            try:
+                found[kernel] = run(self.flatbuffer, self.images, kernel, **KERNELS[kernel])
+            except ConversionError as error:
+                if not found:
+                    raise
+                deployed = next(iter(found))
+                self.warnings.append(
+                    f"{str(error).rstrip('.')}: the model was checked on the {deployed} kernel"
+                )
+        return found
+
+    def _sample(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the images to compare operations on: the first, and those that differ most."""
+        examples = len(self.images[0])
+        tensors = sum(4 * call.area * call.shape[-1] for call in self.lowered.calls)
+        number = int(np.clip(_SAMPLE_BYTES // max(tensors, 1), 2, _SAMPLE))
+        if examples <= number:
+            return np.arange(examples)
+        worst = np.zeros(examples)
+        for one, other in zip(self.expected, outputs, strict=True):
+            rows = np.abs(one - np.reshape(other, one.shape)).reshape(examples, -1)
+            worst = np.maximum(worst, np.nan_to_num(rows, nan=np.inf).max(axis=1, initial=0.0))
+        first = np.arange(number // 2)
+        order = np.argsort(-worst, kind="stable")
+        others = order[~np.isin(order, first)]
+        return np.sort(np.concatenate([first, others[: number - len(first)]]))
+
+    def _require_equal(self, found: Equivalence) -> None:
+        if found.holds:
+            return
+        start = f"The flatbuffer of `{self.model.name}` does not compute what Keras does: "
+        if not found.differing:
+            raise ConversionError(
+                f"{start}the {found.kernel} kernel gives other outputs for the whole than its "
+                "operations give one after another; convert it for another kernel."
+            )
+        layer, cause = self._culprit(found)
+        raise ConversionError(
+            f"{start}layer `{layer}` is the first that differs on the {found.kernel} kernel, from "
+            f"the same inputs: {cause}."
+        )
+
+    def _culprit(self, found: Equivalence) -> tuple[str, str]:
+        """Return the first layer that differs, one with weights if there is one, and the cause."""
+        differing = list(found.differing)
+        weighted = [layer for layer in differing if layer.weights]
+        first = (weighted or differing)[0]
+        indices = [i for i, call in enumerate(self.lowered.calls) if call.layer is first]
+        if not indices or not self.lowered.calls[indices[0]].inputs:
+            return first.name, "use layers of Keras and Larq in its place"
+        return first.name, likely_cause_of_difference(self.lowered.calls, indices[0])
+
+    def _tell_chaos(self, results: Sequence[Parity]) -> None:
+        """Say where the outputs differ though every operation agrees."""
+        result = min(results, key=lambda one: one.exact)
+        if result.nearly_exact:
+            return
+        same = "" if result.agreement is None else f", {1 - result.agreement:.1%} are another class"
+        self.warnings.append(
+            f"every operation computes what Keras does, and yet {1 - result.exact:.0%} of the "
+            f"images differ{same}: a number that is almost 0 takes the other sign by rounding, and "
+            f"the layers behind make much of it{_explained(result)}"
+        )
+
+    def _on_aarch64(self, result: Parity) -> Parity:
+        """Return the comparison for 64-bit ARM, where the sign of -0.0 is another."""
+        operations = Operations(self.flatbuffer, AARCH64)
+        affected = operations.negative_zeros(self.images)
+        if not affected:
+            # No other difference to x86 is known: what the kernels gave here they give there.
+            return dataclasses.replace(result, kernel=AARCH64)
+        sample = np.arange(min(_SAMPLE, len(self.images[0])))
+        got = operations.chain([image[sample] for image in self.images])
+        expected = [output[sample] for output in self.expected]
+        there = figures(AARCH64, expected, got, InKeras(self.model).meanings)
+        names = ", ".join(f"`{name}` ({number:,})" for name, number in affected.items())
+        self.warnings.append(
+            "on 64-bit ARM the engine takes -0.0 for negative, and elsewhere for positive: "
+            f"{names} read -0.0. Add a small positive number before that sign, or train with "
+            f"another activation ({there})"
+        )
+        return there
+
+
+def _explained(result: Parity) -> str:
+    rounding = result.rounding
+    if rounding is None or not rounding.mean <= 1:
+        return ""
+    return f" (in Keras itself, weights changed by 1e-6 leave {rounding.exact:.0%} exact)"
+
+
 def first_images(data: tf.data.Dataset, examples: int) -> np.ndarray:
     """Return the first images of a batched data set, float32."""
-    return _first(data, examples)[0]
+    return _first(data, examples)[0][0].astype("float32")
 
 
-def _first(data: tf.data.Dataset, examples: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the first images of a batched data set, and their labels, if it has any."""
-    batches: list[np.ndarray] = []
+def _first(data: tf.data.Dataset, examples: int) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """Return the first images of a batched data set, one array for each input, and their labels."""
+    batches: list[list[np.ndarray]] = []
     labels: list[np.ndarray] = []
     for batch in data:
         images = batch[0] if isinstance(batch, tuple) else batch
-        if not isinstance(images, tf.Tensor):
+        given = tf.nest.flatten(images)
+        if not given or not all(isinstance(image, tf.Tensor) for image in given):
             raise InputError(f"`data` must hold images or (image, label), but got {type(batch)}.")
-        batches.append(images.numpy().astype("float32"))
+        batches.append([image.numpy() for image in given])
         if isinstance(batch, tuple) and len(batch) > 1 and isinstance(batch[1], tf.Tensor):
             labels.append(batch[1].numpy())
-        if sum(map(len, batches)) >= examples:
+        if sum(len(images[0]) for images in batches) >= examples:
             break
     if not batches:
         raise InputError("`data` must hold images, but it is empty.")
     known = len(labels) == len(batches)
-    return np.concatenate(batches)[:examples], np.concatenate(labels)[:examples] if known else None
+    found = [np.concatenate(parts)[:examples] for parts in zip(*batches, strict=True)]
+    return found, np.concatenate(labels)[:examples] if known else None
 
 
 def _require_possible(lowered: Lowered, allow_float: Sequence[str]) -> None:
@@ -164,28 +316,91 @@ def _require_binary(audited: Audit, allow_float: Sequence[str]) -> None:
     for name in allow_float:
         if name not in known:
             raise unknown_name("layer in `allow_float`", name, known)
-    if audited.operations.get("LceDequantize") and not audited.fallbacks:
-        raise ConversionError(
-            "A binary tensor is turned back into float (LceDequantize): a layer reads signs that "
-            "is not a binary convolution; apply the sign inside the convolution."
-        )
     refused = [row for row in audited.fallbacks if row.layer not in allow_float]
     if refused:
         first = refused[0]
         raise ConversionError(_would_run_in_float(first.layer, first.cause, len(refused) - 1))
 
 
+def _require_finite(
+    model: tf.keras.Model, images: Sequence[np.ndarray], expected: Sequence[np.ndarray]
+) -> None:
+    """Refuse a model that gives NaN or Inf in Keras, naming the first layer that does."""
+    finite = np.ones(len(images[0]), bool)
+    for output in expected:
+        if output.dtype.kind == "f":
+            finite &= np.isfinite(output).reshape(len(output), -1).all(axis=1)
+    if finite.all():
+        return
+    for layer in model._flatten_layers(include_self=False):
+        own = () if isinstance(layer, tf.keras.Model) else layer.weights
+        for weight in own:
+            if not np.isfinite(weight.numpy()).all():
+                raise ConversionError(
+                    f"`{model.name}` gives NaN or Inf in Keras already: weight `{weight.name}` of "
+                    f"layer `{layer.name}` is not finite; train it anew."
+                )
+    (example, *_) = np.flatnonzero(~finite)
+    recording = record(model, [image[example : example + 1] for image in images])
+    first = next(
+        call.layer.name
+        for call in recording.calls
+        if any(t.dtype.is_floating and not np.isfinite(t.numpy()).all() for t in call.outputs)
+    )
+    raise ConversionError(
+        f"`{model.name}` gives NaN or Inf in Keras already, first in layer `{first}`; mend the "
+        "layer or the images it is given, or train it anew."
+    )
+
+
+def _require_signs(audited: Audit, signs: Mapping[int, Signs]) -> None:
+    """Refuse a layer that runs in binary on what its quantizer does not make signs of."""
+    binary = {row.layer for row in audited.layers if row.runs_as == "LceBconv2d"}
+    for sign in signs.values():
+        if sign.wrong and sign.layer.name in binary:
+            raise ConversionError(
+                f"Layer `{sign.layer.name}` would run in binary, but its input quantizer gives "
+                f"other numbers than -1 and 1 for {sign.wrong:,} of the {sign.numbers:,} numbers "
+                "it read; use ste_sign, approx_sign or swish_sign."
+            )
+
+
 def _examples(
-    data: tf.data.Dataset | np.ndarray | None, shape: tuple[int, ...], examples: int
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return images to compare on, and their labels, if known."""
+    data: Any, model: tf.keras.Model, examples: int
+) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """Return images to compare on, one array for each input, and their labels, if known."""
+    shapes = input_shapes(model)
+    dtypes = [tf.as_dtype(tensor.dtype).as_numpy_dtype for tensor in model.inputs]
     if data is None:
-        return np.random.default_rng(0).standard_normal((examples, *shape)).astype("float32"), None
+        return [_random(examples, *each) for each in zip(shapes, dtypes, strict=True)], None
     labels = None
     if isinstance(data, tf.data.Dataset):
         data, labels = _first(data, examples)
+    given = list(data) if isinstance(data, list | tuple) and len(shapes) == len(data) else [data]
+    if len(given) != len(shapes):
+        raise InputError(
+            f"`data` must hold an array for each of the {len(shapes)} inputs, but got {len(given)}."
+        )
+    found = [_images(*each, examples) for each in zip(given, shapes, dtypes, strict=True)]
+    if len({len(images) for images in found}) > 1:
+        raise InputError(
+            "`data` must hold as many images for each input, but got "
+            f"{', '.join(str(len(images)) for images in found)}."
+        )
+    return found, labels
+
+
+def _random(examples: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    if np.issubdtype(dtype, np.integer):
+        return generator.integers(0, 128, (examples, *shape)).astype(dtype)
+    images: np.ndarray = generator.standard_normal((examples, *shape)).astype(dtype)
+    return images
+
+
+def _images(data: Any, shape: tuple[int, ...], dtype: Any, examples: int) -> np.ndarray:
     try:
-        images: np.ndarray = np.asarray(data, dtype="float32")
+        images: np.ndarray = np.asarray(data).astype(dtype)
     except (TypeError, ValueError):
         images = np.zeros(())
     if images.ndim != len(shape) + 1:
@@ -201,4 +416,4 @@ def _examples(
         )
     if not np.isfinite(images).all():
         raise InputError("`data` must be finite, but holds NaN or Inf: mend the images.")
-    return images, labels
+    return images

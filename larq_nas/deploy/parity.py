@@ -1,4 +1,4 @@
-"""Whether a flatbuffer computes what its Keras model computes."""
+"""How the outputs of a flatbuffer compare with those of its Keras model."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -9,23 +9,29 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.deploy.export import run
-from larq_nas.errors import ConversionError
+from larq_nas.deploy.operations import KERNELS, Kernel
 
-__all__ = ["KERNELS", "InKeras", "Kernel", "Parity", "Reference", "compare", "figures", "predict"]
+__all__ = [
+    "KERNELS",
+    "InKeras",
+    "Kernel",
+    "Parity",
+    "Reference",
+    "Rounding",
+    "compare",
+    "figures",
+    "meaning",
+    "predict",
+]
 
-Kernel = Literal["default", "reference", "indirect"]
-"""The binary convolution kernels of Larq Compute Engine."""
-
-KERNELS: dict[Kernel, dict[str, bool]] = {
-    "default": {},
-    "reference": {"use_reference_bconv": True},
-    "indirect": {"use_indirect_bgemm": True},
-}
+Meaning = Literal["classes", "scores", "numbers"]
+"""What an output is: probabilities of classes, numbers of which the largest may be the class, or
+numbers that are no classes."""
 
 _EXACT = 1e-4
 _ROUNDING = 1e-6
-# Times _EXACT: what float32 keeps of an output's size after all the sums that lead to it.
-_RESOLUTION = 0.1
+# Of an output's largest number: what float32 keeps of it after all the sums that lead to it.
+_RESOLUTION = 1e-5
 _JITTERS = 3
 _BATCH = 64
 
@@ -39,12 +45,12 @@ class Rounding:
     # Arguments
         mean: mean over images of the largest difference of an output, in units of spread.
         exact: share of images whose outputs all agree to 1e-4 of the spread.
-        agreement: share of images of the same class.
+        agreement: share of examples of the same class; `None` where outputs are no classes.
     """
 
     mean: float
     exact: float
-    agreement: float
+    agreement: float | None
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,9 @@ class Parity:
     """How the outputs of a flatbuffer compare with those of its Keras model.
 
     Rounding can turn an activation that is almost zero to the other sign, and one such sign
-    changes the outputs of its image visibly. So nearly all images must agree exactly; or,
-    in a network that rounding changes more, differ no more than rounding makes them.
+    changes the outputs of its image visibly. These figures tell how often that happens. Whether
+    the flatbuffer computes what Keras does is decided operation by operation
+    (`larq_nas.deploy.equivalence`).
 
     # Arguments
         kernel: the kernel that ran the flatbuffer.
@@ -61,10 +68,14 @@ class Parity:
         worst: largest difference of an output.
         median: median over images of the largest difference.
         mean: mean over images of the largest difference, in units of its output's spread.
-        exact: share of images whose outputs all agree to 1e-4 of their spread over images.
-        agreement: share of images of the same class.
-        rounding: what rounding alone does; not measured where nearly all images are exact.
+        exact: share of images whose outputs all agree to 1e-4 of their own spread over images.
+        agreement: share of images (of pixels, for a map) of the same class, ties allowed;
+            `None` where outputs are no classes.
+        rounding: what rounding alone does in Keras; not measured where nearly all images are
+            exact.
         step: in int8, the step that outputs count in: one of it more or less is exact.
+        operations: number of operations that were compared one by one.
+        meaning: what the outputs are: `"classes"`, `"scores"` or `"numbers"`.
     """
 
     kernel: str
@@ -73,39 +84,50 @@ class Parity:
     median: float
     mean: float
     exact: float
-    agreement: float
+    agreement: float | None
     rounding: Rounding | None = None
     step: float = 0.0
+    operations: int = 0
+    meaning: Meaning = "scores"
 
     @property
     def differing(self) -> int:
-        """Number of images of another class."""
-        return round(self.examples * (1 - self.agreement))
+        """Number of images of another class; 0 where outputs are no classes."""
+        return 0 if self.agreement is None else round(self.examples * (1 - self.agreement))
 
     @property
     def nearly_exact(self) -> bool:
-        """Whether the outputs agree so well that no doubt is left."""
-        return self.exact >= 0.8 and self.agreement >= 0.97
+        """Whether the outputs agree so well that rounding need not be asked."""
+        return self.exact >= 0.8 and (self.agreement is None or self.agreement >= 0.97)
 
     @property
     def equal(self) -> bool:
         """Whether the differences are no more than rounding explains."""
-        if self.nearly_exact or self.rounding is None:
+        rounding = self.rounding
+        if self.nearly_exact or rounding is None:
             return self.nearly_exact
+        # Rounding as large as the outputs' own spread, or not finite, explains nothing.
+        if not rounding.mean <= 1:
+            return False
         # In int8, where weights and ranges are held against the flatbuffer's, one image of doubt.
         doubt = 1 / self.examples if self.step else 0.0
         return (
             # A wrong kernel leaves no image exact; where rounding does neither, it is larger.
-            self.exact + doubt >= self.rounding.exact / 4
-            and self.mean <= 3 * self.rounding.mean + _EXACT
-            and self.agreement >= self.rounding.agreement - 0.05
+            self.exact + doubt >= rounding.exact / 4
+            and self.mean <= 3 * rounding.mean + _EXACT
+            and (self.agreement or 0.0) >= (rounding.agreement or 0.0) - 0.05
         )
 
     def __str__(self) -> str:
         exact = f"within one int8 step of {self.step:.1e}" if self.step else "exact"
+        same = ""
+        if self.agreement is not None:
+            what = "class" if self.meaning == "classes" else "largest output"
+            agreeing = f"{self.examples - self.differing} of {self.examples} images"
+            same = f"same {what} on {agreeing}, "
+        compared = f"{self.operations} operations agree one by one; " if self.operations else ""
         return (
-            f"{self.kernel} kernel: same class on {self.examples - self.differing} of "
-            f"{self.examples} images, {self.exact:.1%} {exact}, median difference "
+            f"{self.kernel} kernel: {compared}{same}{self.exact:.1%} {exact}, median difference "
             f"{self.median:.1e}, worst {self.worst:.1e}"
         )
 
@@ -121,10 +143,14 @@ class Reference(Protocol):
     def step(self) -> float:
         """The step that outputs count in; 0 for float."""
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return the outputs for `images`."""
+    @property
+    def meanings(self) -> Sequence[Meaning]:
+        """What each output is."""
 
-    def jittered(self, images: np.ndarray) -> Iterator[np.ndarray]:
+    def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the outputs for `images`, one array for each input and each output."""
+
+    def jittered(self, images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
         """Yield the outputs as they might be with other roundings."""
 
 
@@ -144,117 +170,176 @@ class InKeras:
         """Name of the model."""
         return str(self.model.name)
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
+    @property
+    def meanings(self) -> Sequence[Meaning]:
+        """What each output is."""
+        return [meaning(output) for output in self.model.outputs]
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the outputs for `images`."""
         return predict(self.model, images)
 
-    def jittered(self, images: np.ndarray) -> Iterator[np.ndarray]:
+    def jittered(self, images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
         """Yield the outputs with weights that differ by 1e-6 of their value."""
         generator = np.random.default_rng(0)
-        weights = self.model.get_weights()
+        model = self.model
+        weights = model.get_weights()
+        names = [weight.name for weight in model.weights]
         # In place: a clone of a model whose quantizers are functions cannot be made.
         try:
             for _ in range(_JITTERS):
-                self.model.set_weights([_jittered(w, generator) for w in weights])
-                yield predict(self.model, images)
+                moved = [_jittered(w, n, generator) for w, n in zip(weights, names, strict=True)]
+                model.set_weights(moved)
+                yield predict(model, images)
         finally:
-            self.model.set_weights(weights)
+            model.set_weights(weights)
+
+
+def meaning(output: tf.Tensor) -> Meaning:
+    """Return what an output of a Keras model is, by its shape and its activation."""
+    layer = output._keras_history.layer
+    if output.shape[-1] is None or output.shape[-1] < 2:
+        return "numbers"
+    symbol = str(getattr(layer, "symbol", "")).rsplit(".", maxsplit=1)[-1]
+    activation = getattr(layer, "activation", None)
+    is_softmax = activation in (tf.keras.activations.softmax, tf.nn.softmax)
+    if is_softmax or isinstance(layer, tf.keras.layers.Softmax) or symbol == "softmax":
+        return "classes"
+    flat = output.shape.rank == 2
+    return "scores" if flat and activation is tf.keras.activations.linear else "numbers"
 
 
 def compare(
-    reference: Reference, flatbuffer: bytes, images: np.ndarray, kernels: Sequence[Kernel]
+    reference: Reference,
+    flatbuffer: bytes,
+    images: Sequence[np.ndarray],
+    kernels: Sequence[Kernel],
 ) -> list[Parity]:
     """Run `images` through Keras and through each of `kernels`.
 
     # Arguments
         reference: what the flatbuffer is to compute.
         flatbuffer: what it was converted to.
-        images: float32, shape `(examples, height, width, channels)`.
+        images: one array for each input, first axis the examples.
         kernels: the kernels to run.
 
     # Raises
         ConversionError: if Keras's own outputs are not finite, or a kernel cannot run.
     """
-    expected, step = reference.predict(images), reference.step
-    if not np.isfinite(expected).all():
-        raise ConversionError(
-            f"`{reference.name}` gives NaN or Inf in Keras already; train it anew."
-        )
+    expected = reference.predict(images)
     results = []
     for kernel in kernels:
-        (got,) = run(flatbuffer, images, kernel, **KERNELS[kernel])
-        results.append(figures(kernel, expected, np.reshape(got, expected.shape), step))
+        got = run(flatbuffer, images, kernel, **KERNELS[kernel])
+        results.append(figures(kernel, expected, got, reference.meanings, reference.step))
+    return with_rounding(results, reference, images, expected)
+
+
+def with_rounding(
+    results: Sequence[Parity],
+    reference: Reference,
+    images: Sequence[np.ndarray],
+    expected: Sequence[np.ndarray],
+) -> list[Parity]:
+    """Return comparisons with what rounding does in Keras, if it does much."""
     if all(result.nearly_exact for result in results):
-        return results
-    rounding = _rounding(reference, images, expected)
+        return list(results)
+    found = [
+        figures("", expected, got, reference.meanings, reference.step)
+        for got in reference.jittered(images)
+    ]
+    shares = [figure.agreement for figure in found if figure.agreement is not None]
+    rounding = Rounding(
+        mean=float(np.mean([figure.mean for figure in found])),
+        exact=float(np.mean([figure.exact for figure in found])),
+        agreement=float(np.mean(shares)) if shares else None,
+    )
     return [dataclasses.replace(result, rounding=rounding) for result in results]
 
 
-def predict(model: tf.keras.Model, images: np.ndarray) -> np.ndarray:
+def predict(model: tf.keras.Model, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Return the outputs of `model`, without tracing it."""
-    batches = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
-    return np.concatenate([model(batch, training=False).numpy() for batch in batches])
+    found: list[list[np.ndarray]] = []
+    for start in range(0, len(images[0]), _BATCH):
+        batch = [image[start : start + _BATCH] for image in images]
+        outputs = model(batch if len(batch) > 1 else batch[0], training=False)
+        found.append([output.numpy() for output in tf.nest.flatten(outputs)])
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
-def figures(kernel: str, expected: np.ndarray, got: np.ndarray, step: float = 0.0) -> Parity:
+def figures(
+    kernel: str,
+    expected: Sequence[np.ndarray],
+    got: Sequence[np.ndarray],
+    meanings: Sequence[Meaning],
+    step: float = 0.0,
+) -> Parity:
     """Return how `got` compares with what was `expected`.
 
     # Arguments
         kernel: the kernel that gave it.
-        expected: outputs, first axis the images.
-        got: others of the same shape.
+        expected: one array for each output, first axis the images.
+        got: others with as many numbers.
+        meanings: what each output is.
         step: in int8, the step that outputs count in.
     """
-    differences = np.nan_to_num(np.abs(expected - got), nan=np.inf)
-    spread = _spread(expected)
-    difference = _row_largest(differences)
-    within = _row_largest(differences - _EXACT * spread) <= step
+    worst: list[np.ndarray] = []
+    relative, within, shares = [], [], []
+    for one, other, kind in zip(expected, got, meanings, strict=True):
+        other = np.reshape(other, one.shape)
+        if not one.size:
+            continue
+        one, other = one.astype("float64"), other.astype("float64")
+        differences = np.nan_to_num(np.abs(one - other), nan=np.inf, posinf=np.inf)
+        spread = _spread(one)
+        worst.append(_row_largest(differences))
+        relative.append(_row_largest(differences / spread))
+        within.append(_row_largest(differences - _EXACT * spread) <= step)
+        if kind != "numbers":
+            shares.append(_same_class(one, other, spread))
+    largest = np.max(worst, axis=0)
     return Parity(
         kernel=kernel,
-        examples=len(expected),
-        worst=float(difference.max()),
-        median=float(np.median(difference)),
-        mean=float(_row_largest(differences / spread).mean()),
-        exact=float(np.mean(within)),
-        agreement=float(np.mean(_classes(expected) == _classes(got))),
+        examples=len(largest),
+        worst=float(largest.max()),
+        median=float(np.median(largest)),
+        mean=float(np.max(relative, axis=0).mean()),
+        exact=float(np.all(within, axis=0).mean()),
+        agreement=float(np.min(shares)) if shares else None,
         step=step,
+        meaning=next((kind for kind in ("classes", "scores") if kind in meanings), "numbers"),
     )
 
 
-def _rounding(reference: Reference, images: np.ndarray, expected: np.ndarray) -> Rounding:
-    found = [figures("", expected, got, reference.step) for got in reference.jittered(images)]
-    return Rounding(
-        mean=float(np.mean([figure.mean for figure in found])),
-        exact=float(np.mean([figure.exact for figure in found])),
-        agreement=float(np.mean([figure.agreement for figure in found])),
-    )
+def _same_class(expected: np.ndarray, got: np.ndarray, spread: np.ndarray) -> float:
+    """Return the share of examples, or of pixels, of the same class; of equal ones either."""
+    chosen = np.argmax(got, axis=-1)[..., None]
+    loss = expected.max(axis=-1) - np.take_along_axis(expected, chosen, axis=-1)[..., 0]
+    tie = _EXACT * np.broadcast_to(spread, expected.shape)
+    allowed = np.take_along_axis(tie, chosen, axis=-1)[..., 0]
+    return float(np.mean(loss <= allowed))
 
 
-def _jittered(weight: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def _jittered(weight: np.ndarray, name: str, generator: np.random.Generator) -> np.ndarray:
     """Return `weight` changed as rounding would change what it gives."""
     noise = _ROUNDING * generator.standard_normal(weight.shape)
-    # A batch norm fresh from the factory has means of 0, on which whole sums of signs tie.
-    changed = weight * (1 + noise) + (noise if weight.ndim == 1 else 0)
+    # A batch norm fresh from the factory has means of 0, on which whole sums of signs tie. A
+    # variance is moved by its own value alone: below 0 it would give no number at all.
+    absolute = weight.ndim == 1 and "variance" not in name
+    changed = weight * (1 + noise) + (noise if absolute else 0)
     return np.asarray(changed.astype(weight.dtype))
 
 
 def _spread(expected: np.ndarray) -> np.ndarray:
     """Return by how much each output varies, last axis the outputs.
 
-    One that hardly varies is held to the others' measure, and none to more than float32 gives.
+    Each is held to its own measure, and none to more than float32 gives.
     """
     rows = expected.reshape(-1, expected.shape[-1])
-    deviations = rows.std(axis=0)
-    usual = max(float(np.median(deviations)), 1e-6)
-    resolution = np.abs(rows).max(axis=0) * _RESOLUTION
-    spread: np.ndarray = np.maximum(np.maximum(deviations, usual), resolution)
+    resolution = np.abs(rows).max(axis=0) * _RESOLUTION / _EXACT
+    spread: np.ndarray = np.maximum(np.maximum(rows.std(axis=0), resolution), 1e-30)
     return spread
 
 
 def _row_largest(values: np.ndarray) -> np.ndarray:
     rows: np.ndarray = values.reshape(len(values), -1).max(axis=1)
     return rows
-
-
-def _classes(outputs: np.ndarray) -> np.ndarray:
-    return outputs.reshape(len(outputs), -1).argmax(axis=1)

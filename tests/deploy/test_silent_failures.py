@@ -76,7 +76,7 @@ def test_3_padding_by_hand_before_a_stride(binary: bool) -> None:
 
     model = model_of(block)
     line = refused(model)
-    assert "layer `strided` is the first that differs: `" in line
+    assert "layer `strided` is the first that differs on the default kernel" in line
     assert "pads it on both sides before a stride" in line
 
 
@@ -85,8 +85,7 @@ def test_4_a_quantizer_with_three_values() -> None:
     assert "`ternary` would run in float: its input quantizer" in refused(model)
     assert "gives three values" in refused(model)
     accepted = refused(model, allow_float=["ternary"])  # it runs in binary then, and wrong
-    assert "layer `ternary` is the first that differs" in accepted
-    assert "gives three values" in accepted
+    assert "Layer `ternary` would run in binary, but its input quantizer gives other" in accepted
 
 
 @pytest.mark.parametrize(
@@ -128,8 +127,8 @@ def test_9_channels_masked_before_the_sign() -> None:
     def block(x: tf.Tensor) -> tf.Tensor:
         return BinaryConv2D(8, 3, name="masked")(x * tf.constant(mask))
 
-    (line,) = larq_nas.convert(model_of(block)).warnings
-    assert "`masked` takes the sign of 12 of 32 channels that are always 0" in line
+    lines = larq_nas.convert(model_of(block)).warnings
+    assert any("`masked` takes the sign of 12 of 32 channels that are always 0" in x for x in lines)
     assert larq_nas.convert(model_of(lambda x: BinaryConv2D(8, 3)(x))).warnings == []
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from larq_nas.deploy.audit import Audit, audit
 from larq_nas.deploy.conversion import Conversion
-from larq_nas.deploy.export import export_function, run
+from larq_nas.deploy.export import export_lowered, run
 from larq_nas.deploy.int8.plan import Int8
 from larq_nas.deploy.int8.report import Int8Report, accuracy
 from larq_nas.deploy.int8.rounding import quantize
@@ -48,31 +48,29 @@ def in_int8(
         nothing = "int8 changes nothing: there is no real layer that could run in it"
         return dataclasses.replace(conversion, warnings=[*conversion.warnings, nothing])
     require_close(network, lowered, images)
-    shape = images.shape[1:]
-    flatbuffer = export_function(network.lowered, shape, network.lowered.variables)
+    flatbuffer = export_lowered(network.lowered)
     audited = audit(lowered.model, flatbuffer, network.lowered.kernels(), lowered.binary_layers)
     audited = _naming(audited, require_int8(network, flatbuffer))
-    parity = compare(network, flatbuffer, images, kernels)
+    parity = compare(network, flatbuffer, [images], kernels)
     for result in parity:
         if not result.equal:
             raise ConversionError(
                 f"The flatbuffer of `{network.name}` in int8 does not compute what fake-quant does "
                 f"({result}): convert without int8."
             )
-    outputs = run(flatbuffer, images, kernels[0], **KERNELS[kernels[0]])[0]
-    expected = predict(lowered.model, images)
-    outputs = outputs.reshape(expected.shape)
-    compared = figures(kernels[0], expected, outputs)
+    outputs = run(flatbuffer, images, kernels[0], **KERNELS[kernels[0]])
+    expected = predict(lowered.model, [images])
+    compared = figures(kernels[0], expected, outputs, network.meanings)
     report = Int8Report(
         layers=[layer.call.name for layer in network.layers],
         stays_float=stays_float(flatbuffer),
         examples=len(images),
-        agreement=compared.agreement,
+        agreement=1.0 if compared.agreement is None else compared.agreement,
         mean=compared.mean,
         bytes_before=len(conversion.flatbuffer),
         bytes_after=len(flatbuffer),
-        accuracy_before=accuracy(expected, labels),
-        accuracy_after=accuracy(outputs, labels),
+        accuracy_before=accuracy(expected[0], labels),
+        accuracy_after=accuracy(outputs[0].reshape(expected[0].shape), labels),
     )
     reasons = network.lowered.reasons
     return dataclasses.replace(

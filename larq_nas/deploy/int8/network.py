@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from larq_nas.deploy.int8.folding import Folded
 from larq_nas.deploy.int8.grid import Grid, Grids
+from larq_nas.deploy.parity import Meaning, meaning
 from larq_nas.deploy.rewriting import Lowered
 
 __all__ = ["InInt8"]
@@ -40,15 +41,23 @@ class InInt8:
     @property
     def step(self) -> float:
         """The step that outputs count in; 0 for float."""
-        (output,) = self.lowered.outputs
-        return self.rounded[output].step if output in self.rounded else 0.0
+        steps = [self.rounded[o].step for o in self.lowered.outputs if o in self.rounded]
+        return max(steps, default=0.0)
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return the outputs for `images`."""
-        batches = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
-        return np.concatenate([self.lowered(tf.constant(batch))[0].numpy() for batch in batches])
+    @property
+    def meanings(self) -> Sequence[Meaning]:
+        """What each output is."""
+        return [meaning(output) for output in self.lowered.model.outputs]
 
-    def jittered(self, images: np.ndarray) -> Iterator[np.ndarray]:
+    def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the outputs for `images`, one array for each input and each output."""
+        found = []
+        for start in range(0, len(images[0]), _BATCH):
+            batch = [tf.constant(image[start : start + _BATCH]) for image in images]
+            found.append([output.numpy() for output in self.lowered(*batch)])
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+    def jittered(self, images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
         """Yield the outputs with all numbers moved a little before they are rounded."""
         with self.grids.jittering():
             for _ in range(_JITTERS):

@@ -40,7 +40,7 @@ def quantize(lowered: Lowered, which: Int8, images: np.ndarray) -> InInt8:
     builder.build()
     network = builder.network
     if builder.layers:
-        network.predict(images)
+        network.predict([images])
         builder.grids.mode = "round"
     return network
 

@@ -37,5 +37,5 @@ def _measure(computation: Computation, shape: tuple[int, ...], kernel: Kernel) -
     def alone(image: tf.Tensor) -> tf.Tensor:
         return computation(image)
 
-    flatbuffer = export_function(alone, shape, computation.variables)
+    flatbuffer = export_function(alone, [shape], computation.variables)
     return len(flatbuffer), measure_here(flatbuffer, kernel=kernel).milliseconds

@@ -96,15 +96,15 @@ def converting_another(monkeypatch, change) -> None:
         networks.append(whole(*args))
         return networks[-1]
 
-    def export(function, shape, variables) -> bytes:
+    def export(lowered) -> bytes:
         undo = change(networks[-1])
-        flatbuffer = original(function, shape, variables)
+        flatbuffer = original(lowered)
         undo()
         return flatbuffer
 
-    original = convert.export_function
+    original = convert.export_lowered
     monkeypatch.setattr(convert, "quantize", quantized)
-    monkeypatch.setattr(convert, "export_function", export)
+    monkeypatch.setattr(convert, "export_lowered", export)
 
 
 def test_an_output_without_fake_quant_is_named(model, pictures, monkeypatch) -> None:

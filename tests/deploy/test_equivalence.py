@@ -1,4 +1,4 @@
-"""What a network as a whole hides: each layer is compared on the inputs it has in Keras."""
+"""What a network as a whole hides: each operation is compared on the inputs it has in Keras."""
 
 import dataclasses
 
@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import randomize
+from tensorflow.lite.python import schema_py_generated as schema
 
 import larq_nas
-from larq_nas.deploy.pieces import require_each_layer
+from larq_nas.deploy.equivalence import Equivalence, compare_operations
+from larq_nas.deploy.export import export, export_lowered, run
+from larq_nas.deploy.flatbuffer import extract, is_constant, operators, read_model
+from larq_nas.deploy.operations import KERNELS, Operations
+from larq_nas.deploy.recording import record
 from larq_nas.deploy.rewriting import lower
 from larq_nas.deploy.rewriting.walk import Rewrite
 from larq_nas.errors import ConversionError, InputError
@@ -37,11 +42,21 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(8, 16, 16, 8)).astype("float32")
 
 
-def test_every_layer_of_a_chaotic_network_is_compared() -> None:
+def compared(model: tf.keras.Model, flatbuffer: bytes, kernel: str) -> Equivalence:
+    """Compare the operations of a flatbuffer with the layers of a model, on 8 images."""
+    given = [images()]
+    whole = run(flatbuffer, given, kernel, **KERNELS[kernel]) if kernel in KERNELS else None
+    return compare_operations(record(model, given), Operations(flatbuffer, kernel), given, whole)
+
+
+@pytest.mark.parametrize("kernel", [*KERNELS, "aarch64"])
+def test_every_operation_of_a_chaotic_network_agrees(kernel: str) -> None:
     model = chaotic()
-    lowered = lower(model)
-    for kernel in ("default", "reference", "indirect"):
-        require_each_layer(model, lowered, images(), kernel)
+    flatbuffer = export(model)
+    found = compared(model, flatbuffer, kernel)
+    assert found.holds
+    assert found.composed
+    assert found.operations == len(operators(flatbuffer))
 
 
 def test_a_wrong_layer_in_the_middle_is_named() -> None:
@@ -49,10 +64,72 @@ def test_a_wrong_layer_in_the_middle_is_named() -> None:
     lowered = lower(model)
     index = next(i for i, call in enumerate(lowered.calls) if call.name == "conv6")
     layer = model.get_layer("conv6")
-    wrong = Rewrite(index, lowered.calls[index].inputs, lambda x: -layer(x))
+    wrong = Rewrite(index, lowered.calls[index].inputs, lambda x: layer(-x))
     changed = dataclasses.replace(lowered, rewrites={**lowered.rewrites, index: wrong})
-    with pytest.raises(ConversionError, match="does not compute layer `conv6`"):
-        require_each_layer(model, changed, images(), "indirect")
+    found = compared(model, export_lowered(changed), "indirect")
+    assert not found.holds
+    assert found.differing[0].name == "conv6"
+
+
+@pytest.mark.parametrize("place", range(0, 120, 10))
+def test_one_wrong_constant_is_found(place: int) -> None:
+    """The first number of a constant with the other sign, or one bit of a kernel."""
+    model = randomize(chaotic())
+    flatbuffer = export(model)
+    tables = read_model(flatbuffer)
+    read = [i for op in tables.subgraphs[0].operators for i in op.inputs if is_constant(tables, i)]
+    tensor = tables.subgraphs[0].tensors[read[place % len(read)]]
+    data = np.array(tables.buffers[tensor.buffer].data)
+    if tensor.type == schema.TensorType.FLOAT32:
+        numbers = data.view("<f4")
+        numbers[0] *= -1
+    else:
+        data[0] ^= 1
+    tables.buffers[tensor.buffer].data = data
+    whole = range(len(tables.subgraphs[0].operators))
+    changed = extract(tables, whole, tables.subgraphs[0].inputs, tables.subgraphs[0].outputs)
+    recording = record(model, [images()])
+    found = compare_operations(recording, Alone(changed, "reference"), [images()])
+    assert found.differing
+
+
+class Alone(Operations):
+    """Operations of a flatbuffer without signatures."""
+
+    inputs = property(lambda self: list(self.model.subgraphs[0].inputs))
+    outputs = property(lambda self: list(self.model.subgraphs[0].outputs))
+
+
+def test_a_pad_that_fuses_into_a_wrong_convolution_is_found() -> None:
+    """The layers behind leave hardly an image exact, and pieces must begin before the pad."""
+    stack = [layers.ZeroPadding2D(3), layers.Conv2D(32, 7, strides=2, name="stem")]
+    for _ in range(8):
+        stack += [
+            layers.BatchNormalization(),
+            lq.layers.QuantConv2D(32, 3, padding="same", **SIGNS),
+        ]
+    inputs = x = tf.keras.Input((32, 32, 3))
+    for layer in stack:
+        x = layer(x)
+    model = randomize(tf.keras.Model(inputs, classifier(x, 4)))
+    pictures = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype("float32")
+    found = compare_operations(
+        record(model, [pictures]), Operations(export_plain(model), "reference"), [pictures]
+    )
+    assert "stem" in [layer.name for layer in found.differing]
+
+
+def export_plain(model: tf.keras.Model) -> bytes:
+    return export_lowered(lower(model, rewrite=False))
+
+
+def test_a_small_output_beside_large_ones_is_judged_by_its_own_spread() -> None:
+    model = chaotic()
+    scale = tf.constant([1.0, 1e4, 1.0])
+    large = tf.keras.Model(model.inputs, model.outputs[0] * scale)
+    wrong = tf.keras.Model(model.inputs, model.outputs[0] * scale * [1.02, 1.0, 1.0])
+    assert compared(large, export(large), "indirect").holds
+    assert not compared(large, export(wrong), "indirect").holds
 
 
 def test_a_wrong_kernel_in_the_middle_is_refused_by_the_gate() -> None:

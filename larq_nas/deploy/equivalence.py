@@ -1,0 +1,351 @@
+"""Proof that a flatbuffer computes what its Keras model computes, operation by operation.
+
+A deep binary network turns one sign that rounding changed into other outputs altogether, so its
+outputs alone tell little: a right flatbuffer can differ on every image, and a wrong one on few.
+An operation alone has no such excuse. Each operation of the flatbuffer is therefore run by
+itself, on tensors that hold what they hold in Keras, and what it writes is looked up among the
+tensors of Keras:
+
+- What equals one of them, but for rounding, is *matched*: from there on Keras's own numbers are
+  used, so that no rounding is handed on.
+- What equals none is a step between two tensors of Keras (a part of a split, the product of a
+  batch norm): the engine's numbers are used until a matched tensor follows.
+
+The flatbuffer is right if its outputs are matched with those of the model. Every operation that
+leads to an output has then been run, from a tensor of Keras on, before whatever the converter
+fused into it. That the whole does what its operations do is tested bit by bit.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.cost.quantizers import zero_one
+from larq_nas.deploy.operations import Operations, Step, pack
+from larq_nas.deploy.recording import LayerCall, Recording
+
+__all__ = ["Equivalence", "compare_operations"]
+
+# Of a channel's spread: what the sums of one operation may leave to rounding.
+_EXACT = 1e-4
+# Of a channel's largest number: what float32 keeps of it.
+_RESOLUTION = 2e-6
+# Of a channel's spread, or of a number that hardly varies: rounding that is larger proves nothing.
+_LARGEST_ROUNDING, _LARGEST_OF_CONSTANT = 1e-2, 1e-4
+# Rounding of the engine may turn as many signs as jitter of ten times its size, or a few more;
+# where jitter turns more than this share, it proves nothing.
+_FLIPS, _MOST_FLIPS = 3.0, 0.3
+_SAMPLE = 256
+_ALIKE = 0.7
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Whether each operation of a flatbuffer computes what Keras computes.
+
+    # Arguments
+        kernel: the kernel that ran them.
+        operations: how many operations lead to an output; each was compared.
+        examples: number of images they were compared on.
+        composed: whether the whole gives bit by bit what its operations give, one after another.
+        differing: the layers that the first wrong operation computes, in order; empty if there
+            is none.
+    """
+
+    kernel: str
+    operations: int
+    examples: int
+    composed: bool = True
+    differing: Sequence[tf.keras.layers.Layer] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether the flatbuffer computes what Keras computes."""
+        return self.composed and not self.differing
+
+
+def compare_operations(
+    recording: Recording,
+    operations: Operations,
+    images: Sequence[np.ndarray],
+    whole: Sequence[np.ndarray] | None = None,
+) -> Equivalence:
+    """Compare each operation of a flatbuffer with Keras.
+
+    # Arguments
+        recording: the layer calls of the model on `images`.
+        operations: the flatbuffer, on the kernel to be compared.
+        images: one array for each input of the model.
+        whole: the outputs of the whole flatbuffer for `images`, if the kernel runs here.
+    """
+    return _Comparison(recording, operations, images).result(whole)
+
+
+class _Comparison:
+    """Runs the operations one by one, and matches what they write."""
+
+    def __init__(
+        self, recording: Recording, operations: Operations, images: Sequence[np.ndarray]
+    ) -> None:
+        self.recording, self.operations, self.images = recording, operations, images
+        self.candidates: dict[int, list[_Candidate]] = defaultdict(list)
+        for candidate in _candidates(recording, images):
+            self.candidates[candidate.values.size].append(candidate)
+        # Keras's numbers where they are matched, the engine's elsewhere.
+        self.values: dict[int, np.ndarray] = {}
+        self.matched: set[int] = set()
+        self.calls: set[int] = set()
+
+    def result(self, whole: Sequence[np.ndarray] | None) -> Equivalence:
+        """Return the comparison."""
+        operations, steps = self.operations, self.operations.steps
+        for index, image in zip(operations.inputs, self.images, strict=True):
+            self.values[index] = image[:, None]
+            self.matched.add(index)
+        outputs = dict(zip(operations.outputs, self.recording.outputs, strict=True))
+        last = {read: step.index for step in steps for read in step.reads}
+        for step in steps:
+            written = operations.run(step, self.values)
+            for index, values in zip(step.writes, written, strict=True):
+                self.values[index] = self._match(step, index, values, outputs.get(index))
+            for index in step.reads:
+                if last[index] == step.index and index not in outputs:
+                    del self.values[index]
+        composed = whole is None or all(
+            np.array_equal(one.ravel(), other.ravel(), equal_nan=one.dtype.kind == "f")
+            for one, other in zip(operations.chain(self.images), whole, strict=True)
+        )
+        return Equivalence(
+            operations.kernel,
+            operations=self._leading(),
+            examples=len(self.images[0]),
+            composed=composed,
+            differing=self._differing(),
+        )
+
+    def _match(
+        self, step: Step, index: int, values: np.ndarray, output: tf.Tensor | None
+    ) -> np.ndarray:
+        """Return Keras's numbers for what an operation wrote; its own, if Keras has none.
+
+        # Arguments
+            step: the operation.
+            index: the tensor it wrote.
+            values: what it wrote, first axis the examples.
+            output: the output of the model that the tensor has to be, if it is one.
+        """
+        if step.kind == "LceQuantize" and self.matched.issuperset(step.reads):
+            # Signs of Keras's own numbers: there is no rounding that could excuse a single one.
+            given = self.values[step.reads[0]]
+            if given.dtype == np.float32 and np.array_equal(values, pack(given < 0)):
+                self.matched.add(index)
+            return values
+        alike = [
+            candidate
+            for candidate in self._alike(values)
+            if output is None or candidate.tensor is output
+        ]
+        # All that are equal: a tensor and its sign are the same bits.
+        equal = [candidate for candidate in alike if candidate.equals(values)]
+        if not equal:
+            equal = list(islice((c for c in alike if self._rounds_to(c, values)), 1))
+        if not equal:
+            return values
+        self.matched.add(index)
+        self.calls.update(candidate.call for candidate in equal)
+        return equal[0].in_form_of(values)
+
+    def _alike(self, values: np.ndarray) -> Iterator["_Candidate"]:
+        """Yield the candidates that are like `values` in most of a sample of places."""
+        if values.dtype == np.int32:
+            # Words of 32 signs: all that has as many positions, and channels for these words.
+            positions, words = values.size // values.shape[-1], values.shape[-1]
+            sizes = [positions * channels for channels in range(32 * words - 31, 32 * words + 1)]
+        else:
+            sizes = []
+        for size in dict.fromkeys([*sizes, values.size]):
+            for candidate in self.candidates.get(size, ()):
+                if candidate.is_like(values):
+                    yield candidate
+
+    def _rounds_to(self, candidate: "_Candidate", values: np.ndarray) -> bool:
+        """Return whether rounding explains what differs between `values` and a candidate.
+
+        Keras computes the candidate anew, from what is matched, with numbers and weights moved
+        by 1e-6. What that moves in a channel is what rounding may move, as long as it is small
+        beside the channel's spread. What it moves further (numbers behind a sign that turned)
+        may be as frequent in `values`, channel by channel.
+        """
+        if candidate.tensor is None or candidate.values.dtype.kind != "f":
+            return False
+        jittered = self.recording.jittered(candidate.tensor, self.calls - {candidate.call})
+        if not jittered or not all(np.isfinite(moved).all() for moved in jittered):
+            return False
+        moves = [np.abs(candidate.rows(moved) - candidate.rows()) for moved in jittered]
+        usual = np.quantile(np.concatenate(moves), 0.9, axis=0)
+        limit = np.maximum(candidate.tolerance, np.minimum(10 * usual, candidate.near))
+        turned = np.mean([(move > limit).mean(axis=0) for move in moves], axis=0)
+        allowed = np.where(turned <= _MOST_FLIPS, _FLIPS * turned, 0.0)
+        return bool(np.all(candidate.differing(values, limit).mean(axis=0) <= allowed))
+
+    def _leading(self) -> int:
+        """Return how many operations lead to an output."""
+        makers = {index: step for step in self.operations.steps for index in step.writes}
+        found: set[int] = set()
+        waiting = list(self.operations.outputs)
+        while waiting:
+            step = makers.get(waiting.pop())
+            if step and step.index not in found:
+                found.add(step.index)
+                waiting += step.reads
+        return len(found)
+
+    def _differing(self) -> list[tf.keras.layers.Layer]:
+        """Return the layers between matched tensors and the first output that is not matched."""
+        recording = self.recording
+        wrong = [
+            recording.makers[id(output)]
+            for index, output in zip(self.operations.outputs, recording.outputs, strict=True)
+            if index not in self.matched and id(output) in recording.makers
+        ]
+        found: set[int] = set()
+        while wrong:
+            number = wrong.pop()
+            if number not in found and number not in self.calls:
+                found.add(number)
+                wrong += recording.read(number)
+        return [recording.calls[number].layer for number in sorted(found)]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A tensor of Keras that one of the flatbuffer may hold.
+
+    # Arguments
+        values: its numbers, first axis the examples, last axis the channels.
+        call: number of the layer call that gave it; -1 for an input of the model.
+        tensor: the tensor in Keras, if it is one.
+    """
+
+    values: np.ndarray = field(repr=False)
+    call: int
+    tensor: tf.Tensor | None = field(default=None, repr=False)
+
+    def rows(self, values: np.ndarray | None = None) -> np.ndarray:
+        """Return its numbers, or others in their place, shape `(positions, channels)`."""
+        rows: np.ndarray = (self.values if values is None else values).reshape(
+            -1, self.values.shape[-1]
+        )
+        return rows
+
+    @cached_property
+    def spread(self) -> np.ndarray:
+        """By how much each channel varies."""
+        spread: np.ndarray = self.rows().std(axis=0)
+        return spread
+
+    @cached_property
+    def tolerance(self) -> np.ndarray:
+        """What the rounding of one operation may change, for each channel."""
+        largest = np.abs(self.rows()).max(axis=0)
+        tolerance: np.ndarray = _EXACT * self.spread + _RESOLUTION * largest
+        return tolerance
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        """A sample of positions."""
+        positions = len(self.rows())
+        generator = np.random.default_rng(positions)
+        return generator.choice(positions, min(positions, _SAMPLE), replace=False)
+
+    def is_like(self, values: np.ndarray) -> bool:
+        """Return whether most of a sample of `values` is near its own."""
+        if values.dtype.kind not in "fi" or self.values.dtype.kind != "f":
+            return bool(values.dtype == self.values.dtype)
+        rows = self._in_rows(values)
+        if rows is None:
+            return False
+        places = self._places
+        near = _within(self.rows()[places], rows[places], self.near)
+        return bool(near.mean() >= _ALIKE)
+
+    @cached_property
+    def near(self) -> np.ndarray:
+        """What rounding may change at the most, for each channel."""
+        largest = np.abs(self.rows()).max(axis=0)
+        near: np.ndarray = np.maximum(
+            _LARGEST_ROUNDING * self.spread, _LARGEST_OF_CONSTANT * largest
+        )
+        return near
+
+    def equals(self, values: np.ndarray) -> bool:
+        """Return whether `values` are its own, but for the rounding of one operation."""
+        if self.values.dtype.kind != "f" or values.dtype.kind not in "fi":
+            return np.array_equal(self.values.ravel(), values.ravel())
+        return not self.differing(values, self.tolerance).any()
+
+    def differing(self, values: np.ndarray, limit: np.ndarray) -> np.ndarray:
+        """Return where `values` are further away than `limit`, shape `(positions, channels)`."""
+        rows = self._in_rows(values)
+        if rows is None:
+            return np.ones_like(self.rows(), dtype=bool)
+        return ~_within(self.rows(), rows, limit)
+
+    def _in_rows(self, values: np.ndarray) -> np.ndarray | None:
+        """Return numbers or unpacked signs, shape `(positions, channels)`; `None` if they are of
+        another shape."""
+        channels = self.values.shape[-1]
+        if values.dtype != np.int32:
+            return self.rows(values) if values.size == self.values.size else None
+        if -(-channels // 32) != values.shape[-1]:
+            # A vector that became an image of one position.
+            channels = self.values.size // (values.size // values.shape[-1])
+            return None if channels != self.values.shape[-1] else self.rows(values)
+        octets = np.ascontiguousarray(values).view("u1").reshape(-1, 4 * values.shape[-1])
+        bits = np.unpackbits(octets, axis=-1, bitorder="little")[:, :channels]
+        return bits.astype(bool) if bits.size == self.values.size else None
+
+    def in_form_of(self, values: np.ndarray) -> np.ndarray:
+        """Return its numbers, or their signs packed, in the form of `values`."""
+        if values.dtype == np.int32 and self.values.dtype.kind == "f":
+            return pack(self.rows() < 0).reshape(values.shape)
+        own = self.values.reshape(values.shape)
+        # The engine's zeros stay: 0 and -0.0 are equal, but not to a kernel that packs signs.
+        return np.where((own == 0) & (values == 0), values, own)
+
+
+def _within(expected: np.ndarray, got: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """Return where numbers, or signs of numbers, are those that are expected."""
+    if got.dtype == bool:
+        within: np.ndarray = (got == (expected < 0)) | (np.abs(expected) <= limit)
+        return within
+    # Not a number is within no limit.
+    return np.asarray(np.abs(expected - got) <= limit)
+
+
+def _candidates(recording: Recording, images: Sequence[np.ndarray]) -> Iterator[_Candidate]:
+    """Yield the tensors that those of a flatbuffer may be."""
+    examples = len(images[0])
+    for image in images:
+        yield _Candidate(image, -1)
+    for number, call in enumerate(recording.calls):
+        for tensor in call.outputs:
+            if tensor.shape.rank and tensor.shape[0] == examples:
+                yield _Candidate(tensor.numpy(), number, tensor)
+        flipped = _flipped(call)
+        if flipped is not None and len(flipped) == examples:
+            yield _Candidate(flipped, number)
+
+
+def _flipped(call: LayerCall) -> np.ndarray | None:
+    """Return what the sign is taken of where a quantizer gives 0 and 1: `threshold - x`."""
+    levels = zero_one(call.layer)
+    if levels is None or not call.inputs or not call.inputs[0].dtype.is_floating:
+        return None
+    flipped: np.ndarray = levels[1] - call.inputs[0].numpy()
+    return flipped

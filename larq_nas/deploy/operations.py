@@ -1,0 +1,238 @@
+"""Runs a flatbuffer one operation at a time, on a kernel of Larq Compute Engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
+
+from larq_nas.deploy.export import engine
+from larq_nas.deploy.flatbuffer import (
+    extract,
+    input_names,
+    is_constant,
+    operators,
+    output_names,
+    read_model,
+)
+from larq_nas.errors import ConversionError, first_line
+
+__all__ = ["AARCH64", "KERNELS", "Kernel", "Operations", "Step", "pack", "sign_bits"]
+
+Kernel = Literal["default", "reference", "indirect"]
+"""The binary convolution kernels of Larq Compute Engine."""
+
+KERNELS: dict[Kernel, dict[str, bool]] = {
+    "default": {},
+    "reference": {"use_reference_bconv": True},
+    "indirect": {"use_indirect_bgemm": True},
+}
+
+AARCH64 = "aarch64"
+"""The engine on 64-bit ARM, where it differs from x86 in what LceQuantize makes of -0.0."""
+
+_WORD = 32
+# AArch64 packs four words at once.
+_BLOCK = 4 * _WORD
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation of a flatbuffer.
+
+    # Arguments
+        index: its number, in the order the operations run.
+        kind: the operation, such as `"LceBconv2d"`.
+        name: name of its first output.
+        reads: indices of the tensors it reads that are no constants.
+        writes: indices of the tensors it writes.
+    """
+
+    index: int
+    kind: str
+    name: str
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Operations:
+    """The operations of a flatbuffer, each to be run alone.
+
+    # Arguments
+        flatbuffer: the model.
+        kernel: the kernel that runs binary convolutions; `"aarch64"` packs signs as the engine
+            does on 64-bit ARM, and runs all else on the reference kernel.
+    """
+
+    flatbuffer: bytes = field(repr=False)
+    kernel: str
+
+    @cached_property
+    def model(self) -> schema.ModelT:
+        """The tables of the flatbuffer."""
+        return read_model(self.flatbuffer)
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """The operations, in the order they run."""
+        graph = self.model.subgraphs[0]
+        found = zip(operators(self.flatbuffer), graph.operators, strict=True)
+        return [
+            Step(index, op.kind, op.output, self._given(table.inputs), _whole(table.outputs))
+            for index, (op, table) in enumerate(found)
+        ]
+
+    def _given(self, indices: Sequence[int]) -> tuple[int, ...]:
+        """Return which tensors an operation must be given: no constants, and no states."""
+        tensors = self.model.subgraphs[0].tensors
+        unique = [int(index) for index in dict.fromkeys(indices) if index >= 0]
+        return tuple(
+            index
+            for index in unique
+            if not is_constant(self.model, index) and not tensors[index].isVariable
+        )
+
+    @cached_property
+    def inputs(self) -> list[int]:
+        """Indices of the input tensors, in the order of their names: that of the model."""
+        return _by_name(self.model.subgraphs[0].inputs, input_names(self.flatbuffer))
+
+    @cached_property
+    def outputs(self) -> list[int]:
+        """Indices of the output tensors, in the order of their names: that of the model."""
+        return _by_name(self.model.subgraphs[0].outputs, output_names(self.flatbuffer))
+
+    @cached_property
+    def _interpreters(self) -> dict[int, Any]:
+        return {}
+
+    def run(self, step: Step, values: dict[int, np.ndarray]) -> list[np.ndarray]:
+        """Return what an operation writes.
+
+        # Arguments
+            step: the operation.
+            values: the tensors it reads, by index, first axis the examples, each example of
+                the tensor's own shape.
+        """
+        if self.kernel == AARCH64 and step.kind == "LceQuantize":
+            (read,) = step.reads
+            if values[read].dtype == np.float32:
+                return [pack(sign_bits(values[read]))]
+        examples = len(values[step.reads[0]]) if step.reads else 1
+        interpreter = self._interpreter(step)
+        rows = [
+            interpreter.predict([values[read][example] for read in step.reads])
+            for example in range(examples)
+        ]
+        return [np.stack(column) for column in zip(*rows, strict=True)]
+
+    def _interpreter(self, step: Step) -> Any:
+        if step.index not in self._interpreters:
+            alone = extract(self.model, [step.index], step.reads, step.writes)
+            try:
+                interpreter = engine().testing.Interpreter(alone, **_options(self.kernel))
+            except RuntimeError as error:
+                raise ConversionError(
+                    f"The {self.kernel} kernel cannot run {step.kind} `{step.name}` "
+                    f"({first_line(error)})."
+                ) from error
+            # The wrapper takes a first axis for that of images, which not every tensor has.
+            self._interpreters[step.index] = interpreter.interpreter
+        return self._interpreters[step.index]
+
+    def chain(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the outputs for `images`, each operation on what the ones before it gave.
+
+        # Arguments
+            images: one array for each input, first axis the examples.
+        """
+        last = {read: step.index for step in self.steps for read in step.reads}
+        values = {index: image[:, None] for index, image in zip(self.inputs, images, strict=True)}
+        for step in self.steps:
+            written = self.run(step, values)
+            values.update(zip(step.writes, written, strict=True))
+            for index in step.reads:
+                if last[index] == step.index and index not in self.outputs:
+                    del values[index]
+        return [values[index] for index in self.outputs]
+
+    def negative_zeros(self, images: Sequence[np.ndarray]) -> dict[str, int]:
+        """Return how often LceQuantize reads a -0.0 that AArch64 takes for negative.
+
+        # Arguments
+            images: one array for each input, first axis the examples.
+
+        # Returns
+            The number for each such operation, by the name of its output.
+        """
+        tensors = self.model.subgraphs[0].tensors
+        steps = [
+            step
+            for step in self.steps
+            if step.kind == "LceQuantize"
+            and tensors[step.reads[0]].type == schema.TensorType.FLOAT32
+        ]
+        counts = dict.fromkeys((step.name for step in steps), 0)
+        if not steps:
+            return {}
+        everything = [step.index for step in self.steps]
+        watched = [step.reads[0] for step in steps]
+        whole = extract(self.model, everything, self.inputs, list(dict.fromkeys(watched)))
+        interpreter = engine().testing.Interpreter(whole, **_options(self.kernel)).interpreter
+        for example in range(len(images[0])):
+            found = interpreter.predict([image[example : example + 1] for image in images])
+            values = dict(zip(dict.fromkeys(watched), found, strict=True))
+            for step in steps:
+                read = values[step.reads[0]][None]
+                counts[step.name] += int(np.sum(sign_bits(read) & (read == 0)))
+        return {name: count for name, count in counts.items() if count}
+
+
+def _options(kernel: str) -> dict[str, bool]:
+    """Return the options of the interpreter; those of a kernel that is emulated, too."""
+    return KERNELS.get(kernel, KERNELS["reference"])  # type: ignore[call-overload]
+
+
+def _by_name(indices: Sequence[int], names: Sequence[str]) -> list[int]:
+    return [int(indices[number]) for number in np.argsort(names)]
+
+
+def _whole(indices: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(index) for index in indices)
+
+
+def pack(negative: np.ndarray) -> np.ndarray:
+    """Return bits, the last axis the channels, as LceQuantize writes them: 32 to an int32.
+
+    # Arguments
+        negative: whether each number counts as -1.
+    """
+    spare = -negative.shape[-1] % _WORD
+    padded = np.pad(negative, [(0, 0)] * (negative.ndim - 1) + [(0, spare)])
+    packed = np.ascontiguousarray(np.packbits(padded, axis=-1, bitorder="little"))
+    words: np.ndarray = packed.view("<i4")
+    return words
+
+
+def sign_bits(values: np.ndarray) -> np.ndarray:
+    """Return which numbers LceQuantize takes for negative on AArch64.
+
+    `bitpack_array` of the engine gives whole blocks of 128 floats to `bitpack_aarch64_4x32`,
+    which collects their sign bits: -0.0 counts as negative. What is left over is compared with
+    `< 0`, as on any other processor: -0.0 does not. `bitpack_matrix` takes a tensor as one row
+    where its channels fill words of 32, and position by position otherwise.
+
+    # Arguments
+        values: float32, first axis the examples, last axis the channels.
+    """
+    examples, channels = len(values), values.shape[-1]
+    row = values[0].size if channels % _WORD == 0 else channels
+    rows = values.reshape(examples, -1, row)
+    negative = rows < 0
+    whole = row // _BLOCK * _BLOCK
+    negative[..., :whole] = np.signbit(rows[..., :whole])
+    bits: np.ndarray = negative.reshape(values.shape)
+    return bits

@@ -1,0 +1,169 @@
+"""Record of every layer call of a Keras model on given images."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["LayerCall", "Recording", "record", "watch"]
+
+_ROUNDING = 1e-6
+_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One call of one layer, with the tensors it read and gave.
+
+    # Arguments
+        layer: the layer; layers inside of other layers and models have calls of their own.
+        args: the positional arguments of the call.
+        kwargs: the keyword arguments of the call.
+        outputs: the tensors it gave.
+    """
+
+    layer: tf.keras.layers.Layer
+    args: Any = field(repr=False)
+    kwargs: Mapping[str, Any] = field(repr=False)
+    outputs: Sequence[tf.Tensor] = field(repr=False)
+
+    @property
+    def inputs(self) -> list[tf.Tensor]:
+        """The tensors among the arguments."""
+        values = tf.nest.flatten((self.args, dict(self.kwargs)))
+        return [value for value in values if isinstance(value, tf.Tensor)]
+
+
+class Recording:
+    """The layer calls of one forward pass, in the order they ended.
+
+    # Arguments
+        calls: the calls.
+        outputs: the outputs of the model.
+    """
+
+    def __init__(self, calls: Sequence[LayerCall], outputs: Sequence[tf.Tensor]) -> None:
+        self.calls, self.outputs = calls, outputs
+        # A model gives the very tensor that its last layer gave: the inner call made it.
+        self.makers: dict[int, int] = {}
+        for number, call in enumerate(calls):
+            for tensor in call.outputs:
+                self.makers.setdefault(id(tensor), number)
+
+    def read(self, number: int) -> list[int]:
+        """Return the calls whose outputs call `number` read."""
+        inputs = self.calls[number].inputs
+        return [self.makers[id(value)] for value in inputs if id(value) in self.makers]
+
+    def jittered(self, tensor: tf.Tensor, given: set[int]) -> list[np.ndarray]:
+        """Return `tensor` as other roundings might give it.
+
+        What leads to it from the calls `given` is computed anew, with their outputs and all
+        weights changed by 1e-6 of their value, about ten times what float32 rounds.
+
+        # Arguments
+            tensor: an output of a call.
+            given: numbers of the calls to start from.
+        """
+        found = []
+        for seed in range(_SEEDS):
+            generator = np.random.default_rng(seed)
+            with contextlib.suppress(tf.errors.InvalidArgumentError, ValueError):
+                found.append(_Jitter(self, given, generator).value(tensor).numpy())
+        return found
+
+
+class _Jitter:
+    """Computes tensors of a recording from jittered inputs and weights."""
+
+    def __init__(
+        self, recording: Recording, given: set[int], generator: np.random.Generator
+    ) -> None:
+        self._recording, self._given, self._generator = recording, given, generator
+        self._made: dict[int, tf.Tensor] = {}
+
+    def value(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Return the jittered value of a recorded tensor."""
+        maker = self._recording.makers.get(id(tensor))
+        if maker is None or maker in self._given:
+            return self._moved(tensor)
+        if id(tensor) not in self._made:
+            self._call(self._recording.calls[maker])
+        return self._made[id(tensor)]
+
+    def _call(self, call: LayerCall) -> None:
+        args, kwargs = tf.nest.map_structure(self._argument, (call.args, dict(call.kwargs)))
+        weights = call.layer.get_weights()
+        # In place: a copy of a layer whose quantizers are functions cannot be made.
+        try:
+            call.layer.set_weights([_moved(weight, self._generator) for weight in weights])
+            outputs = tf.nest.flatten(call.layer(*args, **kwargs))
+        finally:
+            call.layer.set_weights(weights)
+        for tensor, output in zip(call.outputs, outputs, strict=True):
+            self._made[id(tensor)] = output
+
+    def _argument(self, value: Any) -> Any:
+        return self.value(value) if isinstance(value, tf.Tensor) else value
+
+    def _moved(self, tensor: tf.Tensor) -> tf.Tensor:
+        if not tensor.dtype.is_floating:
+            return tensor
+        return tf.constant(_moved(tensor.numpy(), self._generator))
+
+
+def _moved(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return `values` changed by 1e-6 of each, which keeps every sign."""
+    if not np.issubdtype(values.dtype, np.floating):
+        return values
+    factors = 1 + _ROUNDING * generator.standard_normal(values.shape)
+    return np.asarray((values * factors).astype(values.dtype))
+
+
+def record(model: tf.keras.Model, images: Sequence[np.ndarray]) -> Recording:
+    """Call `model` on `images`, and return the calls of all its layers, nested ones too.
+
+    # Arguments
+        model: a built model, functional or subclassed.
+        images: one array for each of its inputs, first axis the examples.
+    """
+    calls: list[LayerCall] = []
+    return Recording(calls, watch(model, images, calls.append))
+
+
+def watch(
+    model: tf.keras.Model, images: Sequence[np.ndarray], watcher: Callable[[LayerCall], None]
+) -> list[tf.Tensor]:
+    """Call `model` on `images`, telling `watcher` of each call of a layer, and return its outputs.
+
+    # Arguments
+        model: a built model, functional or subclassed.
+        images: one array for each of its inputs, first axis the examples.
+        watcher: is given each call when it ends.
+    """
+    given = [tf.constant(image) for image in images]
+    with _watched_by(watcher):
+        outputs = model(given if len(given) > 1 else given[0], training=False)
+    found: list[tf.Tensor] = tf.nest.flatten(outputs)
+    return found
+
+
+@contextlib.contextmanager
+def _watched_by(watcher: Callable[[LayerCall], None]) -> Iterator[None]:
+    own = tf.keras.layers.Layer.__call__
+
+    def watched(layer: tf.keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        outputs = own(layer, *args, **kwargs)
+        flat = [value for value in tf.nest.flatten(outputs) if tf.is_tensor(value)]
+        if all(hasattr(value, "numpy") for value in flat):
+            watcher(LayerCall(layer, args, kwargs, flat))
+        return outputs
+
+    tf.keras.layers.Layer.__call__ = watched
+    try:
+        yield
+    finally:
+        tf.keras.layers.Layer.__call__ = own

@@ -1,0 +1,136 @@
+"""Survey of the numbers that the binary layers of a model take the sign of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.cost.quantizers import zero_one
+from larq_nas.deploy.recording import LayerCall, watch
+
+__all__ = ["Signs", "survey_signs"]
+
+_BATCH = 32
+# Of a number: what a straight-through estimator written as x + (sign(x) - x) leaves to rounding.
+_ROUNDING = 1e-5
+
+
+@dataclass
+class Signs:
+    """What a binary layer takes the sign of, over all images.
+
+    # Arguments
+        layer: the layer.
+        channels: number of its channels.
+        negative: for each channel whether a number was negative; for inputs of 0 and 1, 0.
+        positive: for each channel whether one was not.
+        other: for each channel whether one was not 0.
+        wrong: how many numbers the layer's quantizer makes something else of than a sign.
+        negative_zeros: how many numbers were -0.0.
+        numbers: how many there were.
+    """
+
+    layer: tf.keras.layers.Layer
+    channels: int
+    negative: np.ndarray = field(repr=False)
+    positive: np.ndarray = field(repr=False)
+    other: np.ndarray = field(repr=False)
+    wrong: int = 0
+    negative_zeros: int = 0
+    numbers: int = 0
+
+    @property
+    def zero(self) -> int:
+        """Number of channels that are always 0."""
+        return int(np.sum(~self.other))
+
+    @property
+    def constant(self) -> int:
+        """Number of channels whose sign never changes, though they are not always 0."""
+        return int(np.sum(self.other & ~(self.negative & self.positive)))
+
+    def add(self, numbers: np.ndarray, quantized: np.ndarray) -> None:
+        """Count the inputs of one call.
+
+        # Arguments
+            numbers: what the layer reads, last axis the channels.
+            quantized: what its quantizer makes of them.
+        """
+        levels = zero_one(self.layer.input_quantizer)
+        height, threshold = levels or (1.0, 0.0)
+        negative = numbers <= threshold if levels else numbers < 0
+        # A sign may be that of another number than 0, such as of x + 0.25.
+        made = np.where(negative, 0.0, height) if levels else np.sign(quantized)
+        excess = np.abs(made - quantized) > _ROUNDING * (1 + np.abs(numbers))
+        rows = negative.reshape(-1, self.channels)
+        self.negative |= rows.any(axis=0)
+        self.positive |= (~rows).any(axis=0)
+        self.other |= numbers.reshape(-1, self.channels).any(axis=0)
+        self.wrong += int(np.sum(excess | (made == 0) & (levels is None)))
+        self.negative_zeros += int(np.sum((numbers == 0) & np.signbit(numbers)))
+        self.numbers += numbers.size
+
+    @property
+    def lines(self) -> list[str]:
+        """What to tell of channels that say nothing, in one line each."""
+        told, name = [], self.layer.name
+        if self.zero:
+            told.append(
+                f"`{name}` takes the sign of {self.zero} of {self.channels} "
+                "channels that are always 0: each counts as +1. Zeros before a sign (of a mask, or "
+                "of a cell's zero operations) remove no channel: if that is not meant, put them "
+                "behind the sign, or build the network with fewer channels"
+            )
+        if self.constant + self.zero == self.channels and self.constant:
+            told.append(
+                f"`{name}` gives one output for every image: the {self.numbers:,} numbers that it "
+                "takes the sign of never change sign; shift them before the sign (a batch norm, "
+                "or inputs of -1 to 1), or train the network anew"
+            )
+        elif self.constant:
+            told.append(
+                f"`{name}` takes the sign of {self.constant} of {self.channels} channels "
+                f"({self.constant / self.channels:.0%}) that never change sign on these images: "
+                "they tell nothing of an image; a batch norm before the sign shifts them"
+            )
+        return told
+
+
+def survey_signs(
+    model: tf.keras.Model, images: Sequence[np.ndarray]
+) -> tuple[dict[int, Signs], list[np.ndarray]]:
+    """Return what each layer with an input quantizer takes the sign of, and the outputs.
+
+    # Arguments
+        model: a built model.
+        images: one array for each of its inputs, first axis the examples.
+
+    # Returns
+        `Signs` by id of the layer, and one array for each output of the model.
+    """
+    found: dict[int, Signs] = {}
+    outputs: list[list[np.ndarray]] = []
+
+    def count(call: LayerCall) -> None:
+        if getattr(call.layer, "input_quantizer", None) is not None and call.inputs:
+            _count(found, call.layer, call.inputs[0])
+
+    for start in range(0, len(images[0]), _BATCH):
+        batch = [image[start : start + _BATCH] for image in images]
+        outputs.append([output.numpy() for output in watch(model, batch, count)])
+    return found, [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
+
+
+def _count(found: dict[int, Signs], layer: Any, tensor: tf.Tensor) -> None:
+    numbers = tensor.numpy()
+    channels = numbers.shape[-1]
+    if id(layer) not in found:
+        negative, positive, other = np.zeros((3, channels), bool)
+        found[id(layer)] = Signs(layer, channels, negative, positive, other)
+    signs = found[id(layer)]
+    exact = isinstance(layer.input_quantizer, lq.quantizers.SteSign)
+    quantized = np.where(numbers < 0, -1.0, 1.0) if exact else layer.input_quantizer(tensor)
+    signs.add(numbers, np.asarray(quantized))

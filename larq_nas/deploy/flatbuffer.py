@@ -1,14 +1,30 @@
-"""Reads the operations of a flatbuffer, and the filters of its convolutions."""
+"""Reads the operations of a flatbuffer, and takes some of them out as a model of their own."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import flatbuffers
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_nas.errors import InputError
 
-__all__ = ["Operator", "input_names", "operators", "output_names", "pack_signs", "read_model"]
+__all__ = [
+    "Operator",
+    "called_subgraphs",
+    "extract",
+    "input_names",
+    "is_constant",
+    "operators",
+    "output_names",
+    "pack_signs",
+    "read_model",
+]
+
+_IDENTIFIER = b"TFL3"
+# How the options of WHILE, IF, CALL_ONCE and the like name the subgraphs that they run.
+_SUBGRAPH = "ubgraphIndex"
 
 _BUILTIN = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
@@ -47,7 +63,7 @@ def read_model(flatbuffer: bytes) -> schema.ModelT:
     """
     try:
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(flatbuffer, 0))
-        whole = flatbuffer[4:8] == b"TFL3" and all(map(_is_whole, model.subgraphs))
+        whole = flatbuffer[4:8] == _IDENTIFIER and _is_whole(model)
     except Exception:  # noqa: BLE001 - reading anything but a flatbuffer fails in many ways
         whole = False
     if not whole:
@@ -58,10 +74,125 @@ def read_model(flatbuffer: bytes) -> schema.ModelT:
     return model
 
 
-def _is_whole(graph: schema.SubGraphT) -> bool:
-    """Return whether the operations of `graph` refer to tensors that it has."""
-    used = [i for op in graph.operators for i in (*op.inputs, *op.outputs)]
-    return all(-1 <= index < len(graph.tensors) for index in used)
+def _is_whole(model: schema.ModelT) -> bool:
+    """Return whether operations refer to tensors and subgraphs that `model` has."""
+    for graph in model.subgraphs:
+        used = [i for op in graph.operators for i in (*op.inputs, *op.outputs)]
+        called = [i for op in graph.operators for i in called_subgraphs(op).values()]
+        if not all(-1 <= index < len(graph.tensors) for index in used):
+            return False
+        if not all(index < len(model.subgraphs) for index in called):
+            return False
+    return True
+
+
+def is_constant(model: schema.ModelT, index: int) -> bool:
+    """Return whether tensor `index` of the main subgraph holds numbers of its own.
+
+    Those are constants, and the states that an operation keeps (variable tensors).
+    """
+    tensor = model.subgraphs[0].tensors[index]
+    return tensor.isVariable or model.buffers[tensor.buffer].data is not None
+
+
+def called_subgraphs(operator: schema.OperatorT) -> dict[str, int]:
+    """Return the subgraphs that an operation such as WHILE runs, by the name of its option."""
+    options = vars(operator.builtinOptions) if operator.builtinOptions else {}
+    found = {name: index for name, index in options.items() if name.endswith(_SUBGRAPH)}
+    return {name: index for name, index in found.items() if index >= 0}
+
+
+def extract(
+    model: schema.ModelT, operators: Sequence[int], inputs: Sequence[int], outputs: Sequence[int]
+) -> bytes:
+    """Return a flatbuffer of some operations of a model.
+
+    Constants and states are kept, and the subgraphs that the operations run. It has no
+    signatures: an interpreter takes inputs and gives outputs in the order told here. Larq
+    Compute Engine's takes a first axis for that of images: run what has none by its
+    `interpreter.predict`, the wrapped one.
+
+    # Arguments
+        model: the tables of the whole, as `read_model` gives them; they are not changed.
+        operators: indices of operations of the main subgraph, in the order they are to run.
+        inputs: indices of tensors of the main subgraph that are given; others may be among them
+            than the operations read, and constants may not.
+        outputs: indices of tensors of the main subgraph that are read.
+    """
+    part = _Part(model)
+    part.add(model.subgraphs[0], operators, inputs, outputs)
+    whole = schema.ModelT()
+    whole.version, whole.operatorCodes = model.version, model.operatorCodes
+    whole.buffers, whole.subgraphs = part.buffers, part.subgraphs
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(whole.Pack(builder), _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+class _Part:
+    """The subgraphs and constants that some operations of a model need, numbered anew."""
+
+    def __init__(self, model: schema.ModelT) -> None:
+        self._model = model
+        # The first buffer is that of all tensors that are not constant.
+        self.buffers: list[schema.BufferT] = [schema.BufferT()]
+        self.subgraphs: list[schema.SubGraphT] = []
+        self._numbers: dict[int, int] = {}
+
+    def add(
+        self,
+        whole: schema.SubGraphT,
+        operators: Sequence[int],
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+    ) -> int:
+        """Add these operations of the subgraph `whole`, and return their subgraph's number."""
+        graph = schema.SubGraphT()
+        number = len(self.subgraphs)
+        self.subgraphs.append(graph)
+        # An optional tensor that is absent is -1.
+        numbers = {-1: -1}
+        graph.name, graph.tensors = whole.name, []
+
+        def renumber(indices: Sequence[int] | None) -> list[int]:
+            # Arrays of NumPy, lists and None alike stand for indices.
+            for index in map(int, () if indices is None else indices):
+                if index not in numbers:
+                    numbers[index] = len(graph.tensors)
+                    graph.tensors.append(self._tensor(whole.tensors[index]))
+            return [numbers[int(index)] for index in (() if indices is None else indices)]
+
+        graph.inputs = renumber(inputs)
+        graph.operators = []
+        for index in operators:
+            operator = copy.copy(whole.operators[index])
+            operator.inputs = renumber(operator.inputs)
+            operator.outputs = renumber(operator.outputs)
+            operator.intermediates = renumber(operator.intermediates)
+            operator.builtinOptions = copy.copy(operator.builtinOptions)
+            for name, called in called_subgraphs(operator).items():
+                setattr(operator.builtinOptions, name, self._called(called))
+            graph.operators.append(operator)
+        graph.outputs = renumber(outputs)
+        return number
+
+    def _called(self, index: int) -> int:
+        """Return the new number of a subgraph that an operation runs."""
+        if index not in self._numbers:
+            graph = self._model.subgraphs[index]
+            self._numbers[index] = self.add(
+                graph, range(len(graph.operators)), graph.inputs, graph.outputs
+            )
+        return self._numbers[index]
+
+    def _tensor(self, tensor: schema.TensorT) -> schema.TensorT:
+        tensor = copy.copy(tensor)
+        buffer = self._model.buffers[tensor.buffer]
+        tensor.buffer = 0
+        if buffer.data is not None:
+            tensor.buffer = len(self.buffers)
+            self.buffers.append(buffer)
+        return tensor
 
 
 def input_names(flatbuffer: bytes) -> list[str]:

@@ -1,10 +1,12 @@
+import flatbuffers
 import numpy as np
 import pytest
-from conftest import random_architecture
+import tensorflow as tf
+from conftest import quick, random_architecture
 from tensorflow.lite.python import schema_py_generated as schema
 
-from larq_nas.deploy.export import export, run
-from larq_nas.deploy.flatbuffer import operators
+from larq_nas.deploy.export import engine, export, run
+from larq_nas.deploy.flatbuffer import extract, operators, read_model
 from larq_nas.deploy.parity import KERNELS
 from larq_nas.errors import InputError
 from larq_nas.latency.cut import cut, hollow
@@ -54,14 +56,63 @@ def test_the_pieces_together_compute_what_the_whole_does(flatbuffer: bytes) -> N
     np.testing.assert_allclose(known[graph.outputs[0]], expected, rtol=1e-5, atol=1e-5)
 
 
-def run_whole(model: schema.ModelT, inputs: list[np.ndarray]) -> list[np.ndarray]:
-    import flatbuffers
-    import larq_compute_engine as engine
+@pytest.mark.parametrize("layer", quick(("GRU", "SimpleRNN", "LSTM", "ConvLSTM1D"), 0, 2))
+def test_a_recurrent_layer_is_one_operation(layer: str) -> None:
+    """A loop runs subgraphs, and LSTM has a state: both are kept with the operation."""
+    layers = tf.keras.layers
+    settings = {"filters": 2, "kernel_size": 3} if layer == "ConvLSTM1D" else {"units": 5}
+    shape = (4, 8, 3) if layer == "ConvLSTM1D" else (6, 8)
+    recurrent = getattr(layers, layer)(**settings)
+    network = [layers.Input(shape), recurrent, layers.Flatten(), layers.Dense(3)]
+    flatbuffer = export(tf.keras.Sequential(network))
+    model = read_model(flatbuffer)
+    graph, found = model.subgraphs[0], operators(flatbuffer)
+    kinds = [operator.kind for operator in found]
+    assert ("UNIDIRECTIONAL_SEQUENCE_LSTM" if layer == "LSTM" else "WHILE") in kinds
+    latency = measure_here(flatbuffer, runs=2, per_operation=True)
+    assert [operation.kind for operation in latency.operations] == kinds
+    # Run one after the other, they compute what the whole does.
+    images = np.random.default_rng(0).standard_normal((1, *shape)).astype("float32")
+    known = {graph.inputs[0]: images}
+    for index, operator in enumerate(graph.operators):
+        read = [i for i in dict.fromkeys(operator.inputs) if i in known]
+        part = extract(model, [index], read, operator.outputs)
+        outputs = run_once(part, [known[i] for i in read])
+        known |= dict(zip(operator.outputs, outputs, strict=True))
+    (expected,) = run(flatbuffer, images, "default")
+    np.testing.assert_array_equal(known[graph.outputs[0]], expected)
 
+
+def test_any_operations_and_tensors_are_a_model(flatbuffer: bytes) -> None:
+    """All operations at once give every tensor of the network, signs in words too."""
+    image = np.random.default_rng(0).standard_normal((1, 8, 8, 1)).astype("float32")
+    model = read_model(flatbuffer)
+    graph = model.subgraphs[0]
+    written = [index for operator in graph.operators for index in operator.outputs]
+    everything = extract(model, range(len(graph.operators)), graph.inputs, written)
+    values = dict(zip(written, run_once(everything, [image]), strict=True))
+    assert {values[i].dtype for i in written} == {np.dtype("float32"), np.dtype("int32")}
+    (expected,) = run(flatbuffer, image, "default")
+    np.testing.assert_array_equal(values[graph.outputs[0]], expected)
+    # Behind the middle, the rest runs on what it reads of the first half.
+    half = len(written) // 2
+    rest = range(half, len(graph.operators))
+    needed = {i for k in rest for i in graph.operators[k].inputs if i in written[:half]}
+    later = extract(model, rest, sorted(needed), graph.outputs)
+    (got,) = run_once(later, [values[i] for i in sorted(needed)])
+    np.testing.assert_array_equal(got, expected)
+
+
+def run_whole(model: schema.ModelT, inputs: list[np.ndarray]) -> list[np.ndarray]:
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
-    interpreter = engine.testing.Interpreter(bytes(builder.Output())).interpreter
-    return [np.array(found) for found in interpreter.predict([*inputs, np.zeros(1, "float32")])]
+    return run_once(bytes(builder.Output()), [*inputs, np.zeros(1, "float32")])
+
+
+def run_once(flatbuffer: bytes, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    """Run inputs of which the first axis need not be that of images."""
+    interpreter = engine().testing.Interpreter(flatbuffer).interpreter
+    return [np.array(found) for found in interpreter.predict(inputs)]
 
 
 def test_hollow_models_read_what_the_whole_reads(flatbuffer: bytes) -> None:

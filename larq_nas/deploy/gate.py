@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.deploy.audit import Audit, audit
-from larq_nas.deploy.causes import cause_beforehand
+from larq_nas.deploy.causes import cause_beforehand, cause_of_state, warnings_of_loops
 from larq_nas.deploy.conversion import Conversion, digest
 from larq_nas.deploy.diagnose import constant_channels, wrong_numbers
 from larq_nas.deploy.export import export_function, input_shape
@@ -88,6 +88,8 @@ def convert(
     lowered = lower(model, None if "default" in kernels else group_cost(kernels), rewrite=rewrite)
     _require_possible(lowered, allow_float)
     flatbuffer = export_function(lowered, shape, lowered.variables)
+    if cause := cause_of_state(lowered.calls, flatbuffer):
+        raise ConversionError(cause)
     audited = audit(model, flatbuffer, lowered.kernels(), lowered.binary_layers)
     _require_binary(audited, allow_float)
     _require_loadable(lowered, audited, kernels)
@@ -98,6 +100,7 @@ def convert(
         if not result.nearly_exact:
             require_each_layer(model, lowered, images, result.kernel)  # type: ignore[arg-type]
     warnings = constant_channels(lowered, images)
+    warnings += warnings_of_loops(lowered.calls, flatbuffer)
     conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings, digest(model))
     if int8:
         conversion = in_int8(conversion, lowered, int8, images, labels, kernels)

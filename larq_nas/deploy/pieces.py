@@ -65,7 +65,9 @@ def _ends(lowered: Lowered) -> dict[int, int]:
     ends = {}
     for index, call in enumerate(lowered.calls):
         if call.facts.kind in WEIGHTED:
-            chain = [i for i in fusing.chain(index) if i not in fusing.moved]
+            chain = [
+                i for i in fusing.chain(index) if i not in fusing.moved | fusing.thresholds.keys()
+            ]
             ends[index] = chain[-1] if chain else index
     return ends
 

@@ -12,7 +12,7 @@ from larq_nas.cost.network import Network
 from larq_nas.cost.quantizers import zero_one
 from larq_nas.deploy.rewriting.binary import rewrite_binary
 from larq_nas.deploy.rewriting.groups import GroupCost
-from larq_nas.deploy.rewriting.norms import rewrite_norm
+from larq_nas.deploy.rewriting.norms import rewrite_norm, rewrite_threshold
 from larq_nas.deploy.rewriting.walk import Rewrite, compute
 
 __all__ = ["Lowered", "lower"]
@@ -102,6 +102,7 @@ def lower(model: tf.keras.Model, cost: GroupCost | None = None, *, rewrite: bool
     rewrites = {}
     for index in range(len(calls)):
         found = rewrite_binary(calls, index, cost) or rewrite_norm(fusing, index)
+        found = found or rewrite_threshold(fusing, index)
         if found:
             rewrites[index] = found
     return Lowered(model, calls, rewrites)

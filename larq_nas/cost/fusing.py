@@ -82,7 +82,8 @@ class Fusing:
         fused = {read, *self.chain(read)}
         left = [self.kind(index) for index in chain if index not in fused]
         before = sum(2 if kind == "norm" else kind != "pass" for kind in left)
-        offset = not all(_keeps_zero(self.network.calls[index]) for index in chain)
+        keep_signs = all(_keeps_zero(self.network.calls[index]) for index in chain)
+        offset = self.read_for_signs(end) and not keep_signs
         alone = self.readers[read] == [chain[0]] and not self.network.calls[read].output
         if before > (offset and not (alone and self.takes_affine(read))):
             self.thresholds[end] = chain
@@ -92,9 +93,11 @@ class Fusing:
     def _increasing_calls(self, end: int) -> tuple[int, ...]:
         """Return the increasing calls up to call `end`, if only its signs are read."""
         network, chain = self.network, list[int]()
-        same = network.stands_for[end] == end and network.facts[end].kind != "pass"
-        if not same or not self.read_for_signs(end):
+        if network.stands_for[end] != end or network.facts[end].kind == "pass":
             return ()
+        if not self.read_for_signs(end):
+            keeps = _keeps_numbers(network.calls[end].layer) and self._read_for_levels(end)
+            return (end,) if keeps else ()
         index = end
         while index not in self._kinds and increases(network.calls[index]):
             if chain and (self.readers[index] != [chain[0]] or network.calls[index].output):
@@ -138,6 +141,19 @@ class Fusing:
         only = self.readers[index] == [reader] and not self.network.calls[index].output
         start = self.chain_start(index)
         return only and self.takes_affine(start) and not self._has_relu(start)
+
+    def _read_for_levels(self, index: int) -> bool:
+        """Return whether all that reads the output of call `index` quantizes it to 0 and 1."""
+        readers = self.readers[index]
+        if self.network.calls[index].output:
+            return False
+        return bool(readers) and all(self._takes_levels(reader) for reader in readers)
+
+    def _takes_levels(self, index: int) -> bool:
+        if self.kind(index) in ("max_pool", "pass"):
+            return self._read_for_levels(index)
+        layer = self.network.calls[index].layer
+        return bool(zero_one(getattr(layer, "input_quantizer", None)) or zero_one(layer))
 
     def chain(self, index: int) -> list[int]:
         """Return the calls that go into the operation of call `index`, in order."""
@@ -210,12 +226,17 @@ class Fusing:
         readers = self.readers[index]
         if self.network.calls[index].output:
             return False
-        return bool(readers) and all(self._wants_bits(reader) for reader in readers)
+        return bool(readers) and all(self._wants_bits(reader, index) for reader in readers)
 
-    def _wants_bits(self, index: int) -> bool:
+    def _wants_bits(self, index: int, read: int) -> bool:
         kind = self.kind(index)
         if kind in ("max_pool", "pass"):
             return self.read_as_bits(index)
+        if self.binary[index] and zero_one(
+            getattr(self.network.calls[index].layer, "input_quantizer", None)
+        ):
+            # Its inputs are flipped, which only goes into what computes them.
+            return self.takes_flip(read) and self.network.facts[index].groups == 1
         grouped = self.network.facts[index].groups > 1
         return kind == "sign" or (self.binary[index] and not grouped)
 
@@ -245,6 +266,19 @@ def _keeps_zero(call: Call) -> bool:
         # One slope for each channel: others would need an offset for each position.
         return call.facts.vectors == 1 and bool(np.all(layer.alpha.numpy() > 0))
     return call.facts.kind == "pass"
+
+
+def _keeps_numbers(layer: Any) -> bool:
+    """Return whether an activation keeps what is above 0, and gives no more than 0 for the rest."""
+    if isinstance(layer, tf.keras.layers.ReLU):
+        plain = layer.max_value is None and not layer.threshold
+        return plain and layer.negative_slope >= 0
+    if isinstance(layer, tf.keras.layers.LeakyReLU):
+        return bool(layer.alpha >= 0)
+    if isinstance(layer, tf.keras.layers.PReLU):
+        return bool(np.all(layer.alpha.numpy() >= 0))
+    activation = isinstance(layer, tf.keras.layers.Activation)
+    return activation and layer.activation is tf.keras.activations.relu
 
 
 def own_activation(layer: Any) -> Any:

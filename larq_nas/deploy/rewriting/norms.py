@@ -7,16 +7,11 @@ import tensorflow as tf
 
 from larq_nas.cost.fusing import Fusing
 from larq_nas.cost.graph import Call
+from larq_nas.deploy.rewriting.form import SMALLEST
 from larq_nas.deploy.rewriting.walk import Rewrite, call_layer
 
-__all__ = ["SMALLEST", "rewrite_norm", "rewrite_threshold"]
+__all__ = ["rewrite_norm", "rewrite_threshold"]
 
-SMALLEST = float(np.finfo("float32").tiny)
-"""The smallest number above 0 that neither TensorFlow nor a processor takes for 0.
-
-An operation that adds it changes no number but 0, -0.0 and those closer to 0 than 1e-30, which
-sums of ordinary numbers never are: they are 0, or as large as the last digit of what was added.
-"""
 # Larger than any activation, and small enough to be added to one.
 _LARGEST = np.float32(1e30)
 _CANDIDATES = 255
@@ -80,7 +75,8 @@ def rewrite_threshold(fusing: Fusing, index: int) -> Rewrite | None:
     names = ", ".join(f"`{calls[i].name}`" for i in chain if calls[i].facts.kind != "pass")
     read = calls[chain[0]].inputs
     if fusing.kind(index) == "pass":
-        reason = f"{names} left out: only signs are read, which it keeps"
+        levels = "signs are" if fusing.read_for_signs(index) else "which numbers are above 0 is"
+        reason = f"{names} left out: only {levels} read, and kept by it"
         return Rewrite(index, read, lambda x: x, reason, signs_only=True)
     offset = _offset([calls[i] for i in chain])
     reason = f"{names} computed as an offset: only signs are read, and no scale is negative"
@@ -106,7 +102,7 @@ def _offset(chain: Sequence[Call]) -> np.ndarray:
         below = np.sum(values.numpy().reshape(candidates.shape) < 0, axis=0)
         low, high = (np.take_along_axis(bounds, below[np.newaxis] + i, 0)[0] for i in (0, 1))
     offset = -_number(high)
-    # For the sign of -0.0, which some processors take for -1, and of numbers too small for others.
+    # Nor an offset of 0, which would leave a -0.0 as it is.
     small = np.abs(offset) < SMALLEST
     offset = np.where(small, np.where(offset < 0, -SMALLEST, SMALLEST), offset)
     return offset.astype("float32")

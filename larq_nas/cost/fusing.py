@@ -10,13 +10,17 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.fallback import pads_with_zeros, runs_in_binary, scales_kernel
+from larq_nas.cost.graph import Call
 from larq_nas.cost.network import WEIGHTED, Network
-from larq_nas.cost.quantizers import zero_one
+from larq_nas.cost.quantizers import is_sign, zero_one
+from larq_nas.layers import Scale
 
 __all__ = ["AFFINE", "Fusing", "own_activation"]
 
 AFFINE = ("norm", "scale", "offset")
 _FUSES_RELU = (*WEIGHTED, "add", "arithmetic", "max_pool", "average_pool")
+# The sign of their outputs is that of an input, or a constant.
+_KEEP_SIGNS = ("max_pool", "pass", "crop", "reshape", "concat", "pad")
 
 
 class Fusing:
@@ -25,11 +29,15 @@ class Fusing:
     # Arguments
         network: the network.
         binary: whether binary layers run in binary; otherwise it is the float twin's.
-        moves: whether batch norms that are computed earlier count as gone from their place.
+        moves: whether batch norms and activations that the export computes elsewhere, or in
+            another way, count as such.
 
     # Attributes
         inputs: what each call reads, equal calls merged.
         readers: which calls read each.
+        moved: batch norms that are computed before the call they read.
+        thresholds: the last calls of which the signs alone are read, and the increasing calls
+            up to them that become one offset.
     """
 
     def __init__(self, network: Network, binary: bool = True, moves: bool = True) -> None:
@@ -47,12 +55,70 @@ class Fusing:
                     self.readers[read].append(index)
 
         self.moved: set[int] = set()
+        self.thresholds: dict[int, tuple[int, ...]] = {}
+        self._kinds: dict[int, str] = {}
         if binary and moves:
             self.moved = {index for index in calls if self._moves(index)}
+            self._kinds = dict.fromkeys(self.moved, "pass")
+            # From the end, so that what is read for its signs is known to what it reads.
+            for index in reversed(calls):
+                self._find_threshold(index)
 
     def kind(self, index: int) -> str:
         """Return the kind of call `index`."""
-        return "pass" if index in self.moved else self.network.facts[index].kind
+        return self._kinds.get(index) or self.network.facts[index].kind
+
+    def _find_threshold(self, end: int) -> None:
+        r"""Take note if the increasing calls up to call `end` become one offset.
+
+        Where only the sign of an increasing \\(f(x)\\) is read, it is that of \\(x - t\\),
+        with the smallest \\(t\\) at which \\(f\\) is not negative: batch norms of positive
+        scales need no multiplication, and PReLUs of positive slopes no operation.
+        """
+        chain = self._increasing_calls(end)
+        if not chain:
+            return
+        (read,) = self.inputs[chain[0]]
+        fused = {read, *self.chain(read)}
+        left = [self.kind(index) for index in chain if index not in fused]
+        before = sum(2 if kind == "norm" else kind != "pass" for kind in left)
+        keep_signs = all(_keeps_zero(self.network.calls[index]) for index in chain)
+        offset = self.read_for_signs(end) and not keep_signs
+        alone = self.readers[read] == [chain[0]] and not self.network.calls[read].output
+        if before > (offset and not (alone and self.takes_affine(read))):
+            self.thresholds[end] = chain
+            self._kinds |= dict.fromkeys(chain, "pass")
+            self._kinds[end] = "offset" if offset else "pass"
+
+    def _increasing_calls(self, end: int) -> tuple[int, ...]:
+        """Return the increasing calls up to call `end`, if only its signs are read."""
+        network, chain = self.network, list[int]()
+        if network.stands_for[end] != end or network.facts[end].kind == "pass":
+            return ()
+        if not self.read_for_signs(end):
+            keeps = _keeps_numbers(network.calls[end].layer) and self._read_for_levels(end)
+            return (end,) if keeps else ()
+        index = end
+        while index not in self._kinds and increases(network.calls[index]):
+            if chain and (self.readers[index] != [chain[0]] or network.calls[index].output):
+                break
+            chain.insert(0, index)
+            (index,) = self.inputs[index]
+        return tuple(chain)
+
+    def read_for_signs(self, index: int) -> bool:
+        """Return whether all that reads the output of call `index` takes the sign of it."""
+        readers = self.readers[index]
+        if self.network.calls[index].output:
+            return False
+        return bool(readers) and all(self._takes_signs(reader) for reader in readers)
+
+    def _takes_signs(self, index: int) -> bool:
+        kind = self.kind(index)
+        if kind in _KEEP_SIGNS:
+            return self.read_for_signs(index)
+        quantizer = getattr(self.network.calls[index].layer, "input_quantizer", None)
+        return kind == "sign" or (kind in WEIGHTED and is_sign(quantizer))
 
     def _moves(self, index: int) -> bool:
         """Return whether norm `index` is computed before the call it reads, where it fuses.
@@ -75,6 +141,19 @@ class Fusing:
         only = self.readers[index] == [reader] and not self.network.calls[index].output
         start = self.chain_start(index)
         return only and self.takes_affine(start) and not self._has_relu(start)
+
+    def _read_for_levels(self, index: int) -> bool:
+        """Return whether all that reads the output of call `index` quantizes it to 0 and 1."""
+        readers = self.readers[index]
+        if self.network.calls[index].output:
+            return False
+        return bool(readers) and all(self._takes_levels(reader) for reader in readers)
+
+    def _takes_levels(self, index: int) -> bool:
+        if self.kind(index) in ("max_pool", "pass"):
+            return self._read_for_levels(index)
+        layer = self.network.calls[index].layer
+        return bool(zero_one(getattr(layer, "input_quantizer", None)) or zero_one(layer))
 
     def chain(self, index: int) -> list[int]:
         """Return the calls that go into the operation of call `index`, in order."""
@@ -147,14 +226,59 @@ class Fusing:
         readers = self.readers[index]
         if self.network.calls[index].output:
             return False
-        return bool(readers) and all(self._wants_bits(reader) for reader in readers)
+        return bool(readers) and all(self._wants_bits(reader, index) for reader in readers)
 
-    def _wants_bits(self, index: int) -> bool:
+    def _wants_bits(self, index: int, read: int) -> bool:
         kind = self.kind(index)
         if kind in ("max_pool", "pass"):
             return self.read_as_bits(index)
+        if self.binary[index] and zero_one(
+            getattr(self.network.calls[index].layer, "input_quantizer", None)
+        ):
+            # Its inputs are flipped, which only goes into what computes them.
+            return self.takes_flip(read) and self.network.facts[index].groups == 1
         grouped = self.network.facts[index].groups > 1
         return kind == "sign" or (self.binary[index] and not grouped)
+
+
+def increases(call: Call) -> bool:
+    """Return whether the output of a call never falls where its input grows, channel by channel.
+
+    As its weights are now; of layers of which that is known.
+    """
+    layer, kind = call.layer, call.facts.kind
+    if kind == "norm":
+        training = layer._inbound_nodes[call.index].call_kwargs.get("training")
+        return not training and (not layer.scale or bool(np.all(layer.gamma.numpy() >= 0)))
+    if kind == "relu":
+        return getattr(layer, "negative_slope", 0.0) >= 0
+    return kind == "pass" or _keeps_zero(call)
+
+
+def _keeps_zero(call: Call) -> bool:
+    """Return whether a call keeps the sign of every number, and only passes or scales it."""
+    layer = call.layer
+    if isinstance(layer, Scale):
+        return bool(np.all(layer.scale.numpy() > 0))
+    if isinstance(layer, tf.keras.layers.LeakyReLU):
+        return bool(layer.alpha > 0)
+    if call.facts.kind == "prelu":
+        # One slope for each channel: others would need an offset for each position.
+        return call.facts.vectors == 1 and bool(np.all(layer.alpha.numpy() > 0))
+    return call.facts.kind == "pass"
+
+
+def _keeps_numbers(layer: Any) -> bool:
+    """Return whether an activation keeps what is above 0, and gives no more than 0 for the rest."""
+    if isinstance(layer, tf.keras.layers.ReLU):
+        plain = layer.max_value is None and not layer.threshold
+        return plain and layer.negative_slope >= 0
+    if isinstance(layer, tf.keras.layers.LeakyReLU):
+        return bool(layer.alpha >= 0)
+    if isinstance(layer, tf.keras.layers.PReLU):
+        return bool(np.all(layer.alpha.numpy() >= 0))
+    activation = isinstance(layer, tf.keras.layers.Activation)
+    return activation and layer.activation is tf.keras.activations.relu
 
 
 def own_activation(layer: Any) -> Any:

@@ -153,10 +153,9 @@ class _Lowering:
         if not levels or self.fusing.takes_flip(self.fusing.inputs[index][0]):
             return tensor
         turned = Tensor(tensor.call, "turned")
-        flipped = Tensor(tensor.call, f"from {levels[1]}") if levels[1] else turned
+        flipped = Tensor(tensor.call, f"from {levels[1]}")
         self._add("MUL", index, (tensor,), turned, numbers(1))
-        if levels[1]:
-            self._add("ADD", index, (turned,), flipped, numbers(1))
+        self._add("ADD", index, (turned,), flipped, numbers(1))
         return flipped
 
     def _as_image(self, index: int, tensor: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The gate: a model leaves only if it runs in binary and computes the same."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -100,10 +100,15 @@ def convert(
     require_whole(examples=examples)
     model = as_functional(model)
     images, labels = _examples(data, model, examples)
-    lowered = lower(model, None if "default" in kernels else group_cost(kernels), rewrite=rewrite)
+    cost = None if "default" in kernels else group_cost(kernels)
+    lowered = lower(model, cost, rewrite=rewrite)
     _require_possible(lowered, allow_float)
-    signs, expected = survey_signs(model, images)
+    signs, expected = survey_signs(lowered, images)
     _require_finite(model, images, expected)
+    zeros = {id(sign.layer) for sign in signs if sign.negative_zeros}
+    guard = [index for index, call in enumerate(lowered.calls) if id(call.layer) in zeros]
+    if guard and rewrite:
+        lowered = lower(model, cost, guard=guard)
     flatbuffer = export_lowered(lowered)
     if cause := cause_of_state(lowered.calls, flatbuffer):
         raise ConversionError(cause)
@@ -113,7 +118,7 @@ def convert(
     _require_loadable(lowered, audited, kernels)
     judge = _Judge(model, lowered, flatbuffer, images, expected)
     parity = judge.parity(kernels)
-    warnings = [*judge.warnings, *(line for sign in signs.values() for line in sign.lines)]
+    warnings = [*judge.warnings, *(line for sign in signs for line in sign.lines)]
     warnings += warnings_of_loops(lowered.calls, flatbuffer)
     conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings, digest(model))
     if int8:
@@ -361,10 +366,10 @@ def _require_finite(
     )
 
 
-def _require_signs(audited: Audit, signs: Mapping[int, Signs]) -> None:
+def _require_signs(audited: Audit, signs: Sequence[Signs]) -> None:
     """Refuse a layer that runs in binary on what its quantizer does not make signs of."""
     binary = {row.layer for row in audited.layers if row.runs_as == "LceBconv2d"}
-    for sign in signs.values():
+    for sign in signs:
         if sign.wrong and sign.layer.name in binary:
             raise ConversionError(
                 f"Layer `{sign.layer.name}` would run in binary, but its input quantizer gives "

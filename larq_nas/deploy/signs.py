@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from larq_nas.cost.quantizers import zero_one
 from larq_nas.deploy.recording import LayerCall, watch
+from larq_nas.deploy.rewriting import Lowered
 
 __all__ = ["Signs", "survey_signs"]
 
@@ -24,6 +25,7 @@ class Signs:
 
     # Arguments
         layer: the layer.
+        quantizer: what takes the sign: the layer's input quantizer, or the layer itself.
         channels: number of its channels.
         negative: for each channel whether a number was negative; for inputs of 0 and 1, 0.
         positive: for each channel whether one was not.
@@ -34,6 +36,7 @@ class Signs:
     """
 
     layer: tf.keras.layers.Layer
+    quantizer: Any
     channels: int
     negative: np.ndarray = field(repr=False)
     positive: np.ndarray = field(repr=False)
@@ -59,7 +62,7 @@ class Signs:
             numbers: what the layer reads, last axis the channels.
             quantized: what its quantizer makes of them.
         """
-        levels = zero_one(self.layer.input_quantizer)
+        levels = zero_one(self.quantizer)
         height, threshold = levels or (1.0, 0.0)
         negative = numbers <= threshold if levels else numbers < 0
         # A sign may be that of another number than 0, such as of x + 0.25.
@@ -100,37 +103,42 @@ class Signs:
 
 
 def survey_signs(
-    model: tf.keras.Model, images: Sequence[np.ndarray]
-) -> tuple[dict[int, Signs], list[np.ndarray]]:
-    """Return what each layer with an input quantizer takes the sign of, and the outputs.
+    lowered: Lowered, images: Sequence[np.ndarray]
+) -> tuple[list[Signs], list[np.ndarray]]:
+    """Return what the layers of a model take the sign of, and its outputs.
 
     # Arguments
-        model: a built model.
+        lowered: the model in the form that is converted.
         images: one array for each of its inputs, first axis the examples.
 
     # Returns
-        `Signs` by id of the layer, and one array for each output of the model.
+        `Signs` of each layer that has an input quantizer, or is a sign, and one array for each
+        output of the model.
     """
     found: dict[int, Signs] = {}
     outputs: list[list[np.ndarray]] = []
+    signs = {id(call.layer) for call in lowered.calls if call.facts.kind == "sign"}
 
     def count(call: LayerCall) -> None:
-        if getattr(call.layer, "input_quantizer", None) is not None and call.inputs:
-            _count(found, call.layer, call.inputs[0])
+        own = getattr(call.layer, "input_quantizer", None)
+        if call.inputs and (own is not None or id(call.layer) in signs):
+            _count(found, call.layer, own or call.layer, call.inputs[0])
 
     for start in range(0, len(images[0]), _BATCH):
         batch = [image[start : start + _BATCH] for image in images]
-        outputs.append([output.numpy() for output in watch(model, batch, count)])
-    return found, [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
+        outputs.append([output.numpy() for output in watch(lowered.model, batch, count)])
+    whole = [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
+    return list(found.values()), whole
 
 
-def _count(found: dict[int, Signs], layer: Any, tensor: tf.Tensor) -> None:
+def _count(
+    found: dict[int, Signs], layer: tf.keras.layers.Layer, quantizer: Any, tensor: tf.Tensor
+) -> None:
     numbers = tensor.numpy()
     channels = numbers.shape[-1]
     if id(layer) not in found:
         negative, positive, other = np.zeros((3, channels), bool)
-        found[id(layer)] = Signs(layer, channels, negative, positive, other)
-    signs = found[id(layer)]
-    exact = isinstance(layer.input_quantizer, lq.quantizers.SteSign)
-    quantized = np.where(numbers < 0, -1.0, 1.0) if exact else layer.input_quantizer(tensor)
-    signs.add(numbers, np.asarray(quantized))
+        found[id(layer)] = Signs(layer, quantizer, channels, negative, positive, other)
+    exact = isinstance(quantizer, lq.quantizers.SteSign)
+    quantized = np.where(numbers < 0, -1.0, 1.0) if exact else quantizer(tensor)
+    found[id(layer)].add(numbers, np.asarray(quantized))

@@ -7,8 +7,11 @@ import tensorflow as tf
 from conftest import quick, randomize
 
 import larq_nas
-from larq_nas.deploy.rewriting import lower
-from larq_nas.layers import classifier
+from larq_nas.deploy.export import export_function, run
+from larq_nas.deploy.flatbuffer import extract, operators, read_model
+from larq_nas.deploy.parity import KERNELS as OPTIONS
+from larq_nas.deploy.rewriting import Lowered, lower
+from larq_nas.layers import Scale, classifier
 from larq_nas.quantizers import LearnedStep, StandardizedSign
 
 layers = tf.keras.layers
@@ -223,7 +226,8 @@ def test_a_tensor_that_others_read_keeps_its_batch_norm() -> None:
         joined = layers.Concatenate()([conv(18)(x), conv(18)(x)])
         return layers.Add()([joined, conv(36)(layers.BatchNormalization()(joined))])
 
-    assert converted(model_of(block)).rewrites == []
+    assert not any("computed before" in line for line in converted(model_of(block)).rewrites)
+    assert converted(model_of(block, seed=1)).rewrites == []
 
 
 def test_filters_that_the_converter_turned_are_recognized() -> None:
@@ -256,3 +260,181 @@ def test_rewriting_leaves_the_model_as_it_was() -> None:
     assert nodes == [len(layer._inbound_nodes) for layer in model.layers]
     for before, after in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+def increasing(number: int) -> list[tf.keras.layers.Layer]:
+    """Return layers that keep the order of numbers, and between which signs are read."""
+    slope = tf.keras.initializers.Constant(0.25)
+    return [
+        [layers.BatchNormalization()],
+        [layers.PReLU(slope, shared_axes=[1, 2])],
+        [layers.LeakyReLU(0.1), layers.BatchNormalization()],
+        [layers.BatchNormalization(), layers.ReLU(), layers.BatchNormalization()],
+        [Scale(), layers.PReLU(slope, shared_axes=[1, 2]), layers.Dropout(0.1)],
+    ][number]
+
+
+@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("source", ["image", "convolution", "real"])
+def test_what_keeps_the_order_is_an_offset_before_signs(number: int, source: str) -> None:
+    def block(x: tf.Tensor) -> tf.Tensor:
+        if source != "image":
+            x = conv()(x) if source == "convolution" else layers.Conv2D(40, 3, name="real")(x)
+        for layer in increasing(number):
+            x = layer(x)
+        return conv(name="reader")(x)
+
+    model = model_of(block)
+    for layer in model.layers:
+        if isinstance(layer, layers.PReLU):
+            layer.alpha.assign(np.random.default_rng(0).uniform(0.1, 0.4, layer.alpha.shape))
+    conversion = larq_nas.convert(model, kernels=KERNELS)
+    assert all(parity.exact >= 0.98 for parity in conversion.parity)
+    operations = conversion.audit.operations
+    assert {"MUL", "PRELU", "LEAKY_RELU", "RELU"}.isdisjoint(operations)
+    # Nothing but a positive slope or scale needs no offset; one behind a convolution is its own.
+    assert operations.get("ADD", 0) == (source == "image" and number not in (1, 4))
+    before = larq_nas.convert(model, rewrite=False, kernels=KERNELS)
+    assert len(conversion.flatbuffer) <= len(before.flatbuffer)
+    assert (conversion.rewrites == []) == (source != "image" and number == 0)
+
+
+def test_the_offset_is_exact_at_every_threshold() -> None:
+    """Integers, as binary convolutions give them, reach thresholds that are integers."""
+    norm = layers.BatchNormalization()
+    model = model_of(lambda x: conv(name="reader")(norm(layers.MaxPool2D(1)(x))))
+    generator = np.random.default_rng(0)
+    norm.moving_mean.assign(generator.integers(-20, 20, 36))
+    norm.beta.assign(np.where(np.arange(36) % 3, 0.0, generator.normal(size=36)))
+    norm.gamma.assign(np.where(np.arange(36) % 5, generator.uniform(0.1, 3, 36), 0.0))
+    lowered = lower(model)
+    (rewrite,) = lowered.rewrites.values()
+    assert rewrite.signs_only
+    whole = generator.integers(-25, 25, (64, 9, 10, 36)).astype("float32")
+    thresholds = -rewrite.compute(np.zeros(36, "float32"))
+    # Scales of 0 give one sign for all numbers.
+    assert (np.abs(thresholds) > 1e29).tolist() == (norm.gamma.numpy() == 0).tolist()
+    near = np.where(norm.gamma == 0, 0, thresholds) * np.ones((64, 1, 1, 1), "float32")
+    beside = np.nextafter(near, np.float32(np.inf)), np.nextafter(near, np.float32(-np.inf))
+    for images in (whole, near, *beside):
+        expected = norm(images).numpy() >= 0
+        np.testing.assert_array_equal(rewrite.compute(images) >= 0, expected)
+
+
+def test_what_turns_the_order_or_is_read_otherwise_stays() -> None:
+    def read_twice(x: tf.Tensor) -> tf.Tensor:
+        y = layers.BatchNormalization()(x)
+        return layers.Add()([y, conv(36)(y)])
+
+    def turned(x: tf.Tensor) -> tf.Tensor:
+        return conv(36)(layers.LeakyReLU(0.0)(layers.Add()([x, conv(36)(x)])))
+
+    def zero_one(x: tf.Tensor) -> tf.Tensor:
+        return on_zero_one(lq.quantizers.DoReFa(1))(layers.BatchNormalization()(x))
+
+    for block in (read_twice, turned, zero_one):
+        assert not any("signs are read" in line for line in lower(model_of(block)).reasons)
+    batch_norm = model_of(lambda x: conv()(layers.BatchNormalization()(x)), seed=1)
+    assert converted(batch_norm).rewrites == []
+
+
+def negative_zeros(lowered: Lowered, images: np.ndarray) -> int:
+    """Return how many -0.0 the signs of a flatbuffer read, which AArch64 takes for -1."""
+    flatbuffer = export_function(lowered, images.shape[1:], lowered.variables)
+    model, found = read_model(flatbuffer), 0
+    graph = model.subgraphs[0]
+    for number, operator in enumerate(operators(flatbuffer)):
+        if operator.kind == "LceQuantize":
+            (read,) = graph.operators[number].inputs
+            values = images
+            if read not in graph.inputs:
+                part = extract(model, range(number), graph.inputs, [read])
+                (values,) = run(part, images, "reference", **OPTIONS["reference"])
+            found += int(np.sum((values == 0) & np.signbit(values)))
+    expected = lowered.model(images).numpy()
+    (got,) = run(flatbuffer, images, "indirect", **OPTIONS["indirect"])
+    np.testing.assert_allclose(got.reshape(expected.shape), expected, atol=1e-4)
+    return found
+
+
+def with_zeros() -> np.ndarray:
+    """Return images that hold 0.0 and -0.0."""
+    images = np.random.default_rng(0).normal(size=(8, 9, 10, 36)).astype("float32")
+    images[:, :3], images[:, 3:5] = 0.0, -0.0
+    return images
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        layers.ReLU(),
+        lambda x: layers.Add()([layers.ReLU()(x), layers.ReLU()(layers.Conv2D(36, 1)(x))]),
+        lambda x: layers.MaxPool2D(2)(layers.ReLU()(x)),
+        lambda x: layers.BatchNormalization(center=False)(layers.ReLU()(x)),
+        lambda x: x,
+    ],
+    ids=["relu", "sum", "pool", "batch norm", "image"],
+)
+def test_inputs_of_zero_and_one_never_become_negative_zeros(before) -> None:
+    quantizer = lq.quantizers.SteHeaviside()
+    model = model_of(lambda x: on_zero_one(quantizer, name="reader")(before(x)))
+    assert negative_zeros(lower(model), with_zeros()) == 0
+
+
+@tf.keras.utils.register_keras_serializable("tests")
+class ScaledBothWays(layers.Layer):
+    """Multiplies half of the channels with negative numbers."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return inputs * np.linspace(-1, 1, inputs.shape[-1]).astype("float32")
+
+
+def masked(x: tf.Tensor) -> tf.Tensor:
+    return layers.Multiply()([x, layers.ReLU()(conv(36)(x))])
+
+
+def negative_norm(x: tf.Tensor) -> tf.Tensor:
+    negative = tf.keras.initializers.Constant(-1.0)
+    return layers.BatchNormalization(center=False, gamma_initializer=negative)(layers.ReLU()(x))
+
+
+@pytest.mark.parametrize(
+    ("before", "added"),
+    [
+        (lambda x: ScaledBothWays()(layers.ReLU()(x)), 1),
+        (masked, 1),
+        (lambda x: layers.MaxPool2D(2)(masked(x)), 1),
+        (lambda x: layers.Flatten()(masked(x)), 1),
+        (lambda x: x, 1),
+        (lambda x: tf.nn.relu6(x + 3.0) * x * (1 / 6), 1),
+        # Behind a convolution the offset is its own.
+        (lambda x: ScaledBothWays()(conv(36, activation="relu")(x)), 0),
+        (negative_norm, 1),
+    ],
+    ids=["scaled", "mask", "pooled mask", "rows", "image", "swish", "convolution", "norm"],
+)
+def test_signs_can_be_kept_from_negative_zeros(before, added: int) -> None:
+    def block(x: tf.Tensor) -> tf.Tensor:
+        x = before(x)
+        if len(x.shape) == 2:
+            dense = lq.layers.QuantDense(8, name="reader", **SIGNS)(x)
+            return layers.Reshape((1, 1, 8))(dense)
+        return conv(36, name="reader")(x)
+
+    inputs = tf.keras.Input((9, 10, 36))
+    model = tf.keras.Model(inputs, block(inputs))
+    plain = lower(model)
+    guard = [index for index, call in enumerate(plain.calls) if call.name == "reader"]
+    guarded = lower(model, guard=guard)
+    assert negative_zeros(plain, with_zeros()) > 0
+    # The image itself is the first sign's in some of these; none of it is at the reader's.
+    own = sum(call.name != "reader" and call.facts.binary_inputs for call in plain.calls)
+    zeros = np.sum(np.signbit(with_zeros()) & (with_zeros() == 0))
+    assert negative_zeros(guarded, with_zeros()) == own * zeros
+    assert any("-0.0 kept from a sign" in line for line in guarded.reasons)
+    kinds = [
+        [operator.kind for operator in operators(export_function(l, (9, 10, 36), l.variables))]
+        for l in (plain, guarded)
+    ]
+    assert kinds[1].count("ADD") - kinds[0].count("ADD") == added
+    assert kinds[1].count("LceBMaxPool2d") == kinds[0].count("LceBMaxPool2d")

@@ -63,7 +63,8 @@ class _Builder:
         self.grids, self.layers = Grids(), list[Folded]()
         self.rounded: dict[int, Grid] = {}
         self.folded: set[int] = set()
-        self.rewrites = dict(lowered.rewrites)
+        # An offset before a sign has no range that int8 could divide.
+        self.rewrites = {i: one for i, one in lowered.rewrites.items() if not one.signs_only}
         # What a batch norm that was moved reads fuses with it, which rounding would prevent.
         moved = [index for index in lowered.rewrites if self.fusing.kind(index) == "norm"]
         self.unrounded = {read for index in moved for read in lowered.rewrites[index].inputs}

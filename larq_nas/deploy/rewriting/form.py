@@ -10,7 +10,18 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["BinaryForm"]
+__all__ = ["SMALLEST", "BinaryForm"]
+
+SMALLEST = float(np.finfo("float32").tiny)
+"""The smallest number above 0 that TensorFlow and processors do not take for 0.
+
+Larq Compute Engine takes -0.0 for -1 on AArch64, where it packs the bits of signs, and for 1
+elsewhere, where it compares with 0. Added to a tensor, this number turns 0 and -0.0 into numbers
+above 0, and leaves every other one as it is: only what is closer to 0 than 1e-30 would change at
+all, and activations are never that small but 0. A sum of floats is 0 or as large as the last digit
+of its summands. An offset of 0 would not survive the converter, and a smaller one might not
+survive a processor.
+"""
 
 
 @dataclass(frozen=True)
@@ -72,8 +83,9 @@ class BinaryForm:
 
     def prepare(self, x: tf.Tensor) -> tf.Tensor:
         """Return what the sign is taken of."""
-        # Times -1 rather than `threshold - x`, which would stay an operation of its own.
-        return x * -1.0 + self.threshold if self.flips else x
+        # Times -1 rather than `threshold - x`, which would stay an operation of its own. And never
+        # a threshold of 0, which would leave -0.0 of 0: `x` is above 0 just if it is above this.
+        return x * -1.0 + (self.threshold or SMALLEST) if self.flips else x
 
     def convolve(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Return the convolution of the signs of `x` with `kernel`."""

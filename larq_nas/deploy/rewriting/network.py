@@ -1,6 +1,7 @@
 """A network in the form that is converted."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,11 +12,14 @@ from larq_nas.cost.graph import Call, read_graph
 from larq_nas.cost.network import Network
 from larq_nas.cost.quantizers import zero_one
 from larq_nas.deploy.rewriting.binary import rewrite_binary
+from larq_nas.deploy.rewriting.form import SMALLEST
 from larq_nas.deploy.rewriting.groups import GroupCost
-from larq_nas.deploy.rewriting.norms import rewrite_norm
-from larq_nas.deploy.rewriting.walk import Rewrite, compute
+from larq_nas.deploy.rewriting.norms import rewrite_norm, rewrite_threshold
+from larq_nas.deploy.rewriting.walk import Rewrite, call_layer, compute
 
 __all__ = ["Lowered", "lower"]
+
+_PICKS = ("max_pool", "crop", "reshape", "pass")
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,13 @@ class Lowered:
         return kernels
 
 
-def lower(model: tf.keras.Model, cost: GroupCost | None = None, *, rewrite: bool = True) -> Lowered:
+def lower(
+    model: tf.keras.Model,
+    cost: GroupCost | None = None,
+    *,
+    rewrite: bool = True,
+    guard: Collection[int] = (),
+) -> Lowered:
     """Return `model` in the form that is converted.
 
     # Arguments
@@ -94,14 +104,51 @@ def lower(model: tf.keras.Model, cost: GroupCost | None = None, *, rewrite: bool
         cost: measures ways to compute groups of channels, if those that the default kernel
             does not run are allowed.
         rewrite: whether to rewrite anything.
+        guard: indices of calls that take signs where -0.0 was seen: what they read is kept from
+            being -0.0.
     """
     calls = read_graph(model)
     if not rewrite:
         return Lowered(model, calls, {})
     fusing = Fusing(Network(calls))
-    rewrites = {}
+    rewrites: dict[int, Rewrite] = {}
     for index in range(len(calls)):
         found = rewrite_binary(calls, index, cost) or rewrite_norm(fusing, index)
+        found = found or rewrite_threshold(fusing, index)
         if found:
             rewrites[index] = found
-    return Lowered(model, calls, rewrites)
+    for index in {_giver(calls, rewrites, index) for index in guard}:
+        # What reads an image adds the offset itself: an input cannot be computed otherwise.
+        reads = index in guard
+        rewrites[index] = _guarded(calls[index], rewrites.get(index), index, reads)
+    return Lowered(model, calls, dict(sorted(rewrites.items())))
+
+
+def _giver(calls: Sequence[Call], rewrites: Mapping[int, Rewrite], index: int) -> int:
+    """Return the call that gives what call `index` takes the sign of; itself if it is an image.
+
+    Calls that pick or move numbers are passed over: what they read has its sign taken before them.
+    """
+    giver = (rewrites[index] if index in rewrites else calls[index]).inputs[0]
+    while calls[giver].facts.kind in _PICKS and giver not in rewrites:
+        (giver,) = calls[giver].inputs
+    return index if calls[giver].facts.kind == "input" else giver
+
+
+def _guarded(call: Call, rewrite: Rewrite | None, index: int, reads: bool) -> Rewrite:
+    """Return how to compute call `index` so that it reads or gives no -0.0.
+
+    An offset is free behind what has one already, such as a batch norm or a convolution.
+    """
+    before = rewrite or Rewrite(
+        index, call.inputs, lambda *values: call_layer(call, values)[call.position]
+    )
+
+    def compute(*values: tf.Tensor) -> tf.Tensor:
+        if reads:
+            return before.compute(*(value + SMALLEST for value in values))
+        return before.compute(*values) + SMALLEST
+
+    reason = f"-0.0 kept from a sign that `{call.name}` {'takes' if reads else 'is read by'}"
+    reason = "; ".join(filter(None, (before.reason, reason)))
+    return dataclasses.replace(before, compute=compute, reason=reason)

@@ -1,4 +1,4 @@
-"""Batch norms that the converter leaves as operations, moved to where it fuses them."""
+"""Batch norms and activations that the converter leaves as operations, where they cost less."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,9 +6,15 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.fusing import Fusing
-from larq_nas.deploy.rewriting.walk import Rewrite
+from larq_nas.cost.graph import Call
+from larq_nas.deploy.rewriting.form import SMALLEST
+from larq_nas.deploy.rewriting.walk import Rewrite, call_layer
 
-__all__ = ["rewrite_norm"]
+__all__ = ["rewrite_norm", "rewrite_threshold"]
+
+# Larger than any activation, and small enough to be added to one.
+_LARGEST = np.float32(1e30)
+_CANDIDATES = 255
 
 _Affine = tuple[np.ndarray, np.ndarray]
 
@@ -38,7 +44,8 @@ def _affine(layer: tf.keras.layers.BatchNormalization) -> _Affine:
     scale = 1.0 / np.sqrt(layer.moving_variance.numpy() + layer.epsilon)
     scale = scale * layer.gamma.numpy() if layer.scale else scale
     offset = -layer.moving_mean.numpy() * scale
-    offset = offset + layer.beta.numpy() if layer.center else offset
+    # Added to 0, an offset of -0.0 becomes 0.0: processors may take the sign of -0.0 for -1.
+    offset = offset + (layer.beta.numpy() if layer.center else 0.0)
     return scale.astype("float32"), offset.astype("float32")
 
 
@@ -53,3 +60,61 @@ def _each_part(
         return tf.concat(scaled, axis=-1)
 
     return compute
+
+
+def rewrite_threshold(fusing: Fusing, index: int) -> Rewrite | None:
+    """Return how to compute call `index`, and those before it, as an offset before a sign.
+
+    # Arguments
+        fusing: the network, with what fuses in it.
+        index: a call of any layer.
+    """
+    if index not in fusing.thresholds:
+        return None
+    calls, chain = fusing.network.calls, fusing.thresholds[index]
+    names = ", ".join(f"`{calls[i].name}`" for i in chain if calls[i].facts.kind != "pass")
+    read = calls[chain[0]].inputs
+    if fusing.kind(index) == "pass":
+        levels = "signs are" if fusing.read_for_signs(index) else "which numbers are above 0 is"
+        reason = f"{names} left out: only {levels} read, and kept by it"
+        return Rewrite(index, read, lambda x: x, reason, signs_only=True)
+    offset = _offset([calls[i] for i in chain])
+    reason = f"{names} computed as an offset: only signs are read, and no scale is negative"
+    return Rewrite(index, read, lambda x: x + offset, reason, signs_only=True)
+
+
+def _offset(chain: Sequence[Call]) -> np.ndarray:
+    """Return what to add for the sign that `chain` gives, for each channel.
+
+    Exactly: the smallest number at which the layers themselves give 0 or more is found among
+    all numbers, by bisection, and a sum of two numbers has the right sign whatever its rounding.
+    """
+    shape = chain[0].shape
+    low = np.full(shape[-1], _ordered(-_LARGEST), dtype=np.int64)
+    high = np.full(shape[-1], _ordered(_LARGEST), dtype=np.int64)
+    while np.any(high - low > 1):
+        steps = np.arange(1, _CANDIDATES + 1)[:, np.newaxis]
+        candidates = low + (high - low) * steps // (_CANDIDATES + 1)
+        values = tf.constant(_number(candidates).reshape(-1, *[1] * (len(shape) - 1), shape[-1]))
+        for call in chain:
+            (values,) = call_layer(call, [values])
+        bounds = np.concatenate([[low], candidates, [high]])
+        below = np.sum(values.numpy().reshape(candidates.shape) < 0, axis=0)
+        low, high = (np.take_along_axis(bounds, below[np.newaxis] + i, 0)[0] for i in (0, 1))
+    offset = -_number(high)
+    # Nor an offset of 0, which would leave a -0.0 as it is.
+    small = np.abs(offset) < SMALLEST
+    offset = np.where(small, np.where(offset < 0, -SMALLEST, SMALLEST), offset)
+    return offset.astype("float32")
+
+
+def _ordered(number: np.float32) -> int:
+    """Return the place of a number among all of 32 bits."""
+    place = int(np.abs(number).view(np.int32))
+    return -place if number < 0 else place
+
+
+def _number(places: np.ndarray) -> np.ndarray:
+    """Return the numbers at some places."""
+    numbers: np.ndarray = np.sign(places) * np.abs(places).astype(np.int32).view(np.float32)
+    return numbers.astype("float32")

@@ -24,6 +24,7 @@ class Rewrite:
         kernels: signs that its binary convolutions have, shape `(height, width, inputs,
             filters)` each.
         variables: the variables it reads besides the layer's own.
+        signs_only: whether only the signs of its output are those of the call.
     """
 
     call: int
@@ -32,6 +33,7 @@ class Rewrite:
     reason: str = ""
     kernels: Sequence[np.ndarray] = field(default=(), repr=False)
     variables: Sequence[tf.Variable] = field(default=(), repr=False)
+    signs_only: bool = False
 
 
 def compute(

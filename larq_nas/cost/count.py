@@ -15,6 +15,7 @@ import numpy as np
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.graph import Call
 from larq_nas.cost.network import Network
+from larq_nas.cost.signs import merge_signs
 from larq_nas.expansion import at
 
 __all__ = ["Counted", "Weights", "count", "divide", "understand"]
@@ -58,6 +59,7 @@ def understand(calls: Sequence[Call]) -> Network:
     A layer whose weights are not what its kind would give is unknown: its weights are counted,
     its operations are not, and it is named.
     """
+    calls = merge_signs(calls)
     network = Network(calls)
     checked, unknown = [], []
     for index, call in enumerate(calls):

@@ -22,6 +22,8 @@ class Facts:
         stored: number of further weights that no deployed network has.
         kernel_bits: bits of a weight of its kernel; of its depthwise kernel and then its
             pointwise one, if it has both.
+        kernel_scale: what its kernel quantizer gives: `"ones"` for -1 and 1, `"scaled"` for a scale
+            times these in each filter, `"other"` for what no binary kernel computes.
         binary_inputs: whether it takes the sign of its inputs.
         constants: numbers in constants of its own, such as `t` in `x + t`.
         same: of a layer without weights its settings: of the same tensors, two layers of the
@@ -38,6 +40,7 @@ class Facts:
     folded: int = 0
     stored: int = 0
     kernel_bits: tuple[int, ...] = (32,)
+    kernel_scale: str = "ones"
     binary_inputs: bool = False
     constants: int = 0
     same: str = ""

@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.functions import facts_of_function
-from larq_nas.cost.quantizers import bits, is_sign
+from larq_nas.cost.quantizers import bits, is_sign, kernel_scale
 from larq_nas.layers import DropPath, Mixture, Scale, Zeros
 
-__all__ = ["facts_of"]
+__all__ = ["facts_of", "is_own", "shape_read"]
 
 _keras = tf.keras.layers
 _PASSING = (
@@ -66,6 +66,14 @@ def facts_of(layer: tf.keras.layers.Layer, node: Any = None) -> Facts:
     return dataclasses.replace(facts, same=_settings(layer))
 
 
+def is_own(layer: tf.keras.layers.Layer) -> bool:
+    """Return whether `layer` computes what someone wrote who is neither Keras, Larq nor we."""
+    call = type(layer).call
+    own = isinstance(layer, _keras.Lambda) or not call.__module__.startswith(_TRUSTED)
+    # Subclassed models inherit nothing to compute: `call` is always their own.
+    return own and not isinstance(layer, lq.quantizers.Quantizer)
+
+
 def _is_as_known(layer: Any) -> bool:
     """Return whether `layer` computes what its class is known for: channels last, its own call."""
     own = type(layer).call.__module__.startswith(_TRUSTED)
@@ -100,14 +108,54 @@ def _convolution(layer: Any) -> Facts:
         taps=int(np.prod(layer.kernel_size)),
         groups=layer.groups,
         bias=layer.use_bias,
-        stored=_weights_of(getattr(layer, "input_quantizer", None)),
-        kernel_bits=(bits(getattr(layer, "kernel_quantizer", None)),),
-        binary_inputs=bits(getattr(layer, "input_quantizer", None)) == 1,
+        stored=_weights_of_quantizers(layer),
+        **_quantization(layer, "kernel"),
     )
 
 
-def _weights_of(quantizer: Any) -> int:
-    return sum(int(np.prod(weight.shape)) for weight in getattr(quantizer, "weights", ()))
+def _quantization(layer: Any, *parts: str) -> dict[str, Any]:
+    """Return what the quantizers of a layer's inputs and kernels give."""
+    quantizers = [getattr(layer, f"{part}_quantizer", None) for part in parts]
+    names = [part if part == "kernel" else f"{part}_kernel" for part in parts]
+    kernels = [getattr(layer, name, None) for name in names]
+    # Of a layer that is not built, only what its quantizers say is known.
+    scales = [
+        "ones" if quantizer is None or kernel is None else kernel_scale(quantizer, kernel)
+        for quantizer, kernel in zip(quantizers, kernels, strict=True)
+    ]
+    inputs = getattr(layer, "input_quantizer", None)
+    return {
+        "kernel_bits": tuple(
+            _kernel_bits(quantizer, scale)
+            for quantizer, scale in zip(quantizers, scales, strict=True)
+        ),
+        "kernel_scale": next((scale for scale in scales if scale != "ones"), "ones"),
+        "binary_inputs": inputs is not None and bits(inputs, shape_read(layer)) == 1,
+    }
+
+
+def _kernel_bits(quantizer: Any, scale: str) -> int:
+    known = quantizer is None or getattr(quantizer, "precision", None)
+    return bits(quantizer) if known else 32 if scale == "other" else 1
+
+
+def shape_read(layer: Any) -> tuple[int, ...] | None:
+    """Return a shape that `layer` takes, without the batch, if it was called."""
+    for node in layer._inbound_nodes:
+        for tensor in node.keras_inputs:
+            if tensor.shape.rank and None not in tuple(tensor.shape)[1:]:
+                return tuple(tensor.shape)[1:]
+    return None
+
+
+def _weights_of_quantizers(layer: Any) -> int:
+    quantizers = [getattr(layer, f"{name}_quantizer", None) for name in ("input", "kernel")]
+    weights = {
+        id(weight): weight
+        for quantizer in quantizers
+        for weight in getattr(quantizer, "weights", ())
+    }
+    return sum(int(np.prod(weight.shape)) for weight in weights.values())
 
 
 def _transposed(layer: Any) -> Facts:
@@ -120,21 +168,18 @@ def _depthwise(layer: Any) -> Facts:
         taps=int(np.prod(layer.kernel_size)),
         multiplier=layer.depth_multiplier,
         bias=layer.use_bias,
-        kernel_bits=(bits(getattr(layer, "depthwise_quantizer", None)),),
-        binary_inputs=bits(getattr(layer, "input_quantizer", None)) == 1,
+        **_quantization(layer, "depthwise"),
     )
 
 
 def _separable(layer: Any) -> Facts:
-    quantizers = ("depthwise_quantizer", "pointwise_quantizer")
     return Facts(
         "separable",
         filters=layer.filters,
         taps=int(np.prod(layer.kernel_size)),
         multiplier=layer.depth_multiplier,
         bias=layer.use_bias,
-        kernel_bits=tuple(bits(getattr(layer, name, None)) for name in quantizers),
-        binary_inputs=bits(getattr(layer, "input_quantizer", None)) == 1,
+        **_quantization(layer, "depthwise", "pointwise"),
     )
 
 
@@ -143,9 +188,8 @@ def _dense(layer: Any) -> Facts:
         "dense",
         filters=layer.units,
         bias=layer.use_bias,
-        stored=_weights_of(getattr(layer, "input_quantizer", None)),
-        kernel_bits=(bits(getattr(layer, "kernel_quantizer", None)),),
-        binary_inputs=bits(getattr(layer, "input_quantizer", None)) == 1,
+        stored=_weights_of_quantizers(layer),
+        **_quantization(layer, "kernel"),
     )
 
 
@@ -175,7 +219,7 @@ def _activation(layer: Any) -> Facts:
         return Facts("relu")
     if function is None:
         return Facts("activation")
-    if is_sign(function):
+    if is_sign(function, shape_read(layer)):
         return Facts("sign")
     one = getattr(function, "__name__", "") in _ONE_OPERATION
     return Facts("activation" if one else "composite")
@@ -190,7 +234,9 @@ _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
     _keras.BatchNormalization: _norm,
     Scale: lambda layer: Facts("scale", vectors=1),
     _keras.PReLU: _prelu,
-    lq.quantizers.Quantizer: lambda layer: Facts("sign" if is_sign(layer) else "activation"),
+    lq.quantizers.Quantizer: lambda layer: Facts(
+        "sign" if is_sign(layer, shape_read(layer)) else "activation"
+    ),
     _ACTIVATIONS: _activation,
     _PASSING: _named("pass"),
     _keras.InputLayer: _named("input"),

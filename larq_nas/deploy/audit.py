@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.deploy.causes import has_quantizer, is_binary, likely_cause, quantized_kernel
+from larq_nas.cost.fallback import has_quantizer, is_binary
+from larq_nas.deploy.causes import likely_cause, quantized_kernel
 from larq_nas.deploy.flatbuffer import Operator, operators, pack_signs
 
 __all__ = ["Audit", "LayerAudit", "audit", "weighted_layers"]

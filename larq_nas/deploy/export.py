@@ -52,7 +52,6 @@ def export_several(
     """
     converter = engine()
     module = tf.Module()
-    module.variables_of_model = variables
     names = [f"input{n:04d}" for n in range(len(shapes))] if len(shapes) > 1 else ["image"]
     signature = [
         tf.TensorSpec((1, *shape), tf.float32, name=name)
@@ -60,6 +59,8 @@ def export_several(
     ]
     with exporting(), tempfile.TemporaryDirectory() as folder:
         traced = tf.function(function, signature).get_concrete_function()
+        # Lambdas read variables that no layer tracks.
+        module.variables_of_model = [*variables, *traced.variables]
         tf.saved_model.save(module, folder, signatures=traced)
         try:
             flatbuffer: bytes = converter.convert_saved_model(folder)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.cost.graph import functional
 from larq_nas.deploy.audit import Audit, audit
 from larq_nas.deploy.causes import cause_beforehand
 from larq_nas.deploy.conversion import Conversion, digest
@@ -83,6 +84,7 @@ def convert(
         if kernel not in KERNELS:
             raise unknown_name("kernel", kernel, KERNELS)
     require_whole(examples=examples)
+    model = functional(model)
     shape = input_shape(model)
     images, labels = _examples(data, shape, examples)
     lowered = lower(model, None if "default" in kernels else group_cost(kernels), rewrite=rewrite)

@@ -10,7 +10,8 @@ from larq_nas.cost.fusing import Fusing
 from larq_nas.cost.graph import Call, read_graph
 from larq_nas.cost.network import Network
 from larq_nas.cost.quantizers import zero_one
-from larq_nas.deploy.rewriting.binary import rewrite_binary
+from larq_nas.cost.signs import merge_signs
+from larq_nas.deploy.rewriting.binary import rewrite_binary, rewrite_sign
 from larq_nas.deploy.rewriting.groups import GroupCost
 from larq_nas.deploy.rewriting.norms import rewrite_norm
 from larq_nas.deploy.rewriting.walk import Rewrite, compute
@@ -95,13 +96,17 @@ def lower(model: tf.keras.Model, cost: GroupCost | None = None, *, rewrite: bool
             does not run are allowed.
         rewrite: whether to rewrite anything.
     """
-    calls = read_graph(model)
+    calls = merge_signs(read_graph(model))
     if not rewrite:
         return Lowered(model, calls, {})
     fusing = Fusing(Network(calls))
     rewrites = {}
     for index in range(len(calls)):
-        found = rewrite_binary(calls, index, cost) or rewrite_norm(fusing, index)
+        found = (
+            rewrite_binary(calls, index, cost)
+            or rewrite_sign(calls[index], index)
+            or rewrite_norm(fusing, index)
+        )
         if found:
             rewrites[index] = found
     return Lowered(model, calls, rewrites)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.graph import Call
+from larq_nas.cost.graph import Call, call_layer
 
-__all__ = ["Rewrite", "call_layer", "compute"]
+__all__ = ["Rewrite", "compute"]
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,3 @@ def _needed(
             needed.add(index)
             waiting += rewrites[index].inputs if index in rewrites else calls[index].inputs
     return sorted(needed)
-
-
-def call_layer(call: Call, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Call the layer as the network does, with the arguments that are no tensors too."""
-    node = call.layer._inbound_nodes[call.index]
-    tensors: dict[str, list[tf.Tensor]] = {}
-    for keras_input, value in zip(node.keras_inputs, inputs, strict=True):
-        tensors.setdefault(str(id(keras_input)), []).append(value)
-    args, kwargs = node.map_arguments(tensors)
-    if call.layer._expects_training_arg and kwargs.get("training") is None:
-        kwargs["training"] = False
-    outputs: list[tf.Tensor] = tf.nest.flatten(call.layer(*args, **kwargs))
-    return outputs

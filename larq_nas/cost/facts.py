@@ -25,6 +25,7 @@ class Facts:
         kernel_scale: what its kernel quantizer gives: `"ones"` for -1 and 1, `"scaled"` for a scale
             times these in each filter, `"other"` for what no binary kernel computes.
         binary_inputs: whether it takes the sign of its inputs.
+        sign_of_zero: what the sign that it takes, of its inputs or as a layer, gives for 0.
         constants: numbers in constants of its own, such as `t` in `x + t`.
         same: of a layer without weights its settings: of the same tensors, two layers of the
             same settings compute the same.
@@ -42,5 +43,6 @@ class Facts:
     kernel_bits: tuple[int, ...] = (32,)
     kernel_scale: str = "ones"
     binary_inputs: bool = False
+    sign_of_zero: int = 1
     constants: int = 0
     same: str = ""

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.network import Network
-from larq_nas.cost.quantizers import gives_signs, is_sign, zero_one
+from larq_nas.cost.quantizers import is_sign_but_at_zero, sign_of_zero, zero_one
 from larq_nas.layers import BinaryConv2D
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "pads_with_zeros",
     "runs_in_binary",
     "shares_dilation",
+    "weight_quantizers",
 ]
 
 _EXPORTED_IN_BINARY = (lq.layers.QuantConv2D, lq.layers.QuantConv1D, lq.layers.QuantDense)
@@ -28,7 +29,7 @@ _EXPORTED_IN_BINARY = (lq.layers.QuantConv2D, lq.layers.QuantConv1D, lq.layers.Q
 
 def has_quantizer(layer: tf.keras.layers.Layer) -> bool:
     """Return whether `layer` quantizes its inputs or its weights itself."""
-    return bool(getattr(layer, "input_quantizer", None)) or bool(_weight_quantizers(layer))
+    return bool(getattr(layer, "input_quantizer", None)) or bool(weight_quantizers(layer))
 
 
 def is_binary(layer: tf.keras.layers.Layer) -> bool:
@@ -37,11 +38,12 @@ def is_binary(layer: tf.keras.layers.Layer) -> bool:
     Whatever the quantizers give: it is better to ask for `allow_float` than to let a layer
     pass that nobody thinks of as float.
     """
-    quantizers = [getattr(layer, "input_quantizer", None), *_weight_quantizers(layer)]
+    quantizers = [getattr(layer, "input_quantizer", None), *weight_quantizers(layer)]
     return len(quantizers) > 1 and None not in quantizers
 
 
-def _weight_quantizers(layer: tf.keras.layers.Layer) -> list[object]:
+def weight_quantizers(layer: tf.keras.layers.Layer) -> list[object]:
+    """Return the quantizers of a layer's weights."""
     names = ("kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
     quantizers = [getattr(layer, name, None) for name in names]
     return [quantizer for quantizer in quantizers if quantizer is not None]
@@ -72,6 +74,8 @@ def cause_in_layer(layer: Any, shape: Sequence[int] | None, scale: str) -> str:
         shape: shape of what it reads, without the batch.
         scale: what its kernel quantizer gives; see `larq_nas.cost.quantizers.kernel_scale`.
     """
+    if is_convolution_function(layer):
+        return ""
     if not isinstance(layer, _EXPORTED_IN_BINARY):
         return no_binary_kernel(layer)
     cause = _cause_of_inputs(layer, getattr(layer, "input_quantizer", None), shape)
@@ -97,7 +101,7 @@ def _cause_of_inputs(layer: Any, quantizer: Any, shape: Sequence[int] | None) ->
         if _padding_of(layer):
             return "its inputs are 0 and 1, and it pads with another number; pad with zeros"
         return ""
-    if quantizer is None or is_sign(quantizer, shape):
+    if quantizer is None or sign_of_zero(quantizer, shape):
         return ""
     number = getattr(quantizer, "precision", None) or 1
     if number != 1:
@@ -105,14 +109,14 @@ def _cause_of_inputs(layer: Any, quantizer: Any, shape: Sequence[int] | None) ->
             f"its inputs have {number} bits, and Larq Compute Engine computes with 1; "
             "use ste_sign, or DoReFa(1)"
         )
-    if gives_signs(lambda x: quantizer(x + tf.cast(x == 0, x.dtype)), shape):
+    if is_sign_but_at_zero(quantizer, shape):
         return (
-            f"its input quantizer {name_of(quantizer)} gives another number than 1 for 0, as tf.sign "
-            "does; use ste_sign"
+            f"its input quantizer {name_of(quantizer)} gives another number than 1 for 0, as "
+            "tf.sign does; use ste_sign"
         )
     return (
-        f"its input quantizer {name_of(quantizer)} gives other numbers than -1 and 1; use ste_sign, "
-        "approx_sign or swish_sign"
+        f"its input quantizer {name_of(quantizer)} gives other numbers than -1 and 1; use "
+        "ste_sign, approx_sign or swish_sign"
     )
 
 
@@ -131,12 +135,18 @@ def name_of(quantizer: Any) -> str:
     return str(getattr(quantizer, "name", None) or getattr(quantizer, "__name__", quantizer))
 
 
+def is_convolution_function(layer: Any) -> bool:
+    """Return whether a call is `tf.nn.conv2d`, which runs in binary between signs."""
+    symbol = str(getattr(layer, "symbol", ""))
+    return symbol.endswith(("nn.conv2d", "nn.convolution"))
+
+
 def no_binary_kernel(layer: tf.keras.layers.Layer) -> str:
     """Return that the engine has no binary kernel for such a layer, and what to use instead."""
-    return (
-        f"Larq Compute Engine has no binary kernel for {type(layer).__name__}; "
-        "use a QuantConv2D (1x1 in place of a dense layer)"
-    )
+    instead = "a QuantConv2D (1x1 in place of a dense layer)"
+    if isinstance(layer, tf.keras.layers.Conv2DTranspose):
+        instead = "UpSampling2D and a QuantConv2D"
+    return f"Larq Compute Engine has no binary kernel for {type(layer).__name__}; use {instead}"
 
 
 def pads_with_zeros(layer: Any) -> bool:
@@ -144,6 +154,10 @@ def pads_with_zeros(layer: Any) -> bool:
 
     Around inputs of 0 and 1, a zero is the sign of an input that is 0.
     """
+    if is_convolution_function(layer):
+        node = layer._inbound_nodes[-1]
+        settings = tf.nest.flatten((node.call_args, node.call_kwargs))
+        return any(isinstance(setting, str) and setting == "SAME" for setting in settings)
     zeros = getattr(layer, "padding", "") == "same" and not getattr(layer, "pad_values", 0)
     return zeros and not zero_one(getattr(layer, "input_quantizer", None))
 

@@ -88,16 +88,17 @@ def functional(model: tf.keras.Model) -> tf.keras.Model:
         raise InputError(f"`model` must be a tf.keras.Model, but got {model!r}.")
     if getattr(model, "_is_graph_network", False):
         return model
-    _, read = getattr(model, "_saved_model_arg_spec", None) or ((), {})
-    called = getattr(model, "_saved_model_inputs_spec", None)
-    if not model.built or called is None:
-        raise InputError("`model` is not built: call it on data, or give it an input shape.")
-    if any(tf.is_tensor(value) for value in tf.nest.flatten(read)):
+    spec = model.save_spec() if model.built else None
+    if spec is None:
         raise InputError(
-            f"`{model.name}` takes tensors as further arguments: give it one list of tensors."
+            f"`model` must have an input shape, but `{model.name}` has none: call it on data, or "
+            "give it a tf.keras.Input."
         )
+    (first, *others), named = spec
+    if others or any(isinstance(value, tf.TensorSpec) for value in tf.nest.flatten(named)):
+        raise InputError(f"`{model.name}` must take one argument: a tensor, or a list of tensors.")
     inputs = tf.nest.map_structure(
-        lambda spec: tf.keras.Input(spec.shape[1:], dtype=spec.dtype), called
+        lambda one: tf.keras.Input(one.shape[1:], dtype=one.dtype), first
     )
     return tf.keras.Model(inputs, model(inputs), name=model.name)
 
@@ -161,7 +162,9 @@ class _Reader:
         own = [weight for weight in layer.weights if id(weight) not in inside | self._counted]
         self._counted |= {id(weight) for weight in own}
         numbers = sum(int(weight.shape.num_elements()) for weight in own)
-        if numbers and len(self.calls) > start:
+        # The kernels of functions, such as `tf.nn.conv2d`, are counted as such.
+        numbers -= sum(call.facts.constants for call in self.calls[start:] if _multiplies(call))
+        if numbers > 0 and len(self.calls) > start:
             self.calls[start] = dataclasses.replace(self.calls[start], variables=numbers)
         return outputs
 
@@ -188,6 +191,11 @@ class _Reader:
             Call(layer, name, inputs, static, facts, index, position=position, argument=argument)
         )
         return len(self.calls) - 1
+
+
+def _multiplies(call: Call) -> bool:
+    """Return whether a call is a function with a kernel, as `tf.nn.conv2d`."""
+    return hasattr(call.layer, "symbol") and call.facts.kind in ("conv", "dense", "depthwise")
 
 
 def _require_inference(model: tf.keras.Model, node: Any, name: str) -> None:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.functions import facts_of_function
-from larq_nas.cost.quantizers import bits, is_sign, kernel_scale
+from larq_nas.cost.quantizers import bits, kernel_scale, sign_of_zero
 from larq_nas.layers import DropPath, Mixture, Scale, Zeros
 
 __all__ = ["facts_of", "is_own", "shape_read"]
@@ -131,6 +131,7 @@ def _quantization(layer: Any, *parts: str) -> dict[str, Any]:
         ),
         "kernel_scale": next((scale for scale in scales if scale != "ones"), "ones"),
         "binary_inputs": inputs is not None and bits(inputs, shape_read(layer)) == 1,
+        "sign_of_zero": sign_of_zero(inputs, shape_read(layer)) or 1,
     }
 
 
@@ -219,10 +220,16 @@ def _activation(layer: Any) -> Facts:
         return Facts("relu")
     if function is None:
         return Facts("activation")
-    if is_sign(function, shape_read(layer)):
-        return Facts("sign")
+    zero = sign_of_zero(function, shape_read(layer))
+    if zero:
+        return Facts("sign", sign_of_zero=zero)
     one = getattr(function, "__name__", "") in _ONE_OPERATION
     return Facts("activation" if one else "composite")
+
+
+def _quantizer(layer: Any) -> Facts:
+    zero = sign_of_zero(layer, shape_read(layer))
+    return Facts("sign", sign_of_zero=zero) if zero else Facts("activation")
 
 
 _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
@@ -234,9 +241,7 @@ _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
     _keras.BatchNormalization: _norm,
     Scale: lambda layer: Facts("scale", vectors=1),
     _keras.PReLU: _prelu,
-    lq.quantizers.Quantizer: lambda layer: Facts(
-        "sign" if is_sign(layer, shape_read(layer)) else "activation"
-    ),
+    lq.quantizers.Quantizer: _quantizer,
     _ACTIVATIONS: _activation,
     _PASSING: _named("pass"),
     _keras.InputLayer: _named("input"),

@@ -9,7 +9,19 @@ import tensorflow as tf
 from larq_nas.cost.count import divide
 from larq_nas.cost.network import Network
 
-__all__ = ["Constant", "Constants", "Operator", "Tensor", "words"]
+__all__ = [
+    "CONSTANT_BYTES",
+    "TENSOR_BYTES",
+    "Constant",
+    "Constants",
+    "Operator",
+    "Tensor",
+    "words",
+]
+
+CONSTANT_BYTES, TENSOR_BYTES = 98, 148
+"""What the tables of a file take for a constant, and for a tensor with the operation that writes
+it: fitted to flatbuffers of all spaces."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,15 @@ import tensorflow as tf
 
 from larq_nas.quantizers import LearnedStep
 
-__all__ = ["bits", "gives_signs", "is_sign", "kernel_scale", "scale_of", "zero_one"]
+__all__ = [
+    "bits",
+    "is_sign",
+    "is_sign_but_at_zero",
+    "kernel_scale",
+    "scale_of",
+    "sign_of_zero",
+    "zero_one",
+]
 
 _SIGN_QUANTIZERS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
 _OTHER_QUANTIZERS = (lq.quantizers.DoReFa, lq.quantizers.SteTern, lq.quantizers.SteHeaviside)
@@ -19,7 +27,12 @@ _ROUNDING = 1e-4
 
 
 def is_sign(quantizer: Any, shape: Sequence[int] | None = None) -> bool:
-    """Return whether `quantizer` gives -1 or 1, and 1 at 0, as binary kernels compute it.
+    """Return whether `quantizer` gives -1 or 1, and 1 at 0, as binary kernels compute it."""
+    return sign_of_zero(quantizer, shape) == 1
+
+
+def sign_of_zero(quantizer: Any, shape: Sequence[int] | None = None) -> int | None:
+    """Return 1 or -1, what a sign gives for 0; `None` for what is no sign.
 
     What is none of Larq's is computed on numbers of both signs, of one sign and of none, from
     tiny to large: a function of means, say, is no sign of its inputs.
@@ -29,18 +42,23 @@ def is_sign(quantizer: Any, shape: Sequence[int] | None = None) -> bool:
         shape: shape of its inputs, without the batch, for those that need it.
     """
     if quantizer is None or isinstance(quantizer, _OTHER_QUANTIZERS):
-        return False
+        return None
     if isinstance(quantizer, _SIGN_QUANTIZERS):
-        return True
-    return gives_signs(quantizer, shape)
+        return 1
+    return next((zero for zero in (1, -1) if _gives_signs(quantizer, shape, zero)), None)
 
 
-def gives_signs(function: Any, shape: Sequence[int] | None = None) -> bool:
-    """Return whether `function` gives the sign of its inputs, as far as trying it can tell."""
+def is_sign_but_at_zero(quantizer: Any, shape: Sequence[int] | None = None) -> bool:
+    """Return whether `quantizer` gives another number than 1 or -1 for 0 alone, as `tf.sign`."""
+    return _gives_signs(lambda x: quantizer(x + tf.cast(x == 0, x.dtype)), shape, 1)
+
+
+def _gives_signs(function: Any, shape: Sequence[int] | None, zero: int) -> bool:
+    """Return whether `function` gives signs of its inputs, as far as trying it can tell."""
     try:
         return all(
             np.shape(outputs) == inputs.shape
-            and np.allclose(outputs, np.where(inputs < 0, -1, 1), rtol=0, atol=_ROUNDING)
+            and np.allclose(outputs, np.where(inputs, np.sign(inputs), zero), 0, _ROUNDING)
             for inputs in _trials(shape)
             for outputs in [np.asarray(function(tf.constant(inputs)))]
         )
@@ -85,7 +103,7 @@ def bits(quantizer: Any, shape: Sequence[int] | None = None) -> int:
     if quantizer is None:
         return 32
     precision = getattr(quantizer, "precision", None)
-    return int(precision) if precision else (1 if is_sign(quantizer, shape) else 32)
+    return int(precision) if precision else (1 if sign_of_zero(quantizer, shape) else 32)
 
 
 def kernel_scale(quantizer: Any, kernel: Any) -> str:

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.graph import Call, call_layer, prune
-from larq_nas.cost.quantizers import gives_signs
+from larq_nas.cost.kinds import is_own
+from larq_nas.cost.quantizers import sign_of_zero
 
 __all__ = ["merge_signs"]
 
@@ -29,9 +30,10 @@ def merge_signs(calls: Sequence[Call]) -> list[Call]:
             continue
         found = _sign_of(merged, index)
         if found is not None:
-            source, function = found
+            source, function, zero = found
+            facts = Facts("sign", same=f"sign, {zero} at 0", sign_of_zero=zero)
             merged[index] = dataclasses.replace(
-                call, inputs=(source,), facts=Facts("sign", same="sign"), function=function
+                call, inputs=(source,), facts=facts, function=function
             )
     numbers = {number: index for index, call in enumerate(merged) for number in call.outputs}
     return prune(merged, [numbers[number] for number in sorted(numbers)])
@@ -39,11 +41,12 @@ def merge_signs(calls: Sequence[Call]) -> list[Call]:
 
 def _may_be(call: Call) -> bool:
     """Return whether a call is a function that may be, or end, a sign."""
-    return bool(call.inputs) and call.facts.kind in _KINDS[:5] and not call.layer.weights
+    own = hasattr(call.layer, "symbol") or is_own(call.layer)
+    return own and _is_function(call) and call.facts.kind not in ("pass", "sign")
 
 
-def _sign_of(calls: Sequence[Call], end: int) -> tuple[int, Callable[..., tf.Tensor]] | None:
-    """Return what call `end` and those before it are the sign of, and how they compute it."""
+def _sign_of(calls: Sequence[Call], end: int) -> tuple[int, Callable[..., tf.Tensor], int] | None:
+    """Return what call `end` and those before it are the sign of, how, and that of 0."""
     members = {end}
     while len(members) <= _LONGEST:
         sources = sorted({read for i in members for read in calls[i].inputs} - members)
@@ -51,8 +54,9 @@ def _sign_of(calls: Sequence[Call], end: int) -> tuple[int, Callable[..., tf.Ten
             (source,) = sources
             function = _Function(calls, sorted(members), source)
             same = calls[source].shape == calls[end].shape
-            if same and gives_signs(function, calls[source].shape):
-                return source, function
+            zero = sign_of_zero(function, calls[source].shape) if same else None
+            if zero:
+                return source, function, zero
         before = [i for i in sources if _is_function(calls[i])]
         if not before:
             return None

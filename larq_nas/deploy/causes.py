@@ -11,6 +11,7 @@ from larq_nas.cost.fallback import cause_in_layer, is_binary, no_binary_kernel, 
 from larq_nas.cost.graph import Call
 from larq_nas.cost.kinds import shape_read
 from larq_nas.cost.quantizers import kernel_scale, zero_one
+from larq_nas.errors import InputError
 from larq_nas.layers.conv import BinaryConv2D
 
 __all__ = [
@@ -19,9 +20,26 @@ __all__ = [
     "likely_cause",
     "likely_cause_of_difference",
     "quantized_kernel",
+    "require_inference",
 ]
 
 _SMALLEST_SCALE = 1.2e-7
+_RANDOM = (
+    tf.keras.layers.SpatialDropout1D,
+    tf.keras.layers.SpatialDropout2D,
+    tf.keras.layers.GaussianDropout,
+    tf.keras.layers.GaussianNoise,
+    tf.keras.layers.AlphaDropout,
+    tf.keras.layers.RandomFlip,
+    tf.keras.layers.RandomRotation,
+    tf.keras.layers.RandomZoom,
+    tf.keras.layers.RandomTranslation,
+    tf.keras.layers.RandomContrast,
+    tf.keras.layers.RandomBrightness,
+    tf.keras.layers.RandomCrop,
+    tf.keras.layers.RandomHeight,
+    tf.keras.layers.RandomWidth,
+)
 
 
 def quantized_kernel(layer: tf.keras.layers.Layer) -> np.ndarray:
@@ -29,6 +47,42 @@ def quantized_kernel(layer: tf.keras.layers.Layer) -> np.ndarray:
     with lq.context.quantized_scope(True):
         kernel: np.ndarray = tf.convert_to_tensor(layer.kernel).numpy()
     return kernel
+
+
+def require_inference(calls: Sequence[Call]) -> None:
+    """Refuse what no deployed network computes: layers in training, and weights that are NaN.
+
+    # Arguments
+        calls: the network.
+
+    # Raises
+        InputError: naming the layer, the cause and what to do.
+    """
+    for call in calls:
+        if _is_in_training(call):
+            norm = isinstance(call.layer, tf.keras.layers.BatchNormalization)
+            does = "takes mean and variance of the batch" if norm else "draws random numbers"
+            raise InputError(
+                f"Layer `{call.name}` is called with training=True, so that it {does} on a device "
+                "too: call it without."
+            )
+        for weight in call.layer.weights:
+            if weight.dtype.is_floating and not np.isfinite(weight.numpy()).all():
+                raise InputError(
+                    f"Layer `{call.name}` holds NaN or infinity in `{weight.name}`: train it "
+                    "again, with a lower learning rate, or take an earlier checkpoint."
+                )
+
+
+def _is_in_training(call: Call) -> bool:
+    """Return whether a call computes as in training, where that is something else."""
+    if call.function is not None or not call.layer._inbound_nodes:
+        return False
+    kinds = (tf.keras.layers.BatchNormalization, tf.keras.layers.Dropout, *_RANDOM)
+    frozen = isinstance(call.layer, kinds[0]) and not call.layer.trainable
+    node = call.layer._inbound_nodes[call.index]
+    chosen = node.call_kwargs.get("training") is True or any(arg is True for arg in node.call_args)
+    return isinstance(call.layer, kinds) and chosen and not frozen
 
 
 def cause_beforehand(layer: tf.keras.layers.Layer) -> str:

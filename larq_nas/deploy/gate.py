@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.graph import functional
-from larq_nas.deploy.audit import Audit, audit
+from larq_nas.deploy.audit import Audit, audit, float_signs, require_kernels
 from larq_nas.deploy.causes import cause_beforehand
 from larq_nas.deploy.conversion import Conversion, digest
 from larq_nas.deploy.diagnose import constant_channels, wrong_numbers
@@ -90,6 +90,7 @@ def convert(
     lowered = lower(model, None if "default" in kernels else group_cost(kernels), rewrite=rewrite)
     _require_possible(lowered, allow_float)
     flatbuffer = export_function(lowered, shape, lowered.variables)
+    require_kernels(model, flatbuffer)
     audited = audit(model, flatbuffer, lowered.kernels(), lowered.binary_layers)
     _require_binary(audited, allow_float)
     _require_loadable(lowered, audited, kernels)
@@ -99,7 +100,7 @@ def convert(
             raise ConversionError(wrong_numbers(lowered, images, result))
         if not result.nearly_exact:
             require_each_layer(model, lowered, images, result.kernel)  # type: ignore[arg-type]
-    warnings = constant_channels(lowered, images)
+    warnings = [*constant_channels(lowered, images), *float_signs(audited)]
     conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings, digest(model))
     if int8:
         conversion = in_int8(conversion, lowered, int8, images, labels, kernels)

@@ -11,7 +11,7 @@ from larq_nas.cost.fallback import name_of
 from larq_nas.cost.graph import Call
 from larq_nas.cost.kinds import shape_read
 from larq_nas.cost.network import Network
-from larq_nas.cost.quantizers import is_sign, zero_one
+from larq_nas.cost.quantizers import sign_of_zero, zero_one
 from larq_nas.deploy.causes import quantized_kernel
 from larq_nas.deploy.rewriting.form import BinaryForm
 from larq_nas.deploy.rewriting.groups import GroupCost, SplitGroups, group_computation
@@ -22,6 +22,8 @@ __all__ = ["rewrite_binary", "rewrite_sign"]
 
 _LAYERS = (lq.layers.QuantConv2D, lq.layers.QuantConv1D, lq.layers.QuantDense)
 _SMALLEST_SCALE = 1e-6
+# No number of a network lies between: the smallest that no processor takes for 0 is 1.2e-38.
+_LESS = -2e-38
 # The converter quantizes constants of up to 128 MiB itself, and leaves larger ones in float.
 _LARGEST_KERNEL = 2**24
 
@@ -68,7 +70,12 @@ def rewrite_sign(call: Call, index: int) -> Rewrite | None:
     if call.facts.kind != "sign" or not _is_by_hand(getattr(call.layer, "activation", call.layer)):
         return None
     reason = f"`{call.name}` is a sign, and runs as Larq's"
-    return Rewrite(index, call.inputs, lq.math.sign, reason)
+    return Rewrite(index, call.inputs, _SIGNS[call.facts.sign_of_zero], reason)
+
+
+def _sign_below_zero(x: tf.Tensor) -> tf.Tensor:
+    """Return the sign of `x`, -1 at 0, without a comparison, which would be an operation."""
+    return lq.math.sign(x + _LESS)
 
 
 def _is_by_hand(sign: Any) -> bool:
@@ -101,7 +108,8 @@ def _form(layer: Any, quantizer: Any) -> BinaryForm | None:
     pad_values = float(getattr(layer, "pad_values", 0.0))
     if not np.allclose(np.abs(kernel), scale, rtol=1e-4, atol=0):
         return None
-    if not levels and quantizer is not None and not is_sign(quantizer, shape_read(layer)):
+    shape = shape_read(layer)
+    if not levels and quantizer is not None and not sign_of_zero(quantizer, shape):
         return None
     if padding == "causal" or (padding == "same" and pad_values not in (0.0, 1.0)):
         return None
@@ -115,7 +123,7 @@ def _form(layer: Any, quantizer: Any) -> BinaryForm | None:
         signs,
         None if plain else scale,
         offset,
-        quantizer=None if quantizer is None else lq.math.sign,
+        quantizer=None if quantizer is None else _SIGNS[sign_of_zero(quantizer, shape) or 1],
         strides=_pair(getattr(layer, "strides", (1, 1))),
         dilation_rate=_pair(getattr(layer, "dilation_rate", (1, 1))),
         padding=padding,
@@ -162,3 +170,7 @@ def _as_image(
         return tf.reshape(compute(tf.reshape(x, flat)), (-1, *written))
 
     return reshaped
+
+
+_SIGNS = {1: lq.math.sign, -1: _sign_below_zero}
+"""The engine's sign, by what it gives for 0."""

@@ -11,6 +11,7 @@ from larq_nas.cost.graph import Call, read_graph
 from larq_nas.cost.network import Network
 from larq_nas.cost.quantizers import zero_one
 from larq_nas.cost.signs import merge_signs
+from larq_nas.deploy.causes import require_inference
 from larq_nas.deploy.rewriting.binary import rewrite_binary, rewrite_sign
 from larq_nas.deploy.rewriting.groups import GroupCost
 from larq_nas.deploy.rewriting.norms import rewrite_norm
@@ -97,6 +98,7 @@ def lower(model: tf.keras.Model, cost: GroupCost | None = None, *, rewrite: bool
         rewrite: whether to rewrite anything.
     """
     calls = merge_signs(read_graph(model))
+    require_inference(calls)
     if not rewrite:
         return Lowered(model, calls, {})
     fusing = Fusing(Network(calls))

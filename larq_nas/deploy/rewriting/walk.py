@@ -1,6 +1,7 @@
 """Computes a network call by call, with some calls computed in another way."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from larq_nas.cost.graph import Call, call_layer
 
-__all__ = ["Rewrite", "compute"]
+__all__ = ["Rewrite", "call_layer", "compute"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,10 @@ def compute(
         else:
             key = id(call.layer), call.index, call.inputs
             if key not in made:
-                made[key] = call_layer(call, [values[read] for read in call.inputs])
+                # Operations of a layer's parts are named after that layer too.
+                outer, _, _ = call.name.rpartition("/")
+                with tf.name_scope(f"{outer}/") if outer else nullcontext():
+                    made[key] = call_layer(call, [values[read] for read in call.inputs])
             values[index] = made[key][call.position]
     return [values[index] for index in wanted]
 

@@ -111,7 +111,7 @@ def plain_constants(fusing: Fusing, index: int, known: Mapping[int, float | None
             return [Constant(kernel), Constant(4 * outputs, None if offset else 0.0)]
         if facts.kind == "prelu":
             return [Constant(4 * outputs * (call.area if facts.vectors < 0 else 1))]
-        if facts.kind == "unknown" and call.first:
+        if facts.kind in ("unknown", "converted") and call.first:
             return [Constant(4 * size) for size in sizes if size]
         if facts.constants:
             return [Constant(4 * facts.constants)]

@@ -145,7 +145,7 @@ def channels_from(call: Call, read: Sequence[Any], calls: Sequence[Call]) -> Any
         calls: those it is one of.
     """
     kind = call.facts.kind
-    if kind in ("input", "unknown") or not read:
+    if kind in ("input", "unknown", "converted") or not read:
         return call.shape[-1]
     if kind == "depthwise":
         return read[0] * call.facts.multiplier
@@ -191,7 +191,7 @@ _MACS = {
 
 def _weights(call: Call, facts: Facts, read: Sequence[Any], channels: Any) -> list[Weights]:
     own = [Weights(call.variables, 32)] if call.variables else []
-    if facts.kind == "unknown":
+    if facts.kind in ("unknown", "converted"):
         return [*own, *_weights_inside(call.layer)]
     weights = own + [
         Weights(kernel, bits)

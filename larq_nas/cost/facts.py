@@ -11,7 +11,8 @@ class Facts:
 
     # Arguments
         kind: `"conv"`, `"dense"`, `"norm"`, `"add"` and so on; `"unknown"` for a layer whose
-            operations cannot be counted.
+            operations cannot be counted, `"converted"` for one that multiplies by no kernel, and
+            whose operations are found by converting it alone.
         filters: number of its output channels, if it sets it.
         taps: number of positions of its kernel.
         groups: groups of channels that do not mix.

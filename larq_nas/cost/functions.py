@@ -60,6 +60,8 @@ def facts_of_function(layer: Any, node: Any) -> Facts:
         return Facts("pass")
     if symbol in _ONE_OPERATION:
         return Facts("activation")
+    if symbol in ("shape", "shape_v2"):
+        return Facts("shape")
     if symbol == "bias_add":
         return Facts("offset", constants=constants)
     if symbol in _ARITHMETIC and tensors == 1 and symbol not in ("maximum", "minimum"):

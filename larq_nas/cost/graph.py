@@ -238,7 +238,7 @@ def _taken_apart(layer: Any, node: Any) -> tf.keras.Model | None:
     level = logger.level
     try:
         logger.setLevel(logging.ERROR)  # Keras warns of variables in functions, as here
-        outputs = _call(layer, layer.call, node, read)
+        outputs = _call(layer, getattr(layer.call, "python_function", layer.call), node, read)
         parts = tf.keras.Model(read, tf.nest.flatten(outputs))
         tensors = [tensor for part in _nodes(parts) for tensor in tf.nest.flatten(part.outputs)]
         static = all(None not in tuple(tensor.shape)[1:] for tensor in tensors)

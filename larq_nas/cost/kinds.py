@@ -21,7 +21,25 @@ _PASSING = (
     _keras.SpatialDropout2D,
     _keras.GaussianNoise,
     _keras.ActivityRegularization,
+    _keras.AlphaDropout,
+    _keras.GaussianDropout,
+    _keras.RandomBrightness,
+    _keras.RandomContrast,
+    _keras.RandomFlip,
+    _keras.RandomRotation,
+    _keras.RandomTranslation,
+    _keras.RandomZoom,
+    _keras.SpatialDropout1D,
     DropPath,
+)
+_CONVERTED = (
+    _keras.CenterCrop,
+    _keras.GroupNormalization,
+    _keras.LayerNormalization,
+    _keras.Normalization,
+    _keras.RandomCrop,
+    _keras.Resizing,
+    _keras.UnitNormalization,
 )
 _ACTIVATIONS = (
     _keras.Activation,
@@ -216,15 +234,30 @@ def _activation(layer: Any) -> Facts:
     function = getattr(layer, "activation", None)
     if function is tf.keras.activations.linear:
         return Facts("pass")
-    if isinstance(layer, _keras.ReLU) or function in (tf.keras.activations.relu, tf.nn.relu6):
+    if isinstance(layer, _keras.ReLU):
+        return _relu(layer)
+    if isinstance(layer, _keras.ELU | _keras.ThresholdedReLU):
+        one = isinstance(layer, _keras.ELU) and layer.alpha == 1
+        return Facts("activation" if one else "converted")
+    if function in (tf.keras.activations.relu, tf.nn.relu6):
         return Facts("relu")
     if function is None:
         return Facts("activation")
     zero = sign_of_zero(function, shape_read(layer))
     if zero:
         return Facts("sign", sign_of_zero=zero)
-    one = getattr(function, "__name__", "") in _ONE_OPERATION
-    return Facts("activation" if one else "composite")
+    name = getattr(function, "__name__", "")
+    composite = "composite" if name in ("swish", "silu") else "converted"
+    return Facts("activation" if name in _ONE_OPERATION else composite)
+
+
+def _relu(layer: Any) -> Facts:
+    """Return what a `ReLU` layer does: its limits, slope and threshold take operations."""
+    if layer.threshold or (layer.negative_slope and layer.max_value is not None):
+        return Facts("converted")
+    if layer.negative_slope:
+        return Facts("activation")
+    return Facts("relu" if layer.max_value in (None, 6.0) else "converted")
 
 
 def _quantizer(layer: Any) -> Facts:
@@ -244,6 +277,7 @@ _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
     lq.quantizers.Quantizer: _quantizer,
     _ACTIVATIONS: _activation,
     _PASSING: _named("pass"),
+    _CONVERTED: _named("converted"),
     _keras.InputLayer: _named("input"),
     _keras.Add: _named("add"),
     (

@@ -90,7 +90,7 @@ class _Lowering:
             self._tensors[end] = self._read(index)[0]
         elif kind == "sign":
             self._emit_sign(index, end)
-        elif kind == "unknown":
+        elif kind in ("unknown", "converted"):
             self._emit_opaque(index, end)
         elif self.fusing.binary[index]:
             self._emit_binary(index, end)
@@ -107,8 +107,8 @@ class _Lowering:
     def _is_known(self, index: int) -> bool:
         """Return whether the output of call `index` does not depend on the image."""
         inputs = self.fusing.inputs[index]
-        is_zero = self.fusing.kind(index) == "zeros"
-        return is_zero or (bool(inputs) and all(read in self._known for read in inputs))
+        static = self.fusing.kind(index) in ("zeros", "shape")
+        return static or (bool(inputs) and all(read in self._known for read in inputs))
 
     def _keeps_order(self, index: int) -> bool:
         """Return whether a reshape of a single position needs no operation."""

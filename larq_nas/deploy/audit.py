@@ -124,7 +124,7 @@ def audit(
             cause = "" if runs_in_binary else likely_cause(layer)
             rows.append(LayerAudit(layer.name, True, "float" if cause else _BINARY, cause))
         elif runs_in_binary:
-            rows.append(LayerAudit(layer.name, False, _BINARY))
+            rows.append(LayerAudit(layer.name, True, _BINARY))
         else:
             rows.append(LayerAudit(layer.name, False, kinds, note=_note(layer)))
     rows += _rows_of_own(model, packed, floats, {row.layer for row in rows})
@@ -142,10 +142,11 @@ def require_kernels(model: tf.keras.Model, flatbuffer: bytes) -> None:
         if not op.kind.isupper() and not op.kind.startswith("Lce"):
             named = [part for part in re.split("[/;]", op.output) if part in layers]
             layer = named[-1] if named else op.output
+            kind = op.kind.removeprefix("Flex")
+            resizes = "Resize" in kind or "Scale" in kind
             raise ConversionError(
-                f"Layer `{layer}` needs the operation {op.kind.removeprefix('Flex')}, for which "
-                "Larq Compute Engine has no kernel; use another layer or setting (of a resize: "
-                "bilinear or nearest)."
+                f"Layer `{layer}` needs the operation {kind}, for which Larq Compute Engine has no "
+                f"kernel; use {'bilinear or nearest' if resizes else 'another layer'}."
             )
 
 
@@ -211,11 +212,7 @@ def _note_of_filters(op: Operator) -> str:
     if op.filters is None or op.filters.dtype == np.int32:
         return ""
     rows = _rows_of(op)
-    if rows.shape[-1] < 2 or not rows.any():
-        return ""
-    least, most = rows.min(axis=1, keepdims=True), rows.max(axis=1, keepdims=True)
-    slack = 1e-4 * np.abs(rows).max(axis=1, keepdims=True)
-    if not np.all((rows - least <= slack) | (most - rows <= slack)) or np.all(most - least < slack):
+    if rows.shape[-1] < 2 or not rows.any() or scale_of(rows.T) == "other":
         return ""
     return "its kernel has two values in each filter, and takes 32 bits a weight; use QuantConv2D"
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from larq_nas.cost.opaque import Opaque
+
 __all__ = ["Facts"]
 
 
@@ -27,6 +29,8 @@ class Facts:
             times these in each filter, `"other"` for what no binary kernel computes.
         binary_inputs: whether it takes the sign of its inputs.
         sign_of_zero: what the sign that it takes, of its inputs or as a layer, gives for 0.
+        before_sign: the operations before the sign, of an input quantizer that takes the sign of
+            something else than its inputs.
         constants: numbers in constants of its own, such as `t` in `x + t`.
         same: of a layer without weights its settings: of the same tensors, two layers of the
             same settings compute the same.
@@ -45,5 +49,6 @@ class Facts:
     kernel_scale: str = "ones"
     binary_inputs: bool = False
     sign_of_zero: int = 1
+    before_sign: Opaque | None = None
     constants: int = 0
     same: str = ""

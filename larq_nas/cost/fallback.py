@@ -7,8 +7,14 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.cost.facts import Facts
 from larq_nas.cost.network import Network
-from larq_nas.cost.quantizers import is_sign_but_at_zero, sign_of_zero, zero_one
+from larq_nas.cost.quantizers import (
+    gives_signs_of_another,
+    is_sign_but_at_zero,
+    sign_of_zero,
+    zero_one,
+)
 from larq_nas.layers import BinaryConv2D
 
 __all__ = [
@@ -60,32 +66,32 @@ def cause_of_fallback(network: Network, index: int) -> str:
     As far as can be told beforehand; empty if it will run in binary.
     """
     layer, facts = network.calls[index].layer, network.facts[index]
-    cause = cause_in_layer(layer, network.shape_read(index), facts.kernel_scale)
+    cause = cause_in_layer(layer, network.shape_read(index), facts)
     if cause or getattr(layer, "input_quantizer", None) or network.reads_signs(index):
         return cause
     return "its signs are taken before another layer; take them in the convolution"
 
 
-def cause_in_layer(layer: Any, shape: Sequence[int] | None, scale: str) -> str:
+def cause_in_layer(layer: Any, shape: Sequence[int] | None, facts: Facts) -> str:
     """Return what in a binary layer itself keeps it from running in binary, and what to do.
 
     # Arguments
         layer: the layer.
         shape: shape of what it reads, without the batch.
-        scale: what its kernel quantizer gives; see `larq_nas.cost.quantizers.kernel_scale`.
+        facts: what its costs depend on.
     """
     if is_convolution_function(layer):
         return ""
     if not isinstance(layer, _EXPORTED_IN_BINARY):
         return no_binary_kernel(layer)
-    cause = _cause_of_inputs(layer, getattr(layer, "input_quantizer", None), shape)
+    cause = _cause_of_inputs(layer, getattr(layer, "input_quantizer", None), shape, facts)
     if cause:
         return cause
     if getattr(layer, "padding", "") == "causal":
         return 'its padding is causal; pad by hand, or with padding="same"'
     if _padding_of(layer) not in (0.0, 1.0):
         return f"it pads with {layer.pad_values}; kernels pad with 0 or 1"
-    return _cause_of_kernel(layer) if scale == "other" else ""
+    return _cause_of_kernel(layer) if facts.kernel_scale == "other" else ""
 
 
 def _padding_of(layer: Any) -> float:
@@ -94,7 +100,7 @@ def _padding_of(layer: Any) -> float:
     return float(getattr(layer, "pad_values", 0.0)) if same else 0.0
 
 
-def _cause_of_inputs(layer: Any, quantizer: Any, shape: Sequence[int] | None) -> str:
+def _cause_of_inputs(layer: Any, quantizer: Any, shape: Sequence[int] | None, facts: Facts) -> str:
     if isinstance(quantizer, lq.quantizers.SteTern):
         return f"its input quantizer {name_of(quantizer)} gives three values; use ste_sign"
     if zero_one(quantizer):
@@ -103,6 +109,13 @@ def _cause_of_inputs(layer: Any, quantizer: Any, shape: Sequence[int] | None) ->
         return ""
     if quantizer is None or sign_of_zero(quantizer, shape):
         return ""
+    if gives_signs_of_another(quantizer, shape):
+        if facts.before_sign is not None:
+            return ""
+        return (
+            f"the converter does not recognize the signs of its input quantizer "
+            f"{name_of(quantizer)}; let it end with larq.math.sign"
+        )
     number = getattr(quantizer, "precision", None) or 1
     if number != 1:
         return (

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import larq as lq
 import numpy as np
@@ -10,7 +11,8 @@ import tensorflow as tf
 
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.functions import facts_of_function
-from larq_nas.cost.quantizers import bits, kernel_scale, sign_of_zero
+from larq_nas.cost.opaque import TENSOR_BYTES, Opaque, convert_alone
+from larq_nas.cost.quantizers import bits, gives_signs_of_another, kernel_scale, sign_of_zero
 from larq_nas.layers import DropPath, Mixture, Scale, Zeros
 
 __all__ = ["facts_of", "is_own", "shape_read"]
@@ -63,6 +65,7 @@ _MERGED = (
     "zeros",
 )
 _ONE_OPERATION = ("elu", "hard_sigmoid", "relu6", "sigmoid", "softmax", "tanh")
+_before_signs: WeakKeyDictionary[Any, dict[tuple[int, ...], Opaque | None]] = WeakKeyDictionary()
 _TRUSTED = ("keras.", "tf_keras.", "larq.", "larq_nas.", "tensorflow.")
 
 
@@ -150,7 +153,26 @@ def _quantization(layer: Any, *parts: str) -> dict[str, Any]:
         "kernel_scale": next((scale for scale in scales if scale != "ones"), "ones"),
         "binary_inputs": inputs is not None and bits(inputs, shape_read(layer)) == 1,
         "sign_of_zero": sign_of_zero(inputs, shape_read(layer)) or 1,
+        "before_sign": _before_sign(inputs, shape_read(layer)),
     }
+
+
+def _before_sign(quantizer: Any, shape: tuple[int, ...] | None) -> Opaque | None:
+    """Return the operations before the sign that the converter sees in a quantizer's end.
+
+    `None` for a sign of the inputs themselves, and where the converter sees none.
+    """
+    if shape is None or not gives_signs_of_another(quantizer, shape):
+        return None
+    known = _before_signs.setdefault(quantizer, {})
+    if shape not in known:
+        spec = tf.TensorSpec((1, *shape), tf.float32)
+        found = convert_alone(lambda x: [quantizer(x)], [spec], quantizer)
+        seen = found is not None and found.kinds[-2:] == ("LceQuantize", "LceDequantize")
+        known[shape] = (
+            Opaque(found.kinds[:-2], found.bytes - 2 * TENSOR_BYTES) if found and seen else None
+        )
+    return known[shape]
 
 
 def _kernel_bits(quantizer: Any, scale: str) -> int:

@@ -1,14 +1,17 @@
 """Which operations Larq Compute Engine's converter makes of a network."""
 
+from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import tensorflow as tf
 
 from larq_nas.cost.constants import binary_constants, numbers, plain_constants, shared, vector
 from larq_nas.cost.fallback import pads_with_zeros, shares_dilation
 from larq_nas.cost.fusing import AFFINE, Fusing, own_activation
+from larq_nas.cost.graph import Call, call_layer
 from larq_nas.cost.network import WEIGHTED, Network
-from larq_nas.cost.opaque import converted_alone
+from larq_nas.cost.opaque import Opaque, convert_alone
 from larq_nas.cost.operators import Constants, Operator, Tensor, bits
 from larq_nas.cost.patterns import (
     composite,
@@ -42,6 +45,7 @@ _KINDS = {
     "transposed": "TRANSPOSE_CONV",
     "depthwise": "DEPTHWISE_CONV_2D",
 }
+_known: WeakKeyDictionary[Any, dict[int, Opaque | None]] = WeakKeyDictionary()
 _KEEP_ZERO = ("add", "zeros", "average_pool", "max_pool", "pass", "relu", "crop", "pad", "scale")
 
 
@@ -53,6 +57,21 @@ def lower(network: Network, binary: bool = True) -> list[Operator]:
         binary: whether binary layers run in binary; otherwise those of its float twin.
     """
     return _Lowering(Fusing(network, binary)).run()
+
+
+def _converted_alone(call: Call, read: Sequence[Call]) -> Opaque | None:
+    """Return what becomes of a call that reads `read`, found once for each call of a layer."""
+    known = _known.setdefault(call.layer, {})
+    if call.index not in known:
+        types = [tensor.dtype for tensor in call.layer._inbound_nodes[call.index].keras_inputs]
+        specs = [
+            tf.TensorSpec((1, *source.shape), dtype)
+            for source, dtype in zip(read, types, strict=True)
+        ]
+        known[call.index] = convert_alone(
+            lambda *inputs: call_layer(call, inputs), specs, call.layer
+        )
+    return known[call.index]
 
 
 class _Lowering:
@@ -162,6 +181,14 @@ class _Lowering:
         """
         levels = zero_one(getattr(self.calls[index].layer, "input_quantizer", None))
         less = self.fusing.network.facts[index].sign_of_zero < 0
+        before = self.fusing.network.facts[index].before_sign
+        if before is not None:
+            affine = set(before.kinds) <= {"ADD", "SUB", "MUL"}
+            if affine and self.fusing.takes_flip(self.fusing.inputs[index][0]):
+                return tensor
+            signed = Tensor(tensor.call, f"before the sign of {index}")
+            self._append(opaque(index, before, (tensor,), signed, lambda made: made))
+            return signed
         if not (levels or less) or self.fusing.takes_flip(self.fusing.inputs[index][0]):
             return tensor
         if not levels:
@@ -245,7 +272,7 @@ class _Lowering:
         if key in self._opaque or not reads:
             return
         self._opaque.add(key)
-        found = converted_alone(call, [self.calls[read] for read in call.inputs])
+        found = _converted_alone(call, [self.calls[read] for read in call.inputs])
         if found is None:
             constants = plain_constants(self.fusing, index, self._known)
             self._add("UNKNOWN", index, reads, output, self._once(index, constants))

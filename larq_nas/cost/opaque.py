@@ -6,21 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
-from larq_nas.cost.graph import Call, call_layer
-from larq_nas.cost.operators import TENSOR_BYTES
 from larq_nas.layers.conv import exporting
 
-__all__ = ["Opaque", "converted_alone", "quantizer_alone"]
+__all__ = ["TENSOR_BYTES", "Opaque", "convert_alone"]
+
+TENSOR_BYTES = 148
+"""What the tables of a file take for a tensor and the operation that writes it: fitted to
+flatbuffers of all spaces."""
 
 _BUILTIN = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
 }
-_known: WeakKeyDictionary[Any, dict[int, "Opaque | None"]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -36,31 +36,14 @@ class Opaque:
     bytes: int
 
 
-def converted_alone(call: Call, read: Sequence[Call]) -> Opaque | None:
-    """Return what becomes of `call`; `None` if it does not convert.
+def convert_alone(function: Any, specs: Sequence[tf.TensorSpec], layer: Any) -> Opaque | None:
+    """Return what becomes of a function; `None` if it does not convert.
 
     # Arguments
-        call: a call of any layer.
-        read: the calls it reads.
+        function: from tensors to a list of tensors.
+        specs: shapes and types of what it takes, of one image.
+        layer: the layer whose variables it reads.
     """
-    known = _known.setdefault(call.layer, {})
-    if call.index not in known:
-        types = [tensor.dtype for tensor in call.layer._inbound_nodes[call.index].keras_inputs]
-        specs = [
-            tf.TensorSpec((1, *source.shape), dtype)
-            for source, dtype in zip(read, types, strict=True)
-        ]
-        known[call.index] = _convert(lambda *inputs: call_layer(call, inputs), specs, call.layer)
-    return known[call.index]
-
-
-def quantizer_alone(quantizer: Any, shape: Sequence[int]) -> Opaque | None:
-    """Return what becomes of a quantizer of inputs of such a shape, that of its batch left out."""
-    spec = tf.TensorSpec((1, *shape), tf.float32)
-    return _convert(lambda x: [quantizer(x)], [spec], quantizer)
-
-
-def _convert(function: Any, specs: Sequence[tf.TensorSpec], layer: Any) -> Opaque | None:
     found = _flatbuffer(function, specs, layer)
     if found is None:
         return None

@@ -11,7 +11,6 @@ from larq_nas.cost.network import Network
 
 __all__ = [
     "CONSTANT_BYTES",
-    "TENSOR_BYTES",
     "Constant",
     "Constants",
     "Operator",
@@ -19,9 +18,8 @@ __all__ = [
     "words",
 ]
 
-CONSTANT_BYTES, TENSOR_BYTES = 98, 148
-"""What the tables of a file take for a constant, and for a tensor with the operation that writes
-it: fitted to flatbuffers of all spaces."""
+CONSTANT_BYTES = 98
+"""What the tables of a file take for a constant, fitted as `TENSOR_BYTES`."""
 
 
 @dataclass(frozen=True)

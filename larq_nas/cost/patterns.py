@@ -8,15 +8,8 @@ from typing import Any
 
 from larq_nas.cost.constants import numbers, separable_constants
 from larq_nas.cost.fusing import Fusing
-from larq_nas.cost.opaque import Opaque
-from larq_nas.cost.operators import (
-    CONSTANT_BYTES,
-    TENSOR_BYTES,
-    Constant,
-    Constants,
-    Operator,
-    Tensor,
-)
+from larq_nas.cost.opaque import TENSOR_BYTES, Opaque
+from larq_nas.cost.operators import CONSTANT_BYTES, Constant, Constants, Operator, Tensor
 
 __all__ = [
     "composite",

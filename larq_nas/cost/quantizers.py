@@ -11,6 +11,8 @@ from larq_nas.quantizers import LearnedStep
 
 __all__ = [
     "bits",
+    "gives_signs",
+    "gives_signs_of_another",
     "is_sign",
     "is_sign_but_at_zero",
     "kernel_scale",
@@ -51,6 +53,26 @@ def sign_of_zero(quantizer: Any, shape: Sequence[int] | None = None) -> int | No
 def is_sign_but_at_zero(quantizer: Any, shape: Sequence[int] | None = None) -> bool:
     """Return whether `quantizer` gives another number than 1 or -1 for 0 alone, as `tf.sign`."""
     return _gives_signs(lambda x: quantizer(x + tf.cast(x == 0, x.dtype)), shape, 1)
+
+
+def gives_signs(quantizer: Any, shape: Sequence[int] | None = None) -> bool:
+    """Return whether `quantizer` gives -1 and 1 alone, whatever the sign is of."""
+    return bool(sign_of_zero(quantizer, shape)) or gives_signs_of_another(quantizer, shape)
+
+
+def gives_signs_of_another(quantizer: Any, shape: Sequence[int] | None = None) -> bool:
+    """Return whether `quantizer` gives -1 and 1 alone, and is no sign of its inputs.
+
+    Such as the sign of what is above a learned threshold.
+    """
+    if quantizer is None or isinstance(quantizer, _OTHER_QUANTIZERS + _SIGN_QUANTIZERS):
+        return False
+    try:
+        outputs = [np.asarray(quantizer(tf.constant(inputs))) for inputs in _trials(shape)]
+    except Exception:  # noqa: BLE001 - a quantizer of someone else may want another shape
+        return False
+    signs = all(np.allclose(np.abs(values), 1, 0, _ROUNDING) for values in outputs)
+    return signs and sign_of_zero(quantizer, shape) is None
 
 
 def _gives_signs(function: Any, shape: Sequence[int] | None, zero: int) -> bool:
@@ -103,7 +125,9 @@ def bits(quantizer: Any, shape: Sequence[int] | None = None) -> int:
     if quantizer is None:
         return 32
     precision = getattr(quantizer, "precision", None)
-    return int(precision) if precision else (1 if sign_of_zero(quantizer, shape) else 32)
+    if precision:
+        return int(precision)
+    return 1 if gives_signs(quantizer, shape) else 32
 
 
 def kernel_scale(quantizer: Any, kernel: Any) -> str:

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from larq_nas.cost.fallback import cause_in_layer, is_binary, no_binary_kernel, pads_with_zeros
 from larq_nas.cost.graph import Call
-from larq_nas.cost.kinds import shape_read
-from larq_nas.cost.quantizers import kernel_scale, zero_one
+from larq_nas.cost.kinds import facts_of, shape_read
+from larq_nas.cost.quantizers import zero_one
 from larq_nas.errors import InputError
 from larq_nas.layers.conv import BinaryConv2D
 
@@ -89,9 +89,7 @@ def cause_beforehand(layer: tf.keras.layers.Layer) -> str:
     """Return why no conversion can compute `layer` in binary; empty if one might."""
     if not is_binary(layer):
         return ""
-    kernel = getattr(layer, "kernel", None)
-    scale = "ones" if kernel is None else kernel_scale(layer.kernel_quantizer, kernel)
-    return cause_in_layer(layer, shape_read(layer), scale)
+    return cause_in_layer(layer, shape_read(layer), facts_of(layer))
 
 
 def likely_cause(layer: tf.keras.layers.Layer) -> str:

@@ -11,7 +11,7 @@ from larq_nas.cost.fallback import name_of
 from larq_nas.cost.graph import Call
 from larq_nas.cost.kinds import shape_read
 from larq_nas.cost.network import Network
-from larq_nas.cost.quantizers import sign_of_zero, zero_one
+from larq_nas.cost.quantizers import gives_signs, sign_of_zero, zero_one
 from larq_nas.deploy.causes import quantized_kernel
 from larq_nas.deploy.rewriting.form import BinaryForm
 from larq_nas.deploy.rewriting.groups import GroupCost, SplitGroups, group_computation
@@ -78,6 +78,12 @@ def _sign_below_zero(x: tf.Tensor) -> tf.Tensor:
     return lq.math.sign(x + _LESS)
 
 
+def _sign(quantizer: Any, shape: Sequence[int] | None) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return what gives the signs that `quantizer` gives, so that the converter knows them."""
+    zero = sign_of_zero(quantizer, shape)
+    return _SIGNS[zero] if zero else quantizer
+
+
 def _is_by_hand(sign: Any) -> bool:
     """Return whether a sign is neither Larq's nor one of `larq_nas.quantizers`."""
     kind = sign if isinstance(getattr(sign, "__module__", None), str) else type(sign)
@@ -109,7 +115,7 @@ def _form(layer: Any, quantizer: Any) -> BinaryForm | None:
     if not np.allclose(np.abs(kernel), scale, rtol=1e-4, atol=0):
         return None
     shape = shape_read(layer)
-    if not levels and quantizer is not None and not sign_of_zero(quantizer, shape):
+    if not levels and quantizer is not None and not gives_signs(quantizer, shape):
         return None
     if padding == "causal" or (padding == "same" and pad_values not in (0.0, 1.0)):
         return None
@@ -123,7 +129,7 @@ def _form(layer: Any, quantizer: Any) -> BinaryForm | None:
         signs,
         None if plain else scale,
         offset,
-        quantizer=None if quantizer is None else _SIGNS[sign_of_zero(quantizer, shape) or 1],
+        quantizer=None if quantizer is None else _sign(quantizer, shape),
         strides=_pair(getattr(layer, "strides", (1, 1))),
         dilation_rate=_pair(getattr(layer, "dilation_rate", (1, 1))),
         padding=padding,
@@ -145,7 +151,8 @@ def _reasons(calls: Sequence[Call], index: int, form: BinaryForm) -> list[str]:
     if not isinstance(layer, lq.layers.QuantConv2D):
         reasons.append(f"{type(layer).__name__} runs as a binary convolution")
     quantizer = layer.input_quantizer
-    if quantizer is not None and not form.flips and _is_by_hand(quantizer):
+    own = quantizer is not None and not form.flips and _is_by_hand(quantizer)
+    if own and form.quantizer is not quantizer:
         reasons.append(f"its input quantizer `{name_of(quantizer)}` is a sign, and runs as Larq's")
     if form.flips:
         reasons.append("inputs of 0 and 1 run as signs")

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from larq_nas.cost.count import divide
-from larq_nas.cost.fallback import scales_kernel
 from larq_nas.cost.fusing import Fusing
 from larq_nas.cost.network import WEIGHTED
 from larq_nas.cost.operators import Constant, Constants, words
@@ -57,7 +56,7 @@ def binary_constants(fusing: Fusing, index: int, packs: bool) -> Constants:
     """
     call, facts = fusing.network.calls[index], fusing.network.facts[index]
     fused = fusing.fused_kinds(index)
-    scaled = bool(fused & {"norm", "scale"}) or scales_kernel(call.layer)
+    scaled = bool(fused & {"norm", "scale"}) or facts.kernel_scale != "ones"
     moved = bool(fused & {"norm", "offset"}) or facts.bias
     height, _ = zero_one(getattr(call.layer, "input_quantizer", None)) or (None, 0)
     multiplier = None if scaled else 1.0 if height is None else height / 2
@@ -112,7 +111,7 @@ def plain_constants(fusing: Fusing, index: int, known: Mapping[int, float | None
             return [Constant(kernel), Constant(4 * outputs, None if offset else 0.0)]
         if facts.kind == "prelu":
             return [Constant(4 * outputs * (call.area if facts.vectors < 0 else 1))]
-        if facts.kind == "unknown" and call.first:
+        if facts.kind in ("unknown", "converted") and call.first:
             return [Constant(4 * size) for size in sizes if size]
         if facts.constants:
             return [Constant(4 * facts.constants)]

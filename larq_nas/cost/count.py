@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import larq as lq
 import numpy as np
 
 from larq_nas.cost.facts import Facts
+from larq_nas.cost.fallback import is_binary
 from larq_nas.cost.graph import Call
 from larq_nas.cost.network import Network
+from larq_nas.cost.signs import merge_signs
 from larq_nas.expansion import at
 
 __all__ = ["Counted", "Weights", "count", "divide", "understand"]
@@ -58,6 +61,7 @@ def understand(calls: Sequence[Call]) -> Network:
     A layer whose weights are not what its kind would give is unknown: its weights are counted,
     its operations are not, and it is named.
     """
+    calls = merge_signs(calls)
     network = Network(calls)
     checked, unknown = [], []
     for index, call in enumerate(calls):
@@ -65,13 +69,21 @@ def understand(calls: Sequence[Call]) -> Network:
         counted = _count(network, index, [calls[i].shape[-1] for i in call.inputs], None)
         dropped = facts.folded * counted.channels + facts.stored
         trained = _total(counted.weights) + call.first * dropped
-        if facts.kind == "unknown" or trained != call.first * _size(call.layer):
+        # A function has its kernel as a constant.
+        sized = hasattr(call.layer, "symbol") or trained == call.first * _size(call.layer)
+        if facts.kind == "unknown" or not sized:
             facts = Facts("unknown")
-            unknown.append(call.name)
+            unknown.append(_named(call))
         elif counted.channels != call.shape[-1]:  # such as a reshape, or concatenated rows
             facts = dataclasses.replace(facts, filters=call.shape[-1])
         checked.append(dataclasses.replace(call, facts=facts))
     return Network(checked, tuple(dict.fromkeys(unknown)))
+
+
+def _named(call: Call) -> str:
+    """Return the name of a layer, of an own layer for a function in it."""
+    outer, _, _ = call.name.rpartition("/")
+    return outer if outer and hasattr(call.layer, "symbol") else call.name
 
 
 def count(network: Network, answers: Mapping[str, Any] | None = None) -> list[Counted]:
@@ -108,7 +120,7 @@ def _count(
 
 
 def _size(layer: Any) -> int:
-    return sum(int(weight.shape.num_elements()) for weight in layer.weights)
+    return sum(_numbers(weight) for weight in layer.weights)
 
 
 def _total(weights: Sequence[Weights]) -> Any:
@@ -133,7 +145,7 @@ def channels_from(call: Call, read: Sequence[Any], calls: Sequence[Call]) -> Any
         calls: those it is one of.
     """
     kind = call.facts.kind
-    if kind in ("input", "unknown") or not read:
+    if kind in ("input", "unknown", "converted") or not read:
         return call.shape[-1]
     if kind == "depthwise":
         return read[0] * call.facts.multiplier
@@ -178,9 +190,10 @@ _MACS = {
 
 
 def _weights(call: Call, facts: Facts, read: Sequence[Any], channels: Any) -> list[Weights]:
-    if facts.kind == "unknown":
-        return [Weights(_size(call.layer), 32)]
-    weights = [
+    own = [Weights(call.variables, 32)] if call.variables else []
+    if facts.kind in ("unknown", "converted"):
+        return [*own, *_weights_inside(call.layer)]
+    weights = own + [
         Weights(kernel, bits)
         for kernel, bits in zip(_kernels(facts, read, channels), facts.kernel_bits, strict=False)
     ]
@@ -188,6 +201,25 @@ def _weights(call: Call, facts: Facts, read: Sequence[Any], channels: Any) -> li
     if facts.vectors < 0:  # a slope for each position
         vectors = call.area
     return [*weights, Weights(vectors * channels, 32)] if vectors else weights
+
+
+def _weights_inside(layer: Any) -> list[Weights]:
+    """Return the weights of a layer that is one call, those of binary layers in it as bits."""
+    binary = {
+        id(
+            inner.kernel.latent_variable
+            if hasattr(inner.kernel, "latent_variable")
+            else inner.kernel
+        )
+        for inner in layer._flatten_layers()
+        if is_binary(inner) and isinstance(inner, lq.layers.QuantConv2D) and inner.built
+    }
+    packed = sum(_numbers(weight) for weight in layer.weights if id(weight) in binary)
+    return [Weights(packed, 1), Weights(_size(layer) - packed, 32)]
+
+
+def _numbers(weight: Any) -> int:
+    return int(weight.shape.num_elements())
 
 
 def _kernels(facts: Facts, read: Sequence[Any], channels: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.fallback import pads_with_zeros, runs_in_binary, scales_kernel
+from larq_nas.cost.fallback import pads_with_zeros, runs_in_binary
 from larq_nas.cost.graph import Call
 from larq_nas.cost.network import WEIGHTED, Network
 from larq_nas.cost.quantizers import is_sign, zero_one
@@ -205,7 +205,7 @@ class Fusing:
         if self.binary[index]:
             if self.network.facts[index].groups > 1 or self.activates_apart(index):
                 return False, False
-            return True, self._is_plain(layer) and own_activation(layer) is None
+            return True, self._is_plain(index) and own_activation(layer) is None
         free = own_activation(layer) is None
         return free and kind in WEIGHTED, free and kind in _FUSES_RELU
 
@@ -213,13 +213,14 @@ class Fusing:
         """Return whether the activation of binary call `index` stays an operation of its own."""
         layer = self.network.calls[index].layer
         activation = own_activation(layer)
-        fuses = activation is tf.keras.activations.relu and self._is_plain(layer)
+        fuses = activation is tf.keras.activations.relu and self._is_plain(index)
         return activation is not None and not fuses
 
-    def _is_plain(self, layer: Any) -> bool:
-        """Return whether a ReLU right behind a binary convolution fuses into it."""
+    def _is_plain(self, index: int) -> bool:
+        """Return whether a ReLU right behind binary call `index` fuses into it."""
+        layer, facts = self.network.calls[index].layer, self.network.facts[index]
         flipped = zero_one(getattr(layer, "input_quantizer", None))
-        return not (scales_kernel(layer) or pads_with_zeros(layer) or flipped)
+        return not (facts.kernel_scale != "ones" or pads_with_zeros(layer) or flipped)
 
     def read_as_bits(self, index: int) -> bool:
         """Return whether all that reads the output of call `index` wants its signs alone."""

@@ -1,17 +1,19 @@
-"""A network as a list of layer calls, nested models taken apart."""
+"""A network as a list of layer calls, nested models and own layers taken apart."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.facts import Facts
-from larq_nas.cost.kinds import facts_of
+from larq_nas.cost.kinds import facts_of, is_own
 from larq_nas.errors import InputError
 
-__all__ = ["Call", "prune", "read_graph"]
+__all__ = ["Call", "call_layer", "functional", "prune", "read_graph"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Call:
         outputs: which outputs of the network it gives, by their numbers.
         position: which of the layer's outputs it is, for layers with several.
         argument: which input of the network it is; `None` for what is computed.
+        variables: numbers in variables of an own layer that was taken apart, counted at its
+            first call.
+        function: from its inputs to its output, where it stands for several calls.
     """
 
     layer: tf.keras.layers.Layer
@@ -41,6 +46,8 @@ class Call:
     outputs: tuple[int, ...] = ()
     position: int = 0
     argument: int | None = None
+    variables: int = 0
+    function: Callable[..., tf.Tensor] | None = field(default=None, repr=False, compare=False)
 
     @property
     def output(self) -> bool:
@@ -53,26 +60,56 @@ class Call:
         return int(np.prod(self.shape[:-1]))
 
 
-def read_graph(model: tf.keras.Model) -> list[Call]:
+def read_graph(model: tf.keras.Model, *, apart: bool = True) -> list[Call]:
     """Return the calls of `model`, each after those it reads.
 
+    # Arguments
+        model: a built model.
+        apart: whether layers and models of the user's own are taken apart, as far as their
+            `call` can be followed; otherwise each is one call.
+
     # Raises
-        InputError: if the model is not built, not functional, or has no static shape.
+        InputError: if the model is not built, or has no static shape.
     """
-    if not isinstance(model, tf.keras.Model):
-        raise InputError(f"`model` must be a tf.keras.Model, but got {model!r}.")
-    _require_graph(model, "`model`")
-    reader = _Reader()
+    model = functional(model)
+    reader = _Reader(apart)
     inputs = [reader.add_input(layer, n) for n, layer in enumerate(model._input_layers)]
     outputs = reader.read(model, inputs, "")
     return prune(reader.calls, outputs)
 
 
+def functional(model: tf.keras.Model) -> tf.keras.Model:
+    """Return `model` as a functional one: itself, or a subclassed one behind inputs as it had.
+
+    # Raises
+        InputError: if it is no model, or was never called.
+    """
+    if not isinstance(model, tf.keras.Model):
+        raise InputError(f"`model` must be a tf.keras.Model, but got {model!r}.")
+    if getattr(model, "_is_graph_network", False):
+        return model
+    spec = model.save_spec() if model.built else None
+    if spec is None:
+        raise InputError(
+            f"`model` must have an input shape, but `{model.name}` has none: call it on data, or "
+            "give it a tf.keras.Input."
+        )
+    (first, *others), named = spec
+    if others or any(isinstance(value, tf.TensorSpec) for value in tf.nest.flatten(named)):
+        raise InputError(f"`{model.name}` must take one argument: a tensor, or a list of tensors.")
+    inputs = tf.nest.map_structure(
+        lambda one: tf.keras.Input(one.shape[1:], dtype=one.dtype), first
+    )
+    return tf.keras.Model(inputs, model(inputs), name=model.name)
+
+
 class _Reader:
     """Collects calls, models within models in their place."""
 
-    def __init__(self) -> None:
+    def __init__(self, apart: bool) -> None:
+        self._apart = apart
         self.calls: list[Call] = []
+        self._counted: set[int] = set()
 
     def add_input(self, layer: tf.keras.layers.Layer, argument: int) -> int:
         shape = layer.output_shape
@@ -96,16 +133,40 @@ class _Reader:
         self, node: "tf.keras.engine.node.Node", inputs: tuple[int, ...], prefix: str
     ) -> list[int]:
         layer, name = node.layer, prefix + node.layer.name
-        if isinstance(layer, tf.keras.Model):
-            _require_graph(layer, f"Layer `{name}`")
+        if getattr(layer, "_is_graph_network", False):
+            _require_inference(layer, node, name)
             return self.read(layer, list(inputs), f"{name}/")
         index = layer._inbound_nodes.index(node)
+        parts = _taken_apart(layer, node) if self._apart and is_own(layer) else None
+        if parts is not None:
+            return self._read_parts(layer, parts, inputs, f"{name}/")
+        _require_batch(node, name)
         outputs = tf.nest.flatten(node.outputs)
         facts = facts_of(layer, node)
         return [
             self._add(layer, name, inputs, tensor.shape, facts, index, position)
             for position, tensor in enumerate(outputs)
         ]
+
+    def _read_parts(
+        self,
+        layer: tf.keras.layers.Layer,
+        parts: tf.keras.Model,
+        inputs: tuple[int, ...],
+        prefix: str,
+    ) -> list[int]:
+        """Read an own layer that was taken apart, and count its own variables at its first call."""
+        start = len(self.calls)
+        outputs = self.read(parts, list(inputs), prefix)
+        inside = {id(weight) for call in self.calls[start:] for weight in call.layer.weights}
+        own = [weight for weight in layer.weights if id(weight) not in inside | self._counted]
+        self._counted |= {id(weight) for weight in own}
+        numbers = sum(int(weight.shape.num_elements()) for weight in own)
+        # The kernels of functions, such as `tf.nn.conv2d`, are counted as such.
+        numbers -= sum(call.facts.constants for call in self.calls[start:] if _multiplies(call))
+        if numbers > 0 and len(self.calls) > start:
+            self.calls[start] = dataclasses.replace(self.calls[start], variables=numbers)
+        return outputs
 
     def _add(
         self,
@@ -132,15 +193,95 @@ class _Reader:
         return len(self.calls) - 1
 
 
-def _require_graph(model: tf.keras.Model, what: str) -> None:
-    if getattr(model, "_is_graph_network", False):
-        return
-    if not model.built:
-        raise InputError(f"{what} is not built: call it on data, or give it an input shape.")
-    raise InputError(
-        f"{what} must be functional, or Sequential with an input shape, to be taken apart: wrap "
-        "it as tf.keras.Model(images, layers(images)) with images = tf.keras.Input(shape)."
+def _multiplies(call: Call) -> bool:
+    """Return whether a call is a function with a kernel, as `tf.nn.conv2d`."""
+    return hasattr(call.layer, "symbol") and call.facts.kind in ("conv", "dense", "depthwise")
+
+
+def _require_inference(model: tf.keras.Model, node: Any, name: str) -> None:
+    """Refuse a nested model that is called as in training, where that makes a difference."""
+    kinds = (tf.keras.layers.BatchNormalization, tf.keras.layers.Dropout)
+    differs = any(isinstance(layer, kinds) for layer in model._flatten_layers())
+    if node.call_kwargs.get("training") is True and differs:
+        raise InputError(
+            f"Model `{name}` is called with training=True, so that its outputs depend on the "
+            "batch or on chance: call it without."
+        )
+
+
+def _require_batch(node: Any, name: str) -> None:
+    """Refuse a call that fixes the number of images, as `tf.reshape(x, (1, -1))` does."""
+    read, written = tf.nest.flatten(node.keras_inputs), tf.nest.flatten(node.outputs)
+    any_batch = any(len(tensor.shape) and tensor.shape[0] is None for tensor in read)
+    for tensor in written:
+        # Vectors are shapes and the like, of no image.
+        if any_batch and len(tensor.shape) > 1 and tensor.shape[0] is not None:
+            rest = ", ".join(str(-1 if size is None else size) for size in tensor.shape[1:])
+            raise InputError(
+                f"Every layer must take any number of images, but layer `{name}` fixes the batch "
+                f"at {tensor.shape[0]} (its output is {tuple(tensor.shape)}): leave the batch "
+                f"open, as (-1, {rest.replace('-1', 'size')})."
+            )
+
+
+def _taken_apart(layer: Any, node: Any) -> tf.keras.Model | None:
+    """Return the calls that an own layer makes as a model; `None` if they cannot be followed.
+
+    Its `call` runs on Keras's symbolic tensors once more. What it computes from its variables
+    alone is a constant in the model, as of now.
+    """
+    read = [
+        tf.keras.Input(tensor.shape[1:], dtype=tensor.dtype)
+        for tensor in tf.nest.flatten(node.keras_inputs)
+    ]
+    logger = tf.get_logger()
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)  # Keras warns of variables in functions, as here
+        outputs = _call(layer, getattr(layer.call, "python_function", layer.call), node, read)
+        parts = tf.keras.Model(read, tf.nest.flatten(outputs))
+        tensors = [tensor for part in _nodes(parts) for tensor in tf.nest.flatten(part.outputs)]
+        static = all(None not in tuple(tensor.shape)[1:] for tensor in tensors)
+        return parts if static and _are_equal(layer, node, parts, read) else None
+    except Exception:  # noqa: BLE001 - an own layer may do anything
+        return None
+    finally:
+        logger.setLevel(level)
+
+
+def _are_equal(layer: Any, node: Any, parts: tf.keras.Model, read: Sequence[Any]) -> bool:
+    """Return whether the parts of an own layer compute what it does, on random numbers."""
+    numbers = np.random.default_rng(0)
+    inputs = [
+        tf.cast(numbers.normal(size=(2, *tensor.shape[1:])).astype("float32"), tensor.dtype)
+        for tensor in read
+    ]
+    expected = tf.nest.flatten(_call(layer, layer, node, inputs))
+    got = tf.nest.flatten(parts(inputs, training=False))
+    return len(expected) == len(got) and all(
+        one.shape == other.shape and np.allclose(one, other, rtol=1e-4, atol=1e-5)
+        for one, other in zip(expected, got, strict=True)
     )
+
+
+def call_layer(call: Call, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Call the layer as the network does, with the arguments that are no tensors too."""
+    if call.function is not None:
+        return [call.function(*inputs)]
+    node = call.layer._inbound_nodes[call.index]
+    outputs: list[tf.Tensor] = tf.nest.flatten(_call(call.layer, call.layer, node, inputs))
+    return outputs
+
+
+def _call(layer: Any, function: Callable[..., Any], node: Any, inputs: Sequence[Any]) -> Any:
+    """Call `function` as `node` calls `layer`, on other tensors, without training."""
+    tensors: dict[str, list[Any]] = {}
+    for keras_input, value in zip(node.keras_inputs, inputs, strict=True):
+        tensors.setdefault(str(id(keras_input)), []).append(value)
+    args, kwargs = node.map_arguments(tensors)
+    if layer._expects_training_arg and kwargs.get("training") is None:
+        kwargs["training"] = False
+    return function(*args, **kwargs)
 
 
 def _nodes(model: tf.keras.Model) -> Iterator["tf.keras.engine.node.Node"]:

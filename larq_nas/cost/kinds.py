@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import larq as lq
 import numpy as np
@@ -10,10 +11,11 @@ import tensorflow as tf
 
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.functions import facts_of_function
-from larq_nas.cost.quantizers import bits, is_sign
+from larq_nas.cost.opaque import TENSOR_BYTES, Opaque, convert_alone
+from larq_nas.cost.quantizers import bits, gives_signs_of_another, kernel_scale, sign_of_zero
 from larq_nas.layers import DropPath, Mixture, Scale, Zeros
 
-__all__ = ["facts_of"]
+__all__ = ["facts_of", "is_own", "shape_read"]
 
 _keras = tf.keras.layers
 _PASSING = (
@@ -21,7 +23,25 @@ _PASSING = (
     _keras.SpatialDropout2D,
     _keras.GaussianNoise,
     _keras.ActivityRegularization,
+    _keras.AlphaDropout,
+    _keras.GaussianDropout,
+    _keras.RandomBrightness,
+    _keras.RandomContrast,
+    _keras.RandomFlip,
+    _keras.RandomRotation,
+    _keras.RandomTranslation,
+    _keras.RandomZoom,
+    _keras.SpatialDropout1D,
     DropPath,
+)
+_CONVERTED = (
+    _keras.CenterCrop,
+    _keras.GroupNormalization,
+    _keras.LayerNormalization,
+    _keras.Normalization,
+    _keras.RandomCrop,
+    _keras.Resizing,
+    _keras.UnitNormalization,
 )
 _ACTIVATIONS = (
     _keras.Activation,
@@ -45,6 +65,7 @@ _MERGED = (
     "zeros",
 )
 _ONE_OPERATION = ("elu", "hard_sigmoid", "relu6", "sigmoid", "softmax", "tanh")
+_before_signs: WeakKeyDictionary[Any, dict[tuple[int, ...], Opaque | None]] = WeakKeyDictionary()
 _TRUSTED = ("keras.", "tf_keras.", "larq.", "larq_nas.", "tensorflow.")
 
 
@@ -64,6 +85,14 @@ def facts_of(layer: tf.keras.layers.Layer, node: Any = None) -> Facts:
     if facts.kind not in _MERGED or not _is_named(getattr(layer, "activation", None)):
         return facts
     return dataclasses.replace(facts, same=_settings(layer))
+
+
+def is_own(layer: tf.keras.layers.Layer) -> bool:
+    """Return whether `layer` computes what someone wrote who is neither Keras, Larq nor we."""
+    call = type(layer).call
+    own = isinstance(layer, _keras.Lambda) or not call.__module__.startswith(_TRUSTED)
+    # Subclassed models inherit nothing to compute: `call` is always their own.
+    return own and not isinstance(layer, lq.quantizers.Quantizer)
 
 
 def _is_as_known(layer: Any) -> bool:
@@ -100,14 +129,74 @@ def _convolution(layer: Any) -> Facts:
         taps=int(np.prod(layer.kernel_size)),
         groups=layer.groups,
         bias=layer.use_bias,
-        stored=_weights_of(getattr(layer, "input_quantizer", None)),
-        kernel_bits=(bits(getattr(layer, "kernel_quantizer", None)),),
-        binary_inputs=bits(getattr(layer, "input_quantizer", None)) == 1,
+        stored=_weights_of_quantizers(layer),
+        **_quantization(layer, "kernel"),
     )
 
 
-def _weights_of(quantizer: Any) -> int:
-    return sum(int(np.prod(weight.shape)) for weight in getattr(quantizer, "weights", ()))
+def _quantization(layer: Any, *parts: str) -> dict[str, Any]:
+    """Return what the quantizers of a layer's inputs and kernels give."""
+    quantizers = [getattr(layer, f"{part}_quantizer", None) for part in parts]
+    names = [part if part == "kernel" else f"{part}_kernel" for part in parts]
+    kernels = [getattr(layer, name, None) for name in names]
+    # Of a layer that is not built, only what its quantizers say is known.
+    scales = [
+        "ones" if quantizer is None or kernel is None else kernel_scale(quantizer, kernel)
+        for quantizer, kernel in zip(quantizers, kernels, strict=True)
+    ]
+    inputs = getattr(layer, "input_quantizer", None)
+    return {
+        "kernel_bits": tuple(
+            _kernel_bits(quantizer, scale)
+            for quantizer, scale in zip(quantizers, scales, strict=True)
+        ),
+        "kernel_scale": next((scale for scale in scales if scale != "ones"), "ones"),
+        "binary_inputs": inputs is not None and bits(inputs, shape_read(layer)) == 1,
+        "sign_of_zero": sign_of_zero(inputs, shape_read(layer)) or 1,
+        "before_sign": _before_sign(inputs, shape_read(layer)),
+    }
+
+
+def _before_sign(quantizer: Any, shape: tuple[int, ...] | None) -> Opaque | None:
+    """Return the operations before the sign that the converter sees in a quantizer's end.
+
+    `None` for a sign of the inputs themselves, and where the converter sees none.
+    """
+    if shape is None or not gives_signs_of_another(quantizer, shape):
+        return None
+    known = _before_signs.setdefault(quantizer, {})
+    if shape not in known:
+        spec = tf.TensorSpec((1, *shape), tf.float32)
+        found = convert_alone(lambda x: [quantizer(x)], [spec], quantizer)
+        seen = found is not None and found.kinds[-2:] == ("LceQuantize", "LceDequantize")
+        known[shape] = (
+            Opaque(found.kinds[:-2], found.bytes - 2 * TENSOR_BYTES) if found and seen else None
+        )
+    return known[shape]
+
+
+def _kernel_bits(quantizer: Any, scale: str) -> int:
+    known = quantizer is None or getattr(quantizer, "precision", None)
+    return bits(quantizer) if known else 32 if scale == "other" else 1
+
+
+def shape_read(layer: Any) -> tuple[int, ...] | None:
+    """Return a shape that `layer` takes, without the batch, if it was called."""
+    for node in layer._inbound_nodes:
+        for tensor in node.keras_inputs:
+            if tensor.shape.rank and None not in tuple(tensor.shape)[1:]:
+                return tuple(tensor.shape)[1:]
+    return None
+
+
+def _weights_of_quantizers(layer: Any) -> int:
+    quantizers = [getattr(layer, f"{name}_quantizer", None) for name in ("input", "kernel")]
+    weights = {
+        id(weight): weight
+        for quantizer in quantizers
+        for weight in getattr(quantizer, "weights", ())
+    }
+    return sum(int(np.prod(weight.shape)) for weight in weights.values())
 
 
 def _transposed(layer: Any) -> Facts:
@@ -120,21 +209,18 @@ def _depthwise(layer: Any) -> Facts:
         taps=int(np.prod(layer.kernel_size)),
         multiplier=layer.depth_multiplier,
         bias=layer.use_bias,
-        kernel_bits=(bits(getattr(layer, "depthwise_quantizer", None)),),
-        binary_inputs=bits(getattr(layer, "input_quantizer", None)) == 1,
+        **_quantization(layer, "depthwise"),
     )
 
 
 def _separable(layer: Any) -> Facts:
-    quantizers = ("depthwise_quantizer", "pointwise_quantizer")
     return Facts(
         "separable",
         filters=layer.filters,
         taps=int(np.prod(layer.kernel_size)),
         multiplier=layer.depth_multiplier,
         bias=layer.use_bias,
-        kernel_bits=tuple(bits(getattr(layer, name, None)) for name in quantizers),
-        binary_inputs=bits(getattr(layer, "input_quantizer", None)) == 1,
+        **_quantization(layer, "depthwise", "pointwise"),
     )
 
 
@@ -143,9 +229,8 @@ def _dense(layer: Any) -> Facts:
         "dense",
         filters=layer.units,
         bias=layer.use_bias,
-        stored=_weights_of(getattr(layer, "input_quantizer", None)),
-        kernel_bits=(bits(getattr(layer, "kernel_quantizer", None)),),
-        binary_inputs=bits(getattr(layer, "input_quantizer", None)) == 1,
+        stored=_weights_of_quantizers(layer),
+        **_quantization(layer, "kernel"),
     )
 
 
@@ -171,14 +256,35 @@ def _activation(layer: Any) -> Facts:
     function = getattr(layer, "activation", None)
     if function is tf.keras.activations.linear:
         return Facts("pass")
-    if isinstance(layer, _keras.ReLU) or function in (tf.keras.activations.relu, tf.nn.relu6):
+    if isinstance(layer, _keras.ReLU):
+        return _relu(layer)
+    if isinstance(layer, _keras.ELU | _keras.ThresholdedReLU):
+        one = isinstance(layer, _keras.ELU) and layer.alpha == 1
+        return Facts("activation" if one else "converted")
+    if function in (tf.keras.activations.relu, tf.nn.relu6):
         return Facts("relu")
     if function is None:
         return Facts("activation")
-    if is_sign(function):
-        return Facts("sign")
-    one = getattr(function, "__name__", "") in _ONE_OPERATION
-    return Facts("activation" if one else "composite")
+    zero = sign_of_zero(function, shape_read(layer))
+    if zero:
+        return Facts("sign", sign_of_zero=zero)
+    name = getattr(function, "__name__", "")
+    composite = "composite" if name in ("swish", "silu") else "converted"
+    return Facts("activation" if name in _ONE_OPERATION else composite)
+
+
+def _relu(layer: Any) -> Facts:
+    """Return what a `ReLU` layer does: its limits, slope and threshold take operations."""
+    if layer.threshold or (layer.negative_slope and layer.max_value is not None):
+        return Facts("converted")
+    if layer.negative_slope:
+        return Facts("activation")
+    return Facts("relu" if layer.max_value in (None, 6.0) else "converted")
+
+
+def _quantizer(layer: Any) -> Facts:
+    zero = sign_of_zero(layer, shape_read(layer))
+    return Facts("sign", sign_of_zero=zero) if zero else Facts("activation")
 
 
 _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
@@ -190,9 +296,10 @@ _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
     _keras.BatchNormalization: _norm,
     Scale: lambda layer: Facts("scale", vectors=1),
     _keras.PReLU: _prelu,
-    lq.quantizers.Quantizer: lambda layer: Facts("sign" if is_sign(layer) else "activation"),
+    lq.quantizers.Quantizer: _quantizer,
     _ACTIVATIONS: _activation,
     _PASSING: _named("pass"),
+    _CONVERTED: _named("converted"),
     _keras.InputLayer: _named("input"),
     _keras.Add: _named("add"),
     (

@@ -1,20 +1,28 @@
 """Which operations Larq Compute Engine's converter makes of a network."""
 
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
 import tensorflow as tf
 
 from larq_nas.cost.constants import binary_constants, numbers, plain_constants, shared, vector
 from larq_nas.cost.fallback import pads_with_zeros, shares_dilation
 from larq_nas.cost.fusing import AFFINE, Fusing, own_activation
+from larq_nas.cost.graph import Call, call_layer
 from larq_nas.cost.network import WEIGHTED, Network
+from larq_nas.cost.opaque import Opaque, convert_alone
 from larq_nas.cost.operators import Constants, Operator, Tensor, bits
 from larq_nas.cost.patterns import (
     composite,
     grouped,
     in_one_dimension,
+    opaque,
     separable,
     signs_as_numbers,
     spread,
     total,
+    without_twice_reshaped,
 )
 from larq_nas.cost.quantizers import zero_one
 
@@ -37,6 +45,7 @@ _KINDS = {
     "transposed": "TRANSPOSE_CONV",
     "depthwise": "DEPTHWISE_CONV_2D",
 }
+_known: WeakKeyDictionary[Any, dict[int, Opaque | None]] = WeakKeyDictionary()
 _KEEP_ZERO = ("add", "zeros", "average_pool", "max_pool", "pass", "relu", "crop", "pad", "scale")
 
 
@@ -50,6 +59,21 @@ def lower(network: Network, binary: bool = True) -> list[Operator]:
     return _Lowering(Fusing(network, binary)).run()
 
 
+def _converted_alone(call: Call, read: Sequence[Call]) -> Opaque | None:
+    """Return what becomes of a call that reads `read`, found once for each call of a layer."""
+    known = _known.setdefault(call.layer, {})
+    if call.index not in known:
+        types = [tensor.dtype for tensor in call.layer._inbound_nodes[call.index].keras_inputs]
+        specs = [
+            tf.TensorSpec((1, *source.shape), dtype)
+            for source, dtype in zip(read, types, strict=True)
+        ]
+        known[call.index] = convert_alone(
+            lambda *inputs: call_layer(call, inputs), specs, call.layer
+        )
+    return known[call.index]
+
+
 class _Lowering:
     """Walks a network once, from its input to its output."""
 
@@ -59,6 +83,7 @@ class _Lowering:
         self.operators: list[Operator] = []
         self._tensors: dict[int, Tensor] = {}
         self._written: set[Tensor] = set()
+        self._opaque: set[tuple[Any, ...]] = set()
         # Outputs that the converter knows beforehand, with what they hold if it is one number.
         self._known: dict[int, float | None] = {}
         self._shared = {id(call.layer) for call in self.calls if not call.first}
@@ -70,7 +95,7 @@ class _Lowering:
                 chain = self.fusing.chain(index)
                 fused |= set(chain)
                 self._emit(index, chain[-1] if chain else index)
-        return self.operators
+        return without_twice_reshaped(self.operators)
 
     def _emit(self, index: int, end: int) -> None:
         """Add the operations of call `index` and what it fuses with, up to call `end`."""
@@ -84,6 +109,8 @@ class _Lowering:
             self._tensors[end] = self._read(index)[0]
         elif kind == "sign":
             self._emit_sign(index, end)
+        elif kind in ("unknown", "converted"):
+            self._emit_opaque(index, end)
         elif self.fusing.binary[index]:
             self._emit_binary(index, end)
         elif kind in AFFINE:
@@ -99,8 +126,8 @@ class _Lowering:
     def _is_known(self, index: int) -> bool:
         """Return whether the output of call `index` does not depend on the image."""
         inputs = self.fusing.inputs[index]
-        is_zero = self.fusing.kind(index) == "zeros"
-        return is_zero or (bool(inputs) and all(read in self._known for read in inputs))
+        static = self.fusing.kind(index) in ("zeros", "shape")
+        return static or (bool(inputs) and all(read in self._known for read in inputs))
 
     def _keeps_order(self, index: int) -> bool:
         """Return whether a reshape of a single position needs no operation."""
@@ -148,10 +175,26 @@ class _Lowering:
         return packed
 
     def _flipped(self, index: int, tensor: Tensor) -> Tensor:
-        """Return what the sign is taken of where inputs are 0 and 1: `threshold - x`."""
+        """Return what the sign is taken of: `threshold - x` where inputs are 0 and 1, for one.
+
+        A sign of -1 at 0 is that of a little less.
+        """
         levels = zero_one(getattr(self.calls[index].layer, "input_quantizer", None))
-        if not levels or self.fusing.takes_flip(self.fusing.inputs[index][0]):
+        less = self.fusing.network.facts[index].sign_of_zero < 0
+        before = self.fusing.network.facts[index].before_sign
+        if before is not None:
+            affine = set(before.kinds) <= {"ADD", "SUB", "MUL"}
+            if affine and self.fusing.takes_flip(self.fusing.inputs[index][0]):
+                return tensor
+            signed = Tensor(tensor.call, f"before the sign of {index}")
+            self._append(opaque(index, before, (tensor,), signed, lambda made: made))
+            return signed
+        if not (levels or less) or self.fusing.takes_flip(self.fusing.inputs[index][0]):
             return tensor
+        if not levels:
+            lowered = Tensor(tensor.call, "a little less")
+            self._add("ADD", index, (tensor,), lowered, numbers(1))
+            return lowered
         turned = Tensor(tensor.call, "turned")
         flipped = Tensor(tensor.call, f"from {levels[1]}")
         self._add("MUL", index, (tensor,), turned, numbers(1))
@@ -219,6 +262,23 @@ class _Lowering:
             return
         self._append(total(self.fusing.kind(index), index, reads, Tensor(end)))
         self._tensors[end] = Tensor(end)
+
+    def _emit_opaque(self, index: int, end: int) -> None:
+        """Add what a call becomes that is converted alone to know it; its first output is all."""
+        call, reads, output = self.calls[index], self._read(index), Tensor(end)
+        self._tensors[end] = output
+        key = id(call.layer), call.index, call.inputs
+        if key in self._opaque or not reads:
+            return
+        self._opaque.add(key)
+        found = _converted_alone(call, [self.calls[read] for read in call.inputs])
+        if found is None:
+            constants = plain_constants(self.fusing, index, self._known)
+            self._add("UNKNOWN", index, reads, output, self._once(index, constants))
+        elif not found.kinds:
+            self._tensors[end] = reads[0]
+        else:
+            self._append(opaque(index, found, reads, output, lambda made: self._once(index, made)))
 
     def _emit_plain(self, index: int, end: int) -> None:
         kind, reads, output = self.fusing.kind(index), self._read(index), Tensor(end)

@@ -48,6 +48,11 @@ class Network:
         """What each call reads, equal calls merged."""
         return [[self.stands_for[i] for i in call.inputs] for call in self.calls]
 
+    def shape_read(self, index: int) -> tuple[int, ...] | None:
+        """Return the shape of what call `index` reads first, without the batch."""
+        inputs = self.calls[index].inputs
+        return self.calls[inputs[0]].shape if inputs else None
+
     def signs(self, index: int) -> bool:
         """Return whether the output of call `index` holds only -1 and 1."""
         while self.facts[index].kind in _SIGN_PASSES:
@@ -59,9 +64,9 @@ class Network:
 
     def reads_signs(self, index: int) -> bool:
         """Return whether call `index` reads the output of a sign itself."""
-        (read,) = self.calls[index].inputs
+        read, *_ = self.calls[index].inputs
         while self.facts[read].kind == "pass":
-            (read,) = self.calls[read].inputs
+            read, *_ = self.calls[read].inputs
         return self.facts[read].kind == "sign"
 
     def binary(self, index: int) -> bool:

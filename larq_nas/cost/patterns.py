@@ -1,21 +1,26 @@
 """Layers that become several operations: groups, dilations, sums and so on."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from larq_nas.cost.constants import numbers, separable_constants
 from larq_nas.cost.fusing import Fusing
-from larq_nas.cost.operators import Constant, Constants, Operator, Tensor
+from larq_nas.cost.opaque import TENSOR_BYTES, Opaque
+from larq_nas.cost.operators import CONSTANT_BYTES, Constant, Constants, Operator, Tensor
 
 __all__ = [
     "composite",
     "grouped",
     "in_one_dimension",
+    "opaque",
     "separable",
     "signs_as_numbers",
     "spread",
     "total",
+    "without_twice_reshaped",
 ]
 
 
@@ -124,6 +129,34 @@ def signs_as_numbers(
     return operators
 
 
+def opaque(
+    index: int,
+    found: Opaque,
+    reads: tuple[Tensor, ...],
+    output: Tensor,
+    once: Callable[[Constants], Constants],
+) -> list[Operator]:
+    """Return the operations of a call that was converted alone; the first has all constants.
+
+    # Arguments
+        index: index of the call.
+        found: what it was converted to.
+        reads: what it reads.
+        output: what it writes.
+        once: gives constants that are held once, however often a layer is called.
+    """
+    spare = found.bytes - TENSOR_BYTES * len(found.kinds) - CONSTANT_BYTES
+    constants = once(numbers(spare // 4)) if spare > 0 else lambda channels: []
+    operators = []
+    for number, kind in enumerate(found.kinds, 1):
+        last = number == len(found.kinds)
+        written = output if last else Tensor(output.call, f"step {number}")
+        held = constants if number == 1 else (lambda channels: [])
+        operators.append(Operator(kind, index, reads, (written,), held))
+        reads = (written,)
+    return operators
+
+
 def in_one_dimension(
     index: int, kind: str, source: Tensor, output: Tensor, constants: Constants
 ) -> list[Operator]:
@@ -134,6 +167,29 @@ def in_one_dimension(
         Operator(kind, index, (image,), (result,), constants),
         Operator("RESHAPE", index, (result,), (output,), numbers(3)),
     ]
+
+
+def without_twice_reshaped(operators: Sequence[Operator]) -> list[Operator]:
+    """Return the operations with reshapes of what was just reshaped as one, or as none.
+
+    A convolution over rows reads images of height 1, and so does the one that follows.
+    """
+    read: Counter[Tensor] = Counter(tensor for op in operators for tensor in op.reads)
+    writers: dict[Tensor, Operator] = {}
+    same: dict[Tensor, Tensor] = {}
+    kept: list[Operator] = []
+    for operator in operators:
+        operator = replace(operator, reads=tuple(same.get(t, t) for t in operator.reads))
+        before = writers.get(operator.reads[0]) if operator.kind == "RESHAPE" else None
+        if before is not None and before.kind == "RESHAPE" and read[before.writes[0]] == 1:
+            kept.remove(before)
+            operator = replace(operator, reads=before.reads)
+            if before.reads[0].form == "image" and operator.writes[0].form.startswith("image for"):
+                same[operator.writes[0]] = before.reads[0]
+                continue
+        kept.append(operator)
+        writers |= dict.fromkeys(operator.writes, operator)
+    return kept
 
 
 def _padded(layer: Any, sizes: Sequence[int]) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.cost.count import Counted
-from larq_nas.cost.fallback import cause_of_fallback, pads_with_zeros
+from larq_nas.cost.fallback import cause_of_fallback, is_binary, pads_with_zeros
 from larq_nas.cost.fusing import own_activation
 from larq_nas.cost.structure import Structure, read_structure
 
@@ -42,8 +42,8 @@ class LayerProfile:
         binary: whether its inputs and weights are binary by definition.
         zero_padding: whether it is binary and pads with zeros, as Larq does by default: then
             ReLU and batch norm behind it stay operations of their own.
-        fallback: why Larq Compute Engine will run it in float though it is binary; empty if it
-            will not.
+        fallback: why Larq Compute Engine will run it in float though it quantizes inputs and
+            weights; empty if it will not.
     """
 
     name: str
@@ -130,7 +130,7 @@ class Profile:
 
     @property
     def fallbacks(self) -> list[LayerProfile]:
-        """The layers that are binary by definition and will run in float."""
+        """The layers that quantize inputs and weights and will run in float."""
         return [layer for layer in self.layers if layer.fallback]
 
     def __str__(self) -> str:
@@ -221,5 +221,5 @@ def _row(structure: Structure, index: int, counted: Counted) -> LayerProfile:
         relu=facts.kind == "relu" or own_activation(call.layer) is tf.keras.activations.relu,
         binary=binary,
         zero_padding=binary and pads_with_zeros(call.layer),
-        fallback=cause_of_fallback(network, index) if binary else "",
+        fallback=cause_of_fallback(network, index) if binary or is_binary(call.layer) else "",
     )

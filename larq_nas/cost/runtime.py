@@ -7,12 +7,13 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.network import Network
-from larq_nas.cost.operators import Operator, Tensor
+from larq_nas.cost.opaque import TENSOR_BYTES
+from larq_nas.cost.operators import CONSTANT_BYTES, Operator, Tensor
 
 __all__ = ["flatbuffer_bytes", "order", "peak_memory"]
 
 # What the tables of the file take beside the constants: fitted to flatbuffers of all spaces.
-_FILE, _BINARY, _CONSTANT, _TENSOR = 760, 161, 98, 148
+_FILE, _BINARY = 760, 161
 
 
 def flatbuffer_bytes(operators: Sequence[Operator], channels: Sequence[Any]) -> Any:
@@ -25,19 +26,19 @@ def flatbuffer_bytes(operators: Sequence[Operator], channels: Sequence[Any]) -> 
     total: Any = _FILE
     named: dict[Hashable, list[Any]] = {}
     for operator in operators:
-        total = total + len(operator.writes) * _TENSOR
+        total = total + len(operator.writes) * TENSOR_BYTES
         total = total + (_BINARY if operator.kind == "LceBconv2d" else 0)
         for constant in operator.constants(channels):
             if constant.same is None:
-                total = total + constant.bytes + _CONSTANT
+                total = total + constant.bytes + CONSTANT_BYTES
             else:
                 named.setdefault(constant.same, []).append(constant.bytes)
     for sizes in named.values():
         if all(isinstance(size, int) for size in sizes):
-            total = total + sum(size + _CONSTANT for size in set(sizes))
+            total = total + sum(size + CONSTANT_BYTES for size in set(sizes))
             continue
         for number, size in enumerate(sizes):
-            total = total + _is_new(size, sizes[:number]) * (size + _CONSTANT)
+            total = total + _is_new(size, sizes[:number]) * (size + CONSTANT_BYTES)
     return total
 
 

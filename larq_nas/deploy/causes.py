@@ -7,20 +7,22 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.fallback import no_binary_kernel, pads_with_zeros
+from larq_nas.cost.fallback import cause_in_layer, is_binary, no_binary_kernel, pads_with_zeros
 from larq_nas.cost.graph import Call
-from larq_nas.cost.quantizers import bits, is_sign, zero_one
+from larq_nas.cost.kinds import facts_of, shape_read
+from larq_nas.cost.quantizers import zero_one
 from larq_nas.deploy.flatbuffer import is_constant, operators, read_model
+from larq_nas.errors import InputError
 from larq_nas.layers.conv import BinaryConv2D
 
 __all__ = [
     "cause_beforehand",
     "cause_of_state",
-    "has_quantizer",
     "is_binary",
     "likely_cause",
     "likely_cause_of_difference",
     "quantized_kernel",
+    "require_inference",
     "warnings_of_loops",
 ]
 
@@ -28,27 +30,22 @@ _SMALLEST_SCALE = 1.2e-7
 _FUSED_LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 # What its kernel limits the cell to: TensorFlow Lite's choice, which Keras does not know.
 _CELL_LIMIT = 10
-
-
-def has_quantizer(layer: tf.keras.layers.Layer) -> bool:
-    """Return whether `layer` quantizes its inputs or its weights itself."""
-    return bool(getattr(layer, "input_quantizer", None)) or bool(_weight_quantizers(layer))
-
-
-def is_binary(layer: tf.keras.layers.Layer) -> bool:
-    """Return whether `layer` quantizes both its inputs and its weights, as binary layers do.
-
-    Whatever the quantizers give: it is better to ask for `allow_float` than to let a layer
-    pass that nobody thinks of as float.
-    """
-    quantizers = [getattr(layer, "input_quantizer", None), *_weight_quantizers(layer)]
-    return len(quantizers) > 1 and None not in quantizers
-
-
-def _weight_quantizers(layer: tf.keras.layers.Layer) -> list[object]:
-    names = ("kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
-    quantizers = [getattr(layer, name, None) for name in names]
-    return [quantizer for quantizer in quantizers if quantizer is not None]
+_RANDOM = (
+    tf.keras.layers.SpatialDropout1D,
+    tf.keras.layers.SpatialDropout2D,
+    tf.keras.layers.GaussianDropout,
+    tf.keras.layers.GaussianNoise,
+    tf.keras.layers.AlphaDropout,
+    tf.keras.layers.RandomFlip,
+    tf.keras.layers.RandomRotation,
+    tf.keras.layers.RandomZoom,
+    tf.keras.layers.RandomTranslation,
+    tf.keras.layers.RandomContrast,
+    tf.keras.layers.RandomBrightness,
+    tf.keras.layers.RandomCrop,
+    tf.keras.layers.RandomHeight,
+    tf.keras.layers.RandomWidth,
+)
 
 
 def quantized_kernel(layer: tf.keras.layers.Layer) -> np.ndarray:
@@ -58,39 +55,57 @@ def quantized_kernel(layer: tf.keras.layers.Layer) -> np.ndarray:
     return kernel
 
 
+def require_inference(calls: Sequence[Call]) -> None:
+    """Refuse what no deployed network computes: layers in training, and weights that are NaN.
+
+    # Arguments
+        calls: the network.
+
+    # Raises
+        InputError: naming the layer, the cause and what to do.
+    """
+    for call in calls:
+        if _is_in_training(call):
+            norm = isinstance(call.layer, tf.keras.layers.BatchNormalization)
+            does = "takes mean and variance of the batch" if norm else "draws random numbers"
+            raise InputError(
+                f"Layer `{call.name}` is called with training=True, so that it {does} on a device "
+                "too: call it without."
+            )
+        for weight in call.layer.weights:
+            if weight.dtype.is_floating and not np.isfinite(weight.numpy()).all():
+                raise InputError(
+                    f"Layer `{call.name}` holds NaN or infinity in `{weight.name}`: train it "
+                    "again, with a lower learning rate, or take an earlier checkpoint."
+                )
+
+
+def _is_in_training(call: Call) -> bool:
+    """Return whether a call computes as in training, where that is something else."""
+    if call.function is not None or not call.layer._inbound_nodes:
+        return False
+    kinds = (tf.keras.layers.BatchNormalization, tf.keras.layers.Dropout, *_RANDOM)
+    frozen = isinstance(call.layer, kinds[0]) and not call.layer.trainable
+    node = call.layer._inbound_nodes[call.index]
+    chosen = node.call_kwargs.get("training") is True or any(arg is True for arg in node.call_args)
+    return isinstance(call.layer, kinds) and chosen and not frozen
+
+
 def cause_beforehand(layer: tf.keras.layers.Layer) -> str:
     """Return why no conversion can compute `layer` in binary; empty if one might."""
     if not is_binary(layer):
         return ""
-    quantizer = layer.input_quantizer
-    if isinstance(quantizer, lq.quantizers.SteTern):
-        return f"its input quantizer {_name(quantizer)} gives three values; use ste_sign"
-    if bits(quantizer) not in (1, 32):
-        return (
-            f"its inputs have {bits(quantizer)} bits, and Larq Compute Engine computes with 1; "
-            "use ste_sign, or DoReFa(1)"
-        )
-    return ""
+    return cause_in_layer(layer, shape_read(layer), facts_of(layer))
 
 
 def likely_cause(layer: tf.keras.layers.Layer) -> str:
     """Return why `layer` fell back to float, and what to do, in one clause."""
-    if cause_beforehand(layer):
-        return cause_beforehand(layer)
-    if getattr(layer, "padding", "") == "causal":
-        return 'its padding is causal; pad by hand, or with padding="same"'
-    if getattr(layer, "padding", "") == "same" and layer.pad_values not in (0.0, 1.0):
-        return f"it pads with {layer.pad_values}; kernels pad with 0 or 1"
-    if not isinstance(layer, lq.layers.QuantConv2D):
-        return no_binary_kernel(layer)
-    kernel = quantized_kernel(layer)
-    scales = np.abs(kernel).max(axis=(0, 1, 2))
+    cause = cause_beforehand(layer)
+    if cause or not isinstance(layer, lq.layers.QuantConv2D):
+        return cause or no_binary_kernel(layer)
+    scales = np.abs(quantized_kernel(layer)).max(axis=(0, 1, 2))
     if np.any(scales <= _SMALLEST_SCALE):
         return "its quantized kernel has vanishing scales; keep them above 1e-6"
-    if np.any(kernel == 0):
-        return "its quantized kernel holds zeros, as tf.sign gives; use ste_sign"
-    if not np.allclose(np.abs(kernel), scales, rtol=1e-4):
-        return "its quantized kernel is not one scale times +1 or -1 in each filter"
     if not isinstance(layer, BinaryConv2D):
         if layer.groups > 1:
             return "its groups are not of 32 channels; use larq_nas.layers.BinaryConv2D"
@@ -99,20 +114,11 @@ def likely_cause(layer: tf.keras.layers.Layer) -> str:
                 "it dilates through a space-to-batch transform that another layer shares; "
                 "use larq_nas.layers.BinaryConv2D"
             )
-    return _cause_of_quantizer(layer)
-
-
-def _cause_of_quantizer(layer: Any) -> str:
-    quantizer = layer.input_quantizer
-    if zero_one(quantizer):
-        if getattr(layer, "padding", "") == "same" and layer.pad_values:
-            return "its inputs are 0 and 1, and it pads with another number; pad with zeros"
+    if zero_one(layer.input_quantizer):
         return "its inputs are 0 and 1, not signs; convert it with rewrite=True"
-    if quantizer is None or is_sign(quantizer):
-        return "the converter did not recognize its signs; use ste_sign in the convolution"
     return (
-        f"the converter did not recognize its input quantizer {_name(quantizer)}; "
-        "use ste_sign, approx_sign or swish_sign"
+        "the converter did not recognize its signs; use ste_sign in the convolution, or convert "
+        "it with rewrite=True"
     )
 
 
@@ -184,7 +190,3 @@ def _is_loop(layer: tf.keras.layers.LSTM, call: Call) -> bool:
 def _is_larger_than_image(layer: Any, shape: Sequence[int]) -> bool:
     sizes = zip(layer.kernel_size, layer.dilation_rate, shape, strict=False)
     return any((taps - 1) * step + 1 > size for taps, step, size in sizes)
-
-
-def _name(quantizer: object) -> str:
-    return str(getattr(quantizer, "name", quantizer))

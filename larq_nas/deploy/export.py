@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.cost.graph import functional
 from larq_nas.deploy.flatbuffer import input_names, output_names
 from larq_nas.errors import ConversionError, InputError, LarqNasError
 from larq_nas.layers.conv import exporting
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from larq_nas.deploy.rewriting import Lowered
 
 __all__ = [
-    "as_functional",
     "cause_of",
     "engine",
     "export",
@@ -71,7 +71,6 @@ def export_function(
     """
     converter = engine()
     module = tf.Module()
-    module.variables_of_model = list(variables)
     names = [f"input{n:04d}" for n in range(len(shapes))] if len(shapes) > 1 else ["image"]
     dtypes = dtypes or [tf.float32] * len(shapes)
     signature = [
@@ -90,6 +89,8 @@ def export_function(
     with exporting(), tempfile.TemporaryDirectory() as folder:
         try:
             traced = tf.function(named, signature).get_concrete_function()
+            # Lambdas read variables that no layer tracks.
+            module.variables_of_model = [*variables, *traced.variables]
             tf.saved_model.save(module, folder, signatures=traced)
             flatbuffer: bytes = converter.convert_saved_model(folder)
         except LarqNasError:
@@ -137,31 +138,9 @@ def run(
     )
 
 
-def as_functional(model: tf.keras.Model) -> tf.keras.Model:
-    """Return a subclassed model that was called on data as a functional one of one layer.
-
-    # Raises
-        InputError: if it was not called on data, so that its input shape is not known.
-    """
-    if not isinstance(model, tf.keras.Model):
-        raise InputError(f"`model` must be a tf.keras.Model, but got {model!r}.")
-    if getattr(model, "_is_graph_network", False):
-        return model
-    spec = model.save_spec() if model.built else None
-    if spec is None:
-        raise InputError(
-            f"`model` must have an input shape, but `{model.name}` has none: call it on data, give "
-            "it a tf.keras.Input, or wrap it as tf.keras.Model(images, model(images)) with images "
-            "= tf.keras.Input(shape)."
-        )
-    (given, *_), _ = spec
-    images = tf.nest.map_structure(lambda s: tf.keras.Input(s.shape[1:], dtype=s.dtype), given)
-    return tf.keras.Model(images, model(images, training=False), name=model.name)
-
-
 def input_shapes(model: tf.keras.Model) -> list[tuple[int, ...]]:
     """Return the shape of one image for each input, or raise `InputError` if one is not known."""
-    model = as_functional(model)
+    model = functional(model)
     for layer in model._flatten_layers():
         if layer.compute_dtype in ("float16", "bfloat16", "float64"):
             raise InputError(

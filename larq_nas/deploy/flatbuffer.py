@@ -30,7 +30,7 @@ _BUILTIN = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
 }
 _TYPES = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
-_FILTERED = {"LceBconv2d", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
+_FILTERED = {"LceBconv2d", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.deploy.audit import Audit, audit
+from larq_nas.cost.graph import functional
+from larq_nas.deploy.audit import Audit, audit, float_signs, require_kernels
 from larq_nas.deploy.causes import (
     cause_beforehand,
     cause_of_state,
@@ -16,7 +17,7 @@ from larq_nas.deploy.causes import (
 )
 from larq_nas.deploy.conversion import Conversion, digest
 from larq_nas.deploy.equivalence import Equivalence, compare_operations
-from larq_nas.deploy.export import as_functional, export_lowered, input_shapes, run
+from larq_nas.deploy.export import export_lowered, input_shapes, run
 from larq_nas.deploy.int8 import NAMES, Int8
 from larq_nas.deploy.int8.convert import in_int8
 from larq_nas.deploy.operations import AARCH64, KERNELS, Kernel, Operations
@@ -98,7 +99,7 @@ def convert(
         if kernel not in KERNELS:
             raise unknown_name("kernel", kernel, KERNELS)
     require_whole(examples=examples)
-    model = as_functional(model)
+    model = functional(model)
     images, labels = _examples(data, model, examples)
     cost = None if "default" in kernels else group_cost(kernels)
     lowered = lower(model, cost, rewrite=rewrite)
@@ -110,6 +111,7 @@ def convert(
     if guard and rewrite:
         lowered = lower(model, cost, guard=guard)
     flatbuffer = export_lowered(lowered)
+    require_kernels(model, flatbuffer)
     if cause := cause_of_state(lowered.calls, flatbuffer):
         raise ConversionError(cause)
     audited = audit(model, flatbuffer, lowered.kernels(), lowered.binary_layers)
@@ -119,7 +121,7 @@ def convert(
     judge = _Judge(model, lowered, flatbuffer, images, expected)
     parity = judge.parity(kernels)
     warnings = [*judge.warnings, *(line for sign in signs for line in sign.lines)]
-    warnings += warnings_of_loops(lowered.calls, flatbuffer)
+    warnings += [*float_signs(audited), *warnings_of_loops(lowered.calls, flatbuffer)]
     conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings, digest(model))
     if int8:
         conversion = in_int8(conversion, lowered, int8, images[0], labels, kernels)

@@ -80,7 +80,7 @@ def read_layers(model: tf.keras.Model) -> list[LayerChannels]:
     # Raises
         InputError: if a layer does with channels what cannot be followed.
     """
-    calls = read_graph(model)
+    calls = read_graph(model, apart=False)
     channels = trace_channels(calls)
     read = []
     for number, call in enumerate(calls):

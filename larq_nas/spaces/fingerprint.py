@@ -23,7 +23,7 @@ def fingerprint(model: tf.keras.Model) -> str:
     """
     described = [
         (type(call.layer).__name__, _settings(call.layer), call.inputs, call.index, call.output)
-        for call in read_graph(model)
+        for call in read_graph(model, apart=False)
     ]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
 

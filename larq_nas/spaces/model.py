@@ -112,7 +112,7 @@ class ModelWidths(Space):
 
 def _read(model: tf.keras.Model) -> list[Call]:
     """Return the calls of a model, or raise `InputError` if it does not map images to classes."""
-    calls = read_graph(model)
+    calls = read_graph(model, apart=False)
     inputs = [call.shape for call in calls if call.facts.kind == "input"]
     outputs = [call.shape for call in calls if call.output]
     if [len(shape) for shape in inputs] != [3] or [len(shape) for shape in outputs] != [1]:

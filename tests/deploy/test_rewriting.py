@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import quick, randomize
 
 import larq_nas
-from larq_nas.deploy.export import export_function, run
+from larq_nas.deploy.export import export_lowered, run
 from larq_nas.deploy.flatbuffer import extract, operators, read_model
 from larq_nas.deploy.parity import KERNELS as OPTIONS
 from larq_nas.deploy.rewriting import Lowered, lower
@@ -340,7 +340,7 @@ def test_what_turns_the_order_or_is_read_otherwise_stays() -> None:
 
 def negative_zeros(lowered: Lowered, images: np.ndarray) -> int:
     """Return how many -0.0 the signs of a flatbuffer read, which AArch64 takes for -1."""
-    flatbuffer = export_function(lowered, images.shape[1:], lowered.variables)
+    flatbuffer = export_lowered(lowered)
     model, found = read_model(flatbuffer), 0
     graph = model.subgraphs[0]
     for number, operator in enumerate(operators(flatbuffer)):
@@ -433,8 +433,8 @@ def test_signs_can_be_kept_from_negative_zeros(before, added: int) -> None:
     assert negative_zeros(guarded, with_zeros()) == own * zeros
     assert any("-0.0 kept from a sign" in line for line in guarded.reasons)
     kinds = [
-        [operator.kind for operator in operators(export_function(l, (9, 10, 36), l.variables))]
-        for l in (plain, guarded)
+        [operator.kind for operator in operators(export_lowered(lowered))]
+        for lowered in (plain, guarded)
     ]
     assert kinds[1].count("ADD") - kinds[0].count("ADD") == added
     assert kinds[1].count("LceBMaxPool2d") == kinds[0].count("LceBMaxPool2d")

@@ -7,20 +7,23 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.cost.fallback import name_of
 from larq_nas.cost.graph import Call
+from larq_nas.cost.kinds import shape_read
 from larq_nas.cost.network import Network
-from larq_nas.cost.quantizers import is_sign, zero_one
+from larq_nas.cost.quantizers import gives_signs, sign_of_zero, zero_one
 from larq_nas.deploy.causes import quantized_kernel
 from larq_nas.deploy.rewriting.form import BinaryForm
 from larq_nas.deploy.rewriting.groups import GroupCost, SplitGroups, group_computation
 from larq_nas.deploy.rewriting.walk import Rewrite
 from larq_nas.layers import BinaryConv2D
 
-__all__ = ["rewrite_binary"]
+__all__ = ["rewrite_binary", "rewrite_sign"]
 
 _LAYERS = (lq.layers.QuantConv2D, lq.layers.QuantConv1D, lq.layers.QuantDense)
-_SIGNS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
 _SMALLEST_SCALE = 1e-6
+# No number of a network lies between: the smallest that no processor takes for 0 is 1.2e-38.
+_LESS = -2e-38
 # The converter quantizes constants of up to 128 MiB itself, and leaves larger ones in float.
 _LARGEST_KERNEL = 2**24
 
@@ -62,6 +65,31 @@ def rewrite_binary(calls: Sequence[Call], index: int, cost: GroupCost | None) ->
     return Rewrite(index, (read,), compute, text, kernels, variables)
 
 
+def rewrite_sign(call: Call, index: int) -> Rewrite | None:
+    """Return how to compute a sign that is written by hand as the engine knows it."""
+    if call.facts.kind != "sign" or not _is_by_hand(getattr(call.layer, "activation", call.layer)):
+        return None
+    reason = f"`{call.name}` is a sign, and runs as Larq's"
+    return Rewrite(index, call.inputs, _SIGNS[call.facts.sign_of_zero], reason)
+
+
+def _sign_below_zero(x: tf.Tensor) -> tf.Tensor:
+    """Return the sign of `x`, -1 at 0, without a comparison, which would be an operation."""
+    return lq.math.sign(x + _LESS)
+
+
+def _sign(quantizer: Any, shape: Sequence[int] | None) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return what gives the signs that `quantizer` gives, so that the converter knows them."""
+    zero = sign_of_zero(quantizer, shape)
+    return _SIGNS[zero] if zero else quantizer
+
+
+def _is_by_hand(sign: Any) -> bool:
+    """Return whether a sign is neither Larq's nor one of `larq_nas.quantizers`."""
+    kind = sign if isinstance(getattr(sign, "__module__", None), str) else type(sign)
+    return not str(kind.__module__).startswith(("larq.", "larq_nas."))
+
+
 def _quantizer(calls: Sequence[Call], index: int) -> tuple[int, Any]:
     """Return the call that a binary layer takes the sign of, and what quantizes it.
 
@@ -86,7 +114,8 @@ def _form(layer: Any, quantizer: Any) -> BinaryForm | None:
     pad_values = float(getattr(layer, "pad_values", 0.0))
     if not np.allclose(np.abs(kernel), scale, rtol=1e-4, atol=0):
         return None
-    if not levels and quantizer is not None and not is_sign(quantizer):
+    shape = shape_read(layer)
+    if not levels and quantizer is not None and not gives_signs(quantizer, shape):
         return None
     if padding == "causal" or (padding == "same" and pad_values not in (0.0, 1.0)):
         return None
@@ -100,7 +129,7 @@ def _form(layer: Any, quantizer: Any) -> BinaryForm | None:
         signs,
         None if plain else scale,
         offset,
-        quantizer=lq.math.sign if isinstance(quantizer, _SIGNS) else quantizer,
+        quantizer=None if quantizer is None else _sign(quantizer, shape),
         strides=_pair(getattr(layer, "strides", (1, 1))),
         dilation_rate=_pair(getattr(layer, "dilation_rate", (1, 1))),
         padding=padding,
@@ -121,6 +150,10 @@ def _reasons(calls: Sequence[Call], index: int, form: BinaryForm) -> list[str]:
     reasons = []
     if not isinstance(layer, lq.layers.QuantConv2D):
         reasons.append(f"{type(layer).__name__} runs as a binary convolution")
+    quantizer = layer.input_quantizer
+    own = quantizer is not None and not form.flips and _is_by_hand(quantizer)
+    if own and form.quantizer is not quantizer:
+        reasons.append(f"its input quantizer `{name_of(quantizer)}` is a sign, and runs as Larq's")
     if form.flips:
         reasons.append("inputs of 0 and 1 run as signs")
     if form.scale is not None and form.scale.min() < _SMALLEST_SCALE:
@@ -144,3 +177,7 @@ def _as_image(
         return tf.reshape(compute(tf.reshape(x, flat)), (-1, *written))
 
     return reshaped
+
+
+_SIGNS = {1: lq.math.sign, -1: _sign_below_zero}
+"""The engine's sign, by what it gives for 0."""

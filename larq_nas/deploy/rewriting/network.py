@@ -11,7 +11,9 @@ from larq_nas.cost.fusing import Fusing
 from larq_nas.cost.graph import Call, read_graph
 from larq_nas.cost.network import Network
 from larq_nas.cost.quantizers import zero_one
-from larq_nas.deploy.rewriting.binary import rewrite_binary
+from larq_nas.cost.signs import merge_signs
+from larq_nas.deploy.causes import require_inference
+from larq_nas.deploy.rewriting.binary import rewrite_binary, rewrite_sign
 from larq_nas.deploy.rewriting.form import SMALLEST
 from larq_nas.deploy.rewriting.groups import GroupCost
 from larq_nas.deploy.rewriting.norms import rewrite_norm, rewrite_threshold
@@ -38,9 +40,6 @@ class Lowered:
 
     def __call__(self, *images: tf.Tensor) -> list[tf.Tensor]:
         """Return the outputs for `images`, one tensor for each input."""
-        if not self.rewrites:
-            given = images if len(images) > 1 else images[0]
-            return tf.nest.flatten(self.model(given, training=False))
         return compute(self.calls, images, self.outputs, self.rewrites)
 
     @property
@@ -107,14 +106,19 @@ def lower(
         guard: indices of calls that take signs where -0.0 was seen: what they read is kept from
             being -0.0.
     """
-    calls = read_graph(model)
+    calls = merge_signs(read_graph(model))
+    require_inference(calls)
     if not rewrite:
         return Lowered(model, calls, {})
     fusing = Fusing(Network(calls))
     rewrites: dict[int, Rewrite] = {}
     for index in range(len(calls)):
-        found = rewrite_binary(calls, index, cost) or rewrite_norm(fusing, index)
-        found = found or rewrite_threshold(fusing, index)
+        found = (
+            rewrite_binary(calls, index, cost)
+            or rewrite_sign(calls[index], index)
+            or rewrite_norm(fusing, index)
+            or rewrite_threshold(fusing, index)
+        )
         if found:
             rewrites[index] = found
     for index in {_giver(calls, rewrites, index) for index in guard}:

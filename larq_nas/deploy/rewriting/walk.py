@@ -1,13 +1,14 @@
 """Computes a network call by call, with some calls computed in another way."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.graph import Call
+from larq_nas.cost.graph import Call, call_layer
 
 __all__ = ["Rewrite", "call_layer", "compute"]
 
@@ -65,7 +66,10 @@ def compute(
         else:
             key = id(call.layer), call.index, call.inputs
             if key not in made:
-                made[key] = call_layer(call, [values[read] for read in call.inputs])
+                # Operations of a layer's parts are named after that layer too.
+                outer, _, _ = call.name.rpartition("/")
+                with tf.name_scope(f"{outer}/") if outer else nullcontext():
+                    made[key] = call_layer(call, [values[read] for read in call.inputs])
             values[index] = made[key][call.position]
     return [values[index] for index in wanted]
 
@@ -84,16 +88,3 @@ def _needed(
             needed.add(index)
             waiting += rewrites[index].inputs if index in rewrites else calls[index].inputs
     return sorted(needed)
-
-
-def call_layer(call: Call, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Call the layer as the network does, with the arguments that are no tensors too."""
-    node = call.layer._inbound_nodes[call.index]
-    tensors: dict[str, list[tf.Tensor]] = {}
-    for keras_input, value in zip(node.keras_inputs, inputs, strict=True):
-        tensors.setdefault(str(id(keras_input)), []).append(value)
-    args, kwargs = node.map_arguments(tensors)
-    if call.layer._expects_training_arg and kwargs.get("training") is None:
-        kwargs["training"] = False
-    outputs: list[tf.Tensor] = tf.nest.flatten(call.layer(*args, **kwargs))
-    return outputs

@@ -1,0 +1,93 @@
+"""What the converter makes of a call whose operations are not known: found by converting it."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
+
+from larq_nas.layers.conv import exporting
+
+__all__ = ["TENSOR_BYTES", "Opaque", "convert_alone"]
+
+TENSOR_BYTES = 148
+"""What the tables of a file take for a tensor and the operation that writes it: fitted to
+flatbuffers of all spaces."""
+
+_BUILTIN = {
+    value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
+}
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """A call, converted alone.
+
+    # Arguments
+        kinds: the operations, in their order.
+        bytes: what it adds to a flatbuffer.
+    """
+
+    kinds: tuple[str, ...]
+    bytes: int
+
+
+def convert_alone(function: Any, specs: Sequence[tf.TensorSpec], layer: Any) -> Opaque | None:
+    """Return what becomes of a function; `None` if it does not convert.
+
+    # Arguments
+        function: from tensors to a list of tensors.
+        specs: shapes and types of what it takes, of one image.
+        layer: the layer whose variables it reads.
+    """
+    found = _flatbuffer(function, specs, layer)
+    if found is None:
+        return None
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(found, 0))
+    codes = [model.operatorCodes[op.opcodeIndex] for op in model.subgraphs[0].operators]
+    return Opaque(tuple(map(_kind, codes)), len(found) - _empty())
+
+
+def _kind(code: schema.OperatorCodeT) -> str:
+    if code.customCode:
+        return str(code.customCode.decode())
+    return _BUILTIN[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+@cache
+def _empty() -> int:
+    """Return the bytes of a flatbuffer of one operation without constants, but for that."""
+    spec = tf.TensorSpec((1, 4, 4, 4), tf.float32)
+    return len(_flatbuffer(lambda x: [tf.nn.relu(x)], [spec], None) or b"") - TENSOR_BYTES
+
+
+def _flatbuffer(function: Any, specs: Sequence[tf.TensorSpec], layer: Any) -> bytes | None:
+    """Return a function as a flatbuffer: the engine's if it is here, else TensorFlow Lite's."""
+    logger = tf.get_logger()
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)
+        with exporting(), tempfile.TemporaryDirectory() as folder:
+            traced = tf.function(function, specs).get_concrete_function()
+            module = tf.Module()
+            module.variables_of_layer = [*getattr(layer, "variables", ()), *traced.variables]
+            tf.saved_model.save(module, folder, signatures=traced)
+            flatbuffer: bytes = _converter()(folder)
+    except Exception:  # noqa: BLE001 - what the converter refuses is not known then
+        return None
+    finally:
+        logger.setLevel(level)
+    return flatbuffer
+
+
+def _converter() -> Callable[[str], bytes]:
+    try:
+        import larq_compute_engine
+    except ImportError:
+        return lambda folder: tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+    convert: Callable[[str], bytes] = larq_compute_engine.convert_saved_model
+    return convert

@@ -115,7 +115,7 @@ def _preprocessing_layers(model: tf.keras.Model) -> list[str]:
     found = []
     for layer in model._flatten_layers():
         if isinstance(layer, tf.keras.layers.Rescaling):
-            text = f"x * {_short(layer.scale)} + {_short(layer.offset)}"
+            text = f"x * {_short(layer.scale)} + {_short(layer.offset)}".replace("+ -", "- ")
         elif isinstance(layer, tf.keras.layers.Normalization):
             text = f"(x - {_short(layer.mean)}) / sqrt({_short(layer.variance)})"
         elif isinstance(layer, tf.keras.layers.Resizing | tf.keras.layers.CenterCrop):

@@ -6,8 +6,11 @@ as a program of its own, so it imports neither larq_nas nor TensorFlow.
 """
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # it starts for each example, so it starts fast
 
 import numpy as np
 

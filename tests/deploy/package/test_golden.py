@@ -1,51 +1,33 @@
 """The golden test: its file, and the programs that check it, by the real engine."""
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import randomize
-from deploy.package.stubs import CPP, JAVA
+from deploy.package.programs import (
+    ENGINE,
+    call,
+    classifying,
+    compiled,
+    images,
+    java,
+    needs_compiler,
+    needs_java,
+    network,
+    plant,
+)
 
 import larq_nas
 from larq_nas.deploy.export import run as run_engine
-from larq_nas.deploy.flatbuffer import read_model
 from larq_nas.deploy.golden import read_golden, tensors
 from larq_nas.deploy.package import write_package
 from larq_nas.deploy.parity import KERNELS
 from larq_nas.errors import InputError
 from larq_nas.layers import BinaryConv2D
 
-ENGINE = f"{sys.executable} {Path(__file__).parent / 'engine_program.py'}"
 layers = tf.keras.layers
-SIGNS = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
-needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
-needs_java = pytest.mark.skipif(not shutil.which("javac"), reason="needs javac")
-
-
-def network(*head: layers.Layer, shape=(8, 8, 3), name="golden") -> tf.keras.Model:
-    """Return a network of two binary convolutions and a head."""
-    inputs = x = tf.keras.Input(shape, name="picture")
-    for i in range(2):
-        x = BinaryConv2D(32, 3, name=f"conv{i}")(layers.Conv2D(32, 1)(x) if i == 0 else x)
-        x = layers.BatchNormalization(name=f"norm{i}")(x)
-    for layer in head:
-        x = layer(x)
-    return randomize(tf.keras.Model(inputs, x, name=name))
-
-
-def classifying() -> tf.keras.Model:
-    return network(layers.GlobalAveragePooling2D(), layers.Dense(5, "softmax", name="which"))
-
-
-def images(model: tf.keras.Model, seed: int = 0, count: int = 40) -> np.ndarray:
-    generator = np.random.default_rng(seed)
-    return generator.uniform(-1, 1, (count, *model.inputs[0].shape[1:])).astype("float32")
 
 
 @pytest.fixture(scope="module")
@@ -56,25 +38,6 @@ def packed(tmp_path_factory) -> tuple[Path, larq_nas.Conversion, tf.keras.Model]
     names = ["cat", "dog", 'a "c\\', "höhle", "x"]
     write_package(directory, conversion, model, images=images(model), class_names=names)
     return directory, conversion, model
-
-
-def plant(flatbuffer: bytes, kind: str, output: int = 0) -> bytes:
-    """Return `flatbuffer` with one wrong constant: a sign of a kernel, or a number of a vector."""
-    model = read_model(flatbuffer)
-    graph = model.subgraphs[0]
-    held = [graph.tensors[i] for op in graph.operators for i in op.inputs if i >= 0]
-    held = [tensor for tensor in held if model.buffers[tensor.buffer].data is not None]
-    rank = {"sign": 4, "number": 1}[kind]
-    chosen = [t for t in held if len(t.shape) == rank and t.type == (2 if kind == "sign" else 0)]
-    data = bytes(model.buffers[chosen[output].buffer].data)
-    at = flatbuffer.index(data)
-    changed = bytearray(flatbuffer)
-    if kind == "sign":
-        changed[at] ^= 1
-    else:
-        value = np.frombuffer(data[:4], "<f4") * np.float32(-1.5) + np.float32(0.5)
-        changed[at : at + 4] = value.tobytes()
-    return bytes(changed)
 
 
 def on_engine(flatbuffer: bytes, golden, kernel="default") -> list[np.ndarray]:
@@ -191,33 +154,6 @@ def test_a_file_that_is_none_is_refused(packed, content: bytes, tmp_path: Path) 
         read_golden(tmp_path / "none.bin")
 
 
-def compiled(package: Path, folder: Path) -> Path:
-    """Return `main.cc` of a package as a program, which asks the real engine."""
-    for name, text in CPP.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    described = folder / "tensors.txt"
-    ends = tensors((package / "model.tflite").read_bytes())
-    described.write_text(
-        "".join(
-            f"{output} {end.code} {end.bytes} {end.scale!r} {end.zero_point}\n"
-            for output, found in enumerate(ends)
-            for end in found
-        )
-    )
-    program = folder / "program"
-    command = ["g++", "-std=c++14", "-Wall", "-Wextra", "-Werror", "-I", str(folder)]
-    command += [f'-DSTUB_TENSORS="{described}"', f'-DSTUB_ENGINE="{ENGINE}"']
-    subprocess.run([*command, str(package / "main.cc"), "-o", str(program)], check=True)
-    return program
-
-
-def call(*command: object, **environment: str) -> subprocess.CompletedProcess:
-    words = list(map(str, command))
-    variables = {**os.environ, **environment}
-    return subprocess.run(words, capture_output=True, text=True, check=False, env=variables)
-
-
 @needs_compiler
 def test_the_program_passes_the_model_and_fails_a_wrong_constant(packed, tmp_path: Path) -> None:
     directory, conversion, _ = packed
@@ -240,44 +176,6 @@ def test_the_program_passes_the_model_and_fails_a_wrong_constant(packed, tmp_pat
         done = call(program, "--golden", file, model)
         assert done.returncode == 1
         assert message in done.stderr
-
-
-MAIN = """
-public class Main {
-  public static void main(String[] arguments) throws java.io.IOException {
-    try (Network network = new Network(new android.content.Context());
-        java.io.FileInputStream file = new java.io.FileInputStream(arguments[0])) {
-      if (arguments.length > 1) {
-        float[][] images = new float[arguments.length - 1][];
-        for (int i = 0; i < images.length; i++) {
-          byte[] bytes = java.nio.file.Files.readAllBytes(java.nio.file.Path.of(arguments[i + 1]));
-          images[i] = new float[bytes.length / 4];
-          java.nio.ByteBuffer.wrap(bytes).order(java.nio.ByteOrder.LITTLE_ENDIAN).asFloatBuffer()
-              .get(images[i]);
-        }
-        float[][] outputs = network.run(images);
-        for (int i = 0; i < outputs.length; i++) {
-          System.out.println(Network.describe(i, outputs[i]));
-        }
-      } else {
-        network.golden(file).forEach(System.out::println);
-      }
-    }
-  }
-}
-"""
-
-
-def java(package: Path, folder: Path) -> list[str]:
-    """Return the command of a Java program that runs `Network.java` of a package."""
-    for name, text in JAVA.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    (folder / "Main.java").write_text(MAIN)
-    shutil.copy(package / "Network.java", folder)
-    command = ["javac", "-encoding", "UTF-8", "-Xlint:all", "-Werror", "-sourcepath", str(folder)]
-    subprocess.run([*command, "-d", str(folder / "classes"), str(folder / "Main.java")], check=True)
-    return ["java", "-Dstdout.encoding=UTF-8", "-cp", str(folder / "classes"), "Main"]
 
 
 @needs_java

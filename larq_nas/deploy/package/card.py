@@ -180,7 +180,7 @@ def _precision(facts: Facts) -> str:
     binary = [row for row in audit.layers if row.binary and not row.cause]
     named = {layer.name: layer for layer in facts.model._flatten_layers()}
     rows = [
-        (f"`{row.layer}`", row.runs_as, row.cause or why_real(named[row.layer]))
+        (f"`{row.layer}`", row.runs_as, row.cause or why_real(named.get(row.layer)))
         for row in audit.layers
         if row not in binary
     ]
@@ -194,8 +194,8 @@ def _precision(facts: Facts) -> str:
     return f"{text}\n\nOperations: {counts}."
 
 
-def why_real(layer: tf.keras.layers.Layer) -> str:
-    """Return why a layer is not binary by definition."""
+def why_real(layer: tf.keras.layers.Layer | None) -> str:
+    """Return why a layer is not binary by definition; `None` stands for a part of one."""
     names = ("kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
     weights = any(getattr(layer, name, None) for name in names)
     if weights and getattr(layer, "input_quantizer", None):

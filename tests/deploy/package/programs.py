@@ -1,5 +1,6 @@
 """A small network to pack, wrong constants to plant, and the programs of a package, built."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from conftest import randomize
 from deploy.package.stubs import CPP, JAVA
 
 from larq_nas.deploy.flatbuffer import read_model
-from larq_nas.deploy.golden import tensors
+from larq_nas.deploy.golden import read_golden, tensors
 from larq_nas.layers import BinaryConv2D
 
 ENGINE = f"{sys.executable} {Path(__file__).parent / 'engine_program.py'}"
@@ -125,3 +126,16 @@ def java(package: Path, folder: Path) -> list[str]:
     command = ["javac", "-encoding", "UTF-8", "-Xlint:all", "-Werror", "-sourcepath", str(folder)]
     subprocess.run([*command, "-d", str(folder / "classes"), str(folder / "Main.java")], check=True)
     return ["java", "-Dstdout.encoding=UTF-8", "-cp", str(folder / "classes"), "Main"]
+
+
+def first(count: int, path: Path) -> bytes:
+    """Return a golden test of the first examples: each starts the engine anew."""
+    golden = read_golden(path)
+    outputs = [
+        dataclasses.replace(
+            output, values=output.values[:count], tolerance=output.tolerance[:count], least_same=0
+        )
+        for output in golden.outputs
+    ]
+    stored = [values[:count] for values in golden.stored]
+    return dataclasses.replace(golden, stored=stored, outputs=outputs).to_bytes()

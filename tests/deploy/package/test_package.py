@@ -189,6 +189,25 @@ def test_a_run_without_a_result_is_packed_without_accuracy(run: Path, tmp_path) 
     assert "Not measured." in (tmp_path / "package" / "README.md").read_text()
 
 
+def test_class_names_and_preprocessing_are_given_from_a_shell(run: Path, tmp_path) -> None:
+    names = [f"digit {i}" for i in range(10)]
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
+    command = ["convert", str(run), "--package", str(tmp_path / "package")]
+    options = ["--class-names", str(tmp_path / "names.txt"), "--preprocessing", "x / 8 - 1"]
+    result = CliRunner().invoke(main, [*command, *options])
+    assert result.exit_code == 0, result.output
+    card = (tmp_path / "package" / "README.md").read_text()
+    assert "0 digit 0, 1 digit 1, " in card
+    assert "- Preprocessing: x / 8 - 1.\n" in card
+    for program in ("main.cc", "Network.java"):
+        assert '"digit 9"' in (tmp_path / "package" / program).read_text()
+    result = CliRunner().invoke(main, [*command, "--class-names", "a,b"])
+    assert result.exit_code == 1
+    assert "has 10), but has 2: give as many" in result.output
+    result = CliRunner().invoke(main, ["convert", str(run), "--class-names", "a,b"])
+    assert "--class-names and --preprocessing go with --package" in result.output
+
+
 def test_a_package_that_is_refused_leaves_no_flatbuffer(run: Path) -> None:
     result = CliRunner().invoke(main, ["convert", str(run), "--package", str(run)])
     assert result.exit_code != 0

@@ -1,14 +1,17 @@
 """Networks of several inputs and outputs: cards, programs and golden tests loop over them."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import randomize
 from deploy.package.programs import (
     ENGINE,
     call,
     compiled,
+    first,
     java,
     needs_compiler,
     needs_java,
@@ -17,8 +20,9 @@ from deploy.package.programs import (
 import larq_nas
 from larq_nas.deploy.audit import audit
 from larq_nas.deploy.conversion import digest
-from larq_nas.deploy.export import export_several
-from larq_nas.deploy.golden import read_golden, tensors
+from larq_nas.deploy.export import export_several, run
+from larq_nas.deploy.flatbuffer import extract, operators, read_model
+from larq_nas.deploy.golden import Tensor, read_golden, tensors
 from larq_nas.deploy.package import write_package
 from larq_nas.deploy.rewriting import lower
 from larq_nas.errors import InputError
@@ -104,10 +108,12 @@ def test_the_card_lists_all_inputs_and_outputs(packed) -> None:
 def test_the_programs_read_and_print_all(packed, tmp_path: Path) -> None:
     directory, model, examples = packed
     ends, outputs = tensors((directory / "model.tflite").read_bytes())
+    golden = tmp_path / "golden.bin"
+    golden.write_bytes(first(4, directory / "golden.bin"))
     program = compiled(directory, tmp_path)
-    done = call(program, "--golden", directory / "golden.bin", directory / "model.tflite")
+    done = call(program, "--golden", golden, directory / "model.tflite")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("16 of 16 inputs as expected") == len(outputs) == 12
+    assert done.stdout.count("4 of 4 inputs as expected") == len(outputs) == 12
     files = []
     for index, end in enumerate(ends):
         files.append(tmp_path / f"input{index}.bin")
@@ -124,10 +130,10 @@ def test_the_programs_read_and_print_all(packed, tmp_path: Path) -> None:
         assert value == pytest.approx(float(wanted[f"number{i}"][0, 0]), rel=1e-4, abs=1e-5)
     done = call(program, directory / "model.tflite", files[0])
     assert done.stderr == "There must be a file for each input.\n"
-    command = [*java(directory, tmp_path), directory / "golden.bin"]
+    command = [*java(directory, tmp_path), golden]
     environment = {"STUB_ENGINE": ENGINE, "STUB_MODEL": str(directory / "model.tflite")}
     done = call(*command, **environment)
-    assert done.stdout.count("16 of 16 inputs as expected") == 12, done.stderr
+    assert done.stdout.count("4 of 4 inputs as expected") == 12, done.stderr
     done = call(*command, *files, **environment)
     assert f"kind: class {best} ({'abc'[best]}), output 0." in done.stdout, done.stderr
 
@@ -145,3 +151,77 @@ def test_images_and_names_that_do_not_fit_are_refused(packed, tmp_path: Path) ->
             write_package(tmp_path / "new", conversion, model, **settings)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture(scope="module")
+def in_bytes(tmp_path_factory) -> tuple[Path, larq_nas.Conversion]:
+    """A package of a network whose input and output are int8: it neither quantizes nor back."""
+    inputs = tf.keras.Input((8, 8, 3), name="photo")
+    x = layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(inputs))
+    x = layers.BatchNormalization()(BinaryConv2D(8, 3)(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    model = randomize(tf.keras.Model(inputs, layers.Dense(4, name="scores")(x)))
+    examples = np.random.default_rng(0).uniform(-1, 1, (40, 8, 8, 3)).astype("float32")
+    conversion = larq_nas.convert(model, examples, int8="ends")
+    tables = read_model(conversion.flatbuffer)
+    graph = tables.subgraphs[0]
+    inner = range(1, len(graph.operators) - 1)
+    assert [row.kind for row in operators(conversion.flatbuffer)][:: inner[-1] + 1] == [
+        "QUANTIZE",
+        "DEQUANTIZE",
+    ]
+    ends = graph.operators[0].outputs, graph.operators[-1].inputs
+    flatbuffer = extract(tables, inner, *ends)
+    conversion = dataclasses.replace(conversion, flatbuffer=flatbuffer)
+    directory = tmp_path_factory.mktemp("bytes") / "package"
+    write_package(directory, conversion, model, images=examples, standalone=False)
+    return directory, conversion
+
+
+def test_the_card_says_what_a_byte_stands_for(in_bytes) -> None:
+    directory, conversion = in_bytes
+    ((given,), (got,)) = tensors(conversion.flatbuffer)
+    assert (given.type, got.type) == ("INT8", "INT8")
+    card = (directory / "README.md").read_text()
+    assert "outputs of Larq Compute Engine's default kernel" in card
+    assert "- Input `photo`: one image, int8, shape (1, 8, 8, 3)" in card
+    offset = given.zero_point + 128
+    assert f"is written as b - 128 and stands for (b - {offset}) * {given.scale:g}, from -" in card
+    assert f"a value v stands for (v - {got.zero_point}) * {got.scale:g}." in card
+    assert "192 bytes from 0 to 255" in (directory / "main.cc").read_text()
+
+
+@needs_compiler
+@needs_java
+def test_the_programs_take_bytes_of_0_to_255(in_bytes, tmp_path: Path) -> None:
+    directory, conversion = in_bytes
+    tensor = read_golden(directory / "golden.bin").outputs[0].tensor
+    golden = tmp_path / "golden.bin"
+    golden.write_bytes(first(4, directory / "golden.bin"))
+    program = compiled(directory, tmp_path)
+    done = call(program, "--golden", golden, directory / "model.tflite")
+    assert (done.returncode, done.stderr) == (0, "")
+    photo = np.random.default_rng(1).integers(0, 256, (1, 8, 8, 3))
+    (raw,) = run(conversion.flatbuffer, (photo - 128).astype("int8"), "default")
+    wanted = tensor.numbers(raw.ravel())
+    photo.astype("u1").tofile(tmp_path / "photo.bin")
+    done = call(program, directory / "model.tflite", tmp_path / "photo.bin")
+    printed = [float(word) for word in done.stdout.split(";")[0].split()[1:]]
+    np.testing.assert_allclose(printed, wanted, rtol=1e-5, atol=1e-6)
+    photo.astype("<f4").tofile(tmp_path / "numbers.bin")
+    command = [*java(directory, tmp_path), golden]
+    environment = {"STUB_ENGINE": ENGINE, "STUB_MODEL": str(directory / "model.tflite")}
+    done = call(*command, tmp_path / "numbers.bin", **environment)
+    printed = [float(word) for word in done.stdout.split("[")[1].split("]")[0].split(",")]
+    np.testing.assert_allclose(printed, wanted, rtol=1e-5, atol=1e-6)
+    done = call(*command, **environment)
+    assert "4 of 4 inputs as expected" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(("kind", "zero"), [("UINT8", 128), ("INT8", 0)])
+def test_numbers_and_what_a_tensor_holds(kind: str, zero: int) -> None:
+    tensor = Tensor("x", (1, 3), kind, 2 / 255, zero)
+    stored = tensor.stored(np.array([-2.0, 0.0, 2.0]))
+    assert [*map(int, stored)] == [zero - 128, zero, zero + 127]
+    np.testing.assert_allclose(tensor.numbers(stored), np.array([-256, 0, 254]) / 255, rtol=1e-6)
+    np.testing.assert_allclose(tensor.bounds, np.array([-256, 254]) / 255, rtol=1e-6)

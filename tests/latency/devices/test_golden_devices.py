@@ -1,6 +1,5 @@
 """Golden test on a device: sshd, `ssh` and engine are real, the device is a folder here."""
 
-import dataclasses
 import json
 import shutil
 import sys
@@ -9,11 +8,17 @@ from pathlib import Path
 import local_sshd
 import pytest
 from click.testing import CliRunner
-from deploy.package.programs import classifying, compiled, images, needs_compiler, plant
+from deploy.package.programs import (
+    classifying,
+    compiled,
+    first,
+    images,
+    needs_compiler,
+    plant,
+)
 
 import larq_nas
 from larq_nas.cli import main
-from larq_nas.deploy.golden import read_golden
 from larq_nas.deploy.package import write_package
 from larq_nas.errors import ConversionError, InputError
 from larq_nas.latency import DeviceError, measure
@@ -21,19 +26,6 @@ from larq_nas.latency.devices import measure_on
 
 PROGRAM = Path(__file__).parents[2] / "deploy" / "package" / "engine_program.py"
 STAND_INS = Path(__file__).parent / "stand_ins"
-
-
-def first(count: int, path: Path) -> bytes:
-    """Return a golden test of the first examples: each starts the engine anew."""
-    golden = read_golden(path)
-    outputs = [
-        dataclasses.replace(
-            output, values=output.values[:count], tolerance=output.tolerance[:count], least_same=3
-        )
-        for output in golden.outputs
-    ]
-    stored = [values[:count] for values in golden.stored]
-    return dataclasses.replace(golden, stored=stored, outputs=outputs).to_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +112,14 @@ def test_a_program_that_cannot_hand_out_outputs_is_told(device, package: Path, t
     ) as caught:
         check(device, model, golden, tool=tool)
     assert "\n" not in str(caught.value)
+    assert device.leftovers() == []
+
+
+@pytest.mark.slow
+def test_a_golden_test_that_cannot_run_is_a_warning_unless_asked_for(
+    device, package: Path, tmp_path
+) -> None:
+    tool, golden = engine(tmp_path, "output_filepath"), package / "golden.bin"
     command = ["latency", str(package), "--device", device.address, "--tool", str(tool), "--json"]
     for option in device.options():
         command += ["--ssh-option", option]

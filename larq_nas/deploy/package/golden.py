@@ -60,10 +60,13 @@ def make_golden(
     inputs, outputs = tensors(conversion.flatbuffer)
     places = natural_order(inputs)
     given = [images[place][:_CANDIDATES] for place in places] if images else []
-    stored = [end.stored(x) for end, x in zip(inputs, given or _drawn(inputs), strict=True)]
+    whole = [not model.inputs[place].dtype.is_floating for place in places]
+    first = given or _drawn(inputs, whole)
+    stored = [end.stored(x) for end, x in zip(inputs, first, strict=True)]
     trial = _try(model, conversion, kernel, stored)
     if given and trial.steady < _EXAMPLES:
-        drawn = [end.stored(x) for end, x in zip(inputs, _drawn(inputs, given), strict=True)]
+        more = _drawn(inputs, whole, given)
+        drawn = [end.stored(x) for end, x in zip(inputs, more, strict=True)]
         stored = [np.concatenate(pair) for pair in zip(stored, drawn, strict=True)]
         trial = _try(model, conversion, kernel, stored)
     chosen = trial.steadiest()
@@ -81,22 +84,24 @@ def make_golden(
     )
 
 
-def _drawn(inputs: Sequence[Tensor], given: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
-    """Return random inputs, within the range of those given."""
+def _drawn(
+    inputs: Sequence[Tensor], whole: Sequence[bool], given: Sequence[np.ndarray] = ()
+) -> list[np.ndarray]:
+    """Return random inputs, within the range of those given; whole numbers where it must be."""
     generator = np.random.default_rng(0)
-    drawn = []
+    drawn: list[np.ndarray] = []
     for index, end in enumerate(inputs):
         shape = (_CANDIDATES, *end.shape[1:])
-        if given and end.type not in ("INT32", "INT64", "BOOL"):
+        # A whole number may be an index: the least ones are the likeliest to be valid.
+        least, greatest = end.bounds if end.scale else (0.0, 1.0)
+        if given:
             least, greatest = float(given[index].min()), float(given[index].max())
-            drawn.append(generator.uniform(least, greatest, shape).astype("float32"))
-        elif end.scale:
-            drawn.append(generator.uniform(*end.bounds, shape).astype("float32"))
-        elif end.type == "FLOAT32":
-            drawn.append(generator.standard_normal(shape).astype("float32"))
+        if whole[index] and not end.scale:
+            drawn.append(generator.integers(int(least), int(greatest), shape, endpoint=True))
+        elif given or end.scale:
+            drawn.append(generator.uniform(least, greatest, shape))
         else:
-            # A whole number may be an index: the least ones are the likeliest to be valid.
-            drawn.append(generator.integers(0, 2, shape))
+            drawn.append(generator.standard_normal(shape))
     return drawn
 
 

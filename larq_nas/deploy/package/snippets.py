@@ -38,7 +38,7 @@ def cpp(facts: Facts) -> str:
     ]
     return fill(
         "main.cc",
-        name=facts.model.name,
+        name=_ascii(facts.model.name),
         engine=engine_version(),
         kernel=facts.kernel,
         files=" ".join(files),
@@ -77,7 +77,7 @@ def android(facts: Facts) -> str:
     names = [f"{{{_listed(map(_java_text, meaning.names))}}}" for meaning in told]
     return fill(
         "Network.java",
-        name=facts.model.name,
+        name=_ascii(facts.model.name),
         engine=engine_version(),
         registration=registration,
         advice=advice,

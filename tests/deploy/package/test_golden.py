@@ -1,5 +1,6 @@
 """The golden test: its file, and the programs that check it, by the real engine."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,13 @@ from deploy.package.programs import (
 )
 
 import larq_nas
+from larq_nas.deploy.conversion import digest
+from larq_nas.deploy.export import export_several
 from larq_nas.deploy.export import run as run_engine
 from larq_nas.deploy.golden import read_golden, tensors
 from larq_nas.deploy.package import write_package
 from larq_nas.deploy.parity import KERNELS
+from larq_nas.deploy.rewriting import lower
 from larq_nas.errors import InputError
 from larq_nas.layers import BinaryConv2D
 
@@ -141,6 +145,25 @@ def test_a_network_that_rounding_changes_for_all_inputs_gets_room(tmp_path: Path
     card = (tmp_path / "README.md").read_text()
     assert "Rounding alone changes the outputs of 16 of them" in card
     assert "for this network the golden test proves little" in card
+
+
+def test_random_indices_are_valid_ones(tmp_path: Path) -> None:
+    words = tf.keras.Input((6,), dtype="int32")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(9, 4)(words))
+    model = tf.keras.Model(words, layers.Dense(2)(x))
+    examples = np.random.default_rng(0).integers(0, 9, (5, 6))
+    lowered = lower(model)
+    flatbuffer = export_several(lowered, [(6,)], lowered.variables)
+    small = network(layers.GlobalAveragePooling2D(), layers.Dense(2))
+    evidence = larq_nas.convert(small, images(small))
+    conversion = dataclasses.replace(evidence, flatbuffer=flatbuffer, weights=digest(model))
+    for given, greatest in ((None, 1), (examples, 8)):
+        settings = {"images": given, "standalone": False}
+        write_package(tmp_path, conversion, model, **settings)
+        golden = read_golden(tmp_path / "golden.bin")
+        assert golden.examples == 16
+        assert set(np.unique(golden.stored[0])) == set(range(greatest + 1))
+        assert golden.judge(on_engine(flatbuffer, golden))[0].passed
 
 
 @pytest.mark.parametrize("content", [b"", b"LQGOLDEN", b"TFL3" * 40])

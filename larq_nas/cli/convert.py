@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from larq_nas.architecture import Architecture
-from larq_nas.cli.common import load_model, model_path, one_line_errors
+from larq_nas.cli.common import load_model, model_path, named, one_line_errors
 from larq_nas.deploy import convert as convert_model
 from larq_nas.deploy.package import Accuracy, write_package
 from larq_nas.errors import InputError, first_line
@@ -41,6 +41,11 @@ __all__ = ["convert"]
     help="Directory to write all into that deploying takes: model card, C++ and Android code, "
     "and the network as plain Keras.",
 )
+@click.option(
+    "--class-names",
+    help="Names of the classes for the package, with commas, or a file with one on each line.",
+)
+@click.option("--preprocessing", default="", help='For its card, such as "x / 127.5 - 1".')
 @click.option("--allow-float", multiple=True, help="Binary layer that may run in float.")
 @click.option(
     "--int8",
@@ -55,6 +60,8 @@ def convert(
     examples: int,
     kernels: tuple[str, ...],
     package: Path | None,
+    class_names: str | None,
+    preprocessing: str,
     allow_float: tuple[str, ...],
     int8: Literal["ends", "all"] | None,
     as_json: bool,
@@ -71,11 +78,14 @@ def convert(
     larq-nas convert runs/digits --package packages/digits
     larq-nas convert runs/digits --int8 ends
     """
+    if not package and (class_names or preprocessing):
+        raise click.UsageError("--class-names and --preprocessing go with --package.")
     path = model_path(source)
     images = _sample(path) if path != source else None
     if images is None:
         click.echo("No images at hand: comparing on random numbers", err=True)
     known = _known(source) if package and path != source else {}
+    known |= {"class_names": _names(class_names), "preprocessing": preprocessing}
     model = load_model(path)
     conversion = convert_model(
         model,
@@ -94,6 +104,17 @@ def convert(
         click.echo(json.dumps({**written, **conversion.summary()}, indent=2))
     else:
         click.echo("\n".join([str(conversion), *(f"written: {at}" for at in written.values())]))
+
+
+def _names(text: str | None) -> list[str] | None:
+    """Return class names as they were given, or those in the file that was."""
+    if text is None or not Path(text).is_file():
+        return None if text is None else named(text)
+    try:
+        lines = Path(text).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Cannot read the class names in `{text}`: {first_line(error)}.") from None
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _known(run: Path) -> dict[str, Any]:

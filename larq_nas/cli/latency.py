@@ -9,7 +9,8 @@ import click
 
 from larq_nas.cli.common import image_size, one_line_errors, read_space, settings_option
 from larq_nas.errors import InputError
-from larq_nas.latency import LatencyTable, build_table, measure
+from larq_nas.latency import Latency, LatencyTable, build_table, measure
+from larq_nas.latency.devices.errors import OutputsError
 from larq_nas.latency.measure import HERE
 from larq_nas.spaces import resolve
 
@@ -38,6 +39,18 @@ __all__ = ["latency"]
     "--tool",
     type=click.Path(path_type=Path),
     help="lce_benchmark_model for the device, on this machine; by default one on the device.",
+)
+@click.option(
+    "--golden",
+    type=click.Path(path_type=Path),
+    help="golden.bin of a package, to compare outputs there; by default one beside the model.",
+)
+@click.option("--no-golden", is_flag=True, help="Compare no outputs.")
+@click.option(
+    "--program",
+    type=click.Path(path_type=Path),
+    help="Build of the package's main.cc for the device, to compare outputs with; by default "
+    "lce_benchmark_model does.",
 )
 @click.option("--ssh-option", "ssh_options", multiple=True, help="For ssh; repeat for more.")
 @click.option(
@@ -75,14 +88,19 @@ def latency(
     runs: int,
     per_operation: bool,
     tool: Path | None,
+    golden: Path | None,
+    no_golden: bool,
+    program: Path | None,
     ssh_options: tuple[str, ...],
     as_json: bool,
     **table: Any,
 ) -> None:
     """Measure what a converted network takes, here or on a device, or build a table of a space.
 
-    SOURCE is a .tflite or the directory of a run. A table holds what each operation takes that a
-    network of the space can have; a build that was stopped goes on with the same command.
+    SOURCE is a .tflite, or the directory of a run or a package. With a package, its golden test
+    runs first: outputs that are not as expected are an error. A table holds what each operation
+    takes that a network of the space can have; a build that was stopped goes on with the same
+    command.
 
     \b
     larq-nas latency runs/digits --kernel indirect --per-operation
@@ -96,6 +114,8 @@ def latency(
     options |= {"tool": tool} if tool else {}
     options |= {"ssh_options": ssh_options} if ssh_options else {}
     if build_table:
+        if golden or program or no_golden:
+            raise click.UsageError("--golden, --no-golden and --program go with SOURCE.")
         if per_operation:
             raise click.UsageError("--per-operation goes with SOURCE; a table always times each.")
         made = _build(build_table, kernel, options, **table)
@@ -105,8 +125,25 @@ def latency(
         raise click.UsageError("--space, --set, --input and --classes go with --build-table.")
     assert source is not None
     model = source / "model.tflite" if source.is_dir() else source
-    measured = measure(model, kernel=kernel, per_operation=per_operation, **options)  # type: ignore[arg-type]
+    options |= {"kernel": kernel, "per_operation": per_operation}
+    options |= {"program": program} if program else {}
+    beside = model.with_name("golden.bin")
+    if no_golden and (golden or program):
+        raise click.UsageError("--no-golden goes with neither --golden nor --program.")
+    if golden or no_golden or not beside.exists():
+        measured = measure(model, golden=golden, **options)
+    else:
+        measured = _compared_if_possible(model, beside, options)
     click.echo(json.dumps(measured.summary(), indent=2) if as_json else f"{measured}")
+
+
+def _compared_if_possible(model: Path, golden: Path, options: dict[str, Any]) -> Latency:
+    """Measure a model with the golden test beside it, which not every program can run."""
+    try:
+        return measure(model, golden=golden, **options)
+    except OutputsError as error:
+        click.echo(f"Warning: no golden test. {error}", err=True)
+        return measure(model, **options)
 
 
 def _build(

@@ -39,6 +39,7 @@ class Latency:
         runs: number of inferences that were timed.
         operations: what each operation takes, in the order they run; empty if not asked for.
         warnings: what makes the figures doubtful, such as a processor that slowed down.
+        golden: what the golden test found, a line for each output; empty if there was none.
     """
 
     device: str
@@ -50,6 +51,7 @@ class Latency:
     runs: int
     operations: Sequence[OperationLatency] = ()
     warnings: Sequence[str] = ()
+    golden: Sequence[str] = ()
 
     @property
     def milliseconds(self) -> float:
@@ -67,4 +69,5 @@ class Latency:
             f"Larq Compute Engine {self.engine}"
         ]
         lines += [f"{o.microseconds:12.1f} us  {o.kind}  {o.name}" for o in self.operations]
+        lines += [f"golden test: {line}" for line in self.golden]
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])

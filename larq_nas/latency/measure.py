@@ -1,5 +1,6 @@
 """Measures a flatbuffer here or on a device, by its address."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.parity import Kernel
 from larq_nas.errors import InputError
 from larq_nas.latency.devices import measure_on
+from larq_nas.latency.golden import golden_here, golden_of
 from larq_nas.latency.here import measure_here
 from larq_nas.latency.latency import Latency
 
@@ -25,6 +27,7 @@ def measure(
     runs: int = 50,
     warmup_runs: int = 5,
     per_operation: bool = False,
+    golden: bytes | str | Path | None = None,
     **options: Any,
 ) -> Latency:
     """Measure what one inference of a converted model takes.
@@ -45,13 +48,15 @@ def measure(
         runs: number of inferences to time.
         warmup_runs: number of inferences before those.
         per_operation: whether to time each operation too.
+        golden: path of the `golden.bin` of a package, or its bytes: then the outputs are
+            compared there with those that are expected, before anything is timed.
         **options: for a device, further arguments of
-            `larq_nas.latency.devices.measure_on`: `tool`, `ssh_options`, `repeats`, `timeout`,
-            `xnnpack`.
+            `larq_nas.latency.devices.measure_on`: `tool`, `program`, `ssh_options`, `repeats`,
+            `timeout`, `xnnpack`.
 
     # Raises
         InputError: if an argument cannot be used.
-        ConversionError: if the kernel cannot run the model.
+        ConversionError: if the kernel cannot run the model, or its outputs are not as expected.
         larq_nas.latency.DeviceError: if the device does not do what it is asked.
     """
     flatbuffer = _flatbuffer(model)
@@ -62,14 +67,15 @@ def measure(
         "per_operation": per_operation,
     }
     if device != HERE:
-        return measure_on(device, flatbuffer, threads=threads, **settings, **options)
+        return measure_on(device, flatbuffer, threads=threads, golden=golden, **settings, **options)
     if threads != 1:
         raise InputError(f"`threads` must be 1 on this machine, but got {threads!r}.")
     if options:
         raise InputError(
             f"`{sorted(options)[0]}` is for a device: give one, such as ssh://pi@raspberrypi."
         )
-    return measure_here(flatbuffer, **settings)
+    found = [] if golden is None else golden_here(golden_of(golden, flatbuffer), flatbuffer, kernel)
+    return dataclasses.replace(measure_here(flatbuffer, **settings), golden=found)
 
 
 def _flatbuffer(model: bytes | str | Path | Conversion) -> bytes:

@@ -3,11 +3,15 @@
 import sys
 from collections.abc import Iterable, Sequence
 from importlib import metadata
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.table import size
+from larq_nas.deploy.golden import Tensor
 from larq_nas.deploy.package.facts import Facts, engine_version
+from larq_nas.deploy.package.meaning import Meaning
 from larq_nas.deploy.package.snippets import flags
 from larq_nas.deploy.package.texts import fill
 from larq_nas.deploy.parity import Parity
@@ -41,6 +45,7 @@ def card(facts: Facts, standalone: bool) -> str:
         reference="TensorFlow's fake-quant in int8" if facts.conversion.int8 else "Keras",
         parity="\n".join(f"- {_parity(result)}" for result in facts.conversion.parity),
         flags=flags(facts.kernel),
+        golden=_golden(facts),
         latency=_latency(facts),
         architecture=_architecture(facts),
         versions=_versions(),
@@ -54,20 +59,102 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _ends(facts: Facts) -> str:
-    shape = ", ".join(map(str, (1, *facts.shape)))
-    values = "value range: not told"
-    if facts.value_range:
-        least, greatest = facts.value_range
-        values = f"the images handed in hold numbers from {least:g} to {greatest:g}"
-    outputs = ", ".join(map(str, (1, *facts.model.output.shape[1:])))
-    return (
-        f"- Input: one image, float32, shape ({shape}), channels last; {values}.\n"
-        f"- Output: float32, shape ({outputs}): {facts.meaning}."
+    lines = [_input(facts, *pair) for pair in facts.inputs]
+    within = _preprocessing_layers(facts.model)
+    lines.append(f"- Preprocessing: {facts.preprocessing or 'not told'}.")
+    if within:
+        lines.append(f"- Within the network, so not to be done before: {', '.join(within)}.")
+    for tensor, meaning in facts.outputs:
+        shape = ", ".join(map(str, tensor.shape))
+        lines.append(
+            f"- Output `{meaning.name}`: {tensor.type.lower()}, shape ({shape}): {meaning.text}"
+            f"{_counted(tensor)}."
+        )
+        if meaning.names:
+            lines.append(f"- {_classes(meaning)}")
+    return "\n".join(lines)
+
+
+def _input(facts: Facts, tensor: Tensor, name: str) -> str:
+    image = len(tensor.shape) == 4
+    shape = ", ".join(map(str, tensor.shape))
+    text = (
+        f"- Input `{name}`: {'one image, ' if image else ''}{tensor.type.lower()}, shape ({shape})"
     )
+    text += ", channels last" if image else ""
+    if tensor.scale:
+        offset = 128 if tensor.type == "INT8" else 0
+        least, greatest = tensor.bounds
+        text += (
+            f"; a byte b of 0 to 255{' is written as b - 128 and' if offset else ''} stands for "
+            f"(b - {tensor.zero_point + offset}) * {tensor.scale:g}, from {least:g} to {greatest:g}"
+        )
+    if not facts.value_ranges:
+        return f"{text}; value range: not told."
+    least, greatest = facts.value_ranges[facts.model.input_names.index(name)]
+    handed = "the images" if image else "the examples"
+    return f"{text}; {handed} handed in hold numbers from {least:g} to {greatest:g}."
+
+
+def _counted(tensor: Tensor) -> str:
+    if not tensor.scale:
+        return ""
+    return f"; a value v stands for (v - {tensor.zero_point}) * {tensor.scale:g}"
+
+
+def _classes(meaning: Meaning) -> str:
+    if meaning.channels == 1 and len(meaning.names) == 2:
+        low, high = meaning.names
+        return f"Below 0.5 it is {low}, from there on {high}."
+    listed = ", ".join(f"{i} {name}" for i, name in enumerate(meaning.names))
+    return f"Classes of `{meaning.name}`: {listed}."
+
+
+def _preprocessing_layers(model: tf.keras.Model) -> list[str]:
+    """Return the preprocessing layers of a model, as one would write them."""
+    found = []
+    for layer in model._flatten_layers():
+        if isinstance(layer, tf.keras.layers.Rescaling):
+            text = f"x * {_short(layer.scale)} + {_short(layer.offset)}".replace("+ -", "- ")
+        elif isinstance(layer, tf.keras.layers.Normalization):
+            text = f"(x - {_short(layer.mean)}) / sqrt({_short(layer.variance)})"
+        elif isinstance(layer, tf.keras.layers.Resizing | tf.keras.layers.CenterCrop):
+            text = f"to {layer.height} x {layer.width}"
+        else:
+            continue
+        found.append(f"{type(layer).__name__} `{layer.name}` ({text})")
+    return found
+
+
+def _short(value: Any) -> str:
+    numbers = np.ravel(value)
+    if len(numbers) == 1:
+        return f"{float(numbers[0]):g}"
+    return f"[{', '.join(f'{number:g}' for number in numbers[:4])}{', ...' * (len(numbers) > 4)}]"
+
+
+def _golden(facts: Facts) -> str:
+    golden = facts.golden
+    text = (
+        f"`golden.bin` holds {golden.origin} on these; {golden.needed} of the {golden.examples} "
+        "must be as expected on a device."
+    )
+    if golden.steady < golden.examples:
+        text += (
+            f" Rounding alone changes the outputs of {golden.examples - golden.steady} of them "
+            "visibly: these may differ by three times as much."
+        )
+    if golden.weak:
+        text += (
+            " For most of them that is more than outputs vary from input to input: for this "
+            "network the golden test proves little."
+        )
+    return text
 
 
 def _costs(facts: Facts) -> str:
     costs = facts.profile
+    memory = costs.activation_bytes + len(facts.conversion.flatbuffer)
     rows: list[tuple[str, str]] = [
         ("real multiply-accumulates", f"{costs.macs:,}"),
         ("binary multiply-accumulates", f"{costs.binary_macs:,}"),
@@ -75,9 +162,14 @@ def _costs(facts: Facts) -> str:
         *((f"{bits}-bit weights", f"{count:,}") for bits, count in costs.parameters.items()),
         ("`model.tflite`", f"{len(facts.conversion.flatbuffer):,} bytes"),
         ("activations alive at once", f"{costs.activation_bytes:,} bytes (predicted)"),
+        ("peak memory", f"{memory:,} bytes (predicted)"),
         ("operations", f"{sum(facts.conversion.audit.operations.values()):,}"),
     ]
     text = table(("cost", "value"), rows)
+    text += (
+        "\n\nPeak memory is the model, which is read in place, and the activations alive at once; "
+        "not the engine itself, nor what its kernels set aside for their work."
+    )
     if costs.unknown:
         text += f"\n\nNot counted, so that these are the least: {', '.join(costs.unknown)}."
     return text
@@ -88,7 +180,7 @@ def _precision(facts: Facts) -> str:
     binary = [row for row in audit.layers if row.binary and not row.cause]
     named = {layer.name: layer for layer in facts.model._flatten_layers()}
     rows = [
-        (f"`{row.layer}`", row.runs_as, row.cause or why_real(named[row.layer]))
+        (f"`{row.layer}`", row.runs_as, row.cause or why_real(named.get(row.layer)))
         for row in audit.layers
         if row not in binary
     ]
@@ -102,8 +194,8 @@ def _precision(facts: Facts) -> str:
     return f"{text}\n\nOperations: {counts}."
 
 
-def why_real(layer: tf.keras.layers.Layer) -> str:
-    """Return why a layer is not binary by definition."""
+def why_real(layer: tf.keras.layers.Layer | None) -> str:
+    """Return why a layer is not binary by definition; `None` stands for a part of one."""
     names = ("kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
     weights = any(getattr(layer, name, None) for name in names)
     if weights and getattr(layer, "input_quantizer", None):

@@ -1,7 +1,6 @@
 """What a package tells about a model, and where each figure comes from."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -12,12 +11,14 @@ import tensorflow as tf
 from larq_nas.architecture import Architecture
 from larq_nas.cost import Profile
 from larq_nas.deploy.conversion import Conversion
-from larq_nas.deploy.export import input_shape, run
+from larq_nas.deploy.export import run
+from larq_nas.deploy.golden import Golden, Tensor, natural_order, tensors
+from larq_nas.deploy.package.meaning import Meaning
 from larq_nas.deploy.parity import KERNELS, Kernel
 from larq_nas.errors import ConversionError, InputError, require_not_negative, require_whole
 from larq_nas.latency import Latency
 
-__all__ = ["Accuracy", "Facts", "choose_kernel", "engine_version"]
+__all__ = ["Accuracy", "Facts", "choose_kernel", "engine_version", "outputs_in_order"]
 
 
 @dataclass(frozen=True)
@@ -55,46 +56,39 @@ class Facts:
         conversion: what it was converted to.
         profile: what it costs.
         kernel: the kernel that the snippets use.
+        meanings: what each output of the model is.
+        golden: inputs with their expected outputs.
         architecture: the architecture it was built of, if known.
         accuracy: how well it classifies, if measured.
-        value_range: least and greatest number in the images it reads, if known.
+        value_ranges: for each input of the model the least and greatest number in what it
+            reads; empty if not known.
         latencies: what an inference takes, where that was measured.
+        preprocessing: how an image becomes what the network reads; empty if not told.
     """
 
     model: tf.keras.Model
     conversion: Conversion
     profile: Profile
     kernel: Kernel
+    meanings: Sequence[Meaning]
+    golden: Golden
     architecture: Architecture | None = None
     accuracy: Accuracy | None = None
-    value_range: tuple[float, float] | None = None
+    value_ranges: Sequence[tuple[float, float]] = ()
     latencies: Sequence[Latency] = ()
+    preprocessing: str = ""
 
     @cached_property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one image."""
-        return input_shape(self.model)
-
-    @property
-    def inputs(self) -> int:
-        """Numbers of one image."""
-        return math.prod(self.shape)
-
-    @property
-    def outputs(self) -> int:
-        """Numbers of one output."""
-        return math.prod(self.model.output.shape[1:])
+    def inputs(self) -> list[tuple[Tensor, str]]:
+        """The inputs of the flatbuffer in its order, with their names in Keras."""
+        found, _ = tensors(self.conversion.flatbuffer)
+        names = self.model.input_names
+        return [(end, names[i]) for end, i in zip(found, natural_order(found), strict=True)]
 
     @cached_property
-    def meaning(self) -> str:
-        """What the outputs are."""
-        last = self.model.output._keras_history.layer
-        activation = getattr(last, "activation", None)
-        if isinstance(last, tf.keras.layers.Softmax) or activation is tf.keras.activations.softmax:
-            return f"probabilities of {self.outputs} classes"
-        if activation is tf.keras.activations.linear:
-            return f"logits of {self.outputs} classes, without softmax"
-        return f"{self.outputs} outputs of layer `{last.name}`"
+    def outputs(self) -> list[tuple[Tensor, Meaning]]:
+        """The outputs of the flatbuffer in its order, and what they are."""
+        return outputs_in_order(self.conversion, self.meanings)
 
     @cached_property
     def runs(self) -> dict[Kernel, bool]:
@@ -103,12 +97,28 @@ class Facts:
         return {kernel: kernel in compared or self._runs(kernel) for kernel in KERNELS}
 
     def _runs(self, kernel: Kernel) -> bool:
-        image = np.zeros((1, *self.shape), "float32")
+        one = [stored[:1].reshape(end.shape) for stored, (end, _) in self._first()]
         try:
-            run(self.conversion.flatbuffer, image, kernel, **KERNELS[kernel])
+            run(
+                self.conversion.flatbuffer,
+                one if len(one) > 1 else one[0],
+                kernel,
+                **KERNELS[kernel],
+            )
         except ConversionError:
             return False
         return True
+
+    def _first(self) -> Iterator[tuple[np.ndarray, tuple[Tensor, str]]]:
+        return zip(self.golden.stored, self.inputs, strict=True)
+
+
+def outputs_in_order(
+    conversion: Conversion, meanings: Sequence[Meaning]
+) -> list[tuple[Tensor, Meaning]]:
+    """Return the outputs of a flatbuffer in its order, and what they are."""
+    _, found = tensors(conversion.flatbuffer)
+    return [(end, meanings[i]) for end, i in zip(found, natural_order(found), strict=True)]
 
 
 def choose_kernel(conversion: Conversion, kernel: Kernel | None) -> Kernel:

@@ -1,6 +1,6 @@
 """The directory that is handed to whoever deploys a model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,9 @@ from larq_nas.architecture import Architecture
 from larq_nas.cost import profile
 from larq_nas.deploy.conversion import Conversion, digest
 from larq_nas.deploy.package.card import card
-from larq_nas.deploy.package.facts import Accuracy, Facts, choose_kernel
+from larq_nas.deploy.package.facts import Accuracy, Facts, choose_kernel, outputs_in_order
+from larq_nas.deploy.package.golden import make_golden
+from larq_nas.deploy.package.meaning import meanings
 from larq_nas.deploy.package.snippets import android, cpp
 from larq_nas.deploy.package.standalone import NETWORK, WEIGHTS
 from larq_nas.deploy.package.standalone import standalone as standalone_files
@@ -22,7 +24,8 @@ from larq_nas.latency import Latency
 __all__ = ["write_package"]
 
 _MODEL, _CARD, _CPP, _ANDROID = "model.tflite", "README.md", "main.cc", "Network.java"
-_FILES = (_MODEL, _CARD, _CPP, _ANDROID, NETWORK, WEIGHTS)
+_GOLDEN = "golden.bin"
+_FILES = (_MODEL, _GOLDEN, _CARD, _CPP, _ANDROID, NETWORK, WEIGHTS)
 
 
 def write_package(
@@ -32,16 +35,19 @@ def write_package(
     *,
     architecture: Architecture | None = None,
     accuracy: Accuracy | float | None = None,
-    images: np.ndarray | None = None,
+    images: np.ndarray | Sequence[np.ndarray] | None = None,
     latencies: Sequence[Latency] = (),
     kernel: Kernel | None = None,
     standalone: bool = True,
+    class_names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    preprocessing: str = "",
 ) -> None:
     """Write all that it takes to deploy a model into `directory`.
 
-    That is `model.tflite`; a card, `README.md`; `main.cc` and `Network.java`, which run it in
-    C++ and on Android; and `network.py` with `weights.npz`, which rebuild the network from
-    Keras and Larq alone. Nothing is written if any of it cannot be.
+    That is `model.tflite`; a card, `README.md`; `golden.bin`, inputs with the outputs that a
+    device must give; `main.cc` and `Network.java`, which run the model and this test in C++ and
+    on Android; and `network.py` with `weights.npz`, which rebuild the network from Keras and
+    Larq alone. Nothing is written if any of it cannot be.
 
     !!! example
         ```python
@@ -57,11 +63,17 @@ def write_package(
         model: the model.
         architecture: the architecture it was built of, for the card.
         accuracy: its accuracy, for the card; a number from 0 to 1 if no more is known.
-        images: images as the model reads them, from which the card takes the range of values.
+        images: images as the model reads them, a list of arrays if it has several inputs; the
+            card takes the range of values from them, and the golden test its inputs. By default
+            the golden test has random inputs.
         latencies: what an inference takes, for the card.
         kernel: the kernel to deploy with, one that was compared; by default Larq Compute
             Engine's own default, or else the first that was compared.
         standalone: whether to write `network.py` and `weights.npz`.
+        class_names: names of the classes, for the card and the programs; of several outputs,
+            a dictionary from their names. A single probability may have two: below 0.5, above.
+        preprocessing: how an image becomes what the model reads, such as `"x / 127.5 - 1"`, for
+            the card.
 
     # Raises
         ConversionError: if `network.py` cannot hold the model, naming the layer.
@@ -75,24 +87,58 @@ def write_package(
             f"`conversion` must be of `{model.name}` as it is now, but its weights differ: convert "
             "it again."
         )
-    if images is not None and not isinstance(images, np.ndarray):
-        raise InputError(f"`images` must be an array, but got {type(images).__name__}.")
+    if not isinstance(preprocessing, str):
+        raise InputError(f"`preprocessing` must be a text, but got {preprocessing!r}.")
+    examples = None if images is None else _examples(images, model)
     if isinstance(accuracy, int | float):
         accuracy = Accuracy(accuracy)
+    kernel = choose_kernel(conversion, kernel)
+    told = meanings(model, class_names, classifies=bool(accuracy or architecture))
+    ends = [meaning for _, meaning in outputs_in_order(conversion, told)]
+    golden = make_golden(
+        model,
+        conversion,
+        kernel,
+        examples,
+        classes=[meaning.kind in ("classes", "scores") for meaning in ends],
+        names=[meaning.name for meaning in ends],
+    )
     facts = Facts(
         model,
         conversion,
         profile(model),
-        choose_kernel(conversion, kernel),
+        kernel,
+        told,
+        golden,
         architecture,
         accuracy,
-        None if images is None else (float(np.min(images)), float(np.max(images))),
+        [(float(x.min()), float(x.max())) for x in examples or ()],
         latencies,
+        preprocessing.strip().rstrip("."),
     )
-    files: dict[str, str | bytes] = {_MODEL: conversion.flatbuffer}
+    files: dict[str, str | bytes] = {_MODEL: conversion.flatbuffer, _GOLDEN: golden.to_bytes()}
     files |= standalone_files(model) if standalone else {}
     files |= {_CPP: cpp(facts), _ANDROID: android(facts), _CARD: card(facts, standalone)}
     _write(directory, files)
+
+
+def _examples(images: np.ndarray | Sequence[np.ndarray], model: tf.keras.Model) -> list[np.ndarray]:
+    """Return for each input of `model` its examples, or raise `InputError`."""
+    arrays = [images] if isinstance(images, np.ndarray) else images
+    if not isinstance(arrays, list | tuple) or not all(isinstance(x, np.ndarray) for x in arrays):
+        raise InputError(
+            "`images` must be an array, or a list of them for several inputs, but got "
+            f"{type(images).__name__}."
+        )
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    if [x.shape[1:] for x in arrays] != shapes or len({len(x) for x in arrays}) != 1:
+        wanted = ", ".join(str(("examples", *shape)).replace("'", "") for shape in shapes)
+        got = ", ".join(str(x.shape) for x in arrays)
+        raise InputError(f"`images` must have the shape {wanted}, but got {got}.")
+    for x in arrays:
+        if not len(x) or x.dtype.kind not in "fiub" or not np.isfinite(x).all():
+            raise InputError("`images` must be finite numbers, one image at least: mend them.")
+    return list(arrays)
 
 
 def _require_free(directory: Path) -> None:

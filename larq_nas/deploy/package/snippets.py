@@ -1,12 +1,17 @@
 """Programs that run a flatbuffer: in C++, and on Android."""
 
+import json
+from collections.abc import Iterable, Sequence
+
+from larq_nas.deploy.golden import Tensor
 from larq_nas.deploy.package.facts import Facts, engine_version
 from larq_nas.deploy.package.texts import fill
 from larq_nas.deploy.parity import KERNELS, Kernel
 
-__all__ = ["android", "cpp", "flags"]
+__all__ = ["android", "cpp", "flags", "reads"]
 
 _OPTIONS = ("use_reference_bconv", "use_indirect_bgemm")
+_JAVA_TYPES = {"FLOAT32": "f", "UINT8": "u", "INT8": "s", "INT32": "i", "INT64": "l", "BOOL": "b"}
 
 
 def flags(kernel: Kernel) -> str:
@@ -15,34 +20,109 @@ def flags(kernel: Kernel) -> str:
 
 
 def cpp(facts: Facts) -> str:
-    """Return a C++ program that runs the model on one image."""
-    return fill("main.cc", **_ends(facts), kernel=facts.kernel, **_arguments(facts.kernel))
+    """Return a C++ program that runs the model, or its golden test."""
+    names, outputs = [], []
+    for index, (tensor, meaning) in enumerate(facts.outputs):
+        if meaning.names:
+            listed = _wrapped([_cpp_text(name) for name in meaning.names], "    ")
+            names.append(f"const char* const kNames{index}[] = {{\n{listed}\n}};\n")
+        kind = f"k{meaning.kind.capitalize()}"
+        known = f"kNames{index}" if meaning.names else "nullptr"
+        size = f"{tensor.elements}, {meaning.channels}"
+        outputs.append(f"    // {meaning.text}")
+        outputs.append(f"    {{{_cpp_text(meaning.name)}, {kind}, {size}, {known}}},")
+    files = [f"{_file_name(index, facts)}" for index in range(len(facts.inputs))]
+    reading = [
+        f"//   {file}: {reads(tensor)}"
+        for file, (tensor, _) in zip(files, facts.inputs, strict=True)
+    ]
+    return fill(
+        "main.cc",
+        name=_ascii(facts.model.name),
+        engine=engine_version(),
+        kernel=facts.kernel,
+        files=" ".join(files),
+        reading="\n".join(reading),
+        names="".join(f"{text}\n" for text in names),
+        outputs="\n".join(outputs),
+        **_arguments(facts.kernel),
+    )
+
+
+def reads(tensor: Tensor) -> str:
+    """Return what an input is in the programs, for a reader."""
+    shape = " x ".join(map(str, tensor.shape[1:])) or "1"
+    order = f"in the order {shape}" + (" with channels last" if len(tensor.shape) == 4 else "")
+    if tensor.type == "FLOAT32":
+        return f"{tensor.elements} float32 numbers, {order}"
+    if tensor.type in ("UINT8", "INT8"):
+        return f"{tensor.elements} bytes from 0 to 255, {order}"
+    return f"{tensor.elements} numbers of type {tensor.type.lower()}, {order}"
 
 
 def android(facts: Facts) -> str:
-    """Return a Java class that runs the model on Android."""
+    """Return a Java class that runs the model on Android, or its golden test."""
     registration = "compute_engine::tflite::RegisterLCECustomOps(resolver);"
-    if facts.kernel == "default":
-        advice = "Nothing needs to be changed there: that is the kernel this package was made for."
-        return fill("Network.java", **_ends(facts), registration=registration, advice=advice)
-    values = ", ".join(_arguments(facts.kernel).values())
-    advice = (
-        f"This package was made for the {facts.kernel} kernel. Before building, write there:\n"
-        "//\n"
-        f"//   compute_engine::tflite::RegisterLCECustomOps(resolver, {values});"
+    advice = "Nothing needs to be changed there: that is the kernel this package was made for."
+    if facts.kernel != "default":
+        values = ", ".join(_arguments(facts.kernel).values())
+        advice = (
+            f"This package was made for the {facts.kernel} kernel. Before building, write there:\n"
+            "//\n"
+            f"//   compute_engine::tflite::RegisterLCECustomOps(resolver, {values});"
+        )
+    ins = [tensor for tensor, _ in facts.inputs]
+    outs = [tensor for tensor, _ in facts.outputs]
+    told = [meaning for _, meaning in facts.outputs]
+    names = [f"{{{_listed(map(_java_text, meaning.names))}}}" for meaning in told]
+    return fill(
+        "Network.java",
+        name=_ascii(facts.model.name),
+        engine=engine_version(),
+        registration=registration,
+        advice=advice,
+        inputs=_listed(tensor.elements for tensor in ins),
+        inputs_told=_bullets(f"{name}: {reads(tensor)}" for tensor, name in facts.inputs),
+        input_types=_listed(f"'{_JAVA_TYPES[tensor.type]}'" for tensor in ins),
+        outputs=_listed(tensor.elements for tensor in outs),
+        outputs_told=_bullets(f"{meaning.name}: {meaning.text}" for meaning in told),
+        output_names=_listed(_java_text(meaning.name) for meaning in told),
+        output_types=_listed(f"'{_JAVA_TYPES[tensor.type]}'" for tensor in outs),
+        kinds=_listed(f"Kind.{meaning.kind.upper()}" for meaning in told),
+        channels=_listed(meaning.channels for meaning in told),
+        class_names=_listed(names),
+        scales=_listed(f"{tensor.scale!r}f" for tensor in outs),
+        zero_points=_listed(tensor.zero_point for tensor in outs),
     )
-    return fill("Network.java", **_ends(facts), registration=registration, advice=advice)
 
 
-def _ends(facts: Facts) -> dict[str, object]:
-    return {
-        "name": facts.model.name,
-        "shape": " x ".join(map(str, facts.shape)),
-        "inputs": facts.inputs,
-        "outputs": facts.outputs,
-        "meaning": facts.meaning,
-        "engine": engine_version(),
-    }
+def _file_name(index: int, facts: Facts) -> str:
+    return "input.bin" if len(facts.inputs) == 1 else f"input{index}.bin"
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _bullets(texts: Iterable[str]) -> str:
+    """Return lines of a Java comment, in which neither its end nor an escape may stand."""
+    return "\n".join(f"   * - {_ascii(text).replace('*/', '* /')}" for text in texts)
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")
+
+
+def _java_text(text: str) -> str:
+    return json.dumps(text)
+
+
+def _cpp_text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _wrapped(items: Sequence[str], indent: str) -> str:
+    return "\n".join(f"{indent}{item}," for item in items)
 
 
 def _arguments(kernel: Kernel) -> dict[str, str]:

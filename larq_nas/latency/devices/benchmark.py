@@ -1,16 +1,21 @@
 """Runs the benchmark program on a device, and says in one line why it could not."""
 
+import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from larq_nas.deploy.golden import Tensor
 from larq_nas.deploy.parity import KERNELS, Kernel
-from larq_nas.latency.devices.errors import DeviceError, last_line
+from larq_nas.latency.devices.errors import DeviceError, OutputsError, last_line
 from larq_nas.latency.devices.output import ignored_flags, what_failed
 from larq_nas.latency.devices.transport import Answer, Transport
 
 __all__ = ["Benchmark"]
 
 _LONGEST = 150.0
+_OUTPUTS = "larq_nas: outputs"
+_DIGITS = re.compile(r"(\s*[0-9a-f]{2})+\s*")
 _CANNOT_RUN, _NOT_FOUND, _SIGNAL = 126, 127, 128
 # Numbers of Linux: those of this machine's system may differ.
 _SIGNALS = {
@@ -64,31 +69,90 @@ class Benchmark:
         # Raises
             DeviceError: if it fails, or the connection to the device does.
         """
-        command = " ".join([*self._before(), shlex.quote(self.program), *self._flags(xnnpack)])
-        if profiling:
-            command += " --enable_op_profiling=true"
-        process = shlex.quote(f"{self.folder}/pid")
-        # Its number is kept, so that it can be stopped when the connection is not there any more.
-        answer = self.way.run(
-            f"{command} & echo $! > {process}; wait $!; code=$?; rm -f {process}; exit $code"
-        )
+        flags = self._flags(xnnpack) + ["--enable_op_profiling=true"] * profiling
+        answer = self.way.run(f"{self._call(flags)}; exit $code")
         if answer.code:
             raise DeviceError(self._failure(answer))
         output = f"{answer.out}\n{answer.err}"
-        if flags := ignored_flags(output):
+        self._require_known(output)
+        return output
+
+    def outputs(
+        self, inputs: Sequence[Tensor], cuts: Sequence[str], *, xnnpack: bool
+    ) -> list[bytes]:
+        """Return what all outputs hold after an inference, one behind the other, for examples.
+
+        # Arguments
+            inputs: the inputs of the model.
+            cuts: for each example the line of shell that writes its inputs into files `input0`,
+                `input1` and so on of the temporary folder.
+            xnnpack: whether XNNPACK runs the float operations.
+
+        # Raises
+            OutputsError: if the program does not know how to hand them out.
+            DeviceError: if it fails, or the connection to the device does.
+        """
+        path, log = (shlex.quote(f"{self.folder}/{name}") for name in ("outputs", "log"))
+        names = [f"input{index}" for index in range(len(inputs))]
+        shapes = ":".join(",".join(map(str, tensor.shape)) for tensor in inputs)
+        files = ",".join(f"{name}:{self.folder}/{name}" for name in names)
+        flags = [
+            # It gives what the last of its runs gave; one is enough.
+            *self._flags(xnnpack, num_runs=1, warmup_runs=1, min_secs=0, warmup_min_secs=0),
+            f"--input_layer={','.join(names)}",
+            f"--input_layer_shape={shapes}",
+            f"--input_layer_value_files={shlex.quote(files)}",
+            f"--output_filepath={path}",
+        ]
+        # Bytes do not pass through every shell, but their hexadecimal digits do.
+        run = (
+            f"rm -f {path}; {self._call(flags, log)}; [ $code = 0 ] || {{ cat {log} >&2; "
+            f"exit $code; }}; echo {_OUTPUTS}; od -An -v -tx1 {path} 2> /dev/null"
+        )
+        answer = self.way.run(f"{'; '.join(f'{cut}; {run}' for cut in cuts)}; cat {log}")
+        if answer.code:
+            raise DeviceError(self._failure(answer))
+        self._require_known(answer.out)
+        found = []
+        for part in answer.out.split(f"{_OUTPUTS}\n")[1:]:
+            digits = "".join(line for line in part.splitlines() if _DIGITS.fullmatch(line))
+            found.append(bytes.fromhex(digits))
+        if len(found) != len(cuts) or not all(found):
+            raise OutputsError(
+                f"{self.where} wrote no outputs: build main.cc of the package for the device and "
+                "give its path as `program`."
+            )
+        return found
+
+    def _call(self, flags: Sequence[str], log: str = "") -> str:
+        """Return the shell that runs the program and keeps its exit code in `code`."""
+        command = " ".join([*self._before(), shlex.quote(self.program), *flags])
+        command += f" > {log} 2>&1" if log else ""
+        process = shlex.quote(f"{self.folder}/pid")
+        # Its number is kept, so that it can be stopped when the connection is not there any more.
+        return f"{command} & echo $! > {process}; wait $!; code=$?; rm -f {process}"
+
+    def _require_known(self, output: str) -> None:
+        """Raise `DeviceError` if the program says that it does not know a flag."""
+        flags = ignored_flags(output)
+        if "--output_filepath" in flags or "--input_layer_value_files" in flags:
+            raise OutputsError(
+                f"{self.where} cannot hand out outputs, as it does not know {flags.split('=')[0]}: "
+                "build main.cc of the package for the device and give its path as `program`."
+            )
+        if flags:
             raise DeviceError(
                 f"{self.where} does not know {flags}: use the one of the "
                 "release 0.16.0 of Larq Compute Engine."
             )
-        return output
 
     def _before(self) -> list[str]:
         return ["taskset", self.cores] if self.cores else []
 
-    def _flags(self, xnnpack: bool) -> list[str]:
+    def _flags(self, xnnpack: bool, **others: object) -> list[str]:
         # The program warms up, then measures, each no longer than this.
         longest = min(_LONGEST, self.way.timeout / 3)
-        flags = {
+        flags: dict[str, object] = {
             "graph": shlex.quote(self.model),
             "num_threads": self.threads,
             "num_runs": self.runs,
@@ -96,6 +160,7 @@ class Benchmark:
             "max_secs": f"{longest:g}",
             "use_xnnpack": str(xnnpack).lower(),
             **dict.fromkeys(KERNELS[self.kernel], "true"),
+            **others,
         }
         return [f"--{name}={value}" for name, value in flags.items()]
 

@@ -2,11 +2,15 @@
 
 from larq_nas.errors import LarqNasError
 
-__all__ = ["DeviceError", "last_line"]
+__all__ = ["DeviceError", "OutputsError", "last_line"]
 
 
 class DeviceError(LarqNasError, RuntimeError):
     """A device cannot be reached, or cannot measure; nothing is wrong with what it was given."""
+
+
+class OutputsError(DeviceError):
+    """The benchmark program on a device measures, but cannot hand out what a network gives."""
 
 
 def last_line(text: str) -> str:

@@ -17,9 +17,11 @@ from larq_nas.latency.devices.address import reach
 from larq_nas.latency.devices.benchmark import Benchmark
 from larq_nas.latency.devices.describe import describe
 from larq_nas.latency.devices.errors import DeviceError
+from larq_nas.latency.devices.golden import golden_on
 from larq_nas.latency.devices.output import Timing, read_operations, read_timing
-from larq_nas.latency.devices.program import find_program
+from larq_nas.latency.devices.program import built_program, find_program
 from larq_nas.latency.devices.state import doubts, drift, read_state
+from larq_nas.latency.golden import golden_of
 from larq_nas.latency.latency import Latency, OperationLatency
 
 __all__ = ["measure_on"]
@@ -41,6 +43,8 @@ def measure_on(
     ssh_options: Sequence[str] = (),
     timeout: float = 300.0,
     xnnpack: bool = True,
+    golden: bytes | str | Path | None = None,
+    program: str | Path | None = None,
 ) -> Latency:
     """Return what an inference of `flatbuffer` takes on a device.
 
@@ -79,6 +83,11 @@ def measure_on(
         timeout: seconds after which a command on the device is given up; a third of it is the
             longest that inferences go on in each repeat, 150 at most.
         xnnpack: whether XNNPACK runs the float operations.
+        golden: path of the `golden.bin` of a package, or its bytes: what the device gives is
+            compared with what is expected, before anything is timed.
+        program: path on this machine of a build of the package's `main.cc` for the device,
+            which runs the golden test there. By default the benchmark program runs it, if it
+            knows `--output_filepath`.
 
     # Returns
         The figures. What makes them doubtful, such as a processor that was throttled, is in
@@ -88,20 +97,27 @@ def measure_on(
         InputError: if an argument cannot be used, or `tool` is for another architecture.
         DeviceError: if the device does not answer, refuses the login, has no room or hangs, or
             the program fails there.
+        ConversionError: if the device does not give the outputs that are expected.
     """
     _check(flatbuffer, kernel, warmup_runs)
     require_whole(threads=threads, runs=runs, repeats=repeats)
     require_positive(timeout=timeout)
+    if program is not None and golden is None:
+        raise InputError("`program` runs a golden test: give its file as `golden`.")
+    expected = None if golden is None else golden_of(golden, flatbuffer)
     way = reach(device, ssh_options, timeout)
     way.check()
     about = describe(way)
-    program = find_program(way, tool, about.machine)
+    benchmark_program = find_program(way, tool, about.machine)
+    built = None if program is None else built_program(way, program, about.machine)
     cores = about.fastest_cores(threads) if way.pins_cores else ""
     with way.temporary_folder() as folder:
-        way.require_room(folder, len(flatbuffer) + program.size)
-        path, model = program.install(way, folder), f"{folder}/model.tflite"
+        extra = (len(expected.to_bytes()) if expected else 0) + (built.size if built else 0)
+        way.require_room(folder, len(flatbuffer) + benchmark_program.size + extra)
+        path, model = benchmark_program.install(way, folder), f"{folder}/model.tflite"
         way.push(flatbuffer, model)
         benchmark = Benchmark(way, folder, path, model, kernel, threads, runs, warmup_runs, cores)
+        found = golden_on(benchmark, expected, flatbuffer, built, xnnpack) if expected else []
         before = read_state(way)
         timings = [_time(benchmark, xnnpack) for _ in range(repeats)]
         warnings = doubts(before, read_state(way))
@@ -125,6 +141,7 @@ def measure_on(
         runs=sum(timing.runs for timing in timings),
         operations=operations,
         warnings=warnings,
+        golden=found,
     )
 
 

@@ -9,7 +9,7 @@ from larq_nas.errors import InputError
 from larq_nas.latency.devices.errors import DeviceError
 from larq_nas.latency.devices.transport import Transport
 
-__all__ = ["ENVIRONMENT", "Program", "asset", "find_program"]
+__all__ = ["ENVIRONMENT", "Program", "asset", "built_program", "find_program"]
 
 ENVIRONMENT = "LARQ_NAS_BENCHMARK_TOOL"
 """Environment variable that says where the user keeps the benchmark program."""
@@ -49,11 +49,11 @@ class Program:
         """Number of bytes to copy."""
         return self.here.stat().st_size if self.here else 0
 
-    def install(self, way: Transport, folder: str) -> str:
+    def install(self, way: Transport, folder: str, name: str = _NAME) -> str:
         """Return its path on the device, copied into `folder` if it was not there."""
         if self.here is None:
             return self.there
-        path = f"{folder}/{_NAME}"
+        path = f"{folder}/{name}"
         way.push(self.here.read_bytes(), path)
         made = way.run(f"chmod 755 {shlex.quote(path)}")
         if made.code:
@@ -88,6 +88,13 @@ def find_program(way: Transport, tool: str | Path | None, machine: str) -> Progr
     return Program("", here)
 
 
+def built_program(way: Transport, path: str | Path, machine: str) -> Program:
+    """Return a program that the user built of `main.cc`, or raise `InputError`."""
+    here = Path(path).expanduser()
+    _require_architecture(here, way, machine, "a build of main.cc")
+    return Program("", here)
+
+
 def asset(way: Transport, machine: str) -> str:
     """Return the name of the release's file for a device."""
     if way.pins_cores:
@@ -114,8 +121,9 @@ def _on_device(way: Transport) -> str:
     return path
 
 
-def _require_architecture(here: Path, way: Transport, machine: str) -> None:
+def _require_architecture(here: Path, way: Transport, machine: str, needed: str = "") -> None:
     """Raise `InputError` if the file `here` is no program for the device."""
+    needed = needed or f"{asset(way, machine)} of the release 0.16.0 of Larq Compute Engine"
     try:
         with open(here, "rb") as file:
             head = file.read(20)
@@ -126,13 +134,11 @@ def _require_architecture(here: Path, way: Transport, machine: str) -> None:
         return
     if not head.startswith(b"\x7fELF") or len(head) < 20:
         raise InputError(
-            f"`{here}` is not a program for Linux or Android: `{way.address}` needs "
-            f"{asset(way, machine)} of the release 0.16.0 of Larq Compute Engine."
+            f"`{here}` is not a program for Linux or Android: `{way.address}` needs {needed}."
         )
     number = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
     if number not in _RUNS.get(machine, (number,)):
         raise InputError(
             f"`{here}` is a program for {_MACHINES.get(number, f'machine {number}')}, but "
-            f"`{way.address}` is {machine}: it needs {asset(way, machine)} of the release 0.16.0 "
-            "of Larq Compute Engine."
+            f"`{way.address}` is {machine}: it needs {needed}."
         )

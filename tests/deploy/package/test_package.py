@@ -1,8 +1,6 @@
 """What is handed to whoever deploys a model."""
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import larq as lq
@@ -11,7 +9,6 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 from conftest import random_architecture, randomize
-from deploy.package.stubs import CPP, JAVA
 
 import larq_nas
 from larq_nas.cli import main
@@ -22,7 +19,10 @@ from larq_nas.latency import Latency
 from larq_nas.layers import classifier
 from larq_nas.spaces import Bats
 
-FILES = {"model.tflite", "README.md", "main.cc", "Network.java", "network.py", "weights.npz"}
+FILES = {
+    *("model.tflite", "golden.bin", "README.md", "main.cc", "Network.java"),
+    *("network.py", "weights.npz"),
+}
 ARCHITECTURE = random_architecture(Bats(cells=1, channels=8, nodes=2), 0)
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (32, 8, 8, 1)).astype("float32")
 
@@ -84,6 +84,7 @@ def test_every_figure_of_the_card_is_one_handed_in(package: Path, conversion, mo
         *(f"| {bits}-bit weights | {count:,} |" for bits, count in costs.parameters.items()),
         f"| `model.tflite` | {len(conversion.flatbuffer):,} bytes |",
         f"{costs.activation_bytes:,} bytes (predicted)",
+        f"| peak memory | {costs.activation_bytes + len(conversion.flatbuffer):,} bytes (pred",
         "91.25% of 360 examples, digits",
         f"from {IMAGES.min():g} to {IMAGES.max():g}",
         "shape (1, 8, 8, 1)",
@@ -154,46 +155,6 @@ def test_nothing_is_written_where_something_cannot_be(conversion, model, tmp_pat
         write_package(tmp_path / "file" / "package", conversion, model)
 
 
-def _write(files: dict[str, str], directory: Path) -> None:
-    for name, text in files.items():
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        (directory / name).write_text(text)
-
-
-@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
-@pytest.mark.parametrize("kernel", ["default", "reference", "indirect"])
-def test_the_program_compiles_against_stubs(kernel: str, package: Path, grouped, tmp_path) -> None:
-    source = package / "main.cc"
-    if kernel != "default":
-        write_package(tmp_path / "package", *grouped, kernel=kernel)
-        source = tmp_path / "package" / "main.cc"
-    _write(CPP, tmp_path)
-    program = tmp_path / "program"
-    command = ["g++", "-std=c++14", "-Wall", "-Wextra", "-Werror", "-I", str(tmp_path)]
-    subprocess.run([*command, str(source), "-o", str(program)], check=True)
-    size = 64 if kernel == "default" else 8 * 8 * 64
-    image = np.zeros(size, "<f4")
-    image[2] = 5
-    image.tofile(tmp_path / "image.bin")
-    run = [str(program), "model.tflite", str(tmp_path / "image.bin")]
-    done = subprocess.run(run, capture_output=True, text=True, check=True)
-    flags = f"reference {kernel == 'reference':d}, indirect {kernel == 'indirect':d}"
-    assert done.stdout == f"{flags}\nclass 2, output 5\n"
-    np.append(image, image[:1]).tofile(tmp_path / "image.bin")
-    done = subprocess.run(run, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, f"image.bin must hold {size} float32 numbers.\n")
-
-
-@pytest.mark.skipif(not shutil.which("javac"), reason="needs javac")
-def test_the_android_class_compiles_against_stubs(package: Path, grouped, tmp_path) -> None:
-    _write(JAVA, tmp_path)
-    write_package(tmp_path / "package", *grouped)
-    for source in (package / "Network.java", tmp_path / "package" / "Network.java"):
-        command = ["javac", "-Xlint:all", "-Werror", "-sourcepath", str(tmp_path), "-d"]
-        subprocess.run([*command, str(tmp_path / "classes"), str(source)], check=True)
-    assert (tmp_path / "classes" / "Network.class").exists()
-
-
 @pytest.fixture
 def run(model, tmp_path) -> Path:
     """The directory of a finished run, as far as converting reads it."""
@@ -226,6 +187,25 @@ def test_a_run_without_a_result_is_packed_without_accuracy(run: Path, tmp_path) 
     assert result.exit_code == 0, result.output
     assert f"written: {tmp_path / 'package'}" in result.output
     assert "Not measured." in (tmp_path / "package" / "README.md").read_text()
+
+
+def test_class_names_and_preprocessing_are_given_from_a_shell(run: Path, tmp_path) -> None:
+    names = [f"digit {i}" for i in range(10)]
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
+    command = ["convert", str(run), "--package", str(tmp_path / "package")]
+    options = ["--class-names", str(tmp_path / "names.txt"), "--preprocessing", "x / 8 - 1"]
+    result = CliRunner().invoke(main, [*command, *options])
+    assert result.exit_code == 0, result.output
+    card = (tmp_path / "package" / "README.md").read_text()
+    assert "0 digit 0, 1 digit 1, " in card
+    assert "- Preprocessing: x / 8 - 1.\n" in card
+    for program in ("main.cc", "Network.java"):
+        assert '"digit 9"' in (tmp_path / "package" / program).read_text()
+    result = CliRunner().invoke(main, [*command, "--class-names", "a,b"])
+    assert result.exit_code == 1
+    assert "has 10), but has 2: give as many" in result.output
+    result = CliRunner().invoke(main, ["convert", str(run), "--class-names", "a,b"])
+    assert "--class-names and --preprocessing go with --package" in result.output
 
 
 def test_a_package_that_is_refused_leaves_no_flatbuffer(run: Path) -> None:

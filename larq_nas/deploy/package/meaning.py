@@ -1,0 +1,278 @@
+"""What the outputs of a network are, read from their shape and activation."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import larq as lq
+import tensorflow as tf
+
+from larq_nas.errors import InputError
+
+__all__ = ["Kind", "Meaning", "meanings"]
+
+Kind = Literal["classes", "probabilities", "numbers", "scores"]
+"""What a program prints of an output.
+
+`"classes"`: the last axis are classes, of which the largest is best. `"probabilities"`: each
+number is a probability for itself. `"numbers"`: each number is what it is. `"scores"`: nothing
+tells whether they are classes or numbers.
+"""
+
+_LAYERS = tf.keras.layers
+# Layers that hand on what they read, in another shape or size.
+_PASSING = (
+    _LAYERS.Reshape,
+    _LAYERS.Flatten,
+    _LAYERS.Permute,
+    _LAYERS.Dropout,
+    _LAYERS.Cropping2D,
+    _LAYERS.UpSampling2D,
+    _LAYERS.Resizing,
+    _LAYERS.AveragePooling2D,
+    _LAYERS.GlobalAveragePooling2D,
+)
+_BOUNDED = {"sigmoid": "sigmoid", "hard_sigmoid": "hard sigmoid"}
+_CLASSES = ("crossentropy", "hinge")
+_REGRESSION = ("mean_", "squared", "absolute", "huber", "log_cosh", "logcosh", "poisson", "cosine")
+_SHORT = {"mse", "mae", "mape", "msle"}
+# What the static fields of a Java class can hold.
+_MOST_NAMES = 5_000
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What one output of a network is.
+
+    # Arguments
+        name: its name in Keras.
+        shape: its shape without the batch.
+        kind: what a program prints of it.
+        text: what it is, for a reader.
+        names: names of its classes, or of its probabilities; empty if not known.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Kind
+    text: str
+    names: Sequence[str] = ()
+
+    @property
+    def channels(self) -> int:
+        """Size of its last axis."""
+        return self.shape[-1] if self.shape else 1
+
+    @property
+    def positions(self) -> int:
+        """Number of positions with so many channels each, such as pixels."""
+        return math.prod(self.shape[:-1])
+
+
+def meanings(
+    model: tf.keras.Model,
+    class_names: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    *,
+    classifies: bool = False,
+) -> list[Meaning]:
+    """Return what each output of `model` is, in its order.
+
+    # Arguments
+        model: the Keras model.
+        class_names: names of the classes, for the only output that has so many; or those of
+            several outputs by their names.
+        classifies: whether it is known to classify, as a network with an accuracy does.
+
+    # Raises
+        InputError: if `class_names` do not fit.
+    """
+    outputs = list(zip(model.output_names, model.outputs, strict=True))
+    shapes = {name: tuple(output.shape[1:]) for name, output in outputs}
+    named = _names_by_output(class_names, shapes)
+    found = []
+    for index, (name, output) in enumerate(outputs):
+        known = _task(model, name, index)
+        if known is None and (name in named or (classifies and len(outputs) == 1)):
+            known = "classes"
+        activation = _activation(output)
+        kind, text = _describe(shapes[name], activation, known)
+        found.append(Meaning(name, shapes[name], kind, text, named.get(name, ())))
+    return found
+
+
+def _names_by_output(
+    class_names: Sequence[str] | Mapping[str, Sequence[str]] | None,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, list[str]]:
+    if class_names is None:
+        return {}
+    if isinstance(class_names, str):
+        raise InputError(f"`class_names` must be a list of names, but got {class_names!r}.")
+    if not isinstance(class_names, Mapping):
+        given = list(class_names)
+        fitting = [name for name, shape in shapes.items() if len(given) in _counts(shape)]
+        if len(fitting) != 1:
+            sizes = ", ".join(
+                f"`{name}` has {shape[-1:] or (1,)}" for name, shape in shapes.items()
+            )
+            sizes = sizes.replace("(", "").replace(",)", "")
+            raise InputError(
+                f"`class_names` must hold a name for each class of one output ({sizes}), but has "
+                f"{len(given)}: give as many, or a dictionary from outputs to names."
+            )
+        class_names = {fitting[0]: given}
+    for output, names in class_names.items():
+        if output not in shapes:
+            raise InputError(
+                f"`class_names` must be of outputs ({', '.join(shapes)}), but got `{output}`."
+            )
+        if len(names) not in _counts(shapes[output]):
+            raise InputError(
+                f"`class_names` must hold {_counts(shapes[output])[-1]} names for output "
+                f"`{output}`, but has {len(names)}."
+            )
+        if not all(isinstance(name, str) and name and name.isprintable() for name in names):
+            raise InputError(
+                f"`class_names` must be texts of one line, but those of `{output}` are not all."
+            )
+        if len(names) > _MOST_NAMES:
+            raise InputError(
+                f"`class_names` must be {_MOST_NAMES:,} at most, but has {len(names)}."
+            )
+    return {output: list(names) for output, names in class_names.items()}
+
+
+def _counts(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return how many names an output can have: a single probability has one or two."""
+    channels = shape[-1] if shape else 1
+    return (1, 2) if channels == 1 else (channels,)
+
+
+def _task(model: tf.keras.Model, name: str, index: int) -> str | None:
+    """Return `"classes"` or `"regression"` if the loss the model was compiled with tells."""
+    loss = getattr(model, "loss", None)
+    if isinstance(loss, Mapping):
+        loss = loss.get(name)
+    elif isinstance(loss, list | tuple):
+        loss = loss[index] if index < len(loss) else None
+    text = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))
+    text = str(text).lower()
+    if any(part in text for part in _CLASSES):
+        return "classes"
+    if text in _SHORT or any(part in text for part in _REGRESSION):
+        return "regression"
+    return None
+
+
+def _activation(tensor: Any) -> str:
+    """Return the activation that `tensor` is behind, `"linear"` if none, empty if not known.
+
+    A softmax over another axis than the last, or one that was reshaped since, is `"mixed"`.
+    """
+    reshaped = False
+    while True:
+        history = tensor._keras_history
+        layer = history.layer
+        if isinstance(layer, tf.keras.Model):
+            tensor = layer.outputs[history.tensor_index]
+            continue
+        node = layer._inbound_nodes[history.node_index]
+        if not isinstance(layer, _PASSING) or not node.keras_inputs:
+            found = _own_activation(layer, node, len(tensor.shape))
+            return "mixed" if found == "softmax" and reshaped else found
+        before = node.keras_inputs[0]
+        reshaped |= before.shape[-1] != tensor.shape[-1] or isinstance(layer, _LAYERS.Permute)
+        tensor = before
+
+
+def _own_activation(layer: Any, node: Any, rank: int) -> str:
+    if isinstance(layer, _LAYERS.Softmax):
+        return "softmax" if layer.axis in (-1, rank - 1) else "mixed"
+    if isinstance(layer, _LAYERS.ReLU | _LAYERS.LeakyReLU | _LAYERS.PReLU | _LAYERS.ELU):
+        return type(layer).__name__
+    symbol = str(getattr(layer, "symbol", ""))
+    if symbol:
+        name = symbol.rpartition(".")[2]
+        axis = node.call_kwargs.get("axis")
+        if name == "softmax" and axis not in (None, -1, rank - 1):
+            return "mixed"
+        bent = ("softmax", "sigmoid", "relu", "tanh", "relu6", "softplus", "elu", "exp", "sign")
+        return name if name in bent else "linear"
+    activation = getattr(layer, "activation", None)
+    if activation is not None:
+        if isinstance(activation, _LAYERS.Softmax):
+            return "softmax"
+        name = str(getattr(activation, "__name__", type(activation).__name__))
+        return "softmax" if name.startswith("softmax") else name
+    known = (tf.keras.layers, lq.layers)
+    if any(getattr(module, type(layer).__name__, None) is type(layer) for module in known):
+        return "linear"
+    return "linear" if type(layer).__module__.startswith("larq_nas.") else ""
+
+
+def _describe(shape: tuple[int, ...], activation: str, known: str | None) -> tuple[Kind, str]:
+    """Return the kind of an output and what it is, for a reader."""
+    channels = shape[-1] if shape else 1
+    size = math.prod(shape[:-1])
+    place = "" if size == 1 else _place(shape[:-1])
+    if activation == "softmax":
+        if channels == 1:
+            return "numbers", "a softmax of one number, which is always 1"
+        if not place:
+            return "classes", f"probabilities of {channels} classes (softmax)"
+        return (
+            "classes",
+            f"{place[0]}, the probabilities of {channels} classes {place[1]} (softmax)",
+        )
+    if activation in _BOUNDED and known == "regression" and size * channels == 1:
+        return "numbers", f"one number from 0 to 1 ({_BOUNDED[activation]}): a regression"
+    if activation in _BOUNDED:
+        return "probabilities", _probabilities(channels, place, _BOUNDED[activation])
+    behind = f"behind {activation}" if activation not in ("linear", "", "mixed") else ""
+    behind = behind or {
+        "linear": "without activation",
+        "mixed": "of a softmax over another axis",
+    }.get(activation, "of a layer whose activation is not known")
+    if place:
+        many = "one number" if channels == 1 else f"{channels} numbers"
+        if known == "classes" and channels > 1 and activation != "mixed":
+            return "classes", f"{place[0]}, the logits of {channels} classes {place[1]}, {behind}"
+        return "numbers", f"{place[0]}, {many} {place[1]}, {behind}"
+    if channels == 1:
+        meant = {
+            "classes": "the logit of a probability (a sigmoid makes it one)",
+            "regression": "a regression",
+            None: "a regression, or the logit of a probability (a sigmoid makes it one)",
+        }[known]
+        return "numbers", f"one number {behind}: {meant}"
+    if known == "regression" or activation == "mixed":
+        return "numbers", f"{channels} numbers {behind}" + (": a regression" if known else "")
+    if known == "classes":
+        return "classes", f"logits of {channels} classes, without softmax ({behind})"
+    return "scores", f"{channels} numbers {behind}: logits of {channels} classes, or a regression"
+
+
+def _place(shape: tuple[int, ...]) -> tuple[str, str]:
+    sizes = " x ".join(map(str, shape))
+    return (
+        (f"a map of {sizes}", "for each pixel")
+        if len(shape) == 2
+        else (
+            f"{sizes} positions",
+            "at each",
+        )
+    )
+
+
+def _probabilities(channels: int, place: Any, function: str) -> str:
+    if not place:
+        if channels == 1:
+            return f"one probability ({function})"
+        return f"{channels} probabilities, each for itself ({function}): several may be near 1"
+    if place[1] == "for each pixel":
+        sizes = place[0].removeprefix("a map of ")
+        if channels == 1:
+            return f"a mask of {sizes}: a probability for each pixel ({function})"
+        return f"{channels} masks of {sizes}: {channels} probabilities for each pixel ({function})"
+    return f"{place[0]}, {channels} probabilities at each ({function})"

@@ -8,6 +8,7 @@ import numpy as np
 from larq_nas.deploy.audit import Audit, audit
 from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.export import export_lowered, run
+from larq_nas.deploy.int8.border import without_borders
 from larq_nas.deploy.int8.plan import Int8
 from larq_nas.deploy.int8.report import Int8Report, accuracy
 from larq_nas.deploy.int8.rounding import quantize
@@ -48,7 +49,7 @@ def in_int8(
         nothing = "int8 changes nothing: there is no real layer that could run in it"
         return dataclasses.replace(conversion, warnings=[*conversion.warnings, nothing])
     require_close(network, lowered, images)
-    flatbuffer = export_lowered(network.lowered)
+    flatbuffer = without_borders(export_lowered(network.lowered))
     audited = audit(lowered.model, flatbuffer, network.lowered.kernels(), lowered.binary_layers)
     audited = _naming(audited, require_int8(network, flatbuffer))
     parity = compare(network, flatbuffer, [images], kernels)
@@ -71,6 +72,7 @@ def in_int8(
         bytes_after=len(flatbuffer),
         accuracy_before=accuracy(expected[0], labels),
         accuracy_after=accuracy(outputs[0].reshape(expected[0].shape), labels),
+        notes=network.notes,
     )
     reasons = network.lowered.reasons
     return dataclasses.replace(

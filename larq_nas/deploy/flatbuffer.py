@@ -11,6 +11,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from larq_nas.errors import InputError
 
 __all__ = [
+    "TYPE_NAMES",
     "Operator",
     "called_subgraphs",
     "extract",
@@ -32,7 +33,9 @@ _SUBGRAPH = "ubgraphIndex"
 _BUILTIN = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
 }
-_TYPES = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+TYPE_NAMES = {
+    value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)
+}
 _FILTERED = {"LceBconv2d", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
 
 
@@ -300,7 +303,7 @@ def _operators(model: schema.ModelT) -> Iterator[Operator]:
         output = graph.tensors[operator.outputs[0]]
         written = _steps(output)
         step = 0.0 if written is None else float(written[0])
-        yield Operator(kind, output.name.decode(), filters, _TYPES[output.type], step, steps)
+        yield Operator(kind, output.name.decode(), filters, TYPE_NAMES[output.type], step, steps)
 
 
 def _steps(tensor: schema.TensorT) -> np.ndarray | None:

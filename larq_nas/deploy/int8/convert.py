@@ -63,7 +63,7 @@ def in_int8(
     expected = predict(lowered.model, [images])
     compared = figures(kernels[0], expected, outputs, network.meanings)
     report = Int8Report(
-        layers=[layer.call.name for layer in network.layers],
+        layers=[layer.call.layer.name for layer in network.layers],
         stays_float=stays_float(flatbuffer),
         examples=len(images),
         agreement=1.0 if compared.agreement is None else compared.agreement,

@@ -104,7 +104,7 @@ def require_int8(network: InInt8, flatbuffer: bytes) -> dict[str, str]:
         flatbuffer: what it was converted to.
     """
     found = operators(flatbuffer)
-    return {layer.call.name: _operation(layer, found) for layer in network.layers}
+    return {layer.call.layer.name: _operation(layer, found) for layer in network.layers}
 
 
 def _operation(layer: Folded, found: Sequence[Operator]) -> str:

@@ -122,7 +122,7 @@ def convert(
     warnings += warnings_of_loops(lowered.calls, flatbuffer)
     conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings, digest(model))
     if int8:
-        conversion = in_int8(conversion, lowered, int8, images[0], labels, kernels)
+        conversion = in_int8(conversion, lowered, int8, images, labels, kernels)
         _require_binary(conversion.audit, allow_float)
     return conversion
 

@@ -55,8 +55,8 @@ def in_integers(
 
     # Arguments
         conversion: the one with float inputs and outputs.
-        images: for each input as the interpreter takes them, float32, first axis the examples;
-            real ones: what whole numbers stand for is found from them.
+        images: one array for each input, in the model's order, first axis the examples; real
+            ones: what whole numbers stand for is found from them.
         kernels: the kernels on which it must compute what it does without.
         input_type: type of the inputs that are float32 now.
         output_type: type of the outputs that are float32 now.
@@ -70,7 +70,7 @@ def in_integers(
     for kind, given in (("input", input_type), ("output", output_type)):
         if given not in NUMBER_TYPES:
             raise unknown_name(f"{kind}_type", given, NUMBER_TYPES)
-    before, images = conversion.flatbuffer, list(images)
+    before = conversion.flatbuffer
     model = read_model(before)
     graph, names, notes = model.subgraphs[0], _names(model), list[str]()
 
@@ -81,17 +81,17 @@ def in_integers(
             notes.append(f"`{names[index]}` is {given}, as the model has it, not {kind}")
         return kind != "float32" and given == "float32"
 
-    ranges = _ranges(input_range, len(graph.inputs))
+    ranges = _ranges(input_range, len(images))
     inputs = [
         of_pixels(names[index], input_type, values, ends) if changed(index, input_type) else None
-        for index, values, ends in zip(graph.inputs, images, ranges, strict=True)
+        for index, values, ends in zip(_ordered(model, "inputs"), images, ranges, strict=True)
     ]
-    seen = run(before, _arguments(images), kernels[0], **KERNELS[kernels[0]])
+    seen = run(before, images, kernels[0], **KERNELS[kernels[0]])
     outputs = [
         _output(model, index, names[index], output_type, values)
         if changed(index, output_type)
         else None
-        for index, values in zip(graph.outputs, seen, strict=True)
+        for index, values in zip(_ordered(model, "outputs"), seen, strict=True)
     ]
     flatbuffer = with_integers(before, inputs, outputs)
     for kernel in kernels:
@@ -126,16 +126,16 @@ def with_integers(
 
     # Arguments
         flatbuffer: one of float inputs and outputs.
-        inputs: what each input is to be; `None` for those that stay as they are.
+        inputs: what each input is to be, in the model's order; `None` for those that stay.
         outputs: what each output is to be.
     """
     editor = _Editor(read_model(flatbuffer))
-    for number, tensor in enumerate(inputs):
+    for index, tensor in zip(_ordered(editor.model, "inputs"), inputs, strict=True):
         if tensor:
-            editor.set_input(number, tensor)
-    for number, tensor in enumerate(outputs):
+            editor.set_input(index, tensor)
+    for index, tensor in zip(_ordered(editor.model, "outputs"), outputs, strict=True):
         if tensor:
-            editor.set_output(number, tensor)
+            editor.set_output(index, tensor)
     return editor.flatbuffer()
 
 
@@ -153,11 +153,10 @@ class _Editor:
         self.graph.operators = [*self._before, *self.graph.operators, *self._behind]
         return write_model(self.model)
 
-    def set_input(self, number: int, tensor: IntegerTensor) -> None:
-        index = self.graph.inputs[number]
+    def set_input(self, index: int, tensor: IntegerTensor) -> None:
         given = self._tensor(tensor, self.graph.tensors[index])
         self._move_name(index, given)
-        self.graph.inputs[number] = given
+        self.graph.inputs[self.graph.inputs.index(index)] = given
         self._set_signatures("inputs", index, given)
         for op in self._readers(index):
             # A network in int8 that counts alike reads the whole numbers themselves.
@@ -170,8 +169,7 @@ class _Editor:
         if self._readers(index):
             self._dequantize(given, index, tensor)
 
-    def set_output(self, number: int, tensor: IntegerTensor) -> None:
-        index = self.graph.outputs[number]
+    def set_output(self, index: int, tensor: IntegerTensor) -> None:
         (maker,) = [op for op in self.graph.operators if index in op.outputs] or [None]
         source = index
         if maker and operation(self.model, maker) == "DEQUANTIZE":
@@ -183,7 +181,7 @@ class _Editor:
             given = self._tensor(tensor, self.graph.tensors[index])
             self._behind.append(self._operator("QUANTIZE", [source], [given]))
         self._move_name(index, given)
-        self.graph.outputs[number] = given
+        self.graph.outputs[self.graph.outputs.index(index)] = given
         self._set_signatures("outputs", index, given)
         if source != index and not self._readers(index) and index not in self.graph.outputs:
             self.graph.operators = [op for op in self.graph.operators if op is not maker]
@@ -280,6 +278,12 @@ def _names(model: schema.ModelT) -> dict[int, str]:
     return names
 
 
+def _ordered(model: schema.ModelT, side: str) -> list[int]:
+    """Return the tensors that are inputs or outputs, in the model's order: that of their names."""
+    names = _names(model)
+    return sorted(getattr(model.subgraphs[0], side), key=lambda index: names[index])
+
+
 def _ranges(given: Any, inputs: int) -> list[Any]:
     """Return the range given for each input."""
     if given is None or inputs == 1:
@@ -311,10 +315,6 @@ def _output(
     return of_range(name, kind, low - margin if low < 0 else low, high + margin)
 
 
-def _arguments(images: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
-    return images if len(images) > 1 else images[0]
-
-
 def _through(
     tensors: Sequence[IntegerTensor | None],
     values: Sequence[np.ndarray],
@@ -337,8 +337,8 @@ def _require_same(
     """Refuse a flatbuffer that does not compute what the one before does of the same numbers."""
     whole = _through(inputs, images, IntegerTensor.quantize)
     read = _read(flatbuffer, inputs, whole, kernel)
-    expected = run(before, _arguments(read), kernel, **KERNELS[kernel])
-    got = run(flatbuffer, _arguments(whole), kernel, **KERNELS[kernel])
+    expected = run(before, read, kernel, **KERNELS[kernel])
+    got = run(flatbuffer, whole, kernel, **KERNELS[kernel])
     for tensor, one, other in zip(outputs, expected, got, strict=True):
         same = tensor.is_rounded(one, other, _TIE) if tensor else np.array_equal(one, other)
         if not same:
@@ -364,7 +364,7 @@ def _read(
     made = {int(out): n for n, op in enumerate(graph.operators) for out in op.outputs}
     floats = {graph.tensors[out].name: out for out in made}
     found = _through(inputs, whole, IntegerTensor.dequantize)
-    for number, (tensor, index) in enumerate(zip(inputs, graph.inputs, strict=True)):
+    for number, (tensor, index) in enumerate(zip(inputs, _ordered(model, "inputs"), strict=True)):
         target = floats.get(graph.tensors[index].name + _FLOAT)
         if not tensor or target is None:
             continue
@@ -396,7 +396,7 @@ def _agreement(
     Numbers of an output that round to one step tie, and each of them is as large.
     """
     whole = _through(inputs, images, IntegerTensor.quantize)
-    got = run(flatbuffer, _arguments(whole), kernel, **KERNELS[kernel])
+    got = run(flatbuffer, whole, kernel, **KERNELS[kernel])
     shares = []
     for tensor, one, other in zip(outputs, expected, got, strict=True):
         value = tensor.dequantize(other) if tensor else other

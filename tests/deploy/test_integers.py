@@ -10,6 +10,7 @@ from larq_compute_engine import testing
 
 import larq_nas
 from larq_nas.deploy.conversion import Conversion, summarize
+from larq_nas.deploy.export import run
 from larq_nas.deploy.flatbuffer import input_names, operators, output_names
 from larq_nas.deploy.integers import in_integers
 from larq_nas.errors import ConversionError, InputError
@@ -223,3 +224,71 @@ def test_another_scale_in_the_flatbuffer_is_refused(model, monkeypatch, side: st
     monkeypatch.setattr(integers, "with_integers", wrong)
     with pytest.raises(ConversionError, match=r"(reads other numbers|gives another)"):
         converted(model, scaled("unit"), input_type="uint8", output_type="uint8")
+
+
+def several() -> tuple[tf.keras.Model, list[np.ndarray]]:
+    """Two images and a vector in, classes and a number out, in no order of their sizes."""
+    one, other = tf.keras.Input((8, 8, 3), name="z"), tf.keras.Input((8, 8, 3), name="a")
+    numbers = tf.keras.Input((5,), name="numbers")
+    x = binary_conv(stem(tf.keras.layers.Add()([one, 2.0 * other]), 32), 32, 3, name="c")
+    x = tf.keras.layers.GlobalAveragePooling2D()(x)
+    x = tf.keras.layers.Concatenate()([x, tf.keras.layers.Dense(3)(numbers)])
+    outputs = [
+        tf.keras.layers.Dense(1, name="number")(x),
+        tf.keras.layers.Dense(4, activation="softmax", name="classes")(x),
+    ]
+    model = tf.keras.Model([one, other, numbers], outputs)
+    generator = np.random.default_rng(3)
+    for weight in model.weights:
+        if "kernel" in weight.name:
+            weight.assign(generator.normal(size=weight.shape) / np.sqrt(weight.shape[-2]))
+    vectors = generator.uniform(-2, 3, (48, 5)).astype("float32")
+    return model, [scaled("unit"), scaled("signed")[::-1].copy(), vectors]
+
+
+def test_several_inputs_and_outputs_each_have_their_own_meaning() -> None:
+    model, images = several()
+    before = larq_nas.convert(model, images)
+    ranges = [None, None, (-2.0, 3.0)]
+    options = {"input_type": "uint8", "output_type": "int8", "input_range": ranges}
+    after = in_integers(before, images, ("default", "reference"), **options)
+    assert [tensor.name for tensor in after.integers.inputs] == input_names_sorted(before)
+    ends = [tuple(map(float, tensor.ends)) for tensor in after.integers.inputs]
+    assert ends == [pytest.approx(e, abs=1e-6) for e in ((0.0, 1.0), (-1.0, 1.0), (-2.0, 3.0))]
+    number, classes = after.integers.outputs
+    assert (classes.scale, classes.zero_point) == (1 / 256, -128)
+    assert number.scale != classes.scale
+    whole = [t.quantize(x) for t, x in zip(after.integers.inputs, images, strict=True)]
+    got = run(after.flatbuffer, whole, "default")
+    expected = [output.numpy() for output in model(images)]
+    assert np.median(np.abs(number.dequantize(got[0]) - expected[0])) <= 2 * number.scale
+    assert np.median(np.abs(classes.dequantize(got[1]) - expected[1])) <= 2 / 256
+    with pytest.raises(InputError, match="a pair .or None. for each of 3 inputs"):
+        in_integers(before, images, ("default",), input_type="uint8", input_range=(0.0, 1.0))
+
+
+def input_names_sorted(conversion: Conversion) -> list[str]:
+    return sorted(input_names(conversion.flatbuffer))
+
+
+def test_int8_and_whole_numbers_with_several_inputs_and_outputs() -> None:
+    model, images = several()
+    plain = larq_nas.convert(model, images, int8="all")
+    ranges = [None, None, (-2.0, 3.0)]
+    options = {"input_type": "uint8", "output_type": "uint8", "input_range": ranges}
+    conversion = in_integers(plain, images, ("default",), **options)
+    assert len(conversion.integers.inputs) == 3
+    assert len(conversion.integers.outputs) == 2
+    # The dense layer at the end counts in int8 itself.
+    assert kinds(conversion.flatbuffer)[-1] == "QUANTIZE"
+
+
+def test_inputs_that_are_whole_numbers_in_keras_stay_so() -> None:
+    inputs = tf.keras.Input((8, 8, 3), dtype="uint8")
+    x = binary_conv(stem(tf.cast(inputs, "float32") / 255.0, 32), 32, 3, name="a")
+    model = tf.keras.Model(inputs, classifier(x, 4))
+    conversion = larq_nas.convert(model, PIXELS)
+    interpreter = Interpreter(conversion.flatbuffer)
+    assert [np.dtype(dtype) for dtype in interpreter.input_types] == [np.uint8]
+    asked = in_integers(conversion, [PIXELS], ("default",), input_type="int8")
+    assert "`image` is uint8, as the model has it, not int8" in str(asked)

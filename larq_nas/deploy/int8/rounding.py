@@ -1,7 +1,7 @@
 """Puts fake-quant on what a network computes with real numbers."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -29,7 +29,7 @@ _OWN_STEPS = ("add", "global_average_pool", "relu")
 _FIXED = {"softmax": (0.0, 255 / 256), "sigmoid": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 
 
-def quantize(lowered: Lowered, which: Int8, images: np.ndarray) -> InInt8:
+def quantize(lowered: Lowered, which: Int8, images: Sequence[np.ndarray]) -> InInt8:
     """Return a network with its real part in int8; `layers` is empty if there is none.
 
     What stands between real layers and loses more than rounding in int8 is left in float.
@@ -37,7 +37,7 @@ def quantize(lowered: Lowered, which: Int8, images: np.ndarray) -> InInt8:
     # Arguments
         lowered: the network as it is converted without int8.
         which: which part.
-        images: float32, real ones: the ranges of tensors are those seen on them.
+        images: one array for each input, real ones: the ranges of tensors are those seen on them.
 
     # Raises
         ConversionError: if a first or last layer cannot run in int8.
@@ -49,7 +49,7 @@ def quantize(lowered: Lowered, which: Int8, images: np.ndarray) -> InInt8:
         network = builder.network
         if not builder.layers:
             return network
-        network.predict([images])
+        network.predict(images)
         builder.grids.mode = "round"
         found = builder.lossy(losses(network, lowered, images))
         if not found:

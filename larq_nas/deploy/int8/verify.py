@@ -9,6 +9,7 @@ from larq_nas.deploy.flatbuffer import Operator, operators
 from larq_nas.deploy.int8.folding import Folded, activates_apart
 from larq_nas.deploy.int8.network import InInt8
 from larq_nas.deploy.rewriting import Lowered
+from larq_nas.deploy.rewriting.walk import compute
 from larq_nas.errors import ConversionError
 
 __all__ = ["LARGEST_LOSS", "losses", "require_close", "require_int8", "stays_float"]
@@ -21,7 +22,7 @@ LARGEST_LOSS = 0.1
 _CONSTANT, _ALL = 1e-6, 0.9
 
 
-def require_close(network: InInt8, lowered: Lowered, images: np.ndarray) -> None:
+def require_close(network: InInt8, lowered: Lowered, images: Sequence[np.ndarray]) -> None:
     """Refuse a layer whose outputs in int8 differ from those in float by more than int8 costs.
 
     Each layer is judged by itself, on what it reads in float: the root mean square of the
@@ -30,7 +31,7 @@ def require_close(network: InInt8, lowered: Lowered, images: np.ndarray) -> None
     # Arguments
         network: the network in int8.
         lowered: the same in float.
-        images: float32, shape `(examples, height, width, channels)`.
+        images: one array for each input, first axis the examples.
     """
     names = {index: call.name for index, call in enumerate(lowered.calls)}
     names |= {layer.end: layer.call.name for layer in network.layers}
@@ -43,7 +44,7 @@ def require_close(network: InInt8, lowered: Lowered, images: np.ndarray) -> None
             )
 
 
-def losses(network: InInt8, lowered: Lowered, images: np.ndarray) -> Mapping[int, float]:
+def losses(network: InInt8, lowered: Lowered, images: Sequence[np.ndarray]) -> Mapping[int, float]:
     """Return how much the outputs of each call in int8 differ, in units of their spread.
 
     By index; that of a layer is the last call that is folded into it.
@@ -51,7 +52,8 @@ def losses(network: InInt8, lowered: Lowered, images: np.ndarray) -> Mapping[int
     layers = {layer.end: layer for layer in network.layers}
     ends = sorted({*network.rounded, *layers})
     reads = [layers[index].reads if index in layers else index for index in ends]
-    values = lowered.outputs_of(tf.constant(images[:_IMAGES]), [*reads, *ends])
+    given = [tf.constant(image[:_IMAGES]) for image in images]
+    values = compute(lowered.calls, given, [*reads, *ends], lowered.rewrites)
     found = {}
     for index, x, output in zip(ends, values, values[len(ends) :], strict=False):
         if index in layers:

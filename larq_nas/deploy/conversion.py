@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from larq_nas.deploy.audit import Audit, LayerAudit
 from larq_nas.deploy.int8.report import Int8Report
+from larq_nas.deploy.integer_tensor import Integers, IntegerTensor
 from larq_nas.deploy.parity import Parity
 from larq_nas.errors import InputError
 from larq_nas.files import write_atomically
@@ -31,6 +32,7 @@ class Conversion:
         warnings: what works, but probably not as it was meant.
         weights: a digest of the weights that were converted.
         int8: what int8 costs and saves, if layers run in it.
+        integers: what inputs and outputs of whole numbers stand for, if there are any.
     """
 
     flatbuffer: bytes = field(repr=False)
@@ -40,6 +42,7 @@ class Conversion:
     warnings: Sequence[str] = ()
     weights: str = ""
     int8: Int8Report | None = None
+    integers: Integers | None = None
 
     def save(self, path: str | Path) -> None:
         """Write the flatbuffer to `path`, whole or not at all."""
@@ -57,6 +60,7 @@ class Conversion:
             "rewrites": list(self.rewrites),
             "warnings": list(self.warnings),
             "int8": dataclasses.asdict(self.int8) if self.int8 else None,
+            "integers": dataclasses.asdict(self.integers) if self.integers else None,
         }
 
     def __str__(self) -> str:
@@ -80,6 +84,14 @@ def summarize(summary: dict[str, Any]) -> str:
     parity = [Parity(**{**result, "rounding": None}) for result in summary["parity"]]
     lines = [f"flatbuffer: {summary['bytes']:,} bytes", audited, *parity]
     lines += [Int8Report(**summary["int8"])] if summary.get("int8") else []
+    lines += [_integers(summary["integers"])] if summary.get("integers") else []
     lines += [f"rewritten, exactly: {reason}" for reason in summary.get("rewrites", [])]
     lines += [f"warning: {warning}" for warning in summary.get("warnings", [])]
     return "\n".join(map(str, lines))
+
+
+def _integers(figures: dict[str, Any]) -> Integers:
+    tensors = {
+        side: [IntegerTensor(**one) for one in figures[side]] for side in ("inputs", "outputs")
+    }
+    return Integers(**{**figures, **tensors})

@@ -11,15 +11,19 @@ from tensorflow.lite.python import schema_py_generated as schema
 from larq_nas.errors import InputError
 
 __all__ = [
+    "TYPE_NAMES",
     "Operator",
     "called_subgraphs",
     "extract",
     "input_names",
     "is_constant",
+    "operation",
     "operators",
     "output_names",
     "pack_signs",
     "read_model",
+    "values",
+    "write_model",
 ]
 
 _IDENTIFIER = b"TFL3"
@@ -29,7 +33,9 @@ _SUBGRAPH = "ubgraphIndex"
 _BUILTIN = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
 }
-_TYPES = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+TYPE_NAMES = {
+    value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)
+}
 _FILTERED = {"LceBconv2d", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
 
 
@@ -72,6 +78,58 @@ def read_model(flatbuffer: bytes) -> schema.ModelT:
             "larq_nas.convert wrote."
         )
     return model
+
+
+def write_model(model: schema.ModelT) -> bytes:
+    """Return the bytes of a flatbuffer, without what none of its operations uses.
+
+    # Arguments
+        model: its tables, which are changed.
+    """
+    for graph in model.subgraphs:
+        _drop_tensors(model, graph)
+    codes = sorted({op.opcodeIndex for graph in model.subgraphs for op in graph.operators})
+    model.operatorCodes = [model.operatorCodes[index] for index in codes]
+    for op in (op for graph in model.subgraphs for op in graph.operators):
+        op.opcodeIndex = codes.index(op.opcodeIndex)
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    notes = model.metadata or []
+    # The first buffer is that of all tensors that are not constant.
+    used = sorted({0, *(tensor.buffer for tensor in tensors), *(note.buffer for note in notes)})
+    model.buffers = [model.buffers[index] for index in used]
+    for holder in (*tensors, *notes):
+        holder.buffer = used.index(holder.buffer)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _drop_tensors(model: schema.ModelT, graph: schema.SubGraphT) -> None:
+    """Drop the tensors of `graph` that nothing refers to, and number the others anew."""
+    lists = [[*graph.inputs], [*graph.outputs]]
+    lists += [list(numbers) for op in graph.operators for numbers in (op.inputs, op.outputs)]
+    lists += [list(op.intermediates) for op in graph.operators if op.intermediates is not None]
+    used = sorted({index for numbers in lists for index in numbers if index >= 0})
+    number = {-1: -1, **{old: new for new, old in enumerate(used)}}
+    graph.tensors = [graph.tensors[index] for index in used]
+    graph.inputs = [number[index] for index in graph.inputs]
+    graph.outputs = [number[index] for index in graph.outputs]
+    for op in graph.operators:
+        op.inputs = [number[index] for index in op.inputs]
+        op.outputs = [number[index] for index in op.outputs]
+        if op.intermediates is not None:
+            op.intermediates = [number[index] for index in op.intermediates]
+    for signature in model.signatureDefs or []:
+        if model.subgraphs[signature.subgraphIndex] is graph:
+            for entry in (*signature.inputs, *signature.outputs):
+                entry.tensorIndex = number[entry.tensorIndex]
+
+
+def operation(model: schema.ModelT, operator: schema.OperatorT) -> str:
+    """Return the kind of an operation, such as `"CONV_2D"` or `"LceBconv2d"`."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+    return code.customCode.decode() if code.customCode else _BUILTIN[builtin]
 
 
 def _is_whole(model: schema.ModelT) -> bool:
@@ -237,17 +295,15 @@ def pack_signs(kernel: np.ndarray) -> np.ndarray:
 def _operators(model: schema.ModelT) -> Iterator[Operator]:
     graph = model.subgraphs[0]
     for operator in graph.operators:
-        code = model.operatorCodes[operator.opcodeIndex]
-        builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
-        kind = code.customCode.decode() if code.customCode else _BUILTIN[builtin]
+        kind = operation(model, operator)
         filters = steps = None
         if kind in _FILTERED:
-            filters = _values(model, graph.tensors[operator.inputs[1]])
+            filters = values(model, graph.tensors[operator.inputs[1]])
             steps = _steps(graph.tensors[operator.inputs[1]])
         output = graph.tensors[operator.outputs[0]]
         written = _steps(output)
         step = 0.0 if written is None else float(written[0])
-        yield Operator(kind, output.name.decode(), filters, _TYPES[output.type], step, steps)
+        yield Operator(kind, output.name.decode(), filters, TYPE_NAMES[output.type], step, steps)
 
 
 def _steps(tensor: schema.TensorT) -> np.ndarray | None:
@@ -258,7 +314,8 @@ def _steps(tensor: schema.TensorT) -> np.ndarray | None:
     return np.asarray(scale, "float32")
 
 
-def _values(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray | None:
+def values(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray | None:
+    """Return the numbers of a constant tensor; `None` for others, and other types."""
     data = model.buffers[tensor.buffer].data
     dtypes = {
         schema.TensorType.FLOAT32: "<f4",
@@ -267,5 +324,6 @@ def _values(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray | None:
     }
     if data is None or tensor.type not in dtypes:
         return None
-    values: np.ndarray = np.frombuffer(bytes(data), dtypes[tensor.type]).reshape(tensor.shape)
-    return values
+    shape = () if tensor.shape is None else tuple(tensor.shape)
+    constant: np.ndarray = np.frombuffer(bytes(data), dtypes[tensor.type]).reshape(shape)
+    return constant

@@ -124,7 +124,7 @@ def convert(
     warnings += [*float_signs(audited), *warnings_of_loops(lowered.calls, flatbuffer)]
     conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings, digest(model))
     if int8:
-        conversion = in_int8(conversion, lowered, int8, images[0], labels, kernels)
+        conversion = in_int8(conversion, lowered, int8, images, labels, kernels)
         _require_binary(conversion.audit, allow_float)
     return conversion
 

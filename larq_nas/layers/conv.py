@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from larq_nas.layers.precision import convolve
 
-__all__ = ["BinaryConv2D", "exporting"]
+__all__ = ["BinaryConv2D", "exporting", "is_exporting"]
 
 _exporting: ContextVar[bool] = ContextVar("larq_nas_exporting", default=False)
 
@@ -24,6 +24,11 @@ def exporting() -> Iterator[None]:
         yield
     finally:
         _exporting.reset(token)
+
+
+def is_exporting() -> bool:
+    """Return whether a network is traced for the converter."""
+    return _exporting.get()
 
 
 def block_diagonal(kernel: tf.Tensor, groups: int, parts: int = 1) -> tf.Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 from larq_nas.deploy.audit import Audit, audit
 from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.export import export_lowered, run
+from larq_nas.deploy.int8.border import without_borders
 from larq_nas.deploy.int8.plan import Int8
 from larq_nas.deploy.int8.report import Int8Report, accuracy
 from larq_nas.deploy.int8.rounding import quantize
@@ -25,7 +26,7 @@ def in_int8(
     conversion: Conversion,
     lowered: Lowered,
     which: Int8,
-    images: np.ndarray,
+    images: Sequence[np.ndarray],
     labels: np.ndarray | None,
     kernels: Sequence[Kernel],
 ) -> Conversion:
@@ -35,23 +36,23 @@ def in_int8(
         conversion: the one without int8.
         lowered: what it was made of.
         which: `"ends"` or `"all"`.
-        images: float32, shape `(examples, height, width, channels)`; ranges are calibrated on
-            the first 512.
-        labels: of these images, if known.
+        images: one array for each input, first axis the examples; ranges are calibrated on the
+            first 512.
+        labels: of these images, if known; of the first output.
         kernels: the kernels that must agree with fake-quant.
 
     # Raises
         ConversionError: if a layer does not run in int8, or loses more than rounding does.
     """
-    network = quantize(lowered, which, images[:_CALIBRATION])
+    network = quantize(lowered, which, [image[:_CALIBRATION] for image in images])
     if not network.layers:
         nothing = "int8 changes nothing: there is no real layer that could run in it"
         return dataclasses.replace(conversion, warnings=[*conversion.warnings, nothing])
     require_close(network, lowered, images)
-    flatbuffer = export_lowered(network.lowered)
+    flatbuffer = without_borders(export_lowered(network.lowered))
     audited = audit(lowered.model, flatbuffer, network.lowered.kernels(), lowered.binary_layers)
     audited = _naming(audited, require_int8(network, flatbuffer))
-    parity = compare(network, flatbuffer, [images], kernels)
+    parity = compare(network, flatbuffer, images, kernels)
     for result in parity:
         if not result.equal:
             raise ConversionError(
@@ -59,18 +60,19 @@ def in_int8(
                 f"({result}): convert without int8."
             )
     outputs = run(flatbuffer, images, kernels[0], **KERNELS[kernels[0]])
-    expected = predict(lowered.model, [images])
+    expected = predict(lowered.model, images)
     compared = figures(kernels[0], expected, outputs, network.meanings)
     report = Int8Report(
-        layers=[layer.call.name for layer in network.layers],
+        layers=[layer.call.layer.name for layer in network.layers],
         stays_float=stays_float(flatbuffer),
-        examples=len(images),
+        examples=len(images[0]),
         agreement=1.0 if compared.agreement is None else compared.agreement,
         mean=compared.mean,
         bytes_before=len(conversion.flatbuffer),
         bytes_after=len(flatbuffer),
         accuracy_before=accuracy(expected[0], labels),
         accuracy_after=accuracy(outputs[0].reshape(expected[0].shape), labels),
+        notes=network.notes,
     )
     reasons = network.lowered.reasons
     return dataclasses.replace(

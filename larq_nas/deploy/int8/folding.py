@@ -77,6 +77,11 @@ class Folded:
         layer, kernel = self.call.layer, self.weights.rounded()
         if self.weights.kind == "dense":
             return tf.matmul(x, kernel)
+        if isinstance(layer, tf.keras.layers.Dense):
+            # At each position a vector: what the converter knows as a 1x1 convolution.
+            image = tf.reshape(x, (-1, int(np.prod(x.shape[1:-2])), *x.shape[-2:]))
+            y = tf.nn.conv2d(image, kernel, 1, "VALID")
+            return tf.reshape(y, (-1, *self.call.shape))
         if self.weights.kind == "conv":
             # Keras's own way around what TensorFlow lacks on a CPU.
             on_cpu = layer.groups > 1 and tf.executing_eagerly()
@@ -118,8 +123,6 @@ def why_not(call: Call) -> str:
         return "it quantizes its inputs itself"
     if getattr(layer, "pad_values", 0.0) and layer.padding == "same":
         return "it pads with another number than 0"
-    if isinstance(layer, kinds.Dense) and len(call.shape) > 1:
-        return "a dense layer must read vectors; put a Flatten before it"
     return ""
 
 
@@ -153,5 +156,7 @@ def _weights(call: Call, scale: np.ndarray) -> Weights:
         with lq.context.quantized_scope(True):
             kernel = tf.convert_to_tensor(layer.depthwise_kernel).numpy()
         return Weights(kernel * scale.reshape(kernel.shape[2:]), "depthwise")
-    kind = "dense" if isinstance(layer, tf.keras.layers.Dense) else "conv"
-    return Weights(quantized_kernel(layer) * scale, kind)  # type: ignore[arg-type]
+    kernel = quantized_kernel(layer) * scale
+    if not isinstance(layer, tf.keras.layers.Dense):
+        return Weights(kernel, "conv")
+    return Weights(kernel, "dense") if len(call.shape) == 1 else Weights(kernel[None, None], "conv")

@@ -26,12 +26,14 @@ class InInt8:
         layers: the real layers in int8.
         grids: what rounds its tensors.
         rounded: by index of a call, what its output is rounded with.
+        notes: what stays in float, and why.
     """
 
     lowered: Lowered
     layers: Sequence[Folded]
     grids: Grids = field(repr=False)
     rounded: Mapping[int, Grid] = field(repr=False)
+    notes: Sequence[str] = ()
 
     @property
     def name(self) -> str:

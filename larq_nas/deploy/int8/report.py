@@ -23,6 +23,7 @@ class Int8Report:
         bytes_after: size with it.
         accuracy_before: accuracy of the Keras model; `None` without labels.
         accuracy_after: accuracy of the flatbuffer, on the first of the kernels compared.
+        notes: which layers stay in float although int8 was asked for, and why.
     """
 
     layers: Sequence[str]
@@ -34,6 +35,7 @@ class Int8Report:
     bytes_after: int
     accuracy_before: float | None = None
     accuracy_after: float | None = None
+    notes: Sequence[str] = ()
 
     def __str__(self) -> str:
         saved = self.bytes_before - self.bytes_after
@@ -52,6 +54,7 @@ class Int8Report:
         if self.stays_float:
             counts = ", ".join(f"{count} {kind}" for kind, count in self.stays_float.items())
             lines.append(f"int8: stays in float: {counts}")
+        lines += [f"int8: {note}" for note in self.notes]
         return "\n".join(lines)
 
 

@@ -42,13 +42,21 @@ class Sample:
 
 
 class Clock:
-    """Times one model on random numbers, twice in each turn: after others, and after itself."""
+    """Times one model, twice in each turn: after others, and after itself.
 
-    def __init__(self, flatbuffer: bytes, kernel: Kernel) -> None:
+    # Arguments
+        flatbuffer: the model.
+        kernel: the kernel of the binary convolutions.
+        inputs: what it reads; by default random numbers.
+    """
+
+    def __init__(
+        self, flatbuffer: bytes, kernel: Kernel, inputs: list[np.ndarray] | None = None
+    ) -> None:
         self.interpreter = _load(flatbuffer, kernel)
         generator = np.random.default_rng(0)
         shapes, types = self.interpreter.input_shapes, self.interpreter.input_types
-        self.inputs = [
+        self.inputs = inputs or [
             _random(generator, shape, np.dtype(kind))
             for shape, kind in zip(shapes, types, strict=True)
         ]

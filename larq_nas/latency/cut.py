@@ -13,8 +13,15 @@ from larq_nas.deploy.flatbuffer import (
     operators,
     read_model,
 )
+from larq_nas.errors import InputError
 
-__all__ = ["Piece", "cut", "hollow"]
+__all__ = ["Piece", "cut", "hollow", "values"]
+
+_NO_NUMBERS = (
+    schema.TensorType.RESOURCE,
+    schema.TensorType.STRING,
+    schema.TensorType.VARIANT,
+)
 
 
 @dataclass(frozen=True)
@@ -26,20 +33,27 @@ class Piece:
         name: name of its first output tensor.
         model: is given what the operation reads and what it will write over, and runs it.
         hollow: is given the same, and runs nothing.
+        given: indices of those tensors in the flatbuffer; a number for `passed_through` comes
+            behind them.
     """
 
     kind: str
     name: str
     model: bytes
     hollow: bytes
+    given: tuple[int, ...]
 
 
 def cut(flatbuffer: bytes) -> list[Piece]:
     """Return a model for each operation of `flatbuffer`, in the order they run.
 
     An operation that runs subgraphs, such as the loop of a recurrent layer, is one.
+
+    # Raises
+        InputError: if operations share a variable, or pass on what is no array of numbers.
     """
     model = read_model(flatbuffer)
+    _require_numbers(model, flatbuffer)
     pieces = []
     for index, found in enumerate(operators(flatbuffer)):
         operator = model.subgraphs[0].operators[index]
@@ -50,8 +64,37 @@ def cut(flatbuffer: bytes) -> list[Piece]:
         written = [] if called_subgraphs(operator) else operator.outputs
         given = [*read, *written]
         alone, nothing = _part(model, [index], given), _part(model, [], given)
-        pieces.append(Piece(found.kind, found.output, alone, nothing))
+        pieces.append(Piece(found.kind, found.output, alone, nothing, tuple(map(int, given))))
     return pieces
+
+
+def values(flatbuffer: bytes) -> tuple[bytes, list[int]]:
+    """Return a model of all operations that gives each tensor, and the tensors' indices."""
+    model = read_model(flatbuffer)
+    graph = model.subgraphs[0]
+    written = [int(index) for operator in graph.operators for index in operator.outputs]
+    tensors = [*map(int, graph.inputs), *written]
+    return extract(model, range(len(graph.operators)), graph.inputs, tensors), tensors
+
+
+def _require_numbers(model: schema.ModelT, flatbuffer: bytes) -> None:
+    tensors = model.subgraphs[0].tensors
+    pairs = zip(operators(flatbuffer), model.subgraphs[0].operators, strict=True)
+    refused = [
+        found.kind
+        for found, operator in pairs
+        if any(
+            tensors[index].type in _NO_NUMBERS
+            for index in (*operator.inputs, *operator.outputs)
+            if index >= 0
+        )
+    ]
+    if refused:
+        raise InputError(
+            f"{' and '.join(dict.fromkeys(refused))} cannot be measured alone: they share a "
+            "variable, or pass on what is no array of numbers; measure the whole with "
+            "per_operation=False."
+        )
 
 
 def hollow(flatbuffer: bytes) -> bytes:

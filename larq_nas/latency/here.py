@@ -12,7 +12,7 @@ from larq_nas.deploy.flatbuffer import read_model
 from larq_nas.deploy.parity import KERNELS, Kernel
 from larq_nas.errors import require_whole, unknown_name
 from larq_nas.latency.clock import Clock, Sample
-from larq_nas.latency.cut import Piece, cut, hollow
+from larq_nas.latency.cut import Piece, cut, hollow, values
 from larq_nas.latency.latency import Latency, OperationLatency
 from larq_nas.latency.read import signatures
 from larq_nas.latency.signature import Signature
@@ -53,12 +53,12 @@ def measure_here(
             `"indirect"`.
         runs: number of inferences to time.
         warmup_runs: number of inferences before those.
-        per_operation: whether to time each operation too, as a model of its own on random
-            numbers. Their sum differs from the whole by some percent, as an operation finds
-            other caches there.
+        per_operation: whether to time each operation too, as a model of its own on what it
+            reads there for random images. Their sum differs from the whole by some percent, as
+            an operation finds other caches there.
 
     # Raises
-        InputError: if an argument cannot be used.
+        InputError: if an argument cannot be used, or an operation cannot be timed alone.
         ConversionError: if the kernel cannot run the flatbuffer.
     """
     (latency,) = measure_all_here(
@@ -119,9 +119,14 @@ class _Network:
         # need together to that of the whole, and what it leaves in the caches.
         shared: dict[Signature, tuple[Clock, Clock]] = {}
         if per_operation:
-            for piece, same in zip(cut(flatbuffer), signatures(flatbuffer), strict=True):
+            pieces = cut(flatbuffer)
+            # Indices and counters among random numbers would lead outside of what they count.
+            known = _values(flatbuffer, kernel)
+            for piece, same in zip(pieces, signatures(flatbuffer), strict=True):
                 if same not in shared:
-                    shared[same] = Clock(piece.hollow, kernel), Clock(piece.model, kernel)
+                    given = [*(known[index] for index in piece.given), np.zeros(1, "float32")]
+                    clocks = [Clock(one, kernel, given) for one in (piece.hollow, piece.model)]
+                    shared[same] = clocks[0], clocks[1]
                 self.pieces.append((piece, shared[same]))
         self.clocks = [*self.wholes, self.hollow, *chain.from_iterable(shared.values())]
 
@@ -160,6 +165,14 @@ class _Network:
             ],
             warnings=_warnings(machine, self.kernel, spread),
         )
+
+
+def _values(flatbuffer: bytes, kernel: Kernel) -> dict[int, np.ndarray]:
+    """Return what each tensor of a network holds for random images."""
+    model, tensors = values(flatbuffer)
+    clock = Clock(model, kernel)
+    found = clock.interpreter.predict(clock.inputs)
+    return {index: np.array(value) for index, value in zip(tensors, found, strict=True)}
 
 
 def _by_median(turns: np.ndarray) -> Callable[[Sample], float]:

@@ -103,10 +103,23 @@ def test_any_operations_and_tensors_are_a_model(flatbuffer: bytes) -> None:
     np.testing.assert_array_equal(got, expected)
 
 
+def test_operations_that_share_a_variable_are_named(flatbuffer: bytes) -> None:
+    model = read_model(flatbuffer)
+    graph = model.subgraphs[0]
+    graph.tensors[graph.operators[1].outputs[0]].type = schema.TensorType.RESOURCE
+    kind = operators(flatbuffer)[1].kind
+    with pytest.raises(InputError, match=rf"{kind}.* cannot be measured alone: they share a"):
+        cut(packed(model))
+
+
 def run_whole(model: schema.ModelT, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    return run_once(packed(model), [*inputs, np.zeros(1, "float32")])
+
+
+def packed(model: schema.ModelT) -> bytes:
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
-    return run_once(bytes(builder.Output()), [*inputs, np.zeros(1, "float32")])
+    return bytes(builder.Output())
 
 
 def run_once(flatbuffer: bytes, inputs: list[np.ndarray]) -> list[np.ndarray]:

@@ -10,18 +10,24 @@ import tensorflow as tf
 from larq_nas.cost.fallback import no_binary_kernel, pads_with_zeros
 from larq_nas.cost.graph import Call
 from larq_nas.cost.quantizers import bits, is_sign, zero_one
+from larq_nas.deploy.flatbuffer import is_constant, operators, read_model
 from larq_nas.layers.conv import BinaryConv2D
 
 __all__ = [
     "cause_beforehand",
+    "cause_of_state",
     "has_quantizer",
     "is_binary",
     "likely_cause",
     "likely_cause_of_difference",
     "quantized_kernel",
+    "warnings_of_loops",
 ]
 
 _SMALLEST_SCALE = 1.2e-7
+_FUSED_LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
+# What its kernel limits the cell to: TensorFlow Lite's choice, which Keras does not know.
+_CELL_LIMIT = 10
 
 
 def has_quantizer(layer: tf.keras.layers.Layer) -> bool:
@@ -127,6 +133,52 @@ def likely_cause_of_difference(calls: Sequence[Call], index: int) -> str:
             'for padding="same"; use padding="same"'
         )
     return "use larq_nas.layers.BinaryConv2D with its defaults"
+
+
+def cause_of_state(calls: Sequence[Call], flatbuffer: bytes) -> str:
+    """Return which layer became an operation that keeps a state between images, if one did.
+
+    The converter makes one operation of an LSTM's loop, unless it is unrolled or masked. Its
+    cell and its output both start as a tensor of zeros, and these two states are then one
+    tensor that the operation writes to: wrong numbers, and others for the next image.
+    """
+    model = read_model(flatbuffer)
+    variables = [i for i, tensor in enumerate(model.subgraphs[0].tensors) if tensor.isVariable]
+    if not any(is_constant(model, index) for index in variables):
+        return ""
+    return (
+        f"Recurrent layer {_fused_lstm(calls)} would compute wrong numbers: the converter makes "
+        "one operation of its loop, which mixes up cell and output, and keeps them from one "
+        "image to the next; build it with unroll=True."
+    )
+
+
+def warnings_of_loops(calls: Sequence[Call], flatbuffer: bytes) -> list[str]:
+    """Return a line if the converter made one operation of the loop of an LSTM."""
+    if all(operator.kind != _FUSED_LSTM for operator in operators(flatbuffer)):
+        return []
+    return [
+        f"the converter makes one operation of the loop of {_fused_lstm(calls)}, which limits "
+        f"its cell to +-{_CELL_LIMIT}, as Keras does not: if that is not meant, build it with "
+        "unroll=True"
+    ]
+
+
+def _fused_lstm(calls: Sequence[Call]) -> str:
+    """Return the name of the first layer with an LSTM of which the converter takes the loop."""
+    for call in calls:
+        for layer in call.layer._flatten_layers():
+            if isinstance(layer, tf.keras.layers.LSTM) and not _is_loop(layer, call):
+                return f"`{call.name}`"
+    return "(an LSTM)"
+
+
+def _is_loop(layer: tf.keras.layers.LSTM, call: Call) -> bool:
+    """Return whether an LSTM stays a loop, or none: only what cuDNN can compute is fused."""
+    masked = call.layer._inbound_nodes[call.index].keras_inputs[:1]
+    return not layer._could_use_gpu_kernel or any(
+        getattr(tensor, "_keras_mask", None) is not None for tensor in masked
+    )
 
 
 def _is_larger_than_image(layer: Any, shape: Sequence[int]) -> bool:

@@ -89,10 +89,12 @@ def _is_whole(model: schema.ModelT) -> bool:
 def is_constant(model: schema.ModelT, index: int) -> bool:
     """Return whether tensor `index` of the main subgraph holds numbers of its own.
 
-    Those are constants, and the states that an operation keeps (variable tensors).
+    Those are constants, and the states that an operation keeps from one image to the next.
     """
-    tensor = model.subgraphs[0].tensors[index]
-    return tensor.isVariable or model.buffers[tensor.buffer].data is not None
+    graph = model.subgraphs[0]
+    if graph.tensors[index].isVariable:
+        return not any(index in operator.outputs for operator in graph.operators)
+    return model.buffers[graph.tensors[index].buffer].data is not None
 
 
 def called_subgraphs(operator: schema.OperatorT) -> dict[str, int]:

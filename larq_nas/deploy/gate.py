@@ -8,7 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.deploy.audit import Audit, audit
-from larq_nas.deploy.causes import cause_beforehand, likely_cause_of_difference
+from larq_nas.deploy.causes import (
+    cause_beforehand,
+    cause_of_state,
+    likely_cause_of_difference,
+    warnings_of_loops,
+)
 from larq_nas.deploy.conversion import Conversion, digest
 from larq_nas.deploy.equivalence import Equivalence, compare_operations
 from larq_nas.deploy.export import as_functional, export_lowered, input_shapes, run
@@ -100,6 +105,8 @@ def convert(
     signs, expected = survey_signs(model, images)
     _require_finite(model, images, expected)
     flatbuffer = export_lowered(lowered)
+    if cause := cause_of_state(lowered.calls, flatbuffer):
+        raise ConversionError(cause)
     audited = audit(model, flatbuffer, lowered.kernels(), lowered.binary_layers)
     _require_binary(audited, allow_float)
     _require_signs(audited, signs)
@@ -107,6 +114,7 @@ def convert(
     judge = _Judge(model, lowered, flatbuffer, images, expected)
     parity = judge.parity(kernels)
     warnings = [*judge.warnings, *(line for sign in signs.values() for line in sign.lines)]
+    warnings += warnings_of_loops(lowered.calls, flatbuffer)
     conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings, digest(model))
     if int8:
         conversion = in_int8(conversion, lowered, int8, images[0], labels, kernels)

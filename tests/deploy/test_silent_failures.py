@@ -8,7 +8,7 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import randomize
+from conftest import quick, randomize
 
 import larq_nas
 from larq_nas.errors import ConversionError
@@ -148,3 +148,65 @@ def test_9_masked_after_sign_and_padding_is_the_narrow_network() -> None:
     before = tf.nn.conv2d(padded(sign(x * tf.constant(mask))), kernel, 1, "VALID")
     np.testing.assert_array_equal(after, narrow)
     assert np.abs(before - narrow).max() > 1
+
+
+def steps(x: tf.Tensor) -> tf.Tensor:
+    return layers.Reshape((8, 256))(conv("binary")(x))
+
+
+LSTMS = {
+    "plain": lambda: layers.LSTM(5, name="blamed"),
+    "sequences": lambda: layers.LSTM(5, return_sequences=True, name="blamed"),
+    "both ways": lambda: layers.Bidirectional(layers.LSTM(5), name="blamed"),
+    "backwards": lambda: layers.LSTM(5, go_backwards=True, name="blamed"),
+}
+
+
+@pytest.mark.parametrize("lstm", quick(LSTMS, 0, 2))
+def test_11_an_lstm_that_is_not_unrolled(lstm: str) -> None:
+    def block(x: tf.Tensor) -> tf.Tensor:
+        # One that is right stands before the one that is not.
+        first = layers.LSTM(5, unroll=True, return_sequences=True)(steps(x))
+        x = LSTMS[lstm]()(first)
+        return layers.Reshape((1, 1, -1))(x)
+
+    line = refused(model_of(block))
+    assert "Recurrent layer `blamed` would compute wrong numbers" in line
+    assert "unroll=True" in line
+
+
+RIGHT = {
+    "unrolled": lambda x: layers.LSTM(5, unroll=True)(x),
+    "GRU": lambda x: layers.GRU(5)(x),
+    "masked": lambda x: layers.LSTM(5)(layers.Masking()(x)),
+    "cell": lambda x: layers.RNN(layers.LSTMCell(5))(x),
+    "both ways": lambda x: layers.Bidirectional(layers.GRU(5))(x),
+    "SimpleRNN": lambda x: layers.SimpleRNN(5)(x),
+    "without bias": lambda x: layers.LSTM(5, use_bias=False)(x),
+    "hard": lambda x: layers.LSTM(5, recurrent_activation="hard_sigmoid")(x),
+    "images": lambda x: layers.ConvLSTM1D(2, 3)(layers.Reshape((8, 8, 32))(x)),
+}
+
+
+@pytest.mark.parametrize("name", quick(RIGHT, 0, 1, 2))
+def test_11_other_recurrent_layers_are_right(name: str) -> None:
+    def block(x: tf.Tensor) -> tf.Tensor:
+        return layers.Reshape((1, 1, -1))(RIGHT[name](steps(x)))
+
+    conversion = larq_nas.convert(model_of(block))
+    assert all(parity.exact == 1.0 for parity in conversion.parity)
+    assert conversion.warnings == []
+
+
+def test_11_an_lstm_with_states_of_its_own_is_right_but_limited() -> None:
+    def block(x: tf.Tensor) -> tf.Tensor:
+        sequence, start = steps(x), layers.GlobalAveragePooling2D()(x)
+        states = [layers.Dense(5, name=name)(start) for name in ("output", "cell")]
+        x = layers.LSTM(5, name="limited")(sequence, initial_state=states)
+        return layers.Reshape((1, 1, -1))(x)
+
+    conversion = larq_nas.convert(model_of(block))
+    assert all(parity.exact == 1.0 for parity in conversion.parity)
+    (line,) = conversion.warnings
+    assert "`limited`" in line
+    assert "limits its cell to +-10" in line

@@ -104,6 +104,9 @@ def block(draw: Draw, x: tf.Tensor, filters: int, **settings: Any) -> tf.Tensor:
         "conv norm", "conv relu norm", "norm conv", "conv norm relu", "conv prelu norm"
     )
     if order == "norm conv":
+        # With scales in the kernel, sums that are 0 come out as what rounding leaves of them: a
+        # sign behind them would be nobody's to decide.
+        settings = {"kernel_quantizer": "ste_sign", **settings}
         return binary(draw, norm(draw, x), filters, **settings)
     x = binary(draw, x, filters, **settings)
     if order == "conv relu norm":

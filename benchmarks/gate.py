@@ -58,6 +58,7 @@ import tensorflow as tf
 
 from larq_nas.deploy.flatbuffer import extract, operators, read_model
 from larq_nas.errors import ConversionError, InputError
+from larq_nas.latency.here import measure_here
 from larq_nas.training.forget import forgetting_graphs
 
 from gate_networks import FAMILIES, FAULTS, IMAGES, PLANTED, Network, planted, sound  # isort: skip
@@ -99,7 +100,7 @@ def examine(network: Network) -> dict[str, Any]:
     else:
         warnings = list(conversion.warnings)
         if network.told == "slowest":
-            latency = larq_nas.latency.measure_here(conversion.flatbuffer, runs=1)
+            latency = measure_here(conversion.flatbuffer, runs=1)
             warnings += latency.warnings
         kernels = [parity.kernel for parity in conversion.parity]
         row |= judge(network, conversion.flatbuffer, kernels, warnings)

@@ -127,6 +127,11 @@ def judge(
     layers = [layer for layer in model._flatten_layers() if has_binary_kernel(layer)]
     if kinds["LceBconv2d"] < len(layers):
         row["reasons"].append(f"{kinds['LceBconv2d']} binary operations, {len(layers)} layers")
+    if "int8" in network.settings:
+        # Numbers are rounded on purpose: what has to be int8 has to be it, and says nothing more.
+        if not any(operator.type == "INT8" for operator in operators(flatbuffer)):
+            row["reasons"].append("nothing is int8")
+        kernels = ()
     some = [array[chosen] for array in images]
     for kernel in kernels if len(chosen) else ():
         try:

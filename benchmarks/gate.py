@@ -102,7 +102,7 @@ def examine(network: Network) -> dict[str, Any]:
         if network.told == "slowest":
             latency = measure_here(conversion.flatbuffer, runs=1)
             warnings += latency.warnings
-        kernels = [parity.kernel for parity in conversion.parity]
+        kernels = [one.kernel for one in conversion.parity if one.kernel in KERNELS]
         row |= judge(network, conversion.flatbuffer, kernels, warnings)
         if row["outcome"] == "right" and any(network.told in line for line in warnings):
             row["outcome"] = "warned" if network.told else "right"

@@ -30,15 +30,17 @@ with all signs as they were: ten times as far as that takes a quantizer's input 
 jump, and ten times as far an output may be off. On decided images a right flatbuffer therefore
 agrees with Keras, however deep, and any that differs by more (or by more than 1e-3 of an output's
 own spread, if that is more) is wrong. No tolerance depends on what the flatbuffer does: all are
-read from Keras. Networks with no decided image, and those whose outputs rounding alone takes further
-than a tenth of their spread, are counted as undecided, and neither as right nor as wrong.
+read from Keras. Networks with no decided image, and those whose outputs rounding alone takes
+further than a tenth of their spread, are undecided, and count neither as right nor as wrong.
 
 What such a judge cannot see: a fault that changes no output of the images it runs, by as much as
 that. Where it says wrong it is wrong.
 
 An exact 0 is decided: what ReLU or a mask gives is 0 in any order of sums, and its sign is +1
-on x86. On AArch64, LceQuantize reads the sign bit, and -0.0 becomes -1. So whatever it reads
-is searched for -0.0; handed out with one, and without a warning that says so, it is wrong.
+on x86. On AArch64, LceQuantize reads sign bits of whole blocks of 128 numbers, and -0.0 becomes -1
+(`bitpack_aarch64_4x32` in the engine's `bitpack.h`; a row is the whole tensor where the channels
+fill words of 32, else a position; what is left of a row is compared with 0). So whatever it reads
+there is searched for -0.0; handed out with one, without a warning that says so, it is wrong.
 
 A network handed out with fewer binary convolutions than it has binary layers is wrong as well:
 some run in float without a word.
@@ -300,7 +302,7 @@ def spread_of(values: np.ndarray) -> np.ndarray:
 
 
 def negative_zeros(flatbuffer: bytes, images: list[np.ndarray]) -> int:
-    """Return how many numbers that LceQuantize reads are -0.0."""
+    """Return how many numbers of which LceQuantize reads the sign bit on AArch64 are -0.0."""
     model = read_model(flatbuffer)
     graph = model.subgraphs[0]
     pairs = zip(operators(flatbuffer), graph.operators, strict=True)
@@ -315,7 +317,9 @@ def negative_zeros(flatbuffer: bytes, images: list[np.ndarray]) -> int:
         shapes = [tuple(shape[1:]) for shape in interpreter.input_shapes]
         given = [next(x[number : number + 1] for x in images if x.shape[1:] == s) for s in shapes]
         for values in interpreter.predict(given):
-            count += int(np.sum((values == 0) & np.signbit(values)))
+            row = values.size if values.shape[-1] % 32 == 0 else values.shape[-1]
+            blocks = values.reshape(-1, row)[:, : row // 128 * 128]
+            count += int(np.sum((blocks == 0) & np.signbit(blocks)))
     return count
 
 

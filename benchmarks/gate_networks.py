@@ -101,7 +101,7 @@ def norm(draw: Draw, x: tf.Tensor) -> tf.Tensor:
 def block(draw: Draw, x: tf.Tensor, filters: int, **settings: Any) -> tf.Tensor:
     """Apply a binary convolution with its norm and activation, in one of the usual orders."""
     order = draw.one(
-        "conv norm", "conv relu norm", "norm conv", "conv norm relu", "conv prelu norm"
+        "conv norm", "conv relu norm", "norm conv", "conv norm activation", "conv prelu norm"
     )
     if order == "norm conv":
         # With scales in the kernel, sums that are 0 come out as what rounding leaves of them: a
@@ -114,7 +114,10 @@ def block(draw: Draw, x: tf.Tensor, filters: int, **settings: Any) -> tf.Tensor:
     elif order == "conv prelu norm":
         x = layers.PReLU(alpha_initializer="he_normal", shared_axes=[1, 2])(x)
     x = norm(draw, x)
-    return layers.ReLU()(x) if order == "conv norm relu" else x
+    if order == "conv norm activation":
+        # Behind a ReLU, a sign is the same for all images: it happens, but not to every network.
+        x = layers.ReLU()(x) if draw.chance(0.1) else layers.PReLU(shared_axes=[1, 2])(x)
+    return x
 
 
 def stem(draw: Draw, x: tf.Tensor, filters: int) -> tf.Tensor:

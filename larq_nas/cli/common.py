@@ -2,8 +2,9 @@
 
 import json
 import re
+import runpy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from larq_nas.spaces.space import load_function
 
 __all__ = [
     "image_size",
+    "load_code",
     "load_model",
     "model_path",
     "named",
@@ -104,15 +106,30 @@ def model_path(source: Path) -> Path:
     return model
 
 
-def load_model(path: Path) -> tf.keras.Model:
+def load_code(paths: Sequence[Path]) -> dict[str, Any]:
+    """Run Python files, and return the layers and functions that they define, by name."""
+    found: dict[str, Any] = {}
+    for path in paths:
+        try:
+            found |= runpy.run_path(str(path))
+        except Exception as error:
+            raise InputError(
+                f"Cannot run `{path}`: {type(error).__name__}: {first_line(error)}."
+            ) from error
+    return {name: value for name, value in found.items() if callable(value)}
+
+
+def load_model(path: Path, objects: Mapping[str, Any] | None = None) -> tf.keras.Model:
+    """Load a Keras model, with layers and functions of its own by name."""
     if path.suffix == ".tflite":
         raise InputError(f"`{path}` is converted already: give the Keras model it was made of.")
     try:
-        return tf.keras.models.load_model(path, compile=False)
+        return tf.keras.models.load_model(path, custom_objects=objects, compile=False)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(
-            f"Cannot load a Keras model from `{path}`: {first_line(error)}. (A model with classes "
-            "of your own is read in Python, by larq_nas.cost.profile or larq_nas.convert.)"
+            f"Cannot load a Keras model from `{path}`: {first_line(error)}. (Layers of your own "
+            "are named by `larq-nas convert --load FILE.py`, or the model is read in Python, by "
+            "larq_nas.cost.profile or larq_nas.convert.)"
         ) from error
 
 

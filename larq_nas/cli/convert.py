@@ -8,8 +8,10 @@ import click
 import numpy as np
 
 from larq_nas.architecture import Architecture
-from larq_nas.cli.common import load_model, model_path, named, one_line_errors
+from larq_nas.cli.common import load_code, load_model, model_path, named, one_line_errors
 from larq_nas.deploy import convert as convert_model
+from larq_nas.deploy.integer_tensor import NumberType
+from larq_nas.deploy.integers import NUMBER_TYPES
 from larq_nas.deploy.package import Accuracy, write_package
 from larq_nas.errors import InputError, first_line
 from larq_nas.run import read_settings
@@ -46,11 +48,46 @@ __all__ = ["convert"]
     help="Names of the classes for the package, with commas, or a file with one on each line.",
 )
 @click.option("--preprocessing", default="", help='For its card, such as "x / 127.5 - 1".')
-@click.option("--allow-float", multiple=True, help="Binary layer that may run in float.")
+@click.option(
+    "--allow-float", multiple=True, help="Binary layer that may run in float; repeat for more."
+)
+@click.option(
+    "--images",
+    "image_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="NumPy file (.npy) of images to compare on, first axis the examples, as the model reads "
+    "them; by default those that a run kept.",
+)
+@click.option(
+    "--load",
+    "code",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Python file with layers and functions of the model; repeat for more.",
+)
+@click.option(
+    "--no-rewrite",
+    is_flag=True,
+    help="Convert each layer as it is, and refuse what would run in float then.",
+)
 @click.option(
     "--int8",
     type=click.Choice(["ends", "all"]),
     help="Real layers to run in int8: the first and last, or all; calibrated on a run's images.",
+)
+@click.option(
+    "--input-type",
+    type=click.Choice(NUMBER_TYPES),
+    default="float32",
+    show_default=True,
+    help="Type of the inputs: uint8 for pixels of 0 to 255 as a camera gives them.",
+)
+@click.option(
+    "--output-type",
+    type=click.Choice(NUMBER_TYPES),
+    default="float32",
+    show_default=True,
+    help="Type of the outputs.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, nothing else.")
 @one_line_errors
@@ -64,6 +101,11 @@ def convert(
     preprocessing: str,
     allow_float: tuple[str, ...],
     int8: Literal["ends", "all"] | None,
+    image_file: Path | None,
+    code: tuple[Path, ...],
+    no_rewrite: bool,
+    input_type: NumberType,
+    output_type: NumberType,
     as_json: bool,
 ) -> None:
     """Convert the model of a run, or any saved Keras or Larq model, for Larq Compute Engine.
@@ -76,24 +118,30 @@ def convert(
     larq-nas convert runs/digits
     larq-nas convert model.keras --output model.tflite --kernel indirect
     larq-nas convert runs/digits --package packages/digits
-    larq-nas convert runs/digits --int8 ends
+    larq-nas convert runs/digits --int8 ends --input-type uint8
+    larq-nas convert model.keras --images images.npy --load my_layers.py
     """
     if not package and (class_names or preprocessing):
         raise click.UsageError("--class-names and --preprocessing go with --package.")
     path = model_path(source)
-    images = _sample(path) if path != source else None
+    images = _images(image_file) if image_file else None
+    if images is None and path != source:
+        images = _images(path.with_name("sample.npy"))
     if images is None:
         click.echo("No images at hand: comparing on random numbers", err=True)
     known = _known(source) if package and path != source else {}
     known |= {"class_names": _names(class_names), "preprocessing": preprocessing}
-    model = load_model(path)
+    model = load_model(path, load_code(code))
     conversion = convert_model(
         model,
         images,
         examples=examples,
         kernels=kernels,  # type: ignore[arg-type]
         allow_float=allow_float,
+        rewrite=not no_rewrite,
         int8=int8,
+        input_type=input_type,
+        output_type=output_type,
     )
     target = output or path.with_suffix(".int8.tflite" if int8 else ".tflite")
     if package:
@@ -129,13 +177,12 @@ def _known(run: Path) -> dict[str, Any]:
     return known
 
 
-def _sample(path: Path) -> np.ndarray | None:
-    """Return the validation images that a run kept."""
-    sample = path.with_name("sample.npy")
-    if not sample.exists():
+def _images(path: Path) -> np.ndarray | None:
+    """Return the images in a NumPy file; `None` if there is no such file."""
+    if not path.exists():
         return None
     try:
-        images: np.ndarray = np.load(sample)
+        images: np.ndarray = np.load(path)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"`{sample}` is damaged ({first_line(error)}): delete it.") from error
+        raise InputError(f"`{path}` holds no NumPy array ({first_line(error)}).") from error
     return images

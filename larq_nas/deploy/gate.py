@@ -20,6 +20,8 @@ from larq_nas.deploy.equivalence import Equivalence, compare_operations
 from larq_nas.deploy.export import export_lowered, input_shapes, run
 from larq_nas.deploy.int8 import NAMES, Int8
 from larq_nas.deploy.int8.convert import in_int8
+from larq_nas.deploy.integer_tensor import NumberType
+from larq_nas.deploy.integers import NUMBER_TYPES, in_integers
 from larq_nas.deploy.operations import AARCH64, KERNELS, Kernel, Operations
 from larq_nas.deploy.parity import InKeras, Parity, figures, with_rounding
 from larq_nas.deploy.recording import record
@@ -45,6 +47,9 @@ def convert(
     allow_float: Sequence[str] = (),
     rewrite: bool = True,
     int8: Int8 | None = None,
+    input_type: NumberType = "float32",
+    output_type: NumberType = "float32",
+    input_range: Any = None,
 ) -> Conversion:
     """Convert a model for Larq Compute Engine, and check it before handing it out.
 
@@ -72,7 +77,12 @@ def convert(
             two that are nearly as fast, another run may take the other.
         int8: which real layers run in int8: `"ends"` for those before the first binary layer
             and behind the last, `"all"` for all that is not binary, as far as it converts;
-            needs `data`, on which ranges are calibrated. Inputs and outputs stay float32.
+            needs `data`, on which ranges are calibrated.
+        input_type: `"uint8"` or `"int8"` for inputs of whole numbers in place of float32; what
+            these stand for is found from `data`, and told in `Conversion.integers`.
+        output_type: the same for outputs, over the range that was seen.
+        input_range: what the smallest and the largest whole number of an input stand for, such as
+            `(-1, 1)`; by default found from `data`.
 
     # Returns
         A `Conversion`: flatbuffer, audit, parity, and what was rewritten.
@@ -98,6 +108,14 @@ def convert(
     for kernel in kernels:
         if kernel not in KERNELS:
             raise unknown_name("kernel", kernel, KERNELS)
+    for option, kind in (("input_type", input_type), ("output_type", output_type)):
+        if kind not in NUMBER_TYPES:
+            raise unknown_name(option, kind, NUMBER_TYPES)
+    if data is None and (output_type != "float32" or (input_type != "float32" and not input_range)):
+        raise InputError(
+            "Whole numbers as inputs or outputs need `data`, real images, from which it is found "
+            "what they stand for; for inputs alone, `input_range=(low, high)` will do."
+        )
     require_whole(examples=examples)
     model = functional(model)
     images, labels = _examples(data, model, examples)
@@ -120,12 +138,22 @@ def convert(
     _require_loadable(lowered, audited, kernels)
     judge = _Judge(model, lowered, flatbuffer, images, expected)
     parity = judge.parity(kernels)
+    compared = [kernel for kernel in kernels if kernel in {result.kernel for result in parity}]
     warnings = [*judge.warnings, *(line for sign in signs for line in sign.lines)]
     warnings += [*float_signs(audited), *warnings_of_loops(lowered.calls, flatbuffer)]
     conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings, digest(model))
     if int8:
-        conversion = in_int8(conversion, lowered, int8, images, labels, kernels)
+        conversion = in_int8(conversion, lowered, int8, images, labels, compared)
         _require_binary(conversion.audit, allow_float)
+    if (input_type, output_type) != ("float32", "float32"):
+        conversion = in_integers(
+            conversion,
+            images,
+            compared,
+            input_type=input_type,
+            output_type=output_type,
+            input_range=input_range,
+        )
     return conversion
 
 

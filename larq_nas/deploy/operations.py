@@ -87,13 +87,8 @@ class Operations:
 
     def _given(self, indices: Sequence[int]) -> tuple[int, ...]:
         """Return which tensors an operation must be given: no constants, and no states."""
-        tensors = self.model.subgraphs[0].tensors
         unique = [int(index) for index in dict.fromkeys(indices) if index >= 0]
-        return tuple(
-            index
-            for index in unique
-            if not is_constant(self.model, index) and not tensors[index].isVariable
-        )
+        return tuple(index for index in unique if not is_constant(self.model, index))
 
     @cached_property
     def inputs(self) -> list[int]:

@@ -204,7 +204,7 @@ def test_whole_numbers_of_unknown_meaning_are_refused(model, images, options, me
 
 def test_an_unknown_type_is_refused(model) -> None:
     conversion = larq_nas.convert(model, scaled("unit"))
-    with pytest.raises(InputError, match="Unknown input_type `uint16`; did you mean `uint8`"):
+    with pytest.raises(InputError, match=r"Unknown input_type `uint16`; did you mean `uint8`"):
         in_integers(conversion, [scaled("unit")], ("default",), input_type="uint16")
 
 
@@ -263,7 +263,7 @@ def test_several_inputs_and_outputs_each_have_their_own_meaning() -> None:
     expected = [output.numpy() for output in model(images)]
     assert np.median(np.abs(number.dequantize(got[0]) - expected[0])) <= 2 * number.scale
     assert np.median(np.abs(classes.dequantize(got[1]) - expected[1])) <= 2 / 256
-    with pytest.raises(InputError, match="a pair .or None. for each of 3 inputs"):
+    with pytest.raises(InputError, match=r"a pair .or None. for each of 3 inputs"):
         in_integers(before, images, ("default",), input_type="uint8", input_range=(0.0, 1.0))
 
 

@@ -7,12 +7,13 @@ from functools import cached_property
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.graph import Call
 
-__all__ = ["WEIGHTED", "Network"]
+__all__ = ["SIGN_PASSES", "WEIGHTED", "Network"]
 
 WEIGHTED = ("conv", "dense", "transposed", "depthwise", "separable")
 """The kinds of layers that multiply their inputs with a kernel."""
 
-_SIGN_PASSES = ("max_pool", "reshape", "concat", "crop", "pass")
+SIGN_PASSES = ("max_pool", "reshape", "concat", "crop", "pass")
+"""The kinds of calls that hand on signs as they are."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Network:
 
     def signs(self, index: int) -> bool:
         """Return whether the output of call `index` holds only -1 and 1."""
-        while self.facts[index].kind in _SIGN_PASSES:
+        while self.facts[index].kind in SIGN_PASSES:
             inputs = self.calls[index].inputs
             if self.facts[index].kind == "concat":
                 return all(self.signs(read) for read in inputs)

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.graph import functional
+from larq_nas.cost.network import SIGN_PASSES, Network
 from larq_nas.deploy.audit import Audit, audit, float_signs, require_kernels
 from larq_nas.deploy.causes import (
     cause_beforehand,
@@ -140,7 +141,8 @@ def convert(
     parity = judge.parity(kernels)
     compared = [kernel for kernel in kernels if kernel in {result.kernel for result in parity}]
     warnings = [*judge.warnings, *(line for sign in signs for line in sign.lines)]
-    warnings += [*float_signs(audited), *warnings_of_loops(lowered.calls, flatbuffer)]
+    warnings += [*float_signs(audited), *_unpacked_signs(lowered, audited)]
+    warnings += warnings_of_loops(lowered.calls, flatbuffer)
     conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings, digest(model))
     if int8:
         conversion = in_int8(conversion, lowered, int8, images, labels, compared)
@@ -273,7 +275,7 @@ class _Judge:
 
     def _on_aarch64(self, result: Parity) -> Parity:
         """Return the comparison for 64-bit ARM, where the sign of -0.0 is another."""
-        operations = Operations(self.flatbuffer, AARCH64)
+        operations = Operations(self.flatbuffer, AARCH64, result.kernel)
         affected = operations.negative_zeros(self.images)
         if not affected:
             # No other difference to x86 is known: what the kernels gave here they give there.
@@ -394,6 +396,26 @@ def _require_finite(
         f"`{model.name}` gives NaN or Inf in Keras already, first in layer `{first}`; mend the "
         "layer or the images it is given, or train it anew."
     )
+
+
+def _unpacked_signs(lowered: Lowered, audited: Audit) -> list[str]:
+    """Return a line if signs are read by what is no binary convolution."""
+    network, passing = Network(lowered.calls), ("sign", *SIGN_PASSES)
+    readers = [
+        f"`{call.name}`"
+        for index, call in enumerate(lowered.calls)
+        if call.facts.kind not in passing
+        and not network.binary(index)
+        and any(network.signs(read) for read in call.inputs)
+    ]
+    number = audited.operations.get("LceDequantize", 0)
+    if not number:
+        return []
+    who = f"{', '.join(readers)} read" if readers else "a layer or an output reads"
+    return [
+        f"{who} signs as numbers: they are unpacked into 32 bits each (LceDequantize, {number}); a "
+        "binary convolution that takes the sign itself needs no unpacking"
+    ]
 
 
 def _require_signs(audited: Audit, signs: Sequence[Signs]) -> None:

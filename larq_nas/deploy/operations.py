@@ -64,11 +64,13 @@ class Operations:
     # Arguments
         flatbuffer: the model.
         kernel: the kernel that runs binary convolutions; `"aarch64"` packs signs as the engine
-            does on 64-bit ARM, and runs all else on the reference kernel.
+            does on 64-bit ARM.
+        emulated: the kernel that runs all else for `"aarch64"`.
     """
 
     flatbuffer: bytes = field(repr=False)
     kernel: str
+    emulated: str = "reference"
 
     @cached_property
     def model(self) -> schema.ModelT:
@@ -100,6 +102,12 @@ class Operations:
         """Indices of the output tensors, in the order of their names: that of the model."""
         return _by_name(self.model.subgraphs[0].outputs, output_names(self.flatbuffer))
 
+    @property
+    def _options(self) -> dict[str, bool]:
+        """The options of the interpreter."""
+        kernel = self.emulated if self.kernel == AARCH64 else self.kernel
+        return KERNELS[kernel]  # type: ignore[index]
+
     @cached_property
     def _interpreters(self) -> dict[int, Any]:
         return {}
@@ -128,7 +136,7 @@ class Operations:
         if step.index not in self._interpreters:
             alone = extract(self.model, [step.index], step.reads, step.writes)
             try:
-                interpreter = engine().testing.Interpreter(alone, **_options(self.kernel))
+                interpreter = engine().testing.Interpreter(alone, **self._options)
             except RuntimeError as error:
                 raise ConversionError(
                     f"The {self.kernel} kernel cannot run {step.kind} `{step.name}` "
@@ -176,7 +184,7 @@ class Operations:
         everything = [step.index for step in self.steps]
         watched = [step.reads[0] for step in steps]
         whole = extract(self.model, everything, self.inputs, list(dict.fromkeys(watched)))
-        interpreter = engine().testing.Interpreter(whole, **_options(self.kernel)).interpreter
+        interpreter = engine().testing.Interpreter(whole, **self._options).interpreter
         for example in range(len(images[0])):
             found = interpreter.predict([image[example : example + 1] for image in images])
             values = dict(zip(dict.fromkeys(watched), found, strict=True))
@@ -184,11 +192,6 @@ class Operations:
                 read = values[step.reads[0]][None]
                 counts[step.name] += int(np.sum(sign_bits(read) & (read == 0)))
         return {name: count for name, count in counts.items() if count}
-
-
-def _options(kernel: str) -> dict[str, bool]:
-    """Return the options of the interpreter; those of a kernel that is emulated, too."""
-    return KERNELS.get(kernel, KERNELS["reference"])  # type: ignore[call-overload]
 
 
 def _by_name(indices: Sequence[int], names: Sequence[str]) -> list[int]:

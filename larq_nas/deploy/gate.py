@@ -28,14 +28,14 @@ from larq_nas.deploy.parity import InKeras, Parity, figures, with_rounding
 from larq_nas.deploy.recording import record
 from larq_nas.deploy.rewriting import Lowered, lower
 from larq_nas.deploy.rewriting.measure import group_cost
-from larq_nas.deploy.signs import Signs, survey_signs
+from larq_nas.deploy.signs import Signs, lines_of, survey_signs
 from larq_nas.errors import ConversionError, InputError, require_whole, unknown_name
 from larq_nas.layers import BinaryConv2D
 
 __all__ = ["convert", "first_images"]
 
 # Images that operations are compared on one by one: as many as their tensors fit into this.
-_SAMPLE_BYTES = 2**29
+_SAMPLE_BYTES = 2**27
 _SAMPLE = 16
 
 
@@ -140,7 +140,7 @@ def convert(
     judge = _Judge(model, lowered, flatbuffer, images, expected)
     parity = judge.parity(kernels)
     compared = [kernel for kernel in kernels if kernel in {result.kernel for result in parity}]
-    warnings = [*judge.warnings, *(line for sign in signs for line in sign.lines)]
+    warnings = [*judge.warnings, *lines_of(signs)]
     warnings += [*float_signs(audited), *_unpacked_signs(lowered, audited)]
     warnings += warnings_of_loops(lowered.calls, flatbuffer)
     conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings, digest(model))
@@ -224,7 +224,7 @@ class _Judge:
         """Return the images to compare operations on: the first, and those that differ most."""
         examples = len(self.images[0])
         tensors = sum(4 * call.area * call.shape[-1] for call in self.lowered.calls)
-        number = int(np.clip(_SAMPLE_BYTES // max(tensors, 1), 2, _SAMPLE))
+        number = int(np.clip(_SAMPLE_BYTES // max(tensors, 1), 4, _SAMPLE))
         if examples <= number:
             return np.arange(examples)
         worst = np.zeros(examples)
@@ -266,7 +266,8 @@ class _Judge:
         result = min(results, key=lambda one: one.exact)
         if result.nearly_exact:
             return
-        same = "" if result.agreement is None else f", {1 - result.agreement:.1%} are another class"
+        other = 1 - (result.agreement or 1.0)
+        same = f", {other:.1%} are of another class" if other else ""
         self.warnings.append(
             f"every operation computes what Keras does, and yet {1 - result.exact:.0%} of the "
             f"images differ{same}: a number that is almost 0 takes the other sign by rounding, and "

@@ -12,7 +12,7 @@ from larq_nas.cost.quantizers import zero_one
 from larq_nas.deploy.recording import LayerCall, watch
 from larq_nas.deploy.rewriting import Lowered
 
-__all__ = ["Signs", "survey_signs"]
+__all__ = ["Signs", "lines_of", "survey_signs"]
 
 _BATCH = 32
 # Of a number: what a straight-through estimator written as x + (sign(x) - x) leaves to rounding.
@@ -76,30 +76,34 @@ class Signs:
         self.negative_zeros += int(np.sum((numbers == 0) & np.signbit(numbers)))
         self.numbers += numbers.size
 
-    @property
-    def lines(self) -> list[str]:
-        """What to tell of channels that say nothing, in one line each."""
-        told, name = [], self.layer.name
-        if self.zero:
-            told.append(
-                f"`{name}` takes the sign of {self.zero} of {self.channels} "
+
+def lines_of(signs: Sequence[Signs]) -> list[str]:
+    """Return what to tell of channels before a sign that say nothing of an image."""
+    lines, some = [], []
+    for sign in signs:
+        name = sign.layer.name
+        if sign.zero:
+            lines.append(
+                f"`{name}` takes the sign of {sign.zero} of {sign.channels} "
                 "channels that are always 0: each counts as +1. Zeros before a sign (of a mask, or "
                 "of a cell's zero operations) remove no channel: if that is not meant, put them "
                 "behind the sign, or build the network with fewer channels"
             )
-        if self.constant + self.zero == self.channels and self.constant:
-            told.append(
-                f"`{name}` gives one output for every image: the {self.numbers:,} numbers that it "
+        if sign.constant and sign.constant + sign.zero == sign.channels:
+            lines.append(
+                f"`{name}` gives one output for every image: the {sign.numbers:,} numbers that it "
                 "takes the sign of never change sign; shift them before the sign (a batch norm, "
                 "or inputs of -1 to 1), or train the network anew"
             )
-        elif self.constant:
-            told.append(
-                f"`{name}` takes the sign of {self.constant} of {self.channels} channels "
-                f"({self.constant / self.channels:.0%}) that never change sign on these images: "
-                "they tell nothing of an image; a batch norm before the sign shifts them"
-            )
-        return told
+        elif sign.constant:
+            share = sign.constant / sign.channels
+            some.append(f"`{name}` {sign.constant} of {sign.channels} channels ({share:.0%})")
+    if some:
+        lines.append(
+            "of what is before a sign, these channels never change sign on these images, and so "
+            f"tell nothing of an image: {', '.join(some)}. A batch norm before the sign shifts them"
+        )
+    return lines
 
 
 def survey_signs(

@@ -232,10 +232,10 @@ def _parity(result: Parity) -> str:
     text = str(result)
     if result.rounding is None:
         return text
-    return (
-        f"{text}; weights changed by 1e-6 of their value leave {result.rounding.exact:.1%} exact "
-        f"and {result.rounding.agreement:.1%} of the same class in Keras itself"
-    )
+    text += f"; weights changed by 1e-6 of their value leave {result.rounding.exact:.1%} exact"
+    if result.rounding.agreement is not None:
+        text += f" and {result.rounding.agreement:.1%} of the same class"
+    return f"{text} in Keras itself"
 
 
 def _latency(facts: Facts) -> str:

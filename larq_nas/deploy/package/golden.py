@@ -188,7 +188,15 @@ def _try(
     truth = ordered(_predict(model, feed))
     if not all(np.isfinite(values).all() for values in truth):
         raise ConversionError(f"`{model.name}` gives NaN or Inf in Keras already; train it anew.")
-    results = _engine(conversion, stored, outputs, [values.shape for values in truth])
+    given = [stored[places.index(place)] for place in range(len(stored))]
+    results = {
+        name: [end.numbers(raw[place]) for place, end in zip(back, outputs, strict=True)]
+        for name, raw in _engine(conversion, given).items()
+    }
+    results = {
+        name: [values.reshape(one.shape) for values, one in zip(found, truth, strict=True)]
+        for name, found in results.items()
+    }
     others, step = list(results.values()), 0.0
     if conversion.int8:
         step = 2 * max(parity.step for parity in conversion.parity)
@@ -198,25 +206,12 @@ def _try(
     return _Trial(outputs, truth, others, [max(step, end.scale) for end in outputs])
 
 
-def _engine(
-    conversion: Conversion,
-    stored: Sequence[np.ndarray],
-    outputs: Sequence[Tensor],
-    shapes: Sequence[tuple[int, ...]],
-) -> dict[str, list[np.ndarray]]:
-    """Return the outputs of each kernel that was compared."""
-    found: dict[str, list[np.ndarray]] = {}
-    for parity in conversion.parity:
-        if parity.kernel not in KERNELS:
-            continue
-        options = KERNELS[parity.kernel]
-        feed = stored[0] if len(stored) == 1 else list(stored)
-        raw = run(conversion.flatbuffer, feed, parity.kernel, **options)
-        found[parity.kernel] = [
-            end.numbers(values).reshape(shape)
-            for end, values, shape in zip(outputs, raw, shapes, strict=True)
-        ]
-    return found
+def _engine(conversion: Conversion, given: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
+    """Return what the outputs hold in each kernel that was compared, in the model's order."""
+    compared = [kernel for kernel in KERNELS if kernel in {one.kernel for one in conversion.parity}]
+    return {
+        kernel: run(conversion.flatbuffer, given, kernel, **KERNELS[kernel]) for kernel in compared
+    }
 
 
 def _predict(model: tf.keras.Model, feed: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -18,13 +18,10 @@ from deploy.package.programs import (
 )
 
 import larq_nas
-from larq_nas.deploy.audit import audit
-from larq_nas.deploy.conversion import digest
-from larq_nas.deploy.export import export_several, run
+from larq_nas.deploy.export import run
 from larq_nas.deploy.flatbuffer import extract, operators, read_model
 from larq_nas.deploy.golden import Tensor, read_golden, tensors
 from larq_nas.deploy.package import write_package
-from larq_nas.deploy.rewriting import lower
 from larq_nas.errors import InputError
 from larq_nas.layers import BinaryConv2D
 
@@ -46,7 +43,7 @@ def packed(tmp_path_factory) -> tuple[Path, tf.keras.Model, list[np.ndarray]]:
     generator = np.random.default_rng(0)
     examples = [generator.normal(size=(20, *s)).astype("float32") for s in ((8, 8, 3), (4,))]
     directory = tmp_path_factory.mktemp("several") / "package"
-    conversion = converted(model)
+    conversion = larq_nas.convert(model, examples)
     write_package(
         directory,
         conversion,
@@ -56,17 +53,6 @@ def packed(tmp_path_factory) -> tuple[Path, tf.keras.Model, list[np.ndarray]]:
         standalone=False,
     )
     return directory, model, examples
-
-
-def converted(model: tf.keras.Model) -> larq_nas.Conversion:
-    """Return a conversion of `model`, whose parity is that of a smaller network."""
-    lowered = lower(model)
-    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-    flatbuffer = export_several(lowered, shapes, lowered.variables)
-    audited = audit(model, flatbuffer, lowered.kernels(), lowered.binary_layers)
-    inputs = tf.keras.Input((4, 4, 3))
-    parity = larq_nas.convert(tf.keras.Model(inputs, layers.Conv2D(1, 1)(inputs))).parity
-    return larq_nas.Conversion(flatbuffer, audited, parity, weights=digest(model))
 
 
 def test_outputs_are_told_apart_by_name(packed) -> None:
@@ -140,7 +126,7 @@ def test_the_programs_read_and_print_all(packed, tmp_path: Path) -> None:
 
 def test_images_and_names_that_do_not_fit_are_refused(packed, tmp_path: Path) -> None:
     _, model, examples = packed
-    conversion = converted(model)
+    conversion = larq_nas.convert(model, examples)
     cases = (
         ({"images": examples[:1]}, r"must have the shape \(examples, 8, 8, 3\), \(examples, 4\), "),
         ({"images": examples[0]}, "must have the shape"),

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
+from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.flatbuffer import read_model
+from larq_nas.deploy.integer_tensor import IntegerTensor
 from larq_nas.errors import ConversionError, InputError
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Golden",
     "GoldenResult",
     "Tensor",
+    "integer_inputs",
     "natural_order",
     "read_golden",
     "same_class",
@@ -144,6 +147,15 @@ def natural_order(ends: Sequence[Tensor]) -> list[int]:
     digits = [int("".join(filter(str.isdigit, end.name)) or 0) for end in ends]
     ranked = sorted(range(len(ends)), key=lambda i: (digits[i], i))
     return [ranked.index(i) for i in range(len(ends))]
+
+
+def integer_inputs(conversion: Conversion) -> dict[str, IntegerTensor]:
+    """Return what the inputs of whole numbers stand for, by name.
+
+    A network may scale and shift them further than their tensor's scale and zero point say.
+    """
+    given = conversion.integers.inputs if conversion.integers else ()
+    return {tensor.name: tensor for tensor in given}
 
 
 @dataclass(frozen=True)

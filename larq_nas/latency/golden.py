@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from larq_nas.deploy.export import run
-from larq_nas.deploy.golden import Golden, read_golden, tensors
+from larq_nas.deploy.golden import Golden, natural_order, read_golden, tensors
 from larq_nas.deploy.parity import KERNELS, Kernel
 from larq_nas.errors import ConversionError, InputError
 
@@ -58,6 +58,8 @@ def golden_here(golden: Golden, flatbuffer: bytes, kernel: Kernel) -> list[str]:
     """Return what the golden test finds on this machine; see `judged`."""
     inputs, outputs = tensors(flatbuffer)
     feed = [x.reshape(-1, *end.shape[1:]) for x, end in zip(golden.stored, inputs, strict=True)]
-    raw = run(flatbuffer, feed if len(feed) > 1 else feed[0], kernel, **KERNELS[kernel])
-    shaped = [x.reshape(-1, end.elements) for x, end in zip(raw, outputs, strict=True)]
-    return judged(golden, shaped, "this machine")
+    places, back = natural_order(inputs), natural_order(outputs)
+    given = [feed[places.index(place)] for place in range(len(feed))]
+    found = run(flatbuffer, given, kernel, **KERNELS[kernel])
+    raw = [found[place].reshape(-1, end.elements) for place, end in zip(back, outputs, strict=True)]
+    return judged(golden, raw, "this machine")

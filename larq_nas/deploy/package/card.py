@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.table import size
-from larq_nas.deploy.golden import Tensor
+from larq_nas.deploy.golden import Tensor, integer_inputs
+from larq_nas.deploy.integer_tensor import IntegerTensor
 from larq_nas.deploy.package.facts import Facts, engine_version
 from larq_nas.deploy.package.meaning import Meaning
 from larq_nas.deploy.package.snippets import flags
@@ -82,18 +83,25 @@ def _input(facts: Facts, tensor: Tensor, name: str) -> str:
         f"- Input `{name}`: {'one image, ' if image else ''}{tensor.type.lower()}, shape ({shape})"
     )
     text += ", channels last" if image else ""
-    if tensor.scale:
-        offset = 128 if tensor.type == "INT8" else 0
-        least, greatest = tensor.bounds
-        text += (
-            f"; a byte b of 0 to 255{' is written as b - 128 and' if offset else ''} stands for "
-            f"(b - {tensor.zero_point + offset}) * {tensor.scale:g}, from {least:g} to {greatest:g}"
-        )
+    integer = integer_inputs(facts.conversion).get(tensor.name)
+    if tensor.scale or integer:
+        text += f"; {_byte(tensor, integer)}"
     if not facts.value_ranges:
         return f"{text}; value range: not told."
     least, greatest = facts.value_ranges[facts.model.input_names.index(name)]
     handed = "the images" if image else "the examples"
     return f"{text}; {handed} handed in hold numbers from {least:g} to {greatest:g}."
+
+
+def _byte(tensor: Tensor, integer: IntegerTensor | None) -> str:
+    """Return what a byte of an input stands for."""
+    low, high = (np.asarray(end) for end in (integer.ends if integer else tensor.bounds))
+    line = f"b * {_short((high - low) / 255)} + {_short(low)}".replace("+ -", "- ")
+    written = " is written as b - 128 and" if tensor.type == "INT8" else ""
+    return (
+        f"a byte b of 0 to 255{written} stands for {line}, so 0 for {_short(low)} and 255 for "
+        f"{_short(high)}"
+    )
 
 
 def _counted(tensor: Tensor) -> str:
@@ -232,10 +240,10 @@ def _parity(result: Parity) -> str:
     text = str(result)
     if result.rounding is None:
         return text
-    return (
-        f"{text}; weights changed by 1e-6 of their value leave {result.rounding.exact:.1%} exact "
-        f"and {result.rounding.agreement:.1%} of the same class in Keras itself"
-    )
+    text += f"; weights changed by 1e-6 of their value leave {result.rounding.exact:.1%} exact"
+    if result.rounding.agreement is not None:
+        text += f" and {result.rounding.agreement:.1%} of the same class"
+    return f"{text} in Keras itself"
 
 
 def _latency(facts: Facts) -> str:

@@ -1,11 +1,10 @@
 """What a package tells about a model, and where each figure comes from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 
-import numpy as np
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
@@ -97,20 +96,18 @@ class Facts:
         return {kernel: kernel in compared or self._runs(kernel) for kernel in KERNELS}
 
     def _runs(self, kernel: Kernel) -> bool:
-        one = [stored[:1].reshape(end.shape) for stored, (end, _) in self._first()]
+        ends = [end for end, _ in self.inputs]
+        first = [
+            stored[:1].reshape(end.shape)
+            for stored, end in zip(self.golden.stored, ends, strict=True)
+        ]
+        places = natural_order(ends)
+        given = [first[places.index(place)] for place in range(len(first))]
         try:
-            run(
-                self.conversion.flatbuffer,
-                one if len(one) > 1 else one[0],
-                kernel,
-                **KERNELS[kernel],
-            )
+            run(self.conversion.flatbuffer, given, kernel, **KERNELS[kernel])
         except ConversionError:
             return False
         return True
-
-    def _first(self) -> Iterator[tuple[np.ndarray, tuple[Tensor, str]]]:
-        return zip(self.golden.stored, self.inputs, strict=True)
 
 
 def outputs_in_order(
@@ -128,7 +125,7 @@ def choose_kernel(conversion: Conversion, kernel: Kernel | None) -> Kernel:
         InputError: if `kernel` was not compared with Keras.
     """
     preferred: Sequence[Kernel] = ("default", "indirect", "reference")
-    compared = [result.kernel for result in conversion.parity]
+    compared = [result.kernel for result in conversion.parity if result.kernel in KERNELS]
     if kernel is None:
         return next(name for name in preferred if name in compared)
     if kernel not in compared:

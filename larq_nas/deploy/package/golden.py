@@ -15,6 +15,7 @@ from larq_nas.deploy.golden import (
     Expected,
     Golden,
     Tensor,
+    integer_inputs,
     natural_order,
     same_class,
     tensors,
@@ -61,12 +62,11 @@ def make_golden(
     places = natural_order(inputs)
     given = [images[place][:_CANDIDATES] for place in places] if images else []
     whole = [not model.inputs[place].dtype.is_floating for place in places]
-    first = given or _drawn(inputs, whole)
-    stored = [end.stored(x) for end, x in zip(inputs, first, strict=True)]
+    first = given or _drawn(inputs, whole, conversion)
+    stored = _stored(inputs, first, conversion)
     trial = _try(model, conversion, kernel, stored)
     if given and trial.steady < _EXAMPLES:
-        more = _drawn(inputs, whole, given)
-        drawn = [end.stored(x) for end, x in zip(inputs, more, strict=True)]
+        drawn = _stored(inputs, _drawn(inputs, whole, conversion, given), conversion)
         stored = [np.concatenate(pair) for pair in zip(stored, drawn, strict=True)]
         trial = _try(model, conversion, kernel, stored)
     chosen = trial.steadiest()
@@ -84,8 +84,22 @@ def make_golden(
     )
 
 
+def _stored(
+    inputs: Sequence[Tensor], examples: Sequence[np.ndarray], conversion: Conversion
+) -> list[np.ndarray]:
+    """Return what the inputs hold for examples as the model reads them."""
+    integers = integer_inputs(conversion)
+    return [
+        integers[end.name].quantize(x) if end.name in integers else end.stored(x)
+        for end, x in zip(inputs, examples, strict=True)
+    ]
+
+
 def _drawn(
-    inputs: Sequence[Tensor], whole: Sequence[bool], given: Sequence[np.ndarray] = ()
+    inputs: Sequence[Tensor],
+    whole: Sequence[bool],
+    conversion: Conversion,
+    given: Sequence[np.ndarray] = (),
 ) -> list[np.ndarray]:
     """Return random inputs, within the range of those given; whole numbers where it must be."""
     generator = np.random.default_rng(0)
@@ -94,6 +108,9 @@ def _drawn(
         shape = (_CANDIDATES, *end.shape[1:])
         # A whole number may be an index: the least ones are the likeliest to be valid.
         least, greatest = end.bounds if end.scale else (0.0, 1.0)
+        if integer := integer_inputs(conversion).get(end.name):
+            low, high = integer.ends
+            least, greatest = float(np.min(low)), float(np.max(high))
         if given:
             least, greatest = float(given[index].min()), float(given[index].max())
         if whole[index] and not end.scale:
@@ -179,7 +196,11 @@ def _try(
     """Return what the inputs that are `stored` give in Keras and in the engine."""
     inputs, outputs = tensors(conversion.flatbuffer)
     places, back = natural_order(inputs), natural_order(outputs)
-    read = [end.numbers(x) for end, x in zip(inputs, stored, strict=True)]
+    integers = integer_inputs(conversion)
+    read = [
+        integers[end.name].dequantize(x) if end.name in integers else end.numbers(x)
+        for end, x in zip(inputs, stored, strict=True)
+    ]
     feed = [read[places.index(place)] for place in range(len(read))]
 
     def ordered(found: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -188,7 +209,15 @@ def _try(
     truth = ordered(_predict(model, feed))
     if not all(np.isfinite(values).all() for values in truth):
         raise ConversionError(f"`{model.name}` gives NaN or Inf in Keras already; train it anew.")
-    results = _engine(conversion, stored, outputs, [values.shape for values in truth])
+    given = [stored[places.index(place)] for place in range(len(stored))]
+    results = {
+        name: [end.numbers(raw[place]) for place, end in zip(back, outputs, strict=True)]
+        for name, raw in _engine(conversion, given).items()
+    }
+    results = {
+        name: [values.reshape(one.shape) for values, one in zip(found, truth, strict=True)]
+        for name, found in results.items()
+    }
     others, step = list(results.values()), 0.0
     if conversion.int8:
         step = 2 * max(parity.step for parity in conversion.parity)
@@ -198,25 +227,12 @@ def _try(
     return _Trial(outputs, truth, others, [max(step, end.scale) for end in outputs])
 
 
-def _engine(
-    conversion: Conversion,
-    stored: Sequence[np.ndarray],
-    outputs: Sequence[Tensor],
-    shapes: Sequence[tuple[int, ...]],
-) -> dict[str, list[np.ndarray]]:
-    """Return the outputs of each kernel that was compared."""
-    found: dict[str, list[np.ndarray]] = {}
-    for parity in conversion.parity:
-        if parity.kernel not in KERNELS:
-            continue
-        options = KERNELS[parity.kernel]
-        feed = stored[0] if len(stored) == 1 else list(stored)
-        raw = run(conversion.flatbuffer, feed, parity.kernel, **options)
-        found[parity.kernel] = [
-            end.numbers(values).reshape(shape)
-            for end, values, shape in zip(outputs, raw, shapes, strict=True)
-        ]
-    return found
+def _engine(conversion: Conversion, given: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
+    """Return what the outputs hold in each kernel that was compared, in the model's order."""
+    compared = [kernel for kernel in KERNELS if kernel in {one.kernel for one in conversion.parity}]
+    return {
+        kernel: run(conversion.flatbuffer, given, kernel, **KERNELS[kernel]) for kernel in compared
+    }
 
 
 def _predict(model: tf.keras.Model, feed: Sequence[np.ndarray]) -> list[np.ndarray]:

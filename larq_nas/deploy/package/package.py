@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from larq_nas.architecture import Architecture
 from larq_nas.cost import profile
+from larq_nas.cost.graph import functional
 from larq_nas.deploy.conversion import Conversion, digest
 from larq_nas.deploy.package.card import card
 from larq_nas.deploy.package.facts import Accuracy, Facts, choose_kernel, outputs_in_order
@@ -89,6 +90,7 @@ def write_package(
         )
     if not isinstance(preprocessing, str):
         raise InputError(f"`preprocessing` must be a text, but got {preprocessing!r}.")
+    model = functional(model)
     examples = None if images is None else _examples(images, model)
     if isinstance(accuracy, int | float):
         accuracy = Accuracy(accuracy)

@@ -23,12 +23,11 @@ from deploy.package.programs import (
 
 import larq_nas
 from larq_nas.deploy.conversion import digest
-from larq_nas.deploy.export import export_several
+from larq_nas.deploy.export import export
 from larq_nas.deploy.export import run as run_engine
 from larq_nas.deploy.golden import read_golden, tensors
 from larq_nas.deploy.package import write_package
 from larq_nas.deploy.parity import KERNELS
-from larq_nas.deploy.rewriting import lower
 from larq_nas.errors import InputError
 from larq_nas.layers import BinaryConv2D
 
@@ -132,11 +131,12 @@ def test_images_that_rounding_changes_are_replaced_by_random_ones(tmp_path: Path
 
 def test_a_network_that_rounding_changes_for_all_inputs_gets_room(tmp_path: Path) -> None:
     model = network(layers.GlobalAveragePooling2D(), layers.Dense(5))
+    evidence = larq_nas.convert(model, images(model))
     norm = model.get_layer("norm0")
     # Sums of 288 signs are even: many are 2, and so decided by how 2 - 2 is rounded.
     norm.moving_mean.assign(2 * tf.ones(32))
     norm.beta.assign(tf.zeros(32))
-    conversion = larq_nas.convert(model, images(model))
+    conversion = dataclasses.replace(evidence, flatbuffer=export(model), weights=digest(model))
     write_package(tmp_path, conversion, model, images=images(model), standalone=False)
     golden = read_golden(tmp_path / "golden.bin")
     assert (golden.steady, golden.weak) == (0, True)
@@ -152,18 +152,14 @@ def test_random_indices_are_valid_ones(tmp_path: Path) -> None:
     x = layers.GlobalAveragePooling1D()(layers.Embedding(9, 4)(words))
     model = tf.keras.Model(words, layers.Dense(2)(x))
     examples = np.random.default_rng(0).integers(0, 9, (5, 6))
-    lowered = lower(model)
-    flatbuffer = export_several(lowered, [(6,)], lowered.variables)
-    small = network(layers.GlobalAveragePooling2D(), layers.Dense(2))
-    evidence = larq_nas.convert(small, images(small))
-    conversion = dataclasses.replace(evidence, flatbuffer=flatbuffer, weights=digest(model))
+    conversion = larq_nas.convert(model, examples)
     for given, greatest in ((None, 1), (examples, 8)):
         settings = {"images": given, "standalone": False}
         write_package(tmp_path, conversion, model, **settings)
         golden = read_golden(tmp_path / "golden.bin")
         assert golden.examples == 16
         assert set(np.unique(golden.stored[0])) == set(range(greatest + 1))
-        assert golden.judge(on_engine(flatbuffer, golden))[0].passed
+        assert golden.judge(on_engine(conversion.flatbuffer, golden))[0].passed
 
 
 @pytest.mark.parametrize("content", [b"", b"LQGOLDEN", b"TFL3" * 40])

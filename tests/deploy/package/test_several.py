@@ -1,6 +1,5 @@
 """Networks of several inputs and outputs: cards, programs and golden tests loop over them."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +17,9 @@ from deploy.package.programs import (
 )
 
 import larq_nas
-from larq_nas.deploy.audit import audit
-from larq_nas.deploy.conversion import digest
-from larq_nas.deploy.export import export_several, run
-from larq_nas.deploy.flatbuffer import extract, operators, read_model
+from larq_nas.deploy.export import run
 from larq_nas.deploy.golden import Tensor, read_golden, tensors
 from larq_nas.deploy.package import write_package
-from larq_nas.deploy.rewriting import lower
 from larq_nas.errors import InputError
 from larq_nas.layers import BinaryConv2D
 
@@ -46,7 +41,7 @@ def packed(tmp_path_factory) -> tuple[Path, tf.keras.Model, list[np.ndarray]]:
     generator = np.random.default_rng(0)
     examples = [generator.normal(size=(20, *s)).astype("float32") for s in ((8, 8, 3), (4,))]
     directory = tmp_path_factory.mktemp("several") / "package"
-    conversion = converted(model)
+    conversion = larq_nas.convert(model, examples)
     write_package(
         directory,
         conversion,
@@ -56,17 +51,6 @@ def packed(tmp_path_factory) -> tuple[Path, tf.keras.Model, list[np.ndarray]]:
         standalone=False,
     )
     return directory, model, examples
-
-
-def converted(model: tf.keras.Model) -> larq_nas.Conversion:
-    """Return a conversion of `model`, whose parity is that of a smaller network."""
-    lowered = lower(model)
-    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-    flatbuffer = export_several(lowered, shapes, lowered.variables)
-    audited = audit(model, flatbuffer, lowered.kernels(), lowered.binary_layers)
-    inputs = tf.keras.Input((4, 4, 3))
-    parity = larq_nas.convert(tf.keras.Model(inputs, layers.Conv2D(1, 1)(inputs))).parity
-    return larq_nas.Conversion(flatbuffer, audited, parity, weights=digest(model))
 
 
 def test_outputs_are_told_apart_by_name(packed) -> None:
@@ -140,7 +124,7 @@ def test_the_programs_read_and_print_all(packed, tmp_path: Path) -> None:
 
 def test_images_and_names_that_do_not_fit_are_refused(packed, tmp_path: Path) -> None:
     _, model, examples = packed
-    conversion = converted(model)
+    conversion = larq_nas.convert(model, examples)
     cases = (
         ({"images": examples[:1]}, r"must have the shape \(examples, 8, 8, 3\), \(examples, 4\), "),
         ({"images": examples[0]}, "must have the shape"),
@@ -153,62 +137,65 @@ def test_images_and_names_that_do_not_fit_are_refused(packed, tmp_path: Path) ->
     assert not (tmp_path / "new").exists()
 
 
-@pytest.fixture(scope="module")
-def in_bytes(tmp_path_factory) -> tuple[Path, larq_nas.Conversion]:
-    """A package of a network whose input and output are int8: it neither quantizes nor back."""
+@pytest.fixture(scope="module", params=["uint8", "int8", "int8 throughout"])
+def in_bytes(request, tmp_path_factory) -> tuple[Path, larq_nas.Conversion, tf.keras.Model]:
+    """A package of a network whose inputs and outputs are bytes."""
     inputs = tf.keras.Input((8, 8, 3), name="photo")
     x = layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(inputs))
     x = layers.BatchNormalization()(BinaryConv2D(8, 3)(x))
     x = layers.GlobalAveragePooling2D()(x)
     model = randomize(tf.keras.Model(inputs, layers.Dense(4, name="scores")(x)))
-    examples = np.random.default_rng(0).uniform(-1, 1, (40, 8, 8, 3)).astype("float32")
-    conversion = larq_nas.convert(model, examples, int8="ends")
-    tables = read_model(conversion.flatbuffer)
-    graph = tables.subgraphs[0]
-    inner = range(1, len(graph.operators) - 1)
-    assert [row.kind for row in operators(conversion.flatbuffer)][:: inner[-1] + 1] == [
-        "QUANTIZE",
-        "DEQUANTIZE",
-    ]
-    ends = graph.operators[0].outputs, graph.operators[-1].inputs
-    flatbuffer = extract(tables, inner, *ends)
-    conversion = dataclasses.replace(conversion, flatbuffer=flatbuffer)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3))
+    examples = (pixels / 127.5 - 1).astype("float32")
+    kind = request.param.split()[0]
+    conversion = larq_nas.convert(
+        model,
+        examples,
+        int8="ends" if "throughout" in request.param else None,
+        input_type=kind,
+        output_type=kind,
+    )
     directory = tmp_path_factory.mktemp("bytes") / "package"
     write_package(directory, conversion, model, images=examples, standalone=False)
-    return directory, conversion
+    return directory, conversion, model
 
 
 def test_the_card_says_what_a_byte_stands_for(in_bytes) -> None:
-    directory, conversion = in_bytes
+    directory, conversion, _ = in_bytes
     ((given,), (got,)) = tensors(conversion.flatbuffer)
-    assert (given.type, got.type) == ("INT8", "INT8")
     card = (directory / "README.md").read_text()
-    assert "outputs of Larq Compute Engine's default kernel" in card
-    assert "- Input `photo`: one image, int8, shape (1, 8, 8, 3)" in card
-    offset = given.zero_point + 128
-    assert f"is written as b - 128 and stands for (b - {offset}) * {given.scale:g}, from -" in card
+    assert f"- Input `photo`: one image, {given.type.lower()}, shape (1, 8, 8, 3)" in card
+    written = " is written as b - 128 and" if given.type == "INT8" else ""
+    line = "b * 0.00784314 - 1, so 0 for -1 and 255 for 1"
+    assert f"a byte b of 0 to 255{written} stands for {line}" in card
     assert f"a value v stands for (v - {got.zero_point}) * {got.scale:g}." in card
     assert "192 bytes from 0 to 255" in (directory / "main.cc").read_text()
+    source = "Larq Compute Engine's default kernel" if conversion.int8 else "Keras"
+    assert f"outputs of {source}" in card
 
 
 @needs_compiler
 @needs_java
 def test_the_programs_take_bytes_of_0_to_255(in_bytes, tmp_path: Path) -> None:
-    directory, conversion = in_bytes
-    tensor = read_golden(directory / "golden.bin").outputs[0].tensor
+    directory, conversion, model = in_bytes
+    ((given,), (tensor,)) = tensors(conversion.flatbuffer)
     golden = tmp_path / "golden.bin"
     golden.write_bytes(first(4, directory / "golden.bin"))
     program = compiled(directory, tmp_path)
     done = call(program, "--golden", golden, directory / "model.tflite")
     assert (done.returncode, done.stderr) == (0, "")
-    photo = np.random.default_rng(1).integers(0, 256, (1, 8, 8, 3))
-    (raw,) = run(conversion.flatbuffer, (photo - 128).astype("int8"), "default")
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 8, 8, 3))
+    held = (pixels - 128 if given.type == "INT8" else pixels).astype(given.dtype)
+    (raw,) = run(conversion.flatbuffer, held, "default")
     wanted = tensor.numbers(raw.ravel())
-    photo.astype("u1").tofile(tmp_path / "photo.bin")
+    if not conversion.int8:
+        expected = model((pixels / 127.5 - 1).astype("float32")).numpy().ravel()
+        np.testing.assert_allclose(wanted, expected, atol=tensor.scale)
+    pixels.astype("u1").tofile(tmp_path / "photo.bin")
     done = call(program, directory / "model.tflite", tmp_path / "photo.bin")
     printed = [float(word) for word in done.stdout.split(";")[0].split()[1:]]
     np.testing.assert_allclose(printed, wanted, rtol=1e-5, atol=1e-6)
-    photo.astype("<f4").tofile(tmp_path / "numbers.bin")
+    pixels.astype("<f4").tofile(tmp_path / "numbers.bin")
     command = [*java(directory, tmp_path), golden]
     environment = {"STUB_ENGINE": ENGINE, "STUB_MODEL": str(directory / "model.tflite")}
     done = call(*command, tmp_path / "numbers.bin", **environment)
@@ -216,6 +203,28 @@ def test_the_programs_take_bytes_of_0_to_255(in_bytes, tmp_path: Path) -> None:
     np.testing.assert_allclose(printed, wanted, rtol=1e-5, atol=1e-6)
     done = call(*command, **environment)
     assert "4 of 4 inputs as expected" in done.stdout, done.stderr
+
+
+def test_channels_of_another_scale_are_told_and_compared(tmp_path: Path) -> None:
+    """Whole numbers are scaled and shifted by the network, beyond what their tensor says."""
+    inputs = tf.keras.Input((8, 8, 3), name="photo")
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(inputs))
+    model = tf.keras.Model(inputs, layers.Dense(4)(x))
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3)) / 255
+    examples = ((pixels - (0.5, 0.4, 0.3)) / (0.2, 0.25, 0.3)).astype("float32")
+    ends = [(np.array([0, 0, 0]) + end - (0.5, 0.4, 0.3)) / (0.2, 0.25, 0.3) for end in (0, 1)]
+    conversion = larq_nas.convert(model, examples, input_type="uint8", input_range=tuple(ends))
+    write_package(tmp_path, conversion, model, images=examples, standalone=False)
+    assert (
+        "so 0 for [-2.5, -1.6, -1] and 255 for [2.5, 2.4, 2.33333]"
+        in (tmp_path / "README.md").read_text()
+    )
+    golden = read_golden(tmp_path / "golden.bin")
+    photos = golden.stored[0].reshape(-1, 8, 8, 3)
+    assert photos.dtype == np.uint8
+    expected = model(((photos / 255 - (0.5, 0.4, 0.3)) / (0.2, 0.25, 0.3)).astype("float32"))
+    np.testing.assert_allclose(golden.outputs[0].values.reshape(-1, 4), expected, atol=1e-5)
+    assert golden.steady == 16
 
 
 @pytest.mark.parametrize(("kind", "zero"), [("UINT8", 128), ("INT8", 0)])

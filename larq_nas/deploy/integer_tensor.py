@@ -107,23 +107,27 @@ class Integers:
         inputs: the inputs that are whole numbers.
         outputs: the outputs that are.
         examples: number of examples compared.
-        agreement: share of the largest outputs (last axis) that are those of float images.
+        mean: mean difference from the outputs of float inputs, in units of their spread; of the
+            output that differs most.
+        agreement: share of the largest numbers along the last axis that are the same ones; `None`
+            where outputs are single numbers.
         notes: which tensors were asked for and stay as the model has them.
     """
 
     inputs: Sequence[IntegerTensor]
     outputs: Sequence[IntegerTensor]
     examples: int
-    agreement: float
+    mean: float
+    agreement: float | None
     notes: Sequence[str] = ()
 
     def __str__(self) -> str:
         lines = [f"input {tensor}" for tensor in self.inputs]
         lines += [f"output {tensor}" for tensor in self.outputs]
+        same = "" if self.agreement is None else f", same largest output in {self.agreement:.1%}"
         lines.append(
-            "whole numbers: computes what it does in float of the same numbers, on all of "
-            f"{self.examples} examples; the largest output is that of the float images in "
-            f"{self.agreement:.1%}"
+            f"whole numbers: outputs differ by {self.mean:.2%} of their spread from those of float "
+            f"inputs and outputs{same}, on {self.examples} examples"
         )
         lines += self.notes
         return "\n".join(lines)

@@ -101,8 +101,8 @@ def in_integers(
         inputs=[tensor for tensor in inputs if tensor],
         outputs=[tensor for tensor in outputs if tensor],
         examples=len(images[0]),
-        agreement=_agreement(seen, flatbuffer, inputs, outputs, images, kernels[0]),
         notes=notes,
+        **_changes(seen, flatbuffer, inputs, outputs, images, kernels[0]),
     )
     counts: dict[str, int] = {}
     for op in operators(flatbuffer):
@@ -383,23 +383,23 @@ def _read(
     return found
 
 
-def _agreement(
+def _changes(
     expected: Sequence[np.ndarray],
     flatbuffer: bytes,
     inputs: Sequence[IntegerTensor | None],
     outputs: Sequence[IntegerTensor | None],
     images: Sequence[np.ndarray],
     kernel: Kernel,
-) -> float:
-    """Return the share of largest outputs (last axis) that are those of float images.
-
-    Numbers of an output that round to one step tie, and each of them is as large.
-    """
+) -> dict[str, Any]:
+    """Return how the outputs differ from those that float inputs and outputs give."""
     whole = _through(inputs, images, IntegerTensor.quantize)
     got = run(flatbuffer, whole, kernel, **KERNELS[kernel])
-    shares = []
-    for tensor, one, other in zip(outputs, expected, got, strict=True):
-        value = tensor.dequantize(other) if tensor else other
-        classes = np.expand_dims(one.argmax(axis=-1), -1)
-        shares.append(np.mean(np.take_along_axis(value, classes, -1)[..., 0] == value.max(-1)))
-    return float(min(shares))
+    found = _through(outputs, got, IntegerTensor.dequantize)
+    same, mean = [], []
+    for one, other in zip(expected, found, strict=True):
+        difference = np.abs(other.astype("float32") - one.astype("float32"))
+        mean.append(float(difference.mean()) / max(float(one.std()), 1e-6))
+        if one.shape[-1] > 1:
+            # Numbers that round to one step tie, and an app takes the first of them.
+            same.append(float(np.mean(one.argmax(axis=-1) == other.argmax(axis=-1))))
+    return {"agreement": min(same, default=None), "mean": max(mean)}

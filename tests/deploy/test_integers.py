@@ -89,7 +89,8 @@ def test_probabilities_are_given_in_steps_of_1_in_256(model, kind: str, first: i
     given = (PIXELS.astype("int16") + first).astype(kind)
     probabilities = (interpreter.predict(given).astype("float32") - first) / 256
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=4 / 256)
-    assert conversion.integers.agreement == 1.0
+    assert conversion.integers.agreement >= 0.95
+    assert conversion.integers.mean <= 0.05
 
 
 def test_logits_have_the_range_seen_and_a_margin() -> None:

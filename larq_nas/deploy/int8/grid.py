@@ -13,6 +13,9 @@ _STEPS = 255
 # Where only the sign of a number is read, a narrower range rounds those near 0 more finely,
 # and what it cuts off keeps its sign.
 _SIGNS_ALONE = 1 / 16
+# Binary convolutions give whole numbers, times a scale: in steps that are a simple fraction of it,
+# many lie in the middle between two steps, where each kernel rounds them all to its own side.
+_OFF_MIDDLE = 1.002
 # Kernels hold biases in whole steps too, and round halves to another side.
 _JITTER, _SEED = 0.02, 8
 
@@ -80,7 +83,8 @@ class Grid:
         zero = round(-low * _STEPS / (high - low))
         below = -low / zero if zero else 0.0
         above = high / (_STEPS - zero) if zero < _STEPS else 0.0
-        return max(below, above), zero
+        free = not self._exact and not self._fixed
+        return max(below, above) * (_OFF_MIDDLE if free else 1.0), zero
 
 
 class Grids:

@@ -24,23 +24,24 @@ channel, and 2e-6 of its largest number; float32 rounds to 6e-8). On such an ima
 same in whatever order the numbers are added up: the first quantizer reads the same but for
 rounding, gives the same signs, so the second reads the same but for rounding, and so on to the
 outputs. What is continuous in between (ReLU, pools, sums, gates, loops) passes rounding on as
-rounding; only a batch norm of a channel that hardly varies makes much of it, by its subtraction.
-So Keras computes the network twice more with what batch norms read rounded at random, by 1e-6, and
-with all signs as they were: ten times as far as that takes a quantizer's input has to be from a
-jump, and ten times as far an output may be off. On decided images a right flatbuffer therefore
-agrees with Keras, however deep, and any that differs by more (or by more than 1e-3 of an output's
-own spread, if that is more) is wrong. No tolerance depends on what the flatbuffer does: all are
+rounding; only what subtracts makes much of it: a batch norm of a channel that hardly varies, and
+zero padding, for which kernels pad with ones and take back what that adds. So Keras computes the
+network twice more with these rounded at random, by 1e-6, and with all signs as they were: ten times
+as far as that takes a quantizer's input has to be from a jump, and ten times as far an output may
+be off. On decided images a right flatbuffer therefore agrees with Keras, however deep, and any
+that differs by more (or by more than 1e-3 of an output's own spread, if that is more) is wrong. No tolerance depends on what the flatbuffer does: all are
 read from Keras. Networks with no decided image, and those whose outputs rounding alone takes
 further than a tenth of their spread, are undecided, and count neither as right nor as wrong.
 
 What such a judge cannot see: a fault that changes no output of the images it runs, by as much as
 that. Where it says wrong it is wrong.
 
-An exact 0 is decided: what ReLU or a mask gives is 0 in any order of sums, and its sign is +1
-on x86. On AArch64, LceQuantize reads sign bits of whole blocks of 128 numbers, and -0.0 becomes -1
-(`bitpack_aarch64_4x32` in the engine's `bitpack.h`; a row is the whole tensor where the channels
-fill words of 32, else a position; what is left of a row is compared with 0). So whatever it reads
-there is searched for -0.0; handed out with one, without a warning that says so, it is wrong.
+A 0 that stays exact is decided: what ReLU or a mask gives, or as many +1 as -1, is 0 in any order
+of sums, and its sign is +1 on x86. On AArch64, LceQuantize reads sign bits of whole blocks of 128
+numbers, and -0.0 becomes -1 (`bitpack_aarch64_4x32` in the engine's `bitpack.h`; a row is the whole
+tensor where the channels fill words of 32, else a position; what is left of a row is compared with
+0). So whatever it reads there is searched for -0.0; handed out with one, without a warning that
+says so, it is wrong.
 
 A network handed out with fewer binary convolutions than it has binary layers is wrong as well:
 some run in float without a word.
@@ -141,10 +142,9 @@ def judge(
     layers = [layer for layer in model._flatten_layers() if has_binary_kernel(layer)]
     if kinds["LceBconv2d"] < len(layers):
         row["reasons"].append(f"{kinds['LceBconv2d']} binary operations, {len(layers)} layers")
-    if "int8" in network.settings:
-        # Numbers are rounded on purpose: what has to be int8 has to be it, and says nothing more.
-        if not any(operator.type == "INT8" for operator in operators(flatbuffer)):
-            row["reasons"].append("nothing is int8")
+    if network.settings:
+        # Numbers are rounded on purpose: what has to be whole numbers has to be such, no more.
+        row["reasons"] += not_whole(flatbuffer, network.settings)
         kernels = ()
     some = [array[chosen] for array in images]
     for kernel in kernels if len(chosen) else ():
@@ -162,7 +162,8 @@ def judge(
                 row["reasons"].append(
                     f"{kernel}: output {number} differs by {far:.1e} of its spread"
                 )
-    zeros = negative_zeros(flatbuffer, [array[:SEARCHED] for array in images])
+    searched = [array[: 0 if network.settings else SEARCHED] for array in images]
+    zeros = negative_zeros(flatbuffer, searched)
     row["negative_zeros"] = zeros
     if zeros and not any("-0.0" in line for line in warnings):
         row["reasons"].append(f"LceQuantize reads {zeros} numbers -0.0, and no warning says so")
@@ -194,6 +195,7 @@ def decide(
     with watched(model, record):
         outputs = compute(model, images)
     moved = [np.zeros(values.shape[-1]) for values in read]
+    stirred = [np.zeros(values.shape, bool) for values in read]
     strayed = [np.zeros(values.shape[-1]) for values in outputs]
     for seed in range(ROUNDINGS):
         places = iter(range(len(read)))
@@ -202,21 +204,22 @@ def decide(
             """Give the signs of Keras, whatever rounding makes of what they are read from."""
             number = next(places)
             moved[number] = np.maximum(moved[number], farthest(x.numpy(), read[number]))
+            stirred[number] |= (x.numpy() != 0) & (read[number] == 0)
             return given[number][1]
 
-        with watched(model, follow), rounded_norms(model, seed):
+        with watched(model, follow), rounded(model, seed):
             others = compute(model, images)
         strayed = [
             np.maximum(most, farthest(one, other))
             for most, one, other in zip(strayed, outputs, others, strict=True)
         ]
     decided = np.ones(len(images[0]), bool)
-    for values, (quantizer, _), most in zip(read, given, moved, strict=True):
+    for values, (quantizer, _), most, zero in zip(read, given, moved, stirred, strict=True):
         axes = tuple(range(values.ndim - 1))
         near = NEAR * values.std(axes) + RESOLUTION * np.abs(values).max(axes)
         near = np.maximum(near, TIMES * most).astype("float32")
         jumps = quantizer(values - near).numpy() != quantizer(values + near).numpy()
-        jumps &= (values != 0) | (TIMES * most > 0.1 * values.std(axes))
+        jumps &= (values != 0) | zero
         decided &= ~jumps.reshape(len(values), -1).any(axis=1)
     return outputs, decided, strayed
 
@@ -243,17 +246,30 @@ def watched(model: tf.keras.Model, watch: Any) -> Iterator[None]:
 
 
 @contextmanager
-def rounded_norms(model: tf.keras.Model, seed: int) -> Iterator[None]:
-    """Round what batch norms read: their subtraction is what makes much of it."""
+def rounded(model: tf.keras.Model, seed: int) -> Iterator[None]:
+    """Round what makes much of rounding.
+
+    Those are batch norms, which subtract, and binary convolutions that pad with zeros: kernels
+    pad with ones and subtract what that adds.
+    """
     generator = np.random.default_rng(seed)
 
-    def rounding(norm: Any, x: tf.Tensor) -> tf.Tensor:
-        return norm(x * (1 + ROUNDING * generator.uniform(-1, 1, x.shape).astype("float32")))
+    def noise(shape: Any, size: Any) -> np.ndarray:
+        return (size * generator.uniform(-1, 1, shape)).astype("float32")
+
+    def before(norm: Any, x: tf.Tensor) -> tf.Tensor:
+        return norm(x * (1 + noise(x.shape, ROUNDING)))
+
+    def behind(convolution: Any, x: tf.Tensor) -> tf.Tensor:
+        y = convolution(x)
+        return y + noise(y.shape, ROUNDING * np.abs(y).max())
 
     with ExitStack() as stack:
         for layer in model._flatten_layers():
             if isinstance(layer, tf.keras.layers.BatchNormalization):
-                stack.enter_context(replaced(layer, "call", rounding))
+                stack.enter_context(replaced(layer, "call", before))
+            elif has_binary_kernel(layer) and layer.padding == "same" and not layer.pad_values:
+                stack.enter_context(replaced(layer, "call", behind))
         yield
 
 
@@ -299,6 +315,19 @@ def spread_of(values: np.ndarray) -> np.ndarray:
     # float32 gives no more than some ten millionths of what the sums behind it are made of.
     spread: np.ndarray = np.maximum(values.std(axes), 1e-2 * np.abs(values).max(axes) + 1e-7)
     return spread
+
+
+def not_whole(flatbuffer: bytes, settings: dict[str, Any]) -> list[str]:
+    """Return what is not of the whole numbers that `settings` ask for."""
+    reasons = []
+    if "int8" in settings and not any(one.type == "INT8" for one in operators(flatbuffer)):
+        reasons.append("no operation is int8")
+    interpreter = larq_compute_engine.testing.Interpreter(flatbuffer)
+    for side, found in (("input", interpreter.input_types), ("output", interpreter.output_types)):
+        wanted = settings.get(f"{side}_type", "float32")
+        if any(np.dtype(kind).name != wanted for kind in found):
+            reasons.append(f"an {side} is not {wanted}")
+    return reasons
 
 
 def negative_zeros(flatbuffer: bytes, images: list[np.ndarray]) -> int:
@@ -367,6 +396,8 @@ def main() -> None:
     path = arguments.directory / f"{commit}.jsonl"
     names = [f"sound {n}" for n in range(arguments.sound)]
     names += [f"planted {n}" for n in range(arguments.planted)]
+    # A part of a run shows of both kinds alike.
+    names.sort(key=lambda name: int(name.split()[1]))
     part, parts = map(int, arguments.part.split("/"))
     for name in names[part::parts]:
         rows = read_rows(path)

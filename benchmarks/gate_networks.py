@@ -551,7 +551,10 @@ FAULTS: dict[str, Fault] = {
     "7 groups of 32": Fault(grouped(lambda channels: channels // 32)),
     "8 slow kernel": Fault(plain, ("warned",), "slowest"),
     "9 mask before a sign": Fault(masked_before_sign, ("warned",), "always 0"),
-    "10 int8 that is none": Fault(plain, ("refused", "right"), settings={"int8": "ends"}),
+    "10 int8 that is none": Fault(plain, settings={"int8": "ends"}),
+    "10 int8 inputs that are none": Fault(
+        plain, settings={"input_type": "int8", "output_type": "int8"}
+    ),
     "11 LSTM": Fault(lstm, ("refused",)),
     "A1 small variance": Fault(small_variance, finish=narrow),
     "A3 small output": Fault(small_output, head=True),

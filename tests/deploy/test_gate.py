@@ -202,7 +202,7 @@ def test_failures_of_converter_and_kernel_are_one_line() -> None:
     larq_nas.convert(grouped, kernels=("reference", "indirect"), rewrite=False)
     strange = model_of(lambda x: tf.linalg.svd(x, compute_uv=True)[1])
     with pytest.raises(
-        ConversionError, match="Layer `tf.linalg.svd` needs the operation"
+        ConversionError, match=r"Layer `tf.linalg.svd` needs the operation"
     ) as caught:
         larq_nas.convert(strange)
     assert "\n" not in str(caught.value)

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from larq_nas.choosers import Relax, Sample
+from larq_nas.cost.graph import functional
 from larq_nas.cost.structure import Structure
 from larq_nas.dimension import Dimensions
 from larq_nas.expansion import Expansion
@@ -95,15 +96,22 @@ def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
         elif name.startswith(("scale", "gamma", "moving_variance")):
             values = generator.uniform(0.5, 1.5, weight.shape)
         weight.assign(values * (0.1 if name.startswith("scale") else 1.0))
-    images = generator.normal(size=(64, *model.input_shape[1:])).astype("float32")
+    images = [_numbers_for(tensor, generator) for tensor in functional(model).inputs]
     averaging = [layer for layer in model._flatten_layers() if hasattr(layer, "momentum")]
     momenta = [layer.momentum for layer in averaging]
     for layer in averaging:
         layer.momentum = 0.0
-    model(images, training=True)
+    model(images if len(images) > 1 else images[0], training=True)
     for layer, momentum in zip(averaging, momenta, strict=True):
         layer.momentum = momentum
     return model
+
+
+def _numbers_for(tensor: tf.Tensor, generator: np.random.Generator) -> np.ndarray:
+    shape = (64, *tensor.shape[1:])
+    if tensor.dtype.is_floating:
+        return generator.normal(size=shape).astype("float32")
+    return generator.integers(0, 8, shape).astype(tensor.dtype.as_numpy_dtype)
 
 
 @pytest.fixture

@@ -73,17 +73,11 @@ def understand(calls: Sequence[Call]) -> Network:
         sized = hasattr(call.layer, "symbol") or trained == call.first * _size(call.layer)
         if facts.kind == "unknown" or not sized:
             facts = Facts("unknown")
-            unknown.append(_named(call))
+            unknown.append(call.owner)
         elif counted.channels != call.shape[-1]:  # such as a reshape, or concatenated rows
             facts = dataclasses.replace(facts, filters=call.shape[-1])
         checked.append(dataclasses.replace(call, facts=facts))
     return Network(checked, tuple(dict.fromkeys(unknown)))
-
-
-def _named(call: Call) -> str:
-    """Return the name of a layer, of an own layer for a function in it."""
-    outer, _, _ = call.name.rpartition("/")
-    return outer if outer and hasattr(call.layer, "symbol") else call.name
 
 
 def count(network: Network, answers: Mapping[str, Any] | None = None) -> list[Counted]:
@@ -215,7 +209,8 @@ def _weights_inside(layer: Any) -> list[Weights]:
         if is_binary(inner) and isinstance(inner, lq.layers.QuantConv2D) and inner.built
     }
     packed = sum(_numbers(weight) for weight in layer.weights if id(weight) in binary)
-    return [Weights(packed, 1), Weights(_size(layer) - packed, 32)]
+    weights = [Weights(packed, 1), Weights(_size(layer) - packed, 32)]
+    return [part for part in weights if part.count]
 
 
 def _numbers(weight: Any) -> int:

@@ -14,7 +14,8 @@ class Facts:
     # Arguments
         kind: `"conv"`, `"dense"`, `"norm"`, `"add"` and so on; `"unknown"` for a layer whose
             operations cannot be counted, `"converted"` for one that multiplies by no kernel, and
-            whose operations are found by converting it alone.
+            whose operations are found by converting it alone, `"static"` for what does not depend
+            on the numbers it reads, such as their shape.
         filters: number of its output channels, if it sets it.
         taps: number of positions of its kernel.
         groups: groups of channels that do not mix.

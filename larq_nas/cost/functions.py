@@ -18,6 +18,7 @@ _WEIGHTED = {
     "depthwise_conv2d": ("depthwise", 4),
     "matmul": ("dense", 2),
 }
+_STATIC = ("shape", "shape_v2", "ones_like", "ones_like_v2", "zeros_like", "zeros_like_v2")
 _PASSING = ("identity", "stop_gradient")
 _ONE_OPERATION = (
     "abs",
@@ -60,8 +61,8 @@ def facts_of_function(layer: Any, node: Any) -> Facts:
         return Facts("pass")
     if symbol in _ONE_OPERATION:
         return Facts("activation")
-    if symbol in ("shape", "shape_v2"):
-        return Facts("shape")
+    if symbol in _STATIC:
+        return Facts("static")
     if symbol == "bias_add":
         return Facts("offset", constants=constants)
     if symbol in _ARITHMETIC and tensors == 1 and symbol not in ("maximum", "minimum"):

@@ -3,11 +3,13 @@
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.ops import custom_gradient
 
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.kinds import facts_of, is_own
@@ -53,6 +55,12 @@ class Call:
     def output(self) -> bool:
         """Whether it gives an output of the network."""
         return bool(self.outputs)
+
+    @property
+    def owner(self) -> str:
+        """The name of the layer; of a function in an own layer or a model, the name of that."""
+        outer, _, _ = self.name.rpartition("/")
+        return outer if outer and hasattr(self.layer, "symbol") else self.name
 
     @property
     def area(self) -> int:
@@ -163,7 +171,10 @@ class _Reader:
         self._counted |= {id(weight) for weight in own}
         numbers = sum(int(weight.shape.num_elements()) for weight in own)
         # The kernels of functions, such as `tf.nn.conv2d`, are counted as such.
-        numbers -= sum(call.facts.constants for call in self.calls[start:] if _multiplies(call))
+        functions = {
+            _weights_key(c): c.facts.constants for c in self.calls[start:] if _multiplies(c)
+        }
+        numbers -= sum(functions.values())
         if numbers > 0 and len(self.calls) > start:
             self.calls[start] = dataclasses.replace(self.calls[start], variables=numbers)
         return outputs
@@ -238,7 +249,8 @@ def _taken_apart(layer: Any, node: Any) -> tf.keras.Model | None:
     level = logger.level
     try:
         logger.setLevel(logging.ERROR)  # Keras warns of variables in functions, as here
-        outputs = _call(layer, getattr(layer.call, "python_function", layer.call), node, read)
+        with _without_own_gradients():
+            outputs = _call(layer, getattr(layer.call, "python_function", layer.call), node, read)
         parts = tf.keras.Model(read, tf.nest.flatten(outputs))
         tensors = [tensor for part in _nodes(parts) for tensor in tf.nest.flatten(part.outputs)]
         static = all(None not in tuple(tensor.shape)[1:] for tensor in tensors)
@@ -247,6 +259,28 @@ def _taken_apart(layer: Any, node: Any) -> tf.keras.Model | None:
         return None
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def _without_own_gradients() -> Iterator[None]:
+    """Let functions with a gradient of their own take symbolic tensors: only outputs matter."""
+    original = custom_gradient._eager_mode_decorator
+
+    def forward(function: Any, args: Any, kwargs: Any) -> Any:
+        given = tf.nest.flatten((args, kwargs))
+        if any(tf.keras.backend.is_keras_tensor(value) for value in given if _is_tensor(value)):
+            return function(*args, **kwargs)[0]
+        return original(function, args, kwargs)
+
+    custom_gradient._eager_mode_decorator = forward
+    try:
+        yield
+    finally:
+        custom_gradient._eager_mode_decorator = original
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, tf.Tensor | tf.Variable) or hasattr(value, "_keras_history")
 
 
 def _are_equal(layer: Any, node: Any, parts: tf.keras.Model, read: Sequence[Any]) -> bool:
@@ -289,6 +323,16 @@ def _nodes(model: tf.keras.Model) -> Iterator["tf.keras.engine.node.Node"]:
         yield from model._nodes_by_depth[depth]
 
 
+def _weights_key(call: Call) -> int:
+    """Return what tells the weights of a call from others: its layer, or a function's kernel."""
+    if _multiplies(call):
+        node = call.layer._inbound_nodes[-1]
+        given = tf.nest.flatten((node.call_args, node.call_kwargs))
+        kernels = [value for value in given if isinstance(value, tf.Variable)]
+        return id((kernels or [call.layer])[0])
+    return id(call.layer)
+
+
 def prune(calls: list[Call], outputs: Sequence[int]) -> list[Call]:
     """Return the calls that `outputs` depend on, in the order they were in."""
     needed, waiting = set(), list(outputs)
@@ -303,8 +347,8 @@ def prune(calls: list[Call], outputs: Sequence[int]) -> list[Call]:
     kept = []
     for old in order:
         call = calls[old]
-        first = id(call.layer) not in seen
-        seen.add(id(call.layer))
+        first = _weights_key(call) not in seen
+        seen.add(_weights_key(call))
         inputs = tuple(numbers[index] for index in call.inputs)
         given = tuple(number for number, output in enumerate(outputs) if output == old)
         kept.append(dataclasses.replace(call, inputs=inputs, first=first, outputs=given))

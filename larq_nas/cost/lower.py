@@ -126,7 +126,7 @@ class _Lowering:
     def _is_known(self, index: int) -> bool:
         """Return whether the output of call `index` does not depend on the image."""
         inputs = self.fusing.inputs[index]
-        static = self.fusing.kind(index) in ("zeros", "shape")
+        static = self.fusing.kind(index) in ("zeros", "static")
         return static or (bool(inputs) and all(read in self._known for read in inputs))
 
     def _keeps_order(self, index: int) -> bool:

@@ -18,7 +18,7 @@ __all__ = [
     "words",
 ]
 
-CONSTANT_BYTES = 98
+CONSTANT_BYTES = 99
 """What the tables of a file take for a constant, fitted as `TENSOR_BYTES`."""
 
 

@@ -89,8 +89,10 @@ class Profile:
         activation_bytes: the most bytes of activations alive at once, when Larq Compute
             Engine runs it with binary activations packed 32 to a word.
         float_activation_bytes: the same for its float twin.
-        unknown: layers whose operations are not counted.
+        unknown: layers whose multiply-accumulates are not counted.
         operations: number of operations of its flatbuffer, as predicted.
+        least: whether the flatbuffer is larger than predicted, as an unknown layer could not be
+            converted alone.
     """
 
     layers: Sequence[LayerProfile]
@@ -99,6 +101,7 @@ class Profile:
     float_activation_bytes: int
     unknown: tuple[str, ...] = ()
     operations: int = 0
+    least: bool = False
 
     @cached_property
     def macs(self) -> int:
@@ -170,13 +173,13 @@ def profile(model: tf.keras.Model) -> Profile:
         ```
 
     # Arguments
-        model: a functional or Sequential Keras or Larq model with static shapes and one
-            output. Models nested in it are taken apart; a shared layer's weights count once,
-            its operations as often as it is called.
+        model: a built Keras or Larq model with static shapes. Models nested in it and layers of
+            your own are taken apart; a shared layer's weights count once, its operations as
+            often as it is called.
 
     # Returns
         A `Profile`. Layers that cannot be counted are named in `unknown`; their weights are
-        counted nevertheless.
+        counted nevertheless, and their operations, found by converting each alone.
 
     # Raises
         InputError: if the model is not built, or a shape is not static.
@@ -195,6 +198,7 @@ def profile_structure(structure: Structure) -> Profile:
         float_activation_bytes=int(structure.float_activation_memory()),
         unknown=structure.network.unknown,
         operations=len(structure.operators),
+        least=any(operator.kind == "UNKNOWN" for operator in structure.operators),
     )
 
 

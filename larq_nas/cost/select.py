@@ -59,7 +59,7 @@ class Supernet:
                 stands_for.append(len(calls) - 1)
         outputs = [stands_for[i] for i, call in enumerate(self._network.calls) if call.output]
         kept = prune(calls, outputs)
-        names = {call.name for call in kept}
+        names = {call.owner for call in kept}
         return Network(kept, tuple(name for name in self._network.unknown if name in names))
 
     def _replaced(

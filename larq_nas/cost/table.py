@@ -67,7 +67,7 @@ def _cells(row: LayerProfile, bits: list[int]) -> list[Any]:
 
 def _lines(profile: Profile) -> list[str]:
     deployed, defined = profile.deployed_binary_macs, profile.binary_macs
-    least = "at least" if profile.unknown else "about"
+    least = "at least" if profile.least else "about"
     lines = [
         f"flatbuffer, once trained: {least} {size(profile.flatbuffer_bytes)} in "
         f"{profile.operations:,} operations",
@@ -91,7 +91,7 @@ def _lines(profile: Profile) -> list[str]:
         lines.append("each group of a binary convolution is a convolution of its own in the file")
     if profile.unknown:
         lines.append(
-            f"not counted: operations of {', '.join(profile.unknown)} (unknown layers; their "
-            "weights are counted)"
+            f"not counted: multiply-accumulates of {', '.join(profile.unknown)} (unknown layers; "
+            "their weights are counted)"
         )
     return lines

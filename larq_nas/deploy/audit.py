@@ -114,10 +114,12 @@ def audit(
     packed = [op for op in found if op.kind == _BINARY and op.filters is not None]
     floats = [op for op in found if op.kind in _FLOAT_KINDS]
     rows = []
+    ran: list[np.ndarray] = []
     for layer, calls in weighted_layers(model):
         known = rewritten.get(id(layer))
         ways = [known] if known else _own_kernels(layer, calls)
         runs_in_binary = any(_take(packed, kernels) for kernels in ways)
+        ran += [kernel for way in ways for kernel in way] if runs_in_binary else []
         taken = [] if runs_in_binary else _take_floats(floats, layer, calls)
         kinds = " + ".join(dict.fromkeys(op.kind for op in taken)) or "not found"
         if is_binary(layer) or id(layer) in binary:
@@ -127,6 +129,8 @@ def audit(
             rows.append(LayerAudit(layer.name, True, _BINARY))
         else:
             rows.append(LayerAudit(layer.name, False, kinds, note=_note(layer)))
+    # An own layer that is called twice calls the layers in it twice.
+    packed = [op for op in packed if not any(_holds_signs(op.filters, one) for one in ran)]
     rows += _rows_of_own(model, packed, floats, {row.layer for row in rows})
     return Audit(rows, dict(Counter(op.kind for op in found).most_common()))
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.choosers import Sample
-from larq_nas.deploy.export import export_function, run
+from larq_nas.deploy.export import export_lowered, run
 from larq_nas.deploy.flatbuffer import operators
 from larq_nas.deploy.parity import KERNELS, Kernel
 from larq_nas.deploy.rewriting import Lowered, lower
@@ -76,7 +76,7 @@ def measure(build: Callable[[], tf.keras.Model]) -> dict[str, Any]:
     calibrate(model, images[:CALIBRATION])
     images = images[CALIBRATION:]
     ways = [lower(model, rewrite=False), lower(model)]
-    flatbuffers = [export_function(way, shape, way.variables) for way in ways]
+    flatbuffers = [export_lowered(way) for way in ways]
     times = measure_all_here(flatbuffers, kernel=KERNEL, runs=RUNS)
     rows = [
         {

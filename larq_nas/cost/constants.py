@@ -1,5 +1,6 @@
 """The constants of an operation: kernels, and vectors of a number for each channel."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,6 @@ from larq_nas.cost.count import divide
 from larq_nas.cost.fusing import Fusing
 from larq_nas.cost.network import WEIGHTED
 from larq_nas.cost.operators import Constant, Constants, words
-from larq_nas.cost.quantizers import zero_one
 
 __all__ = [
     "binary_constants",
@@ -58,14 +58,20 @@ def binary_constants(fusing: Fusing, index: int, packs: bool) -> Constants:
     fused = fusing.fused_kinds(index)
     scaled = bool(fused & {"norm", "scale"}) or facts.kernel_scale != "ones"
     moved = bool(fused & {"norm", "offset"}) or facts.bias
-    height, _ = zero_one(getattr(call.layer, "input_quantizer", None)) or (None, 0)
-    multiplier = None if scaled else 1.0 if height is None else height / 2
+    height, _ = fusing.network.levels(index) or (None, 0)
+    around = fusing.network.borders.get(index)
+    twice = bool(around and around.doubles)
+    taps = facts.taps
+    if around:
+        taps = math.prod(taken.stop - taken.start for taken in around.taps)
+    size = 0.5 if twice else 1.0
+    multiplier = None if scaled else size if height is None else size * height / 2
     offset = 0.0 if height is None and not moved else None
 
     def constants(channels: Sequence[Any]) -> list[Constant]:
         outputs = divide(channels[index], facts.groups)
-        inputs = divide(channels[call.inputs[0]], facts.groups)
-        kernel = Constant(4 * facts.taps * outputs * words(inputs))
+        inputs = divide(channels[call.inputs[0]], facts.groups) * (1 + twice)
+        kernel = Constant(4 * taps * outputs * words(inputs))
         if packs:
             return [kernel, Constant(4 * outputs)]
         return [kernel, Constant(4 * outputs, multiplier), Constant(4 * outputs, offset)]

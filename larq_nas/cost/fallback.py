@@ -24,12 +24,15 @@ __all__ = [
     "is_binary",
     "name_of",
     "no_binary_kernel",
+    "odd_padding",
     "pads_with_zeros",
     "runs_in_binary",
     "shares_dilation",
     "weight_quantizers",
+    "zero_padded",
 ]
 
+_LEVELS_IN_OTHERS = "its inputs are 0 and 1, and it pads with another number; pad with zeros"
 _EXPORTED_IN_BINARY = (lq.layers.QuantConv2D, lq.layers.QuantConv1D, lq.layers.QuantDense)
 
 
@@ -67,8 +70,12 @@ def cause_of_fallback(network: Network, index: int) -> str:
     """
     layer, facts = network.calls[index].layer, network.facts[index]
     cause = cause_in_layer(layer, network.shape_read(index), facts)
-    if cause or getattr(layer, "input_quantizer", None) or network.reads_signs(index):
+    if cause or getattr(layer, "input_quantizer", None):
         return cause
+    if network.levels(index):
+        return _LEVELS_IN_OTHERS if _padding_of(layer) else ""
+    if network.reads_signs(index) or index in network.borders:
+        return ""
     return "its signs are taken before another layer; take them in the convolution"
 
 
@@ -85,12 +92,8 @@ def cause_in_layer(layer: Any, shape: Sequence[int] | None, facts: Facts) -> str
     if not isinstance(layer, _EXPORTED_IN_BINARY):
         return no_binary_kernel(layer)
     cause = _cause_of_inputs(layer, getattr(layer, "input_quantizer", None), shape, facts)
-    if cause:
-        return cause
-    if getattr(layer, "padding", "") == "causal":
-        return 'its padding is causal; pad by hand, or with padding="same"'
-    if _padding_of(layer) not in (0.0, 1.0):
-        return f"it pads with {layer.pad_values}; kernels pad with 0 or 1"
+    if cause or odd_padding(layer):
+        return cause or odd_padding(layer)
     return _cause_of_kernel(layer) if facts.kernel_scale == "other" else ""
 
 
@@ -104,14 +107,12 @@ def _cause_of_inputs(layer: Any, quantizer: Any, shape: Sequence[int] | None, fa
     if isinstance(quantizer, lq.quantizers.SteTern):
         return f"its input quantizer {name_of(quantizer)} gives three values; use ste_sign"
     if zero_one(quantizer):
-        if _padding_of(layer):
-            return "its inputs are 0 and 1, and it pads with another number; pad with zeros"
-        return ""
+        return _LEVELS_IN_OTHERS if _padding_of(layer) else ""
     if quantizer is None or sign_of_zero(quantizer, shape):
         return ""
     if gives_signs_of_another(quantizer, shape):
         if facts.before_sign is not None:
-            return ""
+            return _cause_of_border(layer)
         return (
             f"the converter does not recognize the signs of its input quantizer "
             f"{name_of(quantizer)}; let it end with larq.math.sign"
@@ -131,6 +132,15 @@ def _cause_of_inputs(layer: Any, quantizer: Any, shape: Sequence[int] | None, fa
         f"its input quantizer {name_of(quantizer)} gives other numbers than -1 and 1; use "
         "ste_sign, approx_sign or swish_sign"
     )
+
+
+def _cause_of_border(layer: Any) -> str:
+    """Return why a layer cannot be padded before its sign, where it is not that of its inputs."""
+    if getattr(layer, "padding", "") == "causal":
+        return "its padding is causal, and its quantizer no sign of its inputs; use ste_sign"
+    if _padding_of(layer) == -1:
+        return "it pads with -1, and its quantizer is no sign of its inputs; use ste_sign"
+    return ""
 
 
 def _cause_of_kernel(layer: Any) -> str:
@@ -154,6 +164,14 @@ def is_convolution_function(layer: Any) -> bool:
     return symbol.endswith(("nn.conv2d", "nn.convolution"))
 
 
+def odd_padding(layer: Any) -> str:
+    """Return that the padding of `layer` has no sign; empty if it has, or pads with zeros."""
+    values = getattr(layer, "pad_values", 0.0)
+    if getattr(layer, "padding", "") != "same" or float(values) in (0.0, 1.0, -1.0):
+        return ""
+    return f"it pads with {float(values)}, which is no sign; pad with 1, -1 or 0"
+
+
 def no_binary_kernel(layer: tf.keras.layers.Layer) -> str:
     """Return that the engine has no binary kernel for such a layer, and what to use instead."""
     instead = "a QuantConv2D (1x1 in place of a dense layer)"
@@ -173,6 +191,12 @@ def pads_with_zeros(layer: Any) -> bool:
         return any(isinstance(setting, str) and setting == "SAME" for setting in settings)
     zeros = getattr(layer, "padding", "") == "same" and not getattr(layer, "pad_values", 0)
     return zeros and not zero_one(getattr(layer, "input_quantizer", None))
+
+
+def zero_padded(network: Network, index: int) -> bool:
+    """Return whether the kernel of binary call `index` pads with zeros."""
+    known = index in network.borders or network.levels(index)
+    return not known and pads_with_zeros(network.calls[index].layer)
 
 
 def shares_dilation(network: Network, index: int) -> bool:

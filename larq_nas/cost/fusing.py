@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.fallback import pads_with_zeros, runs_in_binary
+from larq_nas.cost.fallback import runs_in_binary, zero_padded
 from larq_nas.cost.graph import Call
 from larq_nas.cost.network import WEIGHTED, Network
+from larq_nas.cost.padding import Paddings, paddings_of, reached, taken_in
 from larq_nas.cost.quantizers import is_sign, zero_one
 from larq_nas.layers import Scale
 
@@ -19,6 +20,7 @@ __all__ = ["AFFINE", "Fusing", "own_activation"]
 
 AFFINE = ("norm", "scale", "offset")
 _FUSES_RELU = (*WEIGHTED, "add", "arithmetic", "max_pool", "average_pool")
+_PADDED = ("conv", "depthwise", "separable")
 # The sign of their outputs is that of an input, or a constant.
 _KEEP_SIGNS = ("max_pool", "pass", "crop", "reshape", "concat", "pad")
 
@@ -33,9 +35,11 @@ class Fusing:
             another way, count as such.
 
     # Attributes
-        inputs: what each call reads, equal calls merged.
+        inputs: what each call reads, as it is exported, equal calls merged.
+        needed: the calls that are computed: others do what a later one does itself, or are equal.
         readers: which calls read each.
         moved: batch norms that are computed before the call they read.
+        trimmed: pads that the export computes smaller, and how much they add then.
         thresholds: the last calls of which the signs alone are read, and the increasing calls
             up to them that become one offset.
     """
@@ -47,26 +51,69 @@ class Fusing:
         self.emulated = [
             binary and network.binary(index) and not self.binary[index] for index in calls
         ]
-        self.inputs = network.inputs
+        self.inputs = [
+            [network.stands_for[network.source(index)], *inputs[1:]]
+            if self.binary[index]
+            else inputs
+            for index, inputs in enumerate(network.inputs)
+        ]
+        self.needed = self._needed()
         self.readers: dict[int, list[int]] = defaultdict(list)
-        for index, inputs in enumerate(self.inputs):
-            if network.stands_for[index] == index:
-                for read in inputs:
-                    self.readers[read].append(index)
+        for index in sorted(self.needed):
+            for read in self.inputs[index]:
+                self.readers[read].append(index)
 
         self.moved: set[int] = set()
         self.thresholds: dict[int, tuple[int, ...]] = {}
+        self.trimmed: dict[int, Paddings] = {}
         self._kinds: dict[int, str] = {}
+        for index in calls:
+            self._find_pad(index)
         if binary and moves:
             self.moved = {index for index in calls if self._moves(index)}
-            self._kinds = dict.fromkeys(self.moved, "pass")
+            self._kinds |= dict.fromkeys(self.moved, "pass")
             # From the end, so that what is read for its signs is known to what it reads.
             for index in reversed(calls):
                 self._find_threshold(index)
 
+    def _needed(self) -> set[int]:
+        calls, same = self.network.calls, self.network.stands_for
+        waiting = [same[index] for index, call in enumerate(calls) if call.output]
+        needed: set[int] = set()
+        while waiting:
+            index = waiting.pop()
+            if index not in needed:
+                needed.add(index)
+                waiting += self.inputs[index]
+        return needed
+
     def kind(self, index: int) -> str:
         """Return the kind of call `index`."""
         return self._kinds.get(index) or self.network.facts[index].kind
+
+    def _find_pad(self, index: int) -> None:
+        """Take note if the converter takes pad `index` into the convolution that reads it.
+
+        Where it would do so wrongly, the export pads no more than the convolution reaches: that
+        is either as with padding="same" or left as it is.
+        """
+        calls, readers = self.network.calls, self.readers[index]
+        if self.network.facts[index].kind != "pad" or len(readers) != 1 or calls[index].output:
+            return
+        (reader,), (read,) = readers, self.inputs[index]
+        layer, kind = calls[reader].layer, self.network.facts[reader].kind
+        real = not self.binary[reader] and not getattr(layer, "input_quantizer", None)
+        if not real or kind not in _PADDED or len(calls[reader].shape) != 3:
+            return
+        found = paddings_of(calls[index])
+        if layer.padding != "valid" or found is None or found[1]:
+            return
+        taken = taken_in(layer, found[0], calls[read].shape, calls[index].shape)
+        fewer = reached(layer, found[0], calls[read].shape)
+        if taken == fewer:
+            self._kinds[index] = "pass"
+        elif taken is not None:
+            self.trimmed[index] = fewer
 
     def _find_threshold(self, end: int) -> None:
         r"""Take note if the increasing calls up to call `end` become one offset.
@@ -117,8 +164,15 @@ class Fusing:
         kind = self.kind(index)
         if kind in _KEEP_SIGNS:
             return self.read_for_signs(index)
+        facts = self.network.facts[index]
+        # An offset is found for signs of 1 at 0.
+        if facts.sign_of_zero != 1 or facts.before_sign is not None:
+            return False
+        if self.binary[index]:
+            return not self.network.levels(index)
         quantizer = getattr(self.network.calls[index].layer, "input_quantizer", None)
-        return kind == "sign" or (kind in WEIGHTED and is_sign(quantizer))
+        signs = kind in WEIGHTED and is_sign(quantizer, self.network.shape_read(index))
+        return kind == "sign" or signs
 
     def _moves(self, index: int) -> bool:
         """Return whether norm `index` is computed before the call it reads, where it fuses.
@@ -152,8 +206,7 @@ class Fusing:
     def _takes_levels(self, index: int) -> bool:
         if self.kind(index) in ("max_pool", "pass"):
             return self._read_for_levels(index)
-        layer = self.network.calls[index].layer
-        return bool(zero_one(getattr(layer, "input_quantizer", None)) or zero_one(layer))
+        return bool(self.network.levels(index) or zero_one(self.network.calls[index].layer))
 
     def chain(self, index: int) -> list[int]:
         """Return the calls that go into the operation of call `index`, in order."""
@@ -219,8 +272,13 @@ class Fusing:
     def _is_plain(self, index: int) -> bool:
         """Return whether a ReLU right behind binary call `index` fuses into it."""
         layer, facts = self.network.calls[index].layer, self.network.facts[index]
-        flipped = zero_one(getattr(layer, "input_quantizer", None))
-        return not (facts.kernel_scale != "ones" or pads_with_zeros(layer) or flipped)
+        around, flipped = self.network.borders.get(index), self.network.levels(index)
+        if around and around.doubles and own_activation(layer) is not None:
+            # The export puts the ReLU of the layer before its scale.
+            return not (flipped or layer.use_bias)
+        halved = bool(around and around.doubles)
+        zeros = zero_padded(self.network, index)
+        return not (facts.kernel_scale != "ones" or zeros or flipped or halved)
 
     def read_as_bits(self, index: int) -> bool:
         """Return whether all that reads the output of call `index` wants its signs alone."""
@@ -233,9 +291,10 @@ class Fusing:
         kind = self.kind(index)
         if kind in ("max_pool", "pass"):
             return self.read_as_bits(index)
-        if self.binary[index] and zero_one(
-            getattr(self.network.calls[index].layer, "input_quantizer", None)
-        ):
+        around = self.network.borders.get(index)
+        if self.binary[index] and around and around.added:
+            return False
+        if self.binary[index] and self.network.levels(index):
             # Its inputs are flipped, which only goes into what computes them.
             return self.takes_flip(read) and self.network.facts[index].groups == 1
         grouped = self.network.facts[index].groups > 1
@@ -284,9 +343,8 @@ def _keeps_numbers(layer: Any) -> bool:
 
 def own_activation(layer: Any) -> Any:
     """Return the activation that a convolution or dense layer applies itself, if any."""
-    if not isinstance(layer, tf.keras.layers.Dense | tf.keras.layers.Conv2D) and not hasattr(
-        layer, "depthwise_kernel"
-    ):
+    kinds = tf.keras.layers.Dense | tf.keras.layers.Conv1D | tf.keras.layers.Conv2D
+    if not isinstance(layer, kinds) and not hasattr(layer, "depthwise_kernel"):
         return None
     activation = layer.activation
     return None if activation is tf.keras.activations.linear else activation

@@ -1,19 +1,23 @@
 """Which operations Larq Compute Engine's converter makes of a network."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import tensorflow as tf
 
 from larq_nas.cost.constants import binary_constants, numbers, plain_constants, shared, vector
-from larq_nas.cost.fallback import pads_with_zeros, shares_dilation
+from larq_nas.cost.fallback import shares_dilation, zero_padded
 from larq_nas.cost.fusing import AFFINE, Fusing, own_activation
 from larq_nas.cost.graph import Call, call_layer
 from larq_nas.cost.network import WEIGHTED, Network
 from larq_nas.cost.opaque import Opaque, convert_alone
 from larq_nas.cost.operators import Constants, Operator, Tensor, bits
+from larq_nas.cost.padding import pair
 from larq_nas.cost.patterns import (
+    Surrounding,
     composite,
     grouped,
     in_one_dimension,
@@ -21,10 +25,10 @@ from larq_nas.cost.patterns import (
     separable,
     signs_as_numbers,
     spread,
+    surround,
     total,
     without_twice_reshaped,
 )
-from larq_nas.cost.quantizers import zero_one
 
 __all__ = ["lower"]
 
@@ -86,15 +90,20 @@ class _Lowering:
         self._opaque: set[tuple[Any, ...]] = set()
         # Outputs that the converter knows beforehand, with what they hold if it is one number.
         self._known: dict[int, float | None] = {}
+        # Rows and vectors that are there as images, as binary convolutions give them.
+        self._images: set[Tensor] = set()
         self._shared = {id(call.layer) for call in self.calls if not call.first}
 
     def run(self) -> list[Operator]:
         fused: set[int] = set()
         for index in range(len(self.calls)):
-            if index not in fused and self.fusing.network.stands_for[index] == index:
+            if index not in fused and index in self.fusing.needed:
                 chain = self.fusing.chain(index)
                 fused |= set(chain)
                 self._emit(index, chain[-1] if chain else index)
+        for index, tensor in self._tensors.items():
+            if self.calls[index].output:
+                self._as_rows(tensor)
         return without_twice_reshaped(self.operators)
 
     def _emit(self, index: int, end: int) -> None:
@@ -106,7 +115,7 @@ class _Lowering:
         elif kind == "input":
             self._tensors[end] = Tensor(index)
         elif kind == "pass" or (kind == "reshape" and self._keeps_order(index)):
-            self._tensors[end] = self._read(index)[0]
+            self._tensors[end] = self._found(index)[0]
         elif kind == "sign":
             self._emit_sign(index, end)
         elif kind in ("unknown", "converted"):
@@ -160,17 +169,34 @@ class _Lowering:
                 self._written.update(operator.writes)
 
     def _read(self, index: int) -> tuple[Tensor, ...]:
-        """Return the tensors that call `index` reads, those that are known left out."""
+        """Return the tensors that call `index` reads, those that are known left out.
+
+        What a binary layer gives as an image becomes rows again, but where any shape will do.
+        """
+        reads = self._found(index)
+        if self.fusing.kind(index) in ("dense", "reshape"):
+            return reads
+        return tuple(self._as_rows(tensor) for tensor in reads)
+
+    def _as_rows(self, tensor: Tensor) -> Tensor:
+        if tensor not in self._images:
+            return tensor
+        rows = replace(tensor, form=f"rows of {tensor.form}")
+        self._add("RESHAPE", tensor.call, (tensor,), rows, numbers(3))
+        return rows
+
+    def _found(self, index: int) -> tuple[Tensor, ...]:
         inputs = self.fusing.inputs[index]
         return tuple(self._tensors[read] for read in inputs if read not in self._known)
 
     def _bits_of(self, index: int) -> Tensor:
         """Return the bits of what call `index` reads, made once for all that read them."""
-        tensor = self._read(index)[0]
+        tensor = self._found(index)[0]
         if tensor.packed:
             return tensor
         tensor = self._as_image(index, self._flipped(index, tensor))
-        packed = Tensor(tensor.call, f"bits of {tensor.form}", packed=True)
+        tensor = self._surrounded(index, tensor)
+        packed = replace(tensor, form=f"bits of {tensor.form}", packed=True)
         self._add("LceQuantize", index, (tensor,), packed)
         return packed
 
@@ -179,7 +205,7 @@ class _Lowering:
 
         A sign of -1 at 0 is that of a little less.
         """
-        levels = zero_one(getattr(self.calls[index].layer, "input_quantizer", None))
+        levels = self.fusing.network.levels(index)
         less = self.fusing.network.facts[index].sign_of_zero < 0
         before = self.fusing.network.facts[index].before_sign
         if before is not None:
@@ -201,12 +227,28 @@ class _Lowering:
         self._add("ADD", index, (turned,), flipped, numbers(1))
         return flipped
 
+    def _surrounded(self, index: int, tensor: Tensor) -> Tensor:
+        """Return what the sign is taken of where a border is added before it."""
+        added = surround(index, tensor, self._surrounding(index))
+        self._append(added)
+        return added[-1].writes[0] if added else tensor
+
+    def _surrounding(self, index: int) -> Surrounding:
+        """Return the numbers around what a binary call reads, a text for them, and their area."""
+        around = self.fusing.network.borders.get(index)
+        if around is None:
+            return (), "", 0
+        sizes = zip(pair(self.calls[around.source].shape[:-1]), around.paddings, strict=True)
+        area = math.prod(size + sum(padding) for size, padding in sizes)
+        return around.added, str(around.paddings), area
+
     def _as_image(self, index: int, tensor: Tensor) -> Tensor:
         """Return the rows or the vector that a binary layer reads, as an image."""
         source = self.calls[self.fusing.inputs[index][0]]
         rows = self.fusing.kind(index) == "conv" and len(self.calls[index].shape) == 2
         vector = self.fusing.kind(index) == "dense" and len(source.shape) == 1
-        if not rows and (not vector or source.facts.kind == "reshape"):
+        flat = rows or (vector and source.facts.kind != "reshape")
+        if not flat or tensor in self._images:
             return tensor
         image = Tensor(tensor.call, f"image of {tensor.form}")
         self._add("RESHAPE", index, (tensor,), image, numbers(4))
@@ -220,21 +262,23 @@ class _Lowering:
             self._add("LceDequantize", index, (packed,), Tensor(end))
 
     def _emit_binary(self, index: int, end: int) -> None:
-        layer = self.calls[index].layer
         groups = self.calls[index].facts.groups
         apart = self.fusing.activates_apart(index)
-        floats = groups > 1 or apart or pads_with_zeros(layer)
+        floats = groups > 1 or apart or zero_padded(self.fusing.network, index)
         packs = not floats and self.fusing.read_as_bits(end)
         constants = binary_constants(self.fusing, index, packs)
         self._tensors[end] = bits(end) if packs else Tensor(end)
         if groups > 1:
             source = self._flipped(index, self._read(index)[0])
-            self._append(grouped(index, groups, source, constants))
+            around = self._surrounding(index)
+            self._append(grouped(index, groups, source, constants, around))
         else:
             packed = self._bits_of(index)
             self._add("LceBconv2d", index, (packed,), self._tensors[end], constants)
         if apart:
             self._activate(index, end)
+        if len(self.calls[index].shape) < 3 and not packs:
+            self._images.add(self._tensors[end])
 
     def _activate(self, index: int, end: int) -> None:
         relu = own_activation(self.calls[index].layer) is tf.keras.activations.relu
@@ -243,7 +287,9 @@ class _Lowering:
         self._tensors[end] = active
 
     def _emit_affine(self, index: int, end: int) -> None:
-        (tensor,) = self._read(index)
+        (tensor,) = self._found(index)
+        if tensor in self._images:
+            self._images.add(Tensor(end))
         kind, count = self.fusing.kind(index), self.calls[index].facts.constants
         values = numbers(count) if count else vector(index)
         if kind == "norm":
@@ -283,6 +329,10 @@ class _Lowering:
     def _emit_plain(self, index: int, end: int) -> None:
         kind, reads, output = self.fusing.kind(index), self._read(index), Tensor(end)
         call = self.calls[index]
+        if index in self.fusing.trimmed:
+            sizes = self.calls[call.inputs[0]].shape[:2], self.fusing.trimmed[index]
+            area = math.prod(size + sum(added) for size, added in zip(*sizes, strict=True))
+            output = Tensor(end, area=area)
         name = _KINDS.get(kind, kind.upper())
         constants = self._once(index, plain_constants(self.fusing, index, self._known))
         if self.fusing.emulated[index] and getattr(call.layer, "input_quantizer", None):

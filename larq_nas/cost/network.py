@@ -6,6 +6,8 @@ from functools import cached_property
 
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.graph import Call
+from larq_nas.cost.padding import Border, border
+from larq_nas.cost.quantizers import zero_one
 
 __all__ = ["SIGN_PASSES", "WEIGHTED", "Network"]
 
@@ -54,6 +56,31 @@ class Network:
         inputs = self.calls[index].inputs
         return self.calls[inputs[0]].shape if inputs else None
 
+    @cached_property
+    def borders(self) -> dict[int, Border]:
+        """What pads binary calls before their sign, where their kernel cannot."""
+        found = ((index, border(self.calls, index)) for index in range(len(self.calls)))
+        return {index: around for index, around in found if around}
+
+    def levels(self, index: int) -> tuple[float, float] | None:
+        """Return height and threshold of the inputs of 0 and 1 of call `index`, if it has such.
+
+        A quantizer to 0 and 1 that is a layer of its own goes into the call.
+        """
+        layer = self.calls[index].layer
+        own = getattr(layer, "input_quantizer", None)
+        if own is not None or getattr(layer, "kernel_quantizer", None) is None:
+            return zero_one(own)
+        return zero_one(self.calls[self.calls[index].inputs[0]].layer)
+
+    def source(self, index: int) -> int:
+        """Return the call that binary call `index` takes the sign of."""
+        read, *_ = self.calls[index].inputs
+        if index in self.borders:
+            return self.borders[index].source
+        apart = getattr(self.calls[index].layer, "input_quantizer", None) is None
+        return self.calls[read].inputs[0] if apart and self.levels(index) else read
+
     def signs(self, index: int) -> bool:
         """Return whether the output of call `index` holds only -1 and 1."""
         while self.facts[index].kind in SIGN_PASSES:
@@ -75,4 +102,6 @@ class Network:
         facts, call = self.facts[index], self.calls[index]
         if facts.kind not in WEIGHTED or max(facts.kernel_bits) > 1:
             return False
-        return facts.binary_inputs or self.signs(call.inputs[0])
+        if facts.binary_inputs or index in self.borders or self.levels(index):
+            return True
+        return self.signs(call.inputs[0])

@@ -50,6 +50,7 @@ class Tensor:
         parts: into how many it is split along the channels.
         packed: whether 32 channels share a word.
         area: number of positions, if not that of the output.
+        times: how often its channels are there.
     """
 
     call: int
@@ -57,10 +58,11 @@ class Tensor:
     parts: int = 1
     packed: bool = False
     area: int | None = None
+    times: int = 1
 
     def bytes(self, network: Network, channels: Sequence[Any]) -> Any:
         """Return its size, given the number of channels of each call's output."""
-        wide = divide(channels[self.call], self.parts)
+        wide = divide(channels[self.call], self.parts) * self.times
         area = network.calls[self.call].area if self.area is None else self.area
         return 4 * area * (words(wide) if self.packed else wide)
 

@@ -4,6 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from larq_nas.cost.constants import numbers, separable_constants
@@ -12,6 +14,7 @@ from larq_nas.cost.opaque import TENSOR_BYTES, Opaque
 from larq_nas.cost.operators import CONSTANT_BYTES, Constant, Constants, Operator, Tensor
 
 __all__ = [
+    "Surrounding",
     "composite",
     "grouped",
     "in_one_dimension",
@@ -19,12 +22,38 @@ __all__ = [
     "separable",
     "signs_as_numbers",
     "spread",
+    "surround",
     "total",
     "without_twice_reshaped",
 ]
 
 
-def grouped(index: int, groups: int, source: Tensor, constants: Constants) -> list[Operator]:
+Surrounding = tuple[Sequence[float], str, int]
+"""The numbers that are added around an image, a text for how many, and the area it has then."""
+
+
+def surround(index: int, source: Tensor, around: Surrounding) -> list[Operator]:
+    """Return what adds numbers around an image: side by side, if there are two of them."""
+    values, paddings, area = around
+    operators = []
+    for value in values:
+        padded = replace(source, form=f"{source.form} in {value} by {paddings}", area=area)
+        constants = partial(_surrounding, paddings, value)
+        operators.append(Operator("PADV2", index, (source,), (padded,), constants))
+    if len(values) > 1:
+        sides = tuple(operator.writes[0] for operator in operators)
+        joined = replace(sides[0], form=f"{sides[0].form}, and twice", times=2)
+        operators.append(Operator("CONCATENATION", index, sides, (joined,)))
+    return operators
+
+
+def _surrounding(paddings: str, value: float, channels: Any) -> list[Constant]:
+    return [Constant(32, paddings), Constant(4, ("around", value))]
+
+
+def grouped(
+    index: int, groups: int, source: Tensor, constants: Constants, around: Surrounding
+) -> list[Operator]:
     """Return a grouped binary convolution: one convolution for each part of the channels.
 
     # Arguments
@@ -32,14 +61,17 @@ def grouped(index: int, groups: int, source: Tensor, constants: Constants) -> li
         groups: number of groups.
         source: what it reads.
         constants: the constants of each convolution.
+        around: what is added before the signs.
     """
     read = source.call
     parts = tuple(Tensor(read, f"part{g} of {index}", groups) for g in range(groups))
-    signs = [Tensor(read, f"bits{g} of {index}", groups, True) for g in range(groups)]
+    padded = [surround(index, part, around) for part in parts]
+    reads = [ops[-1].writes[0] if ops else part for ops, part in zip(padded, parts, strict=True)]
+    signs = [replace(one, form=f"bits{g} of {index}", packed=True) for g, one in enumerate(reads)]
     outputs = tuple(Tensor(index, f"output{g}", groups) for g in range(groups))
     quantized = [
         Operator("LceQuantize", index, (part,), (packed,))
-        for part, packed in zip(parts, signs, strict=True)
+        for part, packed in zip(reads, signs, strict=True)
     ]
     convolved = [
         Operator("LceBconv2d", index, (packed,), (output,), constants)
@@ -47,7 +79,7 @@ def grouped(index: int, groups: int, source: Tensor, constants: Constants) -> li
     ]
     split = Operator("SPLIT", index, (source,), parts, numbers(1))
     joined = Operator("CONCATENATION", index, outputs, (Tensor(index),))
-    return [split, *quantized, *convolved, joined]
+    return [split, *chain(*padded), *quantized, *convolved, joined]
 
 
 def separable(fusing: Fusing, index: int, source: Tensor, output: Tensor) -> list[Operator]:

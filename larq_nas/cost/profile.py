@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.cost.count import Counted
-from larq_nas.cost.fallback import cause_of_fallback, is_binary, pads_with_zeros
+from larq_nas.cost.fallback import cause_of_fallback, is_binary, zero_padded
 from larq_nas.cost.fusing import own_activation
 from larq_nas.cost.structure import Structure, read_structure
 
@@ -224,6 +224,6 @@ def _row(structure: Structure, index: int, counted: Counted) -> LayerProfile:
         summands=len(call.inputs),
         relu=facts.kind == "relu" or own_activation(call.layer) is tf.keras.activations.relu,
         binary=binary,
-        zero_padding=binary and pads_with_zeros(call.layer),
+        zero_padding=binary and zero_padded(network, index),
         fallback=cause_of_fallback(network, index) if binary or is_binary(call.layer) else "",
     )

@@ -101,8 +101,14 @@ def cause_beforehand(layer: tf.keras.layers.Layer) -> str:
 def likely_cause(layer: tf.keras.layers.Layer) -> str:
     """Return why `layer` fell back to float, and what to do, in one clause."""
     cause = cause_beforehand(layer)
-    if cause or not isinstance(layer, lq.layers.QuantConv2D):
-        return cause or no_binary_kernel(layer)
+    if cause:
+        return cause
+    if getattr(layer, "padding", "") == "causal":
+        return "its padding is causal, which no kernel has; convert it with rewrite=True"
+    if getattr(layer, "padding", "") == "same" and float(layer.pad_values) == -1.0:
+        return "it pads with -1, and kernels with 1 or 0; convert it with rewrite=True"
+    if not isinstance(layer, lq.layers.QuantConv2D):
+        return no_binary_kernel(layer)
     scales = np.abs(quantized_kernel(layer)).max(axis=(0, 1, 2))
     if np.any(scales <= _SMALLEST_SCALE):
         return "its quantized kernel has vanishing scales; keep them above 1e-6"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from larq_nas.cost.count import divide
-from larq_nas.cost.fallback import pads_with_zeros
+from larq_nas.cost.fallback import zero_padded
 from larq_nas.cost.network import Network
 from larq_nas.cost.operators import Operator, Tensor, words
 from larq_nas.cost.structure import Structure
@@ -163,6 +163,10 @@ def _signature(network: Network, operator: Operator, channels: Sequence[Any]) ->
     kernel, dilation, numbers = None, (1, 1), ()
     if kind in _CONVOLUTIONS:
         kernel, dilation = _two(layer.kernel_size), _two(layer.dilation_rate)
+        around = network.borders.get(operator.call)
+        if kind == "LceBconv2d" and around:
+            rows, columns = around.taps
+            kernel = rows.stop - rows.start, columns.stop - columns.start
     elif kind in _POOLS:
         kernel = _two(layer.pool_size)
     elif kind in _ARITHMETIC:
@@ -178,13 +182,13 @@ def _signature(network: Network, operator: Operator, channels: Sequence[Any]) ->
         tuple(_size(network, tensor, channels) for tensor in operator.writes),
         kernel,
         dilation,
-        kind == "LceBconv2d" and pads_with_zeros(layer),
+        kind == "LceBconv2d" and zero_padded(network, operator.call),
         numbers,
     )
 
 
 def _size(network: Network, tensor: Tensor, channels: Sequence[Any]) -> Size:
-    wide = divide(channels[tensor.call], tensor.parts)
+    wide = divide(channels[tensor.call], tensor.parts) * tensor.times
     area = network.calls[tensor.call].area if tensor.area is None else tensor.area
     return Size(area, words(wide), "words") if tensor.packed else Size(area, wide)
 

@@ -1,5 +1,6 @@
 """Binary blocks: what a person would write, in the form Larq Compute Engine fuses."""
 
+import re
 from typing import Any, Literal
 
 import larq as lq
@@ -7,7 +8,7 @@ import tensorflow as tf
 
 from larq_nas.layers.conv import BinaryConv2D
 from larq_nas.layers.domain import current_domain
-from larq_nas.layers.scale import CenteredClip, Scale
+from larq_nas.layers.scale import CenteredClip, LowerBound, Scale
 from larq_nas.quantizers import DoReFaSign, LearnedStep, StandardizedSign, XnorSign
 
 __all__ = ["batch_norm", "binary_conv", "factorized_reduce", "sign_conv", "split_halves"]
@@ -22,20 +23,45 @@ Scaling = Literal["learned", "mean"]
 """XNOR-Net++'s learned scale, or XNOR-Net's: the mean magnitude of the filter's weights."""
 
 
-def batch_norm(x: tf.Tensor, name: str, affine: bool | None = None) -> tf.Tensor:
+_SMALLEST_SCALE = 1e-6
+# Layers of an operation are named after its cell, its node, and the state that it reads.
+_OPERATION = re.compile(r"(?P<prefix>(?P<cell>.+)_node\d+_in(?P<state>\d+)_)")
+
+
+def batch_norm(
+    x: tf.Tensor, name: str, affine: bool | None = None, positive: bool = False
+) -> tf.Tensor:
     """Normalize `x` over the batch, with learned scale and offset as the domain says.
 
     # Arguments
         x: tensor, shape `(batch, height, width, channels)`.
         name: name of the layer.
         affine: whether to learn scale and offset; `None` leaves it to the domain.
+        positive: whether to hold the scale above 0.
     """
     affine = current_domain().affine if affine is None else affine
     # Over all of a batch, not over the part of it that a replica has.
-    settings = {"synchronized": True} if tf.distribute.has_strategy() else {}
+    settings: dict[str, Any] = {"synchronized": True} if tf.distribute.has_strategy() else {}
+    if positive and affine:
+        settings["gamma_constraint"] = LowerBound(_SMALLEST_SCALE)
     return tf.keras.layers.BatchNormalization(
         momentum=0.9, epsilon=1e-5, center=affine, scale=affine, name=name, **settings
     )(x)
+
+
+def _norm_before_sign(x: tf.Tensor, name: str, affine: bool | None = None) -> tf.Tensor:
+    """Normalize what signs are taken of; once for all that read `x`, if the domain says so."""
+    domain = current_domain()
+    operation, source = _OPERATION.match(name), x._keras_history.layer
+    shares = domain.shared_norms and domain.affine and affine is None
+    # Of an operation of several convolutions only the first reads the state.
+    if not shares or not operation or source.name.startswith(operation["prefix"]):
+        return batch_norm(x, name, affine, domain.positive_scales)
+    shared = f"{operation['cell']}_in{operation['state']}_bn"
+    for node in source._outbound_nodes:
+        if node.layer.name == shared and node.keras_inputs[0] is x:
+            return node.outputs
+    return batch_norm(x, shared, positive=domain.positive_scales)
 
 
 def binary_conv(
@@ -79,7 +105,7 @@ def binary_conv(
     # Returns
         Tensor, shape `(batch, height / strides, width / strides, filters)`.
     """
-    y = batch_norm(x, f"{name}_bn", affine)
+    y = _norm_before_sign(x, f"{name}_bn", affine)
     y = _conv(
         y,
         filters,
@@ -159,7 +185,7 @@ def factorized_reduce(
     # Returns
         Tensor, shape `(batch, ceil(height / 2), ceil(width / 2), filters)`.
     """
-    even, odd = split_halves(batch_norm(x, f"{name}_bn"), name=name)
+    even, odd = split_halves(_norm_before_sign(x, f"{name}_bn"), name=name)
     few = filters // 2
     halves = []
     for half, x, width in (("even", even, few), ("odd", odd, filters - few)):

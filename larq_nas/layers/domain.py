@@ -36,6 +36,10 @@ class Domain:
         drop_path: whether operations of a cell can be dropped at random; see `DropPath`.
         auxiliary: whether networks of cells have a second output, of an auxiliary classifier.
         pool_norm: whether batch normalization follows the pools of a cell, as there.
+        shared_norms: whether all binary convolutions that read one tensor read it through one
+            batch normalization, and so take its signs once. Not where it learns nothing.
+        positive_scales: whether batch normalization before signs holds its scales above 0: then
+            Larq Compute Engine adds an offset alone.
     """
 
     weights: Literal["binary", "real"] = "binary"
@@ -45,6 +49,8 @@ class Domain:
     drop_path: bool = False
     auxiliary: bool = False
     activations: Literal["binary", "real"] = "binary"
+    shared_norms: bool = False
+    positive_scales: bool = False
 
 
 SEARCH = Domain(weights="real", affine=False)

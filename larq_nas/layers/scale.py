@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["CenteredClip", "Scale"]
+__all__ = ["CenteredClip", "LowerBound", "Scale"]
 
 
 @tf.keras.utils.register_keras_serializable("larq_nas")

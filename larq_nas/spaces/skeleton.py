@@ -10,11 +10,13 @@ import tensorflow as tf
 
 from larq_nas.choosers import Chooser, Operations
 from larq_nas.errors import InputError, require_whole, unknown_name
-from larq_nas.layers import classifier, current_domain, imagenet_stem
+from larq_nas.layers import building_in, classifier, current_domain, imagenet_stem
 from larq_nas.layers.auxiliary import auxiliary_classifier
 from larq_nas.spaces.space import Space
 
 __all__ = ["CellSpace", "Place", "StemName", "groups_of_stem", "require_known"]
+
+_ADDED = ("shared_norms", "positive_scales")
 
 StemName = Literal["cifar", "imagenet"]
 """One convolution at full size, or three that halve the image each."""
@@ -53,6 +55,12 @@ class CellSpace(Space):
 
     Reduction cells stand at 1/3 and 2/3 of the depth, halve the image and double the
     channels. See `Bats` for the settings.
+
+    # Arguments
+        shared_norms: whether binary convolutions that read one state share a batch norm, and
+            with it the sign. Searches, in which it learns nothing, are the same.
+        positive_scales: whether scales of batch norms before signs are held above 0, so that
+            Larq Compute Engine only adds offsets there.
     """
 
     known_operations: ClassVar[tuple[str, ...]]
@@ -67,6 +75,8 @@ class CellSpace(Space):
     operations: tuple[str, ...] = ()
     search_cells: int | None = None
     search_channels: int | None = None
+    shared_norms: bool = dataclasses.field(default=False, kw_only=True)
+    positive_scales: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("cells", "channels", "nodes"):
@@ -124,6 +134,22 @@ class CellSpace(Space):
         self, choose: Chooser, input_shape: tuple[int, int, int], classes: int
     ) -> tf.keras.Model:
         self.check(input_shape)
+        domain = dataclasses.replace(
+            current_domain(),
+            shared_norms=self.shared_norms,
+            positive_scales=self.positive_scales,
+        )
+        with building_in(domain):
+            return self._build(choose, input_shape, classes)
+
+    def settings(self) -> dict[str, Any]:
+        # Runs and tables of before have no such settings.
+        unset = {name for name in _ADDED if not getattr(self, name)}
+        return {key: value for key, value in super().settings().items() if key not in unset}
+
+    def _build(
+        self, choose: Chooser, input_shape: tuple[int, int, int], classes: int
+    ) -> tf.keras.Model:
         images = tf.keras.Input(input_shape, name="image")
         before, x = self._stem(images)
         channels, halved = self.channels, self.stem == "imagenet"

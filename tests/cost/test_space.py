@@ -18,6 +18,7 @@ CELLS: list[tuple[Space, tuple[int, int, int]]] = [
     (Bats(cells=3, channels=12, groups=3, activation="prelu"), (8, 8, 1)),
     (Bnas(cells=3, channels=8, nodes=3), (8, 8, 3)),
     (Darts(cells=3, channels=8, nodes=2), (8, 8, 3)),
+    (Bats(cells=3, channels=8, nodes=3, shared_norms=True, positive_scales=True), (8, 8, 3)),
 ]
 
 

@@ -7,6 +7,8 @@ import tensorflow as tf
 from conftest import quick, randomize
 
 import larq_nas
+from larq_nas.cost import profile
+from larq_nas.cost.structure import read_structure
 from larq_nas.deploy.export import export_lowered, run
 from larq_nas.deploy.flatbuffer import extract, operators, read_model
 from larq_nas.deploy.parity import KERNELS as OPTIONS
@@ -438,3 +440,108 @@ def test_signs_can_be_kept_from_negative_zeros(before, added: int) -> None:
     ]
     assert kinds[1].count("ADD") - kinds[0].count("ADD") == added
     assert kinds[1].count("LceBMaxPool2d") == kinds[0].count("LceBMaxPool2d")
+
+
+def causal(**settings) -> lq.layers.QuantConv1D:
+    return lq.layers.QuantConv1D(24, 3, **{**SIGNS, "padding": "causal", **settings})
+
+
+def padded_signs(x: tf.Tensor, value: float, rows=(1, 1), **settings) -> tf.Tensor:
+    paddings = [(0, 0), rows, rows, (0, 0)]
+    signs = tf.pad(lq.quantizers.SteSign()(x), paddings, constant_values=value)
+    return conv(input_quantizer=None, padding="valid", pad_values=0.0, **settings)(signs)
+
+
+def real(layer: tf.keras.layers.Layer, pad: int = 1):
+    return lambda x: layer(layers.ZeroPadding2D(pad)(x))
+
+
+PADDED = {
+    "causal": (lambda x: causal()(x), (20, 36)),
+    "causal, dilated, scaled": (
+        lambda x: causal(dilation_rate=2, kernel_quantizer="magnitude_aware_sign")(x),
+        (20, 36),
+    ),
+    "causal, norm, causal": (
+        lambda x: causal()(layers.BatchNormalization()(causal(activation="relu")(x))),
+        (20, 36),
+    ),
+    "causal, 0 and 1": (lambda x: causal(input_quantizer=lq.quantizers.DoReFa(1))(x), (20, 36)),
+    "-1": (lambda x: conv(pad_values=-1.0)(x), (9, 10, 36)),
+    "-1, strides, norm": (
+        lambda x: conv(pad_values=-1.0)(
+            layers.BatchNormalization()(conv(pad_values=-1.0, strides=2)(x))
+        ),
+        (9, 10, 36),
+    ),
+    "-1, groups": (
+        lambda x: conv(pad_values=-1.0, groups=2, name="b")(layers.BatchNormalization(name="a")(x)),
+        (9, 10, 36),
+    ),
+    "-1 around a sign": (
+        lambda x: conv(pad_values=-1.0, input_quantizer=None)(lq.quantizers.SteSign()(x)),
+        (9, 10, 36),
+    ),
+    "small": (lambda x: conv(pad_values=0.0)(x), (2, 2, 36)),
+    "small, relu, norm": (
+        lambda x: layers.BatchNormalization()(conv(pad_values=0.0, activation="relu")(x)),
+        (2, 3, 36),
+    ),
+    "a pixel": (
+        lambda x: conv(pad_values=0.0)(layers.BatchNormalization()(conv(pad_values=0.0)(x))),
+        (1, 1, 36),
+    ),
+    "a row": (lambda x: conv(pad_values=0.0)(x), (1, 9, 36)),
+    "wide": (lambda x: conv(kernel_size=5, dilation_rate=2, pad_values=0.0)(x), (8, 8, 36)),
+    "signs, stride": (lambda x: padded_signs(x, 1.0, strides=2), (10, 8, 36)),
+    "signs": (lambda x: padded_signs(x, 1.0), (10, 8, 36)),
+    "signs in zeros": (lambda x: padded_signs(x, 0.0, strides=2), (10, 8, 36)),
+    "signs in -1 on one side": (lambda x: padded_signs(x, -1.0, (2, 0)), (10, 8, 36)),
+    "real, stride": (real(layers.Conv2D(16, 3, 2)), (10, 8, 36)),
+    "real, 7": (real(layers.Conv2D(16, 7, 2), 3), (32, 32, 3)),
+    "real, stride 3": (real(layers.Conv2D(16, 3, 3)), (10, 8, 36)),
+    "real, odd and even": (real(layers.Conv2D(16, 3, 2)), (9, 8, 36)),
+    "real, odd": (real(layers.Conv2D(16, 3, 2)), (9, 9, 36)),
+    "real, no stride": (real(layers.Conv2D(16, 3)), (10, 8, 36)),
+    "depthwise": (real(layers.DepthwiseConv2D(3, 2)), (10, 8, 36)),
+    "separable": (real(layers.SeparableConv2D(16, 3, 2)), (10, 8, 36)),
+    "real, two readers": (
+        lambda x: layers.Add()(
+            [
+                layers.Conv2D(8, 3, 2, name=name)(layers.ZeroPadding2D(1, name=f"pad_{name}")(x))
+                for name in "ab"
+            ]
+        ),
+        (10, 8, 36),
+    ),
+}
+
+
+@pytest.mark.parametrize(("block", "shape"), PADDED.values(), ids=list(PADDED))
+def test_every_padding_is_exact_and_predicted(block, shape) -> None:
+    inputs = tf.keras.Input(shape)
+    model = randomize(tf.keras.Model(inputs, block(inputs)))
+    lowered, costs = lower(model), profile(model)
+    flatbuffer = export_lowered(lowered)
+    images = np.random.default_rng(0).normal(size=(8, *shape)).astype("float32")
+    expected = model(images).numpy()
+    for kernel in KERNELS:
+        (got,) = run(flatbuffer, images, kernel, **OPTIONS[kernel])
+        np.testing.assert_allclose(got.reshape(expected.shape), expected, atol=1e-3)
+    kinds = [operator.kind for operator in operators(flatbuffer)]
+    binary = [row for row in costs.layers if row.binary]
+    assert kinds.count("LceBconv2d") == sum(row.groups for row in binary)
+    assert costs.fallbacks == []
+    assert "LceDequantize" not in kinds
+    predicted = [operator.kind for operator in read_structure(model).operators]
+    assert sorted(predicted) == sorted(kinds)
+    assert abs(costs.flatbuffer_bytes - len(flatbuffer)) <= max(0.01 * len(flatbuffer), 512)
+
+
+def test_a_padding_that_is_no_sign_is_named_alike_by_costs_and_conversion() -> None:
+    model = model_of(lambda x: conv(pad_values=0.5, name="half")(x))
+    (row,) = profile(model).fallbacks
+    assert row.fallback == "it pads with 0.5, which is no sign; pad with 1, -1 or 0"
+    with pytest.raises(larq_nas.errors.ConversionError) as caught:
+        larq_nas.convert(model)
+    assert f"Binary layer `half` would run in float: {row.fallback}" in str(caught.value)

@@ -8,6 +8,7 @@ from counting import binary_macs, float_operations
 
 import larq_nas
 from larq_nas.choosers import Relax
+from larq_nas.deploy.flatbuffer import operators
 from larq_nas.errors import InputError
 from larq_nas.layers import DEPLOYED, SEARCH, BinaryConv2D, building_in
 from larq_nas.layers.scale import Scale
@@ -186,3 +187,40 @@ def test_images_too_small_to_halve_are_refused() -> None:
         Bats().check((3, 8, 1))
     with pytest.raises(InputError, match="at least 32x32 pixels for the ImageNet stem and 2 red"):
         Bats(stem="imagenet").check((16, 32, 3))
+
+
+def test_operations_that_read_one_state_share_their_batch_norm_and_sign() -> None:
+    kinds: dict[bool, list[str]] = {}
+    for shared in (False, True):
+        space = dataclasses.replace(SMALL, nodes=3, shared_norms=shared)
+        # The same questions: the seed gives the same answers.
+        model = randomize(random_architecture(space, 0).build((8, 8, 1), 10))
+        conversion = larq_nas.convert(model)
+        assert conversion.audit.fallbacks == []
+        flatbuffer = conversion.flatbuffer
+        kinds[shared] = [operator.kind for operator in operators(flatbuffer)]
+    assert kinds[True].count("LceBconv2d") == kinds[False].count("LceBconv2d")
+    for kind in ("LceQuantize", "ADD"):
+        assert kinds[True].count(kind) < kinds[False].count(kind)
+
+
+def test_searches_know_nothing_of_shared_batch_norms() -> None:
+    with building_in(SEARCH):
+        plain, shared = (
+            dataclasses.replace(SMALL, shared_norms=shared).build(Relax(), (8, 8, 1), 10)
+            for shared in (False, True)
+        )
+    assert [layer.name for layer in plain.layers] == [layer.name for layer in shared.layers]
+
+
+def test_scales_before_signs_can_be_held_positive() -> None:
+    space = dataclasses.replace(SMALL, positive_scales=True)
+    model = random_architecture(space, 0).build((8, 8, 1), 10)
+    norms = [layer for layer in model.layers if layer.name.endswith("_bn")]
+    held = [layer for layer in norms if layer.gamma_constraint is not None]
+    assert {layer.name for layer in norms} - {layer.name for layer in held} <= {"stem_bn"}
+    (norm, *_) = held
+    kept = norm.gamma_constraint(np.float32([-1, 0, 2]))
+    np.testing.assert_array_equal(kept, np.float32([1e-6, 1e-6, 2]))
+    # Runs of before have no such settings.
+    assert set(space.settings()) - set(SMALL.settings()) == {"positive_scales"}

@@ -7,10 +7,11 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.fallback import name_of
+from larq_nas.cost.fallback import name_of, odd_padding
 from larq_nas.cost.graph import Call
 from larq_nas.cost.kinds import shape_read
 from larq_nas.cost.network import Network
+from larq_nas.cost.padding import Border, border
 from larq_nas.cost.quantizers import gives_signs, sign_of_zero, zero_one
 from larq_nas.deploy.causes import quantized_kernel
 from larq_nas.deploy.rewriting.form import BinaryForm
@@ -40,10 +41,14 @@ def rewrite_binary(calls: Sequence[Call], index: int, cost: GroupCost | None) ->
     call = calls[index]
     if not isinstance(call.layer, _LAYERS) or call.layer.kernel_quantizer is None:
         return None
+    network = Network(calls)
     read, quantizer = _quantizer(calls, index)
-    if quantizer is None and not Network(calls).reads_signs(index):
+    around = border(calls, index)
+    if around:
+        read, quantizer = around.source, quantizer or lq.math.sign
+    elif quantizer is None and not network.reads_signs(index):
         return None
-    form = _form(call.layer, quantizer)
+    form = _form(call.layer, quantizer, around)
     if form is None:
         return None
     reasons = _reasons(calls, index, form)
@@ -103,7 +108,7 @@ def _quantizer(calls: Sequence[Call], index: int) -> tuple[int, Any]:
     return read, own
 
 
-def _form(layer: Any, quantizer: Any) -> BinaryForm | None:
+def _form(layer: Any, quantizer: Any, around: Border | None) -> BinaryForm | None:
     kernel = quantized_kernel(layer)
     kernel = kernel.reshape((1,) * (4 - kernel.ndim) + kernel.shape)
     if isinstance(layer, lq.layers.QuantConv1D):
@@ -117,7 +122,7 @@ def _form(layer: Any, quantizer: Any) -> BinaryForm | None:
     shape = shape_read(layer)
     if not levels and quantizer is not None and not gives_signs(quantizer, shape):
         return None
-    if padding == "causal" or (padding == "same" and pad_values not in (0.0, 1.0)):
+    if not around and (padding == "causal" or odd_padding(layer)):
         return None
     if levels and padding == "same" and pad_values:
         return None
@@ -137,7 +142,8 @@ def _form(layer: Any, quantizer: Any) -> BinaryForm | None:
         groups=getattr(layer, "groups", 1),
         activation=None if activation is tf.keras.activations.linear else activation,
     )
-    return form.on_zero_one(*levels) if levels else form
+    form = form.on_zero_one(*levels) if levels else form
+    return form.on_border(around) if around else form
 
 
 def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
@@ -154,6 +160,8 @@ def _reasons(calls: Sequence[Call], index: int, form: BinaryForm) -> list[str]:
     own = quantizer is not None and not form.flips and _is_by_hand(quantizer)
     if own and form.quantizer is not quantizer:
         reasons.append(f"its input quantizer `{name_of(quantizer)}` is a sign, and runs as Larq's")
+    if form.border:
+        reasons.append(_around(form.border))
     if form.flips:
         reasons.append("inputs of 0 and 1 run as signs")
     if form.scale is not None and form.scale.min() < _SMALLEST_SCALE:
@@ -164,6 +172,14 @@ def _reasons(calls: Sequence[Call], index: int, form: BinaryForm) -> list[str]:
     if max(form.dilation_rate) > 1 and not isinstance(layer, BinaryConv2D):
         reasons.append("dilates inside the convolution")
     return reasons
+
+
+def _around(border: Border) -> str:
+    """Return how a convolution is padded that its kernel cannot pad."""
+    if not border.values:
+        return "the part of its kernel that reads padding alone left out"
+    number = "zeros as the mean of 1 and -1" if border.doubles else f"{border.values[0]:.0f}"
+    return f"padded with {number} before the sign"
 
 
 def _as_image(

@@ -10,6 +10,8 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.cost.padding import Border
+
 __all__ = ["SMALLEST", "BinaryForm"]
 
 SMALLEST = float(np.finfo("float32").tiny)
@@ -41,6 +43,7 @@ class BinaryForm:
         pad_values: the sign that `"same"` pads with, or 0.
         groups: groups of channels that do not mix.
         activation: what follows, if anything.
+        border: what is added before the sign, if `padding` cannot say it.
     """
 
     signs: np.ndarray = field(repr=False)
@@ -55,6 +58,7 @@ class BinaryForm:
     pad_values: float = 1.0
     groups: int = 1
     activation: Any = None
+    border: Border | None = None
 
     @cached_property
     def kernel(self) -> tf.Variable:
@@ -81,6 +85,21 @@ class BinaryForm:
             pad_values=1.0,
         )
 
+    def on_border(self, border: Border) -> "BinaryForm":
+        """Return the form with something added around its inputs.
+
+        Zeros, which are no signs, are the mean of 1 and -1: the kernel reads both side by side.
+        """
+        if border.same:
+            return dataclasses.replace(self, padding="same", pad_values=1.0)
+        rows, columns = border.taps
+        signs, scale = self.signs[rows, columns], self.scale
+        if border.doubles:
+            signs = np.concatenate([signs, signs], axis=2)
+            half = 0.5 * (1.0 if scale is None else scale)
+            scale = np.broadcast_to(half, signs.shape[-1:]).astype("float32")
+        return dataclasses.replace(self, signs=signs, scale=scale, padding="valid", border=border)
+
     def prepare(self, x: tf.Tensor) -> tf.Tensor:
         """Return what the sign is taken of."""
         # Times -1 rather than `threshold - x`, which would stay an operation of its own. And never
@@ -89,6 +108,10 @@ class BinaryForm:
 
     def convolve(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Return the convolution of the signs of `x` with `kernel`."""
+        if self.border and self.border.added:
+            paddings = [(0, 0), *self.border.paddings, (0, 0)]
+            sides = [tf.pad(x, paddings, constant_values=value) for value in self.border.added]
+            x = tf.concat(sides, axis=-1) if self.border.doubles else sides[0]
         x = self.quantizer(x) if self.quantizer else x
         if self.padding == "same" and self.pad_values:
             x = tf.pad(x, self._paddings(x.shape), constant_values=self.pad_values)

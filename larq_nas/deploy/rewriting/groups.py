@@ -90,6 +90,8 @@ class PaddedGroups:
     @property
     def possible(self) -> bool:
         """Whether the padding adds the same everywhere, at the borders of the image too."""
+        if self.form.border:
+            return False
         return self.form.padding == "valid" or self.form.pad_values == 1 or self._spare % 2 == 0
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:

@@ -118,6 +118,7 @@ def lower(
             or rewrite_sign(calls[index], index)
             or rewrite_norm(fusing, index)
             or rewrite_threshold(fusing, index)
+            or _rewrite_pad(fusing, index)
         )
         if found:
             rewrites[index] = found
@@ -126,6 +127,16 @@ def lower(
         reads = index in guard
         rewrites[index] = _guarded(calls[index], rewrites.get(index), index, reads)
     return Lowered(model, calls, dict(sorted(rewrites.items())))
+
+
+def _rewrite_pad(fusing: Fusing, index: int) -> Rewrite | None:
+    """Return how to compute pad `index`, if the converter would move it."""
+    if index not in fusing.trimmed:
+        return None
+    call, (reader,) = fusing.network.calls[index], fusing.readers[index]
+    paddings = [(0, 0), *fusing.trimmed[index], (0, 0)]
+    reason = f"`{call.name}` adds only what `{fusing.network.calls[reader].name}` reaches"
+    return Rewrite(index, call.inputs, lambda x: tf.pad(x, paddings), reason)
 
 
 def _giver(calls: Sequence[Call], rewrites: Mapping[int, Rewrite], index: int) -> int:

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import larq as lq
-import larq_nas
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import randomize
 
+import larq_nas
 from larq_nas.cost import profile
 from larq_nas.errors import ConversionError, InputError
 

@@ -35,11 +35,13 @@ __all__ = ["Equivalence", "compare_operations"]
 _EXACT = 1e-4
 # Of a channel's largest number: what float32 keeps of it.
 _RESOLUTION = 2e-6
-# Of a channel's spread, or of a number that hardly varies: rounding that is larger proves nothing.
-_LARGEST_ROUNDING, _LARGEST_OF_CONSTANT = 1e-2, 1e-4
+# Of a channel's spread, or of its size if it hardly varies: rounding that is larger proves nothing.
+_LARGEST_ROUNDING, _CONSTANT = 1e-2, 1e-4
 # Rounding of the engine may turn as many signs as jitter of ten times its size, or a few more;
 # where jitter turns more than this share, it proves nothing.
 _FLIPS, _MOST_FLIPS = 3.0, 0.3
+# Signs that may be turned in a tensor that is almost 0 throughout, where any sign would do.
+_MOST_TURNED = 0.02
 _SAMPLE = 256
 _ALIKE = 0.7
 
@@ -150,8 +152,8 @@ class _Comparison:
             for candidate in self._alike(values)
             if output is None or candidate.tensor is output
         ]
-        # All that are equal: a tensor and its sign are the same bits.
-        equal = [candidate for candidate in alike if candidate.equals(values)]
+        # All that are equal: a tensor and its sign are the same bits. The nearest comes first.
+        equal = sorted((c for c in alike if c.equals(values)), key=lambda c: c.turned(values))
         if not equal:
             equal = list(islice((c for c in alike if self._rounds_to(c, values)), 1))
         if not equal:
@@ -278,16 +280,29 @@ class _Candidate:
     def near(self) -> np.ndarray:
         """What rounding may change at the most, for each channel."""
         largest = np.abs(self.rows()).max(axis=0)
-        near: np.ndarray = np.maximum(
-            _LARGEST_ROUNDING * self.spread, _LARGEST_OF_CONSTANT * largest
-        )
+        varies = self.spread > _CONSTANT * largest
+        near: np.ndarray = _LARGEST_ROUNDING * np.where(varies, self.spread, largest)
         return near
 
     def equals(self, values: np.ndarray) -> bool:
         """Return whether `values` are its own, but for the rounding of one operation."""
         if self.values.dtype.kind != "f" or values.dtype.kind not in "fi":
             return np.array_equal(self.values.ravel(), values.ravel())
+        if self.turned(values) > _MOST_TURNED and self._almost_zero > _MOST_FLIPS:
+            return False
         return not self.differing(values, self.tolerance).any()
+
+    @cached_property
+    def _almost_zero(self) -> float:
+        """The share of its numbers that rounding may take to the other sign."""
+        return float(np.mean(np.abs(self.rows()) <= self.tolerance))
+
+    def turned(self, values: np.ndarray) -> float:
+        """Return the share of packed signs that are not its own; 0 for numbers."""
+        rows = self._in_rows(values)
+        if rows is None or rows.dtype != bool:
+            return 0.0
+        return float(np.mean(rows != (self.rows() < 0)))
 
     def differing(self, values: np.ndarray, limit: np.ndarray) -> np.ndarray:
         """Return where `values` are further away than `limit`, shape `(positions, channels)`."""

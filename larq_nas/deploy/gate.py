@@ -112,7 +112,7 @@ def convert(
     for option, kind in (("input_type", input_type), ("output_type", output_type)):
         if kind not in NUMBER_TYPES:
             raise unknown_name(option, kind, NUMBER_TYPES)
-    if data is None and (output_type != "float32" or (input_type != "float32" and not input_range)):
+    if data is None and (output_type != "float32" or (input_type != "float32" and input_range is None)):
         raise InputError(
             "Whole numbers as inputs or outputs need `data`, real images, from which it is found "
             "what they stand for; for inputs alone, `input_range=(low, high)` will do."
@@ -410,7 +410,7 @@ def _unpacked_signs(lowered: Lowered, audited: Audit) -> list[str]:
         and any(network.signs(read) for read in call.inputs)
     ]
     number = audited.operations.get("LceDequantize", 0)
-    if not number:
+    if not number or audited.fallbacks:
         return []
     who = f"{', '.join(readers)} read" if readers else "a layer or an output reads"
     return [

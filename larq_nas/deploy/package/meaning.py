@@ -175,6 +175,8 @@ def _activation(tensor: Any) -> str:
         history = tensor._keras_history
         layer = history.layer
         if isinstance(layer, tf.keras.Model):
+            if not layer.outputs:  # subclassed: nobody knows what it computes last
+                return ""
             tensor = layer.outputs[history.tensor_index]
             continue
         node = layer._inbound_nodes[history.node_index]
@@ -249,6 +251,8 @@ def _describe(shape: tuple[int, ...], activation: str, known: str | None) -> tup
     if known == "regression" or activation == "mixed":
         return "numbers", f"{channels} numbers {behind}" + (": a regression" if known else "")
     if known == "classes":
+        if activation != "linear":
+            return "classes", f"{channels} numbers {behind}, one for each class"
         return "classes", f"logits of {channels} classes, without softmax ({behind})"
     return "scores", f"{channels} numbers {behind}: logits of {channels} classes, or a regression"
 

@@ -244,6 +244,33 @@ def _rounded(text: str) -> list[str | float]:
     return words
 
 
+class Subclassed(tf.keras.Model):
+    """A network of which Keras knows what it reads and gives, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = layers.Conv2D(4, 3)
+        self.pool = POOL()
+        self.last = layers.Dense(3, activation="softmax")
+
+    def call(self, images: tf.Tensor) -> tf.Tensor:
+        return self.last(self.pool(self.conv(images)))
+
+
+def test_a_subclassed_model_is_packed_and_its_outputs_are_said_not_to_be_known(tmp_path) -> None:
+    model = Subclassed()
+    photos = np.random.default_rng(0).normal(size=(20, 8, 8, 3)).astype("float32")
+    model(photos)
+    conversion = larq_nas.convert(model, photos)
+    write_package(tmp_path, conversion, model, images=photos, standalone=False)
+    card = (tmp_path / "README.md").read_text()
+    assert "3 numbers of a layer whose activation is not known: logits of 3 classes, or" in card
+    write_package(
+        tmp_path, conversion, model, images=photos, class_names=["a", "b", "c"], standalone=False
+    )
+    assert 'kNames0[] = {\n    "a",' in (tmp_path / "main.cc").read_text()
+
+
 def test_files_of_another_size_are_refused(tmp_path: Path) -> None:
     model = network(POOL(), layers.Dense(1))
     conversion = larq_nas.convert(model, images(model))

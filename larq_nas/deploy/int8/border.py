@@ -16,6 +16,7 @@ __all__ = ["border", "without_borders"]
 
 # No network computes with it by chance.
 _MARK = np.float32(3.0718e37)
+_FIXED = ("SOFTMAX", "LOGISTIC", "TANH")
 
 
 def border(x: tf.Tensor) -> tf.Tensor:
@@ -24,22 +25,47 @@ def border(x: tf.Tensor) -> tf.Tensor:
 
 
 def without_borders(flatbuffer: bytes) -> bytes:
-    """Return a flatbuffer without the operations that mark borders."""
+    """Return a flatbuffer without the operations that mark borders.
+
+    So goes what the converter rounds by itself within a layer in float, as in an attention: the
+    output of a softmax, sigmoid or tanh, of which it knows the range.
+    """
     model = read_model(flatbuffer)
     graph = model.subgraphs[0]
+    kinds = [operation(model, op) for op in graph.operators]
+    made = {int(out): n for n, op in enumerate(graph.operators) for out in op.outputs}
+    readers: dict[int, list[int]] = {}
+    for number, op in enumerate(graph.operators):
+        for index in op.inputs:
+            readers.setdefault(int(index), []).append(number)
     replaced: dict[int, int] = {}
-    kept = []
+    dropped: set[int] = set()
+    for number, op in enumerate(graph.operators):
+        source = int(op.inputs[0]) if len(op.inputs) else -1
+        behind = readers.get(int(op.outputs[0]), [])
+        if kinds[number] == "FLOOR_MOD":
+            if _is_mark(values(model, graph.tensors[op.inputs[1]])):
+                replaced[int(op.outputs[0])] = source
+                dropped.add(number)
+            continue
+        rounds = kinds[number] == "QUANTIZE" and kinds[made.get(source, number)] in _FIXED
+        if rounds and behind and all(kinds[reader] == "DEQUANTIZE" for reader in behind):
+            replaced |= {int(graph.operators[reader].outputs[0]): source for reader in behind}
+            dropped |= {number, *behind}
+    graph.operators = [op for number, op in enumerate(graph.operators) if number not in dropped]
     for op in graph.operators:
-        op.inputs = [replaced.get(index, index) for index in op.inputs]
-        marks = operation(model, op) == "FLOOR_MOD" and _is_mark(
-            values(model, graph.tensors[op.inputs[1]])
-        )
-        if marks:
-            replaced[op.outputs[0]] = op.inputs[0]
-        else:
-            kept.append(op)
-    graph.operators = kept
+        op.inputs = [_first(replaced, int(index)) for index in op.inputs]
+    graph.outputs = [_first(replaced, int(index)) for index in graph.outputs]
+    for signature in model.signatureDefs or []:
+        for entry in signature.outputs:
+            entry.tensorIndex = _first(replaced, entry.tensorIndex)
     return write_model(model)
+
+
+def _first(replaced: dict[int, int], index: int) -> int:
+    while index in replaced:
+        index = replaced[index]
+    return index
 
 
 def _is_mark(constant: np.ndarray | None) -> bool:

@@ -8,6 +8,7 @@ operation that has no int8 form, so one stands at each border, and is taken out 
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_nas.deploy.flatbuffer import operation, read_model, values, write_model
 from larq_nas.layers.conv import is_exporting
@@ -17,6 +18,8 @@ __all__ = ["border", "without_borders"]
 # No network computes with it by chance.
 _MARK = np.float32(3.0718e37)
 _FIXED = ("SOFTMAX", "LOGISTIC", "TANH")
+# Operations that give numbers as they are, of one input.
+_MOVES = ("RESHAPE", "SPLIT", "TRANSPOSE", "STRIDED_SLICE", "UNPACK", "SQUEEZE", "EXPAND_DIMS")
 
 
 def border(x: tf.Tensor) -> tf.Tensor:
@@ -42,16 +45,21 @@ def without_borders(flatbuffer: bytes) -> bytes:
     dropped: set[int] = set()
     for number, op in enumerate(graph.operators):
         source = int(op.inputs[0]) if len(op.inputs) else -1
-        behind = readers.get(int(op.outputs[0]), [])
         if kinds[number] == "FLOOR_MOD":
             if _is_mark(values(model, graph.tensors[op.inputs[1]])):
                 replaced[int(op.outputs[0])] = source
                 dropped.add(number)
             continue
         rounds = kinds[number] == "QUANTIZE" and kinds[made.get(source, number)] in _FIXED
-        if rounds and behind and all(kinds[reader] == "DEQUANTIZE" for reader in behind):
-            replaced |= {int(graph.operators[reader].outputs[0]): source for reader in behind}
-            dropped |= {number, *behind}
+        moved, ends = _moved(graph, kinds, readers, int(op.outputs[0])) if rounds else ([], [])
+        if ends:
+            replaced[int(op.outputs[0])] = source
+            for index in moved:
+                graph.tensors[index].type = schema.TensorType.FLOAT32
+                graph.tensors[index].quantization = None
+            for end in ends:
+                replaced[int(graph.operators[end].outputs[0])] = int(graph.operators[end].inputs[0])
+            dropped |= {number, *ends}
     graph.operators = [op for number, op in enumerate(graph.operators) if number not in dropped]
     for op in graph.operators:
         op.inputs = [_first(replaced, int(index)) for index in op.inputs]
@@ -60,6 +68,26 @@ def without_borders(flatbuffer: bytes) -> bytes:
         for entry in signature.outputs:
             entry.tensorIndex = _first(replaced, entry.tensorIndex)
     return write_model(model)
+
+
+def _moved(
+    graph: schema.SubGraphT, kinds: list[str], readers: dict[int, list[int]], start: int
+) -> tuple[list[int], list[int]]:
+    """Return the tensors that numbers of `start` are moved to, and the DEQUANTIZEs behind them.
+
+    Nothing, if something computes with them in int8.
+    """
+    moved, ends = [start], set[int]()
+    for index in moved:
+        for reader in readers.get(index, []):
+            if kinds[reader] == "DEQUANTIZE":
+                ends.add(reader)
+            elif kinds[reader] in _MOVES and index not in graph.outputs:
+                outputs = map(int, graph.operators[reader].outputs)
+                moved += [output for output in outputs if output not in moved]
+            else:
+                return [], []
+    return moved, sorted(ends)
 
 
 def _first(replaced: dict[int, int], index: int) -> int:

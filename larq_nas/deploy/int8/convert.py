@@ -9,6 +9,7 @@ from larq_nas.deploy.audit import Audit, audit
 from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.export import export_lowered, run
 from larq_nas.deploy.int8.border import without_borders
+from larq_nas.deploy.int8.network import InInt8
 from larq_nas.deploy.int8.plan import Int8
 from larq_nas.deploy.int8.report import Int8Report, accuracy
 from larq_nas.deploy.int8.rounding import quantize
@@ -72,7 +73,7 @@ def in_int8(
         bytes_after=len(flatbuffer),
         accuracy_before=accuracy(expected[0], labels),
         accuracy_after=accuracy(outputs[0].reshape(expected[0].shape), labels),
-        notes=network.notes,
+        notes=[*network.notes, *_within(audited, network, which)],
     )
     reasons = network.lowered.reasons
     return dataclasses.replace(
@@ -83,6 +84,16 @@ def in_int8(
         rewrites=reasons,
         int8=report,
     )
+
+
+def _within(audited: Audit, network: InInt8, which: Int8) -> list[str]:
+    """Return the real layers that are parts of layers which int8 does not enter."""
+    calls = {call.layer.name for call in network.lowered.calls}
+    within = [row.layer for row in audited.layers if not row.binary and row.layer not in calls]
+    if not within or which != "all":
+        return []
+    names = ", ".join(f"`{name}`" for name in within)
+    return [f"{names} stay in float: int8 does not enter the layers that they are parts of"]
 
 
 def _naming(audited: Audit, operations: dict[str, str]) -> Audit:

@@ -342,6 +342,16 @@ def attention(x):
     return conv(norm(zero(L.Concatenate()([x, y]))), 3, 1, activation="softmax")
 
 
+def several_heads(x):
+    x = norm(zero(stem(x)))
+    number = L.Dense(1, activation="sigmoid")(L.GlobalMaxPooling2D()(x))
+    return [head(x), number, conv(x, 2, 1, activation="softmax")]
+
+
+def recurrent(x):
+    return L.Dense(4)(L.GRU(8)(L.Reshape((64, 32))(norm(zero(stem(x))))))
+
+
 def relu6(x):
     x = L.ReLU(6.0)(norm(L.DepthwiseConv2D(3, padding="same")(stem(x))))
     x = norm(conv(norm(zero(x, 64)), 16, 1, use_bias=False))
@@ -416,6 +426,8 @@ NETWORKS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
         sequence,
         dense_sequence,
         attention,
+        several_heads,
+        recurrent,
         relu6,
         strided_output,
         norm_output,
@@ -497,3 +509,16 @@ def test_the_converter_does_not_spread_steps_to_float_tensors() -> None:
     conversion = larq_nas.convert(model_of("inception"), images_for(), int8="ends")
     types = {op.kind: op.type for op in operators(conversion.flatbuffer)}
     assert types["CONCATENATION"] == "FLOAT32"
+
+
+@pytest.mark.slow
+def test_a_softmax_within_a_layer_in_float_is_not_rounded() -> None:
+    """The converter knows its range, and rounded it by itself."""
+    inputs = tf.keras.Input((8, 8, 3))
+    x = L.Reshape((64, 32))(norm(zero(stem(inputs))))
+    x = L.MultiHeadAttention(2, 8)(x, x)
+    model = randomize(tf.keras.Model(inputs, L.Dense(4)(L.GlobalAveragePooling1D()(x))))
+    conversion = larq_nas.convert(model, images_for(), int8="all")
+    steps = [op.step for op in operators(conversion.flatbuffer) if op.kind == "QUANTIZE"]
+    assert 1 / 256 not in steps
+    assert "`query`" in str(conversion.int8)

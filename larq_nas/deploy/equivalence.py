@@ -41,6 +41,7 @@ _LARGEST_ROUNDING, _LARGEST_OF_CONSTANT = 1e-2, 1e-4
 # where jitter turns more than this share, it proves nothing.
 _FLIPS, _MOST_FLIPS = 3.0, 0.3
 _SAMPLE = 256
+_SMALLEST = 1e-37
 _ALIKE = 0.7
 
 
@@ -315,8 +316,9 @@ class _Candidate:
         if values.dtype == np.int32 and self.values.dtype.kind == "f":
             return pack(self.rows() < 0).reshape(values.shape)
         own = self.values.reshape(values.shape)
-        # The engine's zeros stay: 0 and -0.0 are equal, but not to a kernel that packs signs.
-        return np.where((own == 0) & (values == 0), values, own)
+        # The engine's zeros stay: 0 and -0.0 are equal, but not to a kernel that packs signs. So
+        # does what is added to 0 alone, as for a sign that is -1 there.
+        return np.where((own == 0) & (np.abs(values) <= _SMALLEST), values, own)
 
 
 def _within(expected: np.ndarray, got: np.ndarray, limit: np.ndarray) -> np.ndarray:

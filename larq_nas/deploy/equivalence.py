@@ -43,6 +43,7 @@ _FLIPS, _MOST_FLIPS = 3.0, 0.3
 # Signs that may be turned in a tensor that is almost 0 throughout, where any sign would do.
 _MOST_TURNED = 0.02
 _SAMPLE = 256
+_SMALLEST = 1e-37
 _ALIKE = 0.7
 
 
@@ -330,8 +331,9 @@ class _Candidate:
         if values.dtype == np.int32 and self.values.dtype.kind == "f":
             return pack(self.rows() < 0).reshape(values.shape)
         own = self.values.reshape(values.shape)
-        # The engine's zeros stay: 0 and -0.0 are equal, but not to a kernel that packs signs.
-        return np.where((own == 0) & (values == 0), values, own)
+        # The engine's zeros stay: 0 and -0.0 are equal, but not to a kernel that packs signs. So
+        # does what is added to 0 alone, as for a sign that is -1 there.
+        return np.where((own == 0) & (np.abs(values) <= _SMALLEST), values, own)
 
 
 def _within(expected: np.ndarray, got: np.ndarray, limit: np.ndarray) -> np.ndarray:

@@ -438,7 +438,11 @@ def _examples(
     shapes = input_shapes(model)
     dtypes = [tf.as_dtype(tensor.dtype).as_numpy_dtype for tensor in model.inputs]
     if data is None:
-        return [_random(examples, *each) for each in zip(shapes, dtypes, strict=True)], None
+        # An embedding takes no numbers above its own.
+        sizes = [getattr(layer, "input_dim", None) or 128 for layer in model._flatten_layers()]
+        below = min(sizes)
+        pairs = zip(shapes, dtypes, strict=True)
+        return [_random(examples, *pair, below) for pair in pairs], None
     labels = None
     if isinstance(data, tf.data.Dataset):
         data, labels = _first(data, examples)
@@ -456,10 +460,10 @@ def _examples(
     return found, labels
 
 
-def _random(examples: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def _random(examples: int, shape: tuple[int, ...], dtype: Any, below: int) -> np.ndarray:
     generator = np.random.default_rng(0)
     if np.issubdtype(dtype, np.integer):
-        return generator.integers(0, 128, (examples, *shape)).astype(dtype)
+        return generator.integers(0, below, (examples, *shape)).astype(dtype)
     images: np.ndarray = generator.standard_normal((examples, *shape)).astype(dtype)
     return images
 

@@ -121,12 +121,20 @@ def survey_signs(
     """
     found: dict[int, Signs] = {}
     outputs: list[list[np.ndarray]] = []
-    signs = {id(call.layer) for call in lowered.calls if call.facts.kind == "sign"}
+    # Functions that together are a sign read what it is taken of before the last of them.
+    signs = {
+        id(call.layer)
+        for call in lowered.calls
+        if call.facts.kind == "sign" and not hasattr(call.layer, "symbol")
+    }
 
     def count(call: LayerCall) -> None:
         own = getattr(call.layer, "input_quantizer", None)
-        if call.inputs and (own is not None or id(call.layer) in signs):
-            _count(found, call.layer, own or call.layer, call.inputs[0])
+        if call.inputs and own is not None:
+            _count(found, call.layer, own, call.inputs[0])
+        elif call.inputs and id(call.layer) in signs:
+            # What it gave, for to call it again would be watched again.
+            _count(found, call.layer, lambda x: call.outputs[0], call.inputs[0])
 
     for start in range(0, len(images[0]), _BATCH):
         batch = [image[start : start + _BATCH] for image in images]

@@ -22,7 +22,7 @@ from record import record  # isort: skip  (beside this file)
 from trained import calibrate, randomize  # isort: skip
 
 KERNEL: Kernel = "indirect"
-SEED, IMAGES, CALIBRATION, RUNS, CLASSES = 0, 16, 16, 40, 10
+SEED, IMAGES, CALIBRATION, RUNS, CLASSES = 0, 8, 8, 25, 10
 
 
 def published(name: str, **settings: Any) -> Callable[[], tf.keras.Model]:

@@ -49,7 +49,10 @@ class Fusing:
         calls = range(len(network.calls))
         self.binary = [binary and runs_in_binary(network, index) for index in calls]
         self.emulated = [
-            binary and network.binary(index) and not self.binary[index] for index in calls
+            binary
+            and not self.binary[index]
+            and (network.binary(index) or _takes_sign(network, index))
+            for index in calls
         ]
         self.inputs = [
             [network.stands_for[network.source(index)], *inputs[1:]]
@@ -150,7 +153,9 @@ class Fusing:
             if chain and (self.readers[index] != [chain[0]] or network.calls[index].output):
                 break
             chain.insert(0, index)
-            (index,) = self.inputs[index]
+            index, *others = self.inputs[index]
+            if others:
+                return ()
         return tuple(chain)
 
     def read_for_signs(self, index: int) -> bool:
@@ -301,6 +306,12 @@ class Fusing:
         return kind == "sign" or (self.binary[index] and not grouped)
 
 
+def _takes_sign(network: Network, index: int) -> bool:
+    """Return whether call `index` multiplies the signs of its inputs, by whatever weights."""
+    facts = network.facts[index]
+    return facts.kind in WEIGHTED and facts.binary_inputs and not network.levels(index)
+
+
 def increases(call: Call) -> bool:
     """Return whether the output of a call never falls where its input grows, channel by channel.
 
@@ -309,7 +320,9 @@ def increases(call: Call) -> bool:
     layer, kind = call.layer, call.facts.kind
     if kind == "norm":
         training = layer._inbound_nodes[call.index].call_kwargs.get("training")
-        return not training and (not layer.scale or bool(np.all(layer.gamma.numpy() >= 0)))
+        finite = all(np.isfinite(weight.numpy()).all() for weight in layer.weights)
+        positive = not layer.scale or bool(np.all(layer.gamma.numpy() >= 0))
+        return finite and positive and not training
     if kind == "relu":
         return getattr(layer, "negative_slope", 0.0) >= 0
     return kind == "pass" or _keeps_zero(call)

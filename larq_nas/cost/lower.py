@@ -218,6 +218,10 @@ class _Lowering:
         if not (levels or less) or self.fusing.takes_flip(self.fusing.inputs[index][0]):
             return tensor
         if not levels:
+            read = self.fusing.inputs[index][0]
+            # An offset right before takes it in.
+            if self.fusing.kind(read) in ("norm", "offset") and len(self.fusing.readers[read]) == 1:
+                return tensor
             lowered = Tensor(tensor.call, "a little less")
             self._add("ADD", index, (tensor,), lowered, numbers(1))
             return lowered
@@ -269,7 +273,7 @@ class _Lowering:
         constants = binary_constants(self.fusing, index, packs)
         self._tensors[end] = bits(end) if packs else Tensor(end)
         if groups > 1:
-            source = self._flipped(index, self._read(index)[0])
+            source = self._as_image(index, self._flipped(index, self._found(index)[0]))
             around = self._surrounding(index)
             self._append(grouped(index, groups, source, constants, around))
         else:

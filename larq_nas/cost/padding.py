@@ -72,7 +72,8 @@ def border(calls: Sequence[Call], index: int) -> Border | None:
         index: a call of any layer.
     """
     layer = calls[index].layer
-    if not isinstance(layer, _LAYERS) or layer.kernel_quantizer is None:
+    known = isinstance(layer, _LAYERS) and calls[index].facts.kind == "conv"
+    if not known or layer.kernel_quantizer is None:
         return None
     read = _passed(calls, calls[index].inputs[0])
     levels = zero_one(layer.input_quantizer)
@@ -160,7 +161,8 @@ def paddings_of(call: Call) -> tuple[Paddings, float] | None:
     """
     layer = call.layer
     if isinstance(layer, tf.keras.layers.ZeroPadding2D):
-        return layer.padding, 0.0
+        last = layer.data_format == "channels_last"
+        return (layer.padding, 0.0) if last else None
     if len(call.shape) != 3 or not isinstance(layer, tf.keras.layers.Layer):
         return None
     node = layer._inbound_nodes[call.index]

@@ -65,6 +65,8 @@ class Bats(CellSpace):
         operations: the candidates, of Table 1.
         search_cells: cells of the supernet; by default `cells`.
         search_channels: channels of the supernet; by default `channels`.
+        shared_norms: whether operations that read one state share its batch norm and sign.
+        positive_scales: whether scales of batch norms before signs are held above 0.
 
     # References
         - [BATS: Binary ArchitecTure Search](https://arxiv.org/abs/2003.01711)

@@ -1,7 +1,8 @@
 """The gate: a model leaves only if it runs in binary and computes the same."""
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,8 @@ def convert(
     for option, kind in (("input_type", input_type), ("output_type", output_type)):
         if kind not in NUMBER_TYPES:
             raise unknown_name(option, kind, NUMBER_TYPES)
-    if data is None and (output_type != "float32" or (input_type != "float32" and input_range is None)):
+    untold = input_type != "float32" and input_range is None
+    if data is None and (untold or output_type != "float32"):
         raise InputError(
             "Whole numbers as inputs or outputs need `data`, real images, from which it is found "
             "what they stand for; for inputs alone, `input_range=(low, high)` will do."
@@ -125,19 +127,19 @@ def convert(
     _require_possible(lowered, allow_float)
     signs, expected = survey_signs(lowered, images)
     _require_finite(model, images, expected)
-    zeros = {id(sign.layer) for sign in signs if sign.negative_zeros}
-    guard = [index for index, call in enumerate(lowered.calls) if id(call.layer) in zeros]
+    holding = {id(sign.layer) for sign in signs if sign.negative_zeros}
+    guard = {index for index, call in enumerate(lowered.calls) if id(call.layer) in holding}
     if guard and rewrite:
         lowered = lower(model, cost, guard=guard)
-    flatbuffer = export_lowered(lowered)
-    require_kernels(model, flatbuffer)
-    if cause := cause_of_state(lowered.calls, flatbuffer):
-        raise ConversionError(cause)
-    audited = audit(model, flatbuffer, lowered.kernels(), lowered.binary_layers)
-    _require_binary(audited, allow_float)
-    _require_signs(audited, signs)
-    _require_loadable(lowered, audited, kernels)
-    judge = _Judge(model, lowered, flatbuffer, images, expected)
+    flatbuffer, audited = _export(lowered, signs, kernels, allow_float)
+    zeros = Operations(flatbuffer, AARCH64, kernels[0]).negative_zeros(images)
+    # An activation of the engine may give -0.0 where that of Keras does not.
+    unguarded = _calls_named(lowered, zeros) - guard
+    if unguarded and rewrite:
+        lowered = lower(model, cost, guard=guard | unguarded)
+        flatbuffer, audited = _export(lowered, signs, kernels, allow_float)
+        zeros = Operations(flatbuffer, AARCH64, kernels[0]).negative_zeros(images)
+    judge = _Judge(model, lowered, flatbuffer, images, expected, zeros)
     parity = judge.parity(kernels)
     compared = [kernel for kernel in kernels if kernel in {result.kernel for result in parity}]
     warnings = [*judge.warnings, *lines_of(signs)]
@@ -159,6 +161,32 @@ def convert(
     return conversion
 
 
+def _export(
+    lowered: Lowered, signs: Sequence[Signs], kernels: Sequence[Kernel], allow_float: Sequence[str]
+) -> tuple[bytes, Audit]:
+    """Return the flatbuffer of a network, and which layer runs as what; refuse a float fallback."""
+    flatbuffer = export_lowered(lowered)
+    require_kernels(lowered.model, flatbuffer)
+    if cause := cause_of_state(lowered.calls, flatbuffer):
+        raise ConversionError(cause)
+    audited = audit(lowered.model, flatbuffer, lowered.kernels(), lowered.binary_layers)
+    _require_binary(audited, allow_float)
+    _require_signs(audited, signs)
+    _require_loadable(lowered, audited, kernels)
+    return flatbuffer, audited
+
+
+def _calls_named(lowered: Lowered, operations: Iterable[str]) -> set[int]:
+    """Return the calls that take signs, and that operations are named after."""
+    parts = {part for name in operations for part in re.split("[/;]", name)}
+    return {
+        index
+        for index, call in enumerate(lowered.calls)
+        if call.layer.name in parts
+        and (call.facts.kind == "sign" or getattr(call.layer, "input_quantizer", None))
+    }
+
+
 class _Judge:
     """Decides whether a flatbuffer computes what its Keras model does.
 
@@ -168,6 +196,7 @@ class _Judge:
         flatbuffer: what it was converted to.
         images: one array for each input, first axis the examples.
         expected: the outputs of the Keras model for them.
+        negative_zeros: how often operations read a -0.0 that 64-bit ARM takes for negative.
     """
 
     def __init__(
@@ -177,7 +206,9 @@ class _Judge:
         flatbuffer: bytes,
         images: Sequence[np.ndarray],
         expected: Sequence[np.ndarray],
+        negative_zeros: Mapping[str, int],
     ) -> None:
+        self.negative_zeros = negative_zeros
         self.model, self.lowered, self.flatbuffer = model, lowered, flatbuffer
         self.images, self.expected = images, expected
         self.warnings: list[str] = []
@@ -276,16 +307,15 @@ class _Judge:
 
     def _on_aarch64(self, result: Parity) -> Parity:
         """Return the comparison for 64-bit ARM, where the sign of -0.0 is another."""
-        operations = Operations(self.flatbuffer, AARCH64, result.kernel)
-        affected = operations.negative_zeros(self.images)
-        if not affected:
+        if not self.negative_zeros:
             # No other difference to x86 is known: what the kernels gave here they give there.
             return dataclasses.replace(result, kernel=AARCH64)
+        operations = Operations(self.flatbuffer, AARCH64, result.kernel)
         sample = np.arange(min(_SAMPLE, len(self.images[0])))
         got = operations.chain([image[sample] for image in self.images])
         expected = [output[sample] for output in self.expected]
         there = figures(AARCH64, expected, got, InKeras(self.model).meanings)
-        names = ", ".join(f"`{name}` ({number:,})" for name, number in affected.items())
+        names = ", ".join(f"`{name}` ({number:,})" for name, number in self.negative_zeros.items())
         self.warnings.append(
             "on 64-bit ARM the engine takes -0.0 for negative, and elsewhere for positive: "
             f"{names} read -0.0. Add a small positive number before that sign, or train with "

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from larq_nas.deploy.export import engine
+from larq_nas.deploy.export import cause_of, engine
 from larq_nas.deploy.flatbuffer import (
     extract,
     input_names,
@@ -17,7 +17,7 @@ from larq_nas.deploy.flatbuffer import (
     output_names,
     read_model,
 )
-from larq_nas.errors import ConversionError, first_line
+from larq_nas.errors import ConversionError
 
 __all__ = ["AARCH64", "KERNELS", "Kernel", "Operations", "Step", "pack", "sign_bits"]
 
@@ -135,16 +135,20 @@ class Operations:
     def _interpreter(self, step: Step) -> Any:
         if step.index not in self._interpreters:
             alone = extract(self.model, [step.index], step.reads, step.writes)
-            try:
-                interpreter = engine().testing.Interpreter(alone, **self._options)
-            except RuntimeError as error:
-                raise ConversionError(
-                    f"The {self.kernel} kernel cannot run {step.kind} `{step.name}` "
-                    f"({first_line(error)})."
-                ) from error
-            # The wrapper takes a first axis for that of images, which not every tensor has.
-            self._interpreters[step.index] = interpreter.interpreter
+            self._interpreters[step.index] = self._load(alone, f"{step.kind} `{step.name}`")
         return self._interpreters[step.index]
+
+    def _load(self, flatbuffer: bytes, what: str) -> Any:
+        """Return an interpreter, or raise `ConversionError` saying what cannot run."""
+        try:
+            interpreter = engine().testing.Interpreter(flatbuffer, **self._options)
+        except RuntimeError as error:
+            raise ConversionError(
+                f"The {self.kernel} kernel cannot run {what} ({cause_of(error)}); use other layers "
+                "for the operations it names."
+            ) from error
+        # The wrapper takes a first axis for that of images, which not every tensor has.
+        return interpreter.interpreter
 
     def chain(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the outputs for `images`, each operation on what the ones before it gave.
@@ -184,7 +188,7 @@ class Operations:
         everything = [step.index for step in self.steps]
         watched = [step.reads[0] for step in steps]
         whole = extract(self.model, everything, self.inputs, list(dict.fromkeys(watched)))
-        interpreter = engine().testing.Interpreter(whole, **self._options).interpreter
+        interpreter = self._load(whole, "the model")
         for example in range(len(images[0])):
             found = interpreter.predict([image[example : example + 1] for image in images])
             values = dict(zip(dict.fromkeys(watched), found, strict=True))

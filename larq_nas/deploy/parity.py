@@ -3,12 +3,13 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from larq_nas.deploy.export import run
+from larq_nas.deploy.meaning import Kind, meanings
 from larq_nas.deploy.operations import KERNELS, Kernel
 
 __all__ = [
@@ -20,13 +21,8 @@ __all__ = [
     "Rounding",
     "compare",
     "figures",
-    "meaning",
     "predict",
 ]
-
-Meaning = Literal["classes", "scores", "numbers"]
-"""What an output is: probabilities of classes, numbers of which the largest may be the class, or
-numbers that are no classes."""
 
 _EXACT = 1e-4
 _ROUNDING = 1e-6
@@ -75,7 +71,7 @@ class Parity:
             exact.
         step: in int8, the step that outputs count in: one of it more or less is exact.
         operations: number of operations that were compared one by one.
-        meaning: what the outputs are: `"classes"`, `"scores"` or `"numbers"`.
+        meaning: what the outputs are, see `larq_nas.deploy.meaning`.
     """
 
     kernel: str
@@ -88,7 +84,7 @@ class Parity:
     rounding: Rounding | None = None
     step: float = 0.0
     operations: int = 0
-    meaning: Meaning = "scores"
+    meaning: Kind = "scores"
 
     @property
     def differing(self) -> int:
@@ -144,7 +140,7 @@ class Reference(Protocol):
         """The step that outputs count in; 0 for float."""
 
     @property
-    def meanings(self) -> Sequence[Meaning]:
+    def meanings(self) -> Sequence[Kind]:
         """What each output is."""
 
     def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -171,9 +167,9 @@ class InKeras:
         return str(self.model.name)
 
     @property
-    def meanings(self) -> Sequence[Meaning]:
+    def meanings(self) -> Sequence[Kind]:
         """What each output is."""
-        return [meaning(output) for output in self.model.outputs]
+        return [one.kind for one in meanings(self.model)]
 
     def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the outputs for `images`."""
@@ -193,20 +189,6 @@ class InKeras:
                 yield predict(model, images)
         finally:
             model.set_weights(weights)
-
-
-def meaning(output: tf.Tensor) -> Meaning:
-    """Return what an output of a Keras model is, by its shape and its activation."""
-    layer = output._keras_history.layer
-    if output.shape[-1] is None or output.shape[-1] < 2:
-        return "numbers"
-    symbol = str(getattr(layer, "symbol", "")).rsplit(".", maxsplit=1)[-1]
-    activation = getattr(layer, "activation", None)
-    is_softmax = activation in (tf.keras.activations.softmax, tf.nn.softmax)
-    if is_softmax or isinstance(layer, tf.keras.layers.Softmax) or symbol == "softmax":
-        return "classes"
-    flat = output.shape.rank == 2
-    return "scores" if flat and activation is tf.keras.activations.linear else "numbers"
 
 
 def compare(
@@ -270,7 +252,7 @@ def figures(
     kernel: str,
     expected: Sequence[np.ndarray],
     got: Sequence[np.ndarray],
-    meanings: Sequence[Meaning],
+    kinds: Sequence[Kind],
     step: float = 0.0,
 ) -> Parity:
     """Return how `got` compares with what was `expected`.
@@ -279,12 +261,12 @@ def figures(
         kernel: the kernel that gave it.
         expected: one array for each output, first axis the images.
         got: others with as many numbers.
-        meanings: what each output is.
+        kinds: what each output is.
         step: in int8, the step that outputs count in.
     """
     worst: list[np.ndarray] = []
     relative, within, shares = [], [], []
-    for one, other, kind in zip(expected, got, meanings, strict=True):
+    for one, other, kind in zip(expected, got, kinds, strict=True):
         other = np.reshape(other, one.shape)
         if not one.size:
             continue
@@ -294,7 +276,7 @@ def figures(
         worst.append(_row_largest(differences))
         relative.append(_row_largest(differences / spread))
         within.append(_row_largest(differences - _EXACT * spread) <= step)
-        if kind != "numbers":
+        if kind == "classes" or (kind == "scores" and one.ndim == 2 and one.shape[-1] > 1):
             shares.append(_same_class(one, other, spread))
     largest = np.max(worst, axis=0)
     return Parity(
@@ -306,7 +288,7 @@ def figures(
         exact=float(np.all(within, axis=0).mean()),
         agreement=float(np.min(shares)) if shares else None,
         step=step,
-        meaning=next((kind for kind in ("classes", "scores") if kind in meanings), "numbers"),
+        meaning="classes" if "classes" in kinds else kinds[0],
     )
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from larq_nas.deploy.int8.folding import Folded
 from larq_nas.deploy.int8.grid import Grid, Grids
-from larq_nas.deploy.parity import Meaning, meaning
+from larq_nas.deploy.meaning import Kind, meanings
 from larq_nas.deploy.rewriting import Lowered
 
 __all__ = ["InInt8"]
@@ -47,9 +47,9 @@ class InInt8:
         return max(steps, default=0.0)
 
     @property
-    def meanings(self) -> Sequence[Meaning]:
+    def meanings(self) -> Sequence[Kind]:
         """What each output is."""
-        return [meaning(output) for output in self.lowered.model.outputs]
+        return [one.kind for one in meanings(self.lowered.model)]
 
     def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the outputs for `images`, one array for each input and each output."""

@@ -11,8 +11,8 @@ import tensorflow as tf
 from larq_nas.cost.table import size
 from larq_nas.deploy.golden import Tensor, integer_inputs
 from larq_nas.deploy.integer_tensor import IntegerTensor
+from larq_nas.deploy.meaning import Meaning
 from larq_nas.deploy.package.facts import Facts, engine_version
-from larq_nas.deploy.package.meaning import Meaning
 from larq_nas.deploy.package.snippets import flags
 from larq_nas.deploy.package.texts import fill
 from larq_nas.deploy.parity import Parity

@@ -12,7 +12,7 @@ from larq_nas.cost import Profile
 from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.export import run
 from larq_nas.deploy.golden import Golden, Tensor, natural_order, tensors
-from larq_nas.deploy.package.meaning import Meaning
+from larq_nas.deploy.meaning import Meaning
 from larq_nas.deploy.parity import KERNELS, Kernel
 from larq_nas.errors import ConversionError, InputError, require_not_negative, require_whole
 from larq_nas.latency import Latency

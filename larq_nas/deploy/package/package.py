@@ -10,10 +10,10 @@ from larq_nas.architecture import Architecture
 from larq_nas.cost import profile
 from larq_nas.cost.graph import functional
 from larq_nas.deploy.conversion import Conversion, digest
+from larq_nas.deploy.meaning import meanings
 from larq_nas.deploy.package.card import card
 from larq_nas.deploy.package.facts import Accuracy, Facts, choose_kernel, outputs_in_order
 from larq_nas.deploy.package.golden import make_golden
-from larq_nas.deploy.package.meaning import meanings
 from larq_nas.deploy.package.snippets import android, cpp
 from larq_nas.deploy.package.standalone import NETWORK, WEIGHTS
 from larq_nas.deploy.package.standalone import standalone as standalone_files

@@ -19,8 +19,8 @@ from deploy.package.programs import (
 )
 
 import larq_nas
+from larq_nas.deploy.meaning import meanings
 from larq_nas.deploy.package import write_package
-from larq_nas.deploy.package.meaning import meanings
 from larq_nas.errors import InputError
 
 layers = tf.keras.layers

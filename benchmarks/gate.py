@@ -29,9 +29,10 @@ zero padding, for which kernels pad with ones and take back what that adds. So K
 network twice more with these rounded at random, by 1e-6, and with all signs as they were: ten times
 as far as that takes a quantizer's input has to be from a jump, and ten times as far an output may
 be off. On decided images a right flatbuffer therefore agrees with Keras, however deep, and any
-that differs by more (or by more than 1e-3 of an output's own spread, if that is more) is wrong. No tolerance depends on what the flatbuffer does: all are
-read from Keras. Networks with no decided image, and those whose outputs rounding alone takes
-further than a tenth of their spread, are undecided, and count neither as right nor as wrong.
+that differs by more (or by more than 1e-3 of an output's own spread, if that is more) is wrong.
+No tolerance depends on what the flatbuffer does: all are read from Keras. Networks with no decided
+image, and those whose outputs rounding alone takes further than a tenth of their spread, are
+undecided, and count neither as right nor as wrong.
 
 What such a judge cannot see: a fault that changes no output of the images it runs, by as much as
 that. Where it says wrong it is wrong.

@@ -21,11 +21,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
+import larq as lq
 import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.quantizers import zero_one
+from larq_nas.deploy.causes import quantized_kernel
 from larq_nas.deploy.operations import Operations, Step, pack
 from larq_nas.deploy.recording import LayerCall, Recording
 
@@ -33,6 +36,8 @@ __all__ = ["Equivalence", "compare_operations"]
 
 # Of a channel's spread: what the sums of one operation may leave to rounding.
 _EXACT = 1e-4
+# Of a number: what float32 loses of it in a few operations.
+_FLOAT32 = 5e-7
 # Of a channel's largest number: what float32 keeps of it.
 _RESOLUTION = 2e-6
 # Of a channel's spread, or of its size if it hardly varies: rounding that is larger proves nothing.
@@ -233,11 +238,13 @@ class _Candidate:
         values: its numbers, first axis the examples, last axis the channels.
         call: number of the layer call that gave it; -1 for an input of the model.
         tensor: the tensor in Keras, if it is one.
+        rounding: what rounding may change in each channel, where it is more than usual.
     """
 
     values: np.ndarray = field(repr=False)
     call: int
     tensor: tf.Tensor | None = field(default=None, repr=False)
+    rounding: np.ndarray | float = field(default=0.0, repr=False)
 
     def rows(self, values: np.ndarray | None = None) -> np.ndarray:
         """Return its numbers, or others in their place, shape `(positions, channels)`."""
@@ -257,7 +264,7 @@ class _Candidate:
         """What the rounding of one operation may change, for each channel."""
         largest = np.abs(self.rows()).max(axis=0)
         tolerance: np.ndarray = _EXACT * self.spread + _RESOLUTION * largest
-        return tolerance
+        return np.maximum(tolerance, self.rounding)
 
     @cached_property
     def _places(self) -> np.ndarray:
@@ -283,7 +290,7 @@ class _Candidate:
         largest = np.abs(self.rows()).max(axis=0)
         varies = self.spread > _CONSTANT * largest
         near: np.ndarray = _LARGEST_ROUNDING * np.where(varies, self.spread, largest)
-        return near
+        return np.maximum(near, self.rounding)
 
     def equals(self, values: np.ndarray) -> bool:
         """Return whether `values` are its own, but for the rounding of one operation."""
@@ -350,13 +357,49 @@ def _candidates(recording: Recording, images: Sequence[np.ndarray]) -> Iterator[
     examples = len(images[0])
     for image in images:
         yield _Candidate(image, -1)
+    roundings = _roundings(recording)
     for number, call in enumerate(recording.calls):
         for tensor in call.outputs:
             if tensor.shape.rank and tensor.shape[0] == examples:
-                yield _Candidate(tensor.numpy(), number, tensor)
+                yield _Candidate(tensor.numpy(), number, tensor, roundings[number])
         flipped = _flipped(call)
         if flipped is not None and len(flipped) == examples:
             yield _Candidate(flipped, number)
+
+
+def _roundings(recording: Recording) -> list[np.ndarray | float]:
+    """Return for each call what rounding leaves of differences of large numbers, by channel.
+
+    A sum of signs may be near 0 in every image; and a channel that never varies has a variance of
+    0: what float32 loses of its number and its mean is then multiplied by hundreds, and is more
+    than what is left of their difference.
+    """
+    found: list[np.ndarray | float] = []
+    for call in recording.calls:
+        maker = recording.makers.get(id(call.inputs[0])) if len(call.inputs) == 1 else None
+        before = 0.0 if maker is None or maker >= len(found) else found[maker]
+        rounding = _rounding(call, before)
+        fits = np.ndim(rounding) == 0 or len(rounding) == call.outputs[0].shape[-1]
+        found.append(rounding if fits else 0.0)
+    return found
+
+
+def _rounding(call: LayerCall, before: np.ndarray | float) -> Any:
+    """Return that of one call, from that of the call before it."""
+    layer = call.layer
+    if isinstance(layer, lq.layers.QuantConv2D) and layer.kernel_quantizer:
+        # Kernels count signs that differ, and take twice that from the number of all signs.
+        return _FLOAT32 * np.abs(quantized_kernel(layer)).sum(axis=(0, 1, 2))
+    if isinstance(layer, tf.keras.layers.BatchNormalization):
+        x, mean = call.inputs[0].numpy(), layer.moving_mean.numpy()
+        if x.shape[-1] != len(mean):
+            return 0.0
+        size = np.abs(x).reshape(-1, len(mean)).max(axis=0) + np.abs(mean)
+        scale = 1.0 if layer.gamma is None else np.abs(layer.gamma.numpy())
+        deviation = np.sqrt(layer.moving_variance.numpy() + layer.epsilon)
+        return scale / deviation * (_FLOAT32 * size + before)
+    keeps = not layer.weights or isinstance(layer, tf.keras.layers.PReLU)
+    return before if keeps else 0.0
 
 
 def _flipped(call: LayerCall) -> np.ndarray | None:

@@ -146,6 +146,24 @@ def test_a_wrong_kernel_in_the_middle_is_refused_by_the_gate() -> None:
         larq_nas.convert(model, rewrite=False)
 
 
+@pytest.mark.parametrize("quantizer", ["ste_sign", "magnitude_aware_sign"])
+def test_a_channel_that_never_varies_is_off_by_what_float32_loses(quantizer: str) -> None:
+    """Behind a ReLU every sign is +1, and a batch norm multiplies by hundreds what is left of 0."""
+    inputs = tf.keras.Input((16, 16, 8))
+    x = layers.ReLU()(layers.Conv2D(64, 3)(inputs))
+    settings = {**SIGNS, "padding": "valid", "kernel_quantizer": quantizer}
+    x = lq.layers.QuantConv2D(64, 3, name="constant", **settings)(x)
+    norm = layers.BatchNormalization(epsilon=1e-5)
+    model = randomize(tf.keras.Model(inputs, classifier(norm(x), 3)))
+    assert norm.moving_variance.numpy().max() < 1e-6
+    conversion = larq_nas.convert(model, images())
+    assert any("`constant` gives one output for every image" in w for w in conversion.warnings)
+    # And by no more than that.
+    gamma, beta, mean, variance = norm.get_weights()
+    norm.set_weights([gamma, beta + 0.1, mean, variance])
+    assert not compared(model, conversion.flatbuffer, "reference").holds
+
+
 def test_an_output_of_large_numbers_hides_no_other() -> None:
     inputs = tf.keras.Input((2, 2, 32))
     x = lq.layers.QuantConv2D(8, 3, padding="same", pad_values=0.0, name="zeros", **SIGNS)(inputs)

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.facts import Facts
+from larq_nas.cost.functions import is_convolution_function
 from larq_nas.cost.network import Network
 from larq_nas.cost.quantizers import (
     gives_signs_of_another,
@@ -156,12 +157,6 @@ def _cause_of_kernel(layer: Any) -> str:
 def name_of(quantizer: Any) -> str:
     """Return what a quantizer, a layer or a function, is called."""
     return str(getattr(quantizer, "name", None) or getattr(quantizer, "__name__", quantizer))
-
-
-def is_convolution_function(layer: Any) -> bool:
-    """Return whether a call is `tf.nn.conv2d`, which runs in binary between signs."""
-    symbol = str(getattr(layer, "symbol", ""))
-    return symbol.endswith(("nn.conv2d", "nn.convolution"))
 
 
 def odd_padding(layer: Any) -> str:

@@ -3,13 +3,14 @@
 import dataclasses
 from typing import Any
 
+import larq as lq
 import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.quantizers import scale_of
 
-__all__ = ["facts_of_function"]
+__all__ = ["facts_of_function", "is_convolution_function"]
 
 _WEIGHTED = {
     "conv2d": ("conv", 4),
@@ -56,7 +57,9 @@ def facts_of_function(layer: Any, node: Any) -> Facts:
     values = [] if node is None else _constants((node.call_args, node.call_kwargs))
     constants = sum(int(np.size(value)) for value in values)
     if symbol in _WEIGHTED and tensors == 1 and len(values) == 1:
-        return _weighted(symbol, np.asarray(values[0]), node)
+        with lq.context.quantized_scope(True):
+            kernel = tf.convert_to_tensor(values[0]).numpy()
+        return _weighted(symbol, kernel, node)
     if symbol in _PASSING or (symbol == "cast" and node and _keeps_type(node)):
         return Facts("pass")
     if symbol in _ONE_OPERATION:
@@ -74,6 +77,12 @@ def facts_of_function(layer: Any, node: Any) -> Facts:
         return Facts("arithmetic", constants=constants)
     kinds = {"concat": "concat", "reshape": "reshape", "relu": "relu", "relu6": "relu"}
     return Facts({**kinds, "pad": "pad"}.get(symbol, "unknown"), constants=constants)
+
+
+def is_convolution_function(layer: Any) -> bool:
+    """Return whether a call is `tf.nn.conv2d`, which runs in binary between signs."""
+    symbol = str(getattr(layer, "symbol", ""))
+    return symbol.endswith(("nn.conv2d", "nn.convolution"))
 
 
 def _weighted(symbol: str, kernel: np.ndarray, node: Any) -> Facts:

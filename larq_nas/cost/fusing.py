@@ -69,7 +69,7 @@ class Fusing:
         self.moved: set[int] = set()
         self.thresholds: dict[int, tuple[int, ...]] = {}
         self.trimmed: dict[int, Paddings] = {}
-        self._kinds: dict[int, str] = {}
+        self._kinds = dict.fromkeys(network.pads_of_ones if binary else (), "pass")
         for index in calls:
             self._find_pad(index)
         if binary and moves:
@@ -109,7 +109,7 @@ class Fusing:
         if not real or kind not in _PADDED or len(calls[reader].shape) != 3:
             return
         found = paddings_of(calls[index])
-        if layer.padding != "valid" or found is None or found[1]:
+        if getattr(layer, "padding", "") != "valid" or found is None or found[1]:
             return
         taken = taken_in(layer, found[0], calls[read].shape, calls[index].shape)
         fewer = reached(layer, found[0], calls[read].shape)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from larq_nas.cost.facts import Facts
+from larq_nas.cost.functions import is_convolution_function
 from larq_nas.cost.graph import Call
-from larq_nas.cost.padding import Border, border
+from larq_nas.cost.padding import Border, border, paddings_of
 from larq_nas.cost.quantizers import zero_one
 
 __all__ = ["SIGN_PASSES", "WEIGHTED", "Network"]
@@ -81,9 +82,23 @@ class Network:
         apart = getattr(self.calls[index].layer, "input_quantizer", None) is None
         return self.calls[read].inputs[0] if apart and self.levels(index) else read
 
+    @cached_property
+    def pads_of_ones(self) -> set[int]:
+        """The pads with 1 before a convolution that is a function, which pads so itself then."""
+        read = {
+            call.inputs[0]
+            for call in self.calls
+            if call.inputs and is_convolution_function(call.layer)
+        }
+        pads = {index: paddings_of(self.calls[index]) for index in read if self._pads(index)}
+        return {index for index, found in pads.items() if found and found[1] == 1.0}
+
+    def _pads(self, index: int) -> bool:
+        return self.facts[index].kind == "pad"
+
     def signs(self, index: int) -> bool:
         """Return whether the output of call `index` holds only -1 and 1."""
-        while self.facts[index].kind in SIGN_PASSES:
+        while self.facts[index].kind in SIGN_PASSES or index in self.pads_of_ones:
             inputs = self.calls[index].inputs
             if self.facts[index].kind == "concat":
                 return all(self.signs(read) for read in inputs)
@@ -93,7 +108,7 @@ class Network:
     def reads_signs(self, index: int) -> bool:
         """Return whether call `index` reads the output of a sign itself."""
         read, *_ = self.calls[index].inputs
-        while self.facts[read].kind == "pass":
+        while self.facts[read].kind == "pass" or read in self.pads_of_ones:
             read, *_ = self.calls[read].inputs
         return self.facts[read].kind == "sign"
 

@@ -128,6 +128,11 @@ class Apart(LAYERS.Layer):
         return self.conv(own_sign(x))
 
 
+class OwnQuantConv(lq.layers.QuantConv2D):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(super().call(x))
+
+
 def shuffled(x: tf.Tensor) -> tf.Tensor:
     groups = tf.reshape(x, (-1, 16, 16, 4, 8))
     return tf.reshape(tf.transpose(groups, (0, 1, 2, 4, 3)), (-1, 16, 16, 32))
@@ -229,6 +234,7 @@ CONVERTING: dict[str, Callable] = {
     "a shared own layer": of(twice),
     "lists and settings": of(lambda x: head(Pair()([norm()(stem()(x)), stem()(x)], weight=0.5))),
     "own binary convolution": behind(OwnBinary, norm),
+    "a subclass of Larq's": behind(lambda: OwnQuantConv(32, 3, **BINARY), norm),
     "own float convolution": behind(OwnFloat, norm),
     "own sign before Larq": behind(Apart, norm),
     "straight through": behind(

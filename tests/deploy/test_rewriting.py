@@ -467,6 +467,11 @@ PADDED = {
         (20, 36),
     ),
     "causal, 0 and 1": (lambda x: causal(input_quantizer=lq.quantizers.DoReFa(1))(x), (20, 36)),
+    "causal, groups": (lambda x: causal(groups=2)(x), (20, 36)),
+    "causal, 0 and 1 by a layer": (
+        lambda x: causal(input_quantizer=None)(lq.quantizers.DoReFa(1)(x)),
+        (20, 36),
+    ),
     "-1": (lambda x: conv(pad_values=-1.0)(x), (9, 10, 36)),
     "-1, strides, norm": (
         lambda x: conv(pad_values=-1.0)(

@@ -144,7 +144,9 @@ def likely_cause_of_difference(calls: Sequence[Call], index: int) -> str:
             f"`{source.name}` pads it on both sides before a stride, which the converter takes "
             'for padding="same"; use padding="same"'
         )
-    return "use larq_nas.layers.BinaryConv2D with its defaults"
+    if is_binary(layer):
+        return "use larq_nas.layers.BinaryConv2D with its defaults"
+    return "use another layer of Keras or Larq in its place"
 
 
 def cause_of_state(calls: Sequence[Call], flatbuffer: bytes) -> str:

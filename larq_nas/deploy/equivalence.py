@@ -50,6 +50,7 @@ _MOST_TURNED = 0.02
 _SAMPLE = 256
 _SMALLEST = 1e-37
 _ALIKE = 0.7
+_CONSTANT_OUTPUT = Step(-1, "constant", "", (), ())
 
 
 @dataclass(frozen=True)
@@ -61,20 +62,22 @@ class Equivalence:
         operations: how many operations lead to an output; each was compared.
         examples: number of images they were compared on.
         composed: whether the whole gives bit by bit what its operations give, one after another.
-        differing: the layers that the first wrong operation computes, in order; empty if there
-            is none.
+        equal: whether all outputs are matched with those of Keras.
+        differing: if not, the layers that lead from what is matched to the first that is not, in
+            order.
     """
 
     kernel: str
     operations: int
     examples: int
-    composed: bool = True
+    composed: bool
+    equal: bool
     differing: Sequence[tf.keras.layers.Layer] = ()
 
     @property
     def holds(self) -> bool:
         """Whether the flatbuffer computes what Keras computes."""
-        return self.composed and not self.differing
+        return self.composed and self.equal
 
 
 def compare_operations(
@@ -101,6 +104,7 @@ class _Comparison:
         self, recording: Recording, operations: Operations, images: Sequence[np.ndarray]
     ) -> None:
         self.recording, self.operations, self.images = recording, operations, images
+        self.examples = len(images[0])
         self.candidates: dict[int, list[_Candidate]] = defaultdict(list)
         for candidate in _candidates(recording, images):
             self.candidates[candidate.values.size].append(candidate)
@@ -116,6 +120,8 @@ class _Comparison:
             self.values[index] = image[:, None]
             self.matched.add(index)
         outputs = dict(zip(operations.outputs, self.recording.outputs, strict=True))
+        for index, values in operations.constant_outputs(self.examples).items():
+            self._match(_CONSTANT_OUTPUT, index, values, outputs[index])
         last = {read: step.index for step in steps for read in step.reads}
         for step in steps:
             written = operations.run(step, self.values)
@@ -124,16 +130,14 @@ class _Comparison:
             for index in step.reads:
                 if last[index] == step.index and index not in outputs:
                     del self.values[index]
-        composed = whole is None or all(
-            np.array_equal(one.ravel(), other.ravel(), equal_nan=one.dtype.kind == "f")
-            for one, other in zip(operations.chain(self.images), whole, strict=True)
-        )
+        equal = self.matched.issuperset(outputs)
         return Equivalence(
             operations.kernel,
             operations=self._leading(),
-            examples=len(self.images[0]),
-            composed=composed,
-            differing=self._differing(),
+            examples=self.examples,
+            composed=whole is None or _same(operations.chain(self.images), whole),
+            equal=equal,
+            differing=() if equal else self._differing(),
         )
 
     def _match(
@@ -216,18 +220,26 @@ class _Comparison:
     def _differing(self) -> list[tf.keras.layers.Layer]:
         """Return the layers between matched tensors and the first output that is not matched."""
         recording = self.recording
-        wrong = [
+        found = {
             recording.makers[id(output)]
             for index, output in zip(self.operations.outputs, recording.outputs, strict=True)
             if index not in self.matched and id(output) in recording.makers
-        ]
-        found: set[int] = set()
-        while wrong:
-            number = wrong.pop()
+        }
+        waiting = [read for number in found for read in recording.read(number)]
+        while waiting:
+            number = waiting.pop()
             if number not in found and number not in self.calls:
                 found.add(number)
-                wrong += recording.read(number)
+                waiting += recording.read(number)
         return [recording.calls[number].layer for number in sorted(found)]
+
+
+def _same(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
+    """Return whether outputs are equal bit by bit, but for their shapes."""
+    return all(
+        np.array_equal(a.ravel(), b.ravel(), equal_nan=a.dtype.kind == "f")
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 @dataclass(frozen=True)

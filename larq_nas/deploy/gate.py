@@ -271,7 +271,7 @@ class _Judge:
         if found.holds:
             return
         start = f"The flatbuffer of `{self.model.name}` does not compute what Keras does: "
-        if not found.differing:
+        if found.equal:
             raise ConversionError(
                 f"{start}the {found.kernel} kernel gives other outputs for the whole than its "
                 "operations give one after another; convert it for another kernel."
@@ -285,6 +285,8 @@ class _Judge:
     def _culprit(self, found: Equivalence) -> tuple[str, str]:
         """Return the first layer that differs, one with weights if there is one, and the cause."""
         differing = list(found.differing)
+        if not differing:
+            return self.model.layers[-1].name, "use layers of Keras and Larq in its place"
         weighted = [layer for layer in differing if layer.weights]
         first = (weighted or differing)[0]
         indices = [i for i, call in enumerate(self.lowered.calls) if call.layer is first]
@@ -301,8 +303,8 @@ class _Judge:
         same = f", {other:.1%} are of another class" if other else ""
         self.warnings.append(
             f"every operation computes what Keras does, and yet {1 - result.exact:.0%} of the "
-            f"images differ{same}: a number that is almost 0 takes the other sign by rounding, and "
-            f"the layers behind make much of it{_explained(result)}"
+            f"images differ{same}, by what the layers make of rounding: most often a number that is "
+            f"almost 0 takes the other sign{_explained(result)}"
         )
 
     def _on_aarch64(self, result: Parity) -> Parity:

@@ -17,6 +17,7 @@ from larq_nas.deploy.flatbuffer import (
     output_names,
     read_model,
 )
+from larq_nas.deploy.flatbuffer import values as values_of
 from larq_nas.errors import ConversionError
 
 __all__ = ["AARCH64", "KERNELS", "Kernel", "Operations", "Step", "pack", "sign_bits"]
@@ -102,6 +103,15 @@ class Operations:
         """Indices of the output tensors, in the order of their names: that of the model."""
         return _by_name(self.model.subgraphs[0].outputs, output_names(self.flatbuffer))
 
+    def constant_outputs(self, examples: int) -> dict[int, np.ndarray]:
+        """Return the outputs that no operation writes, as often as there are examples."""
+        found = {}
+        for index in self.outputs:
+            constant = values_of(self.model, self.model.subgraphs[0].tensors[index])
+            if constant is not None:
+                found[index] = np.broadcast_to(constant, (examples, *constant.shape))
+        return found
+
     @property
     def _options(self) -> dict[str, bool]:
         """The options of the interpreter."""
@@ -158,6 +168,7 @@ class Operations:
         """
         last = {read: step.index for step in self.steps for read in step.reads}
         values = {index: image[:, None] for index, image in zip(self.inputs, images, strict=True)}
+        values |= self.constant_outputs(len(images[0]))
         for step in self.steps:
             written = self.run(step, values)
             values.update(zip(step.writes, written, strict=True))

@@ -303,8 +303,8 @@ class _Judge:
         same = f", {other:.1%} are of another class" if other else ""
         self.warnings.append(
             f"every operation computes what Keras does, and yet {1 - result.exact:.0%} of the "
-            f"images differ{same}, by what the layers make of rounding: most often a number that is "
-            f"almost 0 takes the other sign{_explained(result)}"
+            f"images differ{same}, by what the layers make of rounding: most often a number that "
+            f"is almost 0 takes the other sign{_explained(result)}"
         )
 
     def _on_aarch64(self, result: Parity) -> Parity:

@@ -22,7 +22,7 @@ from record import record  # isort: skip  (beside this file)
 from trained import calibrate, randomize  # isort: skip
 
 KERNEL: Kernel = "indirect"
-SEED, IMAGES, CALIBRATION, RUNS, CLASSES = 0, 8, 8, 25, 10
+SEED, IMAGES, CALIBRATION, RUNS, CLASSES = 0, 8, 8, 15, 10
 
 
 def published(name: str, **settings: Any) -> Callable[[], tf.keras.Model]:
@@ -97,11 +97,15 @@ def figures(flatbuffer: bytes) -> dict[str, Any]:
 
 
 def exactness(way: Lowered, flatbuffer: bytes, images: np.ndarray) -> dict[str, float]:
-    """Return on which share of the images the outputs and the classes are Keras's."""
+    """Return on which share of the images the outputs and the classes are Keras's.
+
+    Rounding can turn a sign, in Keras too: then no image of a deep network is exact either way.
+    """
     expected = way.model.predict(images, batch_size=8, verbose=0)
     got = run(flatbuffer, images, KERNEL, **KERNELS[KERNEL])[0].reshape(expected.shape)
     worst = np.abs(got - expected).max(axis=-1)
     return {
+        "worst": float(worst.max() / expected.std()),
         "exact": float(np.mean(worst <= 1e-3 * expected.std())),
         "agreement": float(np.mean(got.argmax(axis=-1) == expected.argmax(axis=-1))),
     }

@@ -143,7 +143,8 @@ def judge(
     layers = [layer for layer in model._flatten_layers() if has_binary_kernel(layer)]
     if kinds["LceBconv2d"] < len(layers):
         row["reasons"].append(f"{kinds['LceBconv2d']} binary operations, {len(layers)} layers")
-    if network.settings:
+    whole = bool({"int8", "input_type", "output_type"} & set(network.settings))
+    if whole:
         # Numbers are rounded on purpose: what has to be whole numbers has to be such, no more.
         row["reasons"] += not_whole(flatbuffer, network.settings)
         kernels = ()
@@ -163,7 +164,7 @@ def judge(
                 row["reasons"].append(
                     f"{kernel}: output {number} differs by {far:.1e} of its spread"
                 )
-    searched = [array[: 0 if network.settings else SEARCHED] for array in images]
+    searched = [array[: 0 if whole else SEARCHED] for array in images]
     zeros = negative_zeros(flatbuffer, searched)
     row["negative_zeros"] = zeros
     if zeros and not any("-0.0" in line for line in warnings):

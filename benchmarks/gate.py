@@ -143,7 +143,8 @@ def judge(
     layers = [layer for layer in model._flatten_layers() if has_binary_kernel(layer)]
     if kinds["LceBconv2d"] < len(layers):
         row["reasons"].append(f"{kinds['LceBconv2d']} binary operations, {len(layers)} layers")
-    if network.settings:
+    whole = bool({"int8", "input_type", "output_type"} & set(network.settings))
+    if whole:
         # Numbers are rounded on purpose: what has to be whole numbers has to be such, no more.
         row["reasons"] += not_whole(flatbuffer, network.settings)
         kernels = ()
@@ -163,7 +164,7 @@ def judge(
                 row["reasons"].append(
                     f"{kernel}: output {number} differs by {far:.1e} of its spread"
                 )
-    searched = [array[: 0 if network.settings else SEARCHED] for array in images]
+    searched = [array[: 0 if whole else SEARCHED] for array in images]
     zeros = negative_zeros(flatbuffer, searched)
     row["negative_zeros"] = zeros
     if zeros and not any("-0.0" in line for line in warnings):
@@ -250,8 +251,8 @@ def watched(model: tf.keras.Model, watch: Any) -> Iterator[None]:
 def rounded(model: tf.keras.Model, seed: int) -> Iterator[None]:
     """Round what makes much of rounding.
 
-    Those are batch norms, which subtract, and binary convolutions that pad with zeros: kernels
-    pad with ones and subtract what that adds.
+    Those are batch norms, which subtract, and binary convolutions that pad with zeros and whose
+    scale is no whole number: kernels pad with ones and subtract what that adds, scaled.
     """
     generator = np.random.default_rng(seed)
 
@@ -261,17 +262,26 @@ def rounded(model: tf.keras.Model, seed: int) -> Iterator[None]:
     def before(norm: Any, x: tf.Tensor) -> tf.Tensor:
         return norm(x * (1 + noise(x.shape, ROUNDING)))
 
-    def behind(convolution: Any, x: tf.Tensor) -> tf.Tensor:
-        y = convolution(x)
+    def behind(function: Any, x: tf.Tensor) -> tf.Tensor:
+        y = function(x)
         return y + noise(y.shape, ROUNDING * np.abs(y).max())
+
+    def both(norm: Any, x: tf.Tensor) -> tf.Tensor:
+        return behind(lambda x: before(norm, x), x)
 
     with ExitStack() as stack:
         for layer in model._flatten_layers():
             if isinstance(layer, tf.keras.layers.BatchNormalization):
-                stack.enter_context(replaced(layer, "call", before))
-            elif has_binary_kernel(layer) and layer.padding == "same" and not layer.pad_values:
+                read = tf.nest.flatten(layer._inbound_nodes[0].inbound_layers)[0]
+                stack.enter_context(replaced(layer, "call", both if pads(read) else before))
+            elif pads(layer) and not isinstance(layer.kernel_quantizer, lq.quantizers.SteSign):
                 stack.enter_context(replaced(layer, "call", behind))
         yield
+
+
+def pads(layer: tf.keras.layers.Layer) -> bool:
+    """Return whether a layer is a binary convolution that pads with zeros."""
+    return has_binary_kernel(layer) and layer.padding == "same" and not layer.pad_values
 
 
 @contextmanager

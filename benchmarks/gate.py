@@ -26,13 +26,13 @@ rounding, gives the same signs, so the second reads the same but for rounding, a
 outputs. What is continuous in between (ReLU, pools, sums, gates, loops) passes rounding on as
 rounding; only what subtracts makes much of it: a batch norm of a channel that hardly varies, and
 zero padding, for which kernels pad with ones and take back what that adds. So Keras computes the
-network twice more with these rounded at random, by 1e-6, and with all signs as they were: ten times
-as far as that takes a quantizer's input has to be from a jump, and ten times as far an output may
-be off. On decided images a right flatbuffer therefore agrees with Keras, however deep, and any
-that differs by more (or by more than 1e-3 of an output's own spread, if that is more) is wrong.
-No tolerance depends on what the flatbuffer does: all are read from Keras. Networks with no decided
-image, and those whose outputs rounding alone takes further than a tenth of their spread, are
-undecided, and count neither as right nor as wrong.
+network twice more with these rounded at random, by 1e-6 of the largest number of a tensor, and with
+all signs as they were: three times as far as that takes a quantizer's input has to be from a jump,
+and three times as far an output may be off. On decided images a right flatbuffer therefore agrees
+with Keras, however deep, and any that differs by more (or by more than 1e-3 of an output's own
+spread, if that is more) is wrong. No tolerance depends on what the flatbuffer does: all are read
+from Keras. Networks with no decided image, and those whose outputs rounding alone takes further
+than a tenth of their spread, are undecided, and count neither as right nor as wrong.
 
 What such a judge cannot see: a fault that changes no output of the images it runs, by as much as
 that. Where it says wrong it is wrong.
@@ -85,7 +85,7 @@ KERNELS = {
 MAKERS = {"sound": sound, "planted": planted}
 NEAR, RESOLUTION = 1e-5, 2e-6
 EXACT, COMPARED, SEARCHED = 1e-3, 24, 4
-ROUNDING, ROUNDINGS, TIMES, LARGEST = 1e-6, 2, 10.0, 0.1
+ROUNDING, ROUNDINGS, TIMES, LARGEST = 1e-6, 2, 3.0, 0.1
 TRIES = 2
 BYTES, SHARE = 512, 0.01
 
@@ -259,21 +259,22 @@ def rounded(model: tf.keras.Model, seed: int) -> Iterator[None]:
     def noise(shape: Any, size: Any) -> np.ndarray:
         return (size * generator.uniform(-1, 1, shape)).astype("float32")
 
-    def before(norm: Any, x: tf.Tensor) -> tf.Tensor:
-        return norm(x * (1 + noise(x.shape, ROUNDING)))
+    def disturb(x: tf.Tensor, zeros: bool) -> tf.Tensor:
+        """Kernels round the largest sums that there may be, and not what is left of them."""
+        moved = noise(x.shape, ROUNDING * np.abs(x).max())
+        return x + (moved if zeros else moved * (x.numpy() != 0))
 
-    def behind(function: Any, x: tf.Tensor) -> tf.Tensor:
-        y = function(x)
-        return y + noise(y.shape, ROUNDING * np.abs(y).max())
+    def before(zeros: bool) -> Any:
+        return lambda norm, x: norm(disturb(x, zeros))
 
-    def both(norm: Any, x: tf.Tensor) -> tf.Tensor:
-        return behind(lambda x: before(norm, x), x)
+    def behind(convolution: Any, x: tf.Tensor) -> tf.Tensor:
+        return disturb(convolution(x), True)
 
     with ExitStack() as stack:
         for layer in model._flatten_layers():
             if isinstance(layer, tf.keras.layers.BatchNormalization):
                 read = tf.nest.flatten(layer._inbound_nodes[0].inbound_layers)[0]
-                stack.enter_context(replaced(layer, "call", both if pads(read) else before))
+                stack.enter_context(replaced(layer, "call", before(pads(read))))
             elif pads(layer) and not isinstance(layer.kernel_quantizer, lq.quantizers.SteSign):
                 stack.enter_context(replaced(layer, "call", behind))
         yield

@@ -1,7 +1,11 @@
 """To the bytes of a Larq Compute Engine flatbuffer, and through its interpreter."""
 
+import contextlib
+import os
+import re
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "cause_of",
     "engine",
+    "engine_messages",
     "export",
     "export_function",
     "export_lowered",
@@ -25,6 +30,8 @@ __all__ = [
     "input_shapes",
     "run",
 ]
+
+_STANDARD_ERROR = 2
 
 
 def export(model: tf.keras.Model) -> bytes:
@@ -86,7 +93,7 @@ def export_function(
             outputs = [tf.identity(output) for output in outputs]
         return {f"output{n:04d}": output for n, output in enumerate(outputs)}
 
-    with exporting(), tempfile.TemporaryDirectory() as folder:
+    with exporting(), tempfile.TemporaryDirectory() as folder, engine_messages() as messages:
         try:
             traced = tf.function(named, signature).get_concrete_function()
             # Lambdas read variables that no layer tracks.
@@ -96,15 +103,49 @@ def export_function(
         except LarqNasError:
             raise
         except Exception as error:
-            raise ConversionError(f"The converter failed: {cause_of(error)}.") from error
+            raise ConversionError(f"The converter failed: {cause_of(error, messages)}.") from error
     return flatbuffer
 
 
-def cause_of(error: Exception) -> str:
-    """Return what the converter says of an error, in one line: the line that names an operation."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "error:" in line or "not supported" in line]
-    return (telling or lines or [type(error).__name__])[0].rstrip(".")[:300]
+@contextlib.contextmanager
+def engine_messages() -> Iterator[list[str]]:
+    """Collect the lines that the engine writes to the standard error of the process.
+
+    Its converter and its kernels are C++ and tell the cause of an error there alone. What they
+    write where nothing fails is of no use to a reader, and is dropped.
+    """
+    messages: list[str] = []
+    try:
+        original = os.dup(_STANDARD_ERROR)
+    except OSError:  # there is none, as in a window without a console
+        yield messages
+        return
+    with tempfile.TemporaryFile() as file:
+        sys.stderr.flush()
+        os.dup2(file.fileno(), _STANDARD_ERROR)
+        try:
+            yield messages
+        except Exception:
+            file.seek(0)
+            messages += file.read().decode(errors="replace").splitlines()
+            raise
+        finally:
+            os.dup2(original, _STANDARD_ERROR)
+            os.close(original)
+
+
+def cause_of(error: Exception, messages: Sequence[str] = ()) -> str:
+    """Return why the engine failed, in one line: its own line, if it wrote one.
+
+    # Arguments
+        error: the error.
+        messages: what it wrote, from `engine_messages`.
+    """
+    lines = [line.strip() for line in (*messages, *str(error).splitlines()) if line.strip()]
+    telling = [line for line in lines if "error: " in line.lower() and " at larq_" not in line]
+    chosen = (telling or lines or [type(error).__name__])[0]
+    own = re.sub(r"^.*?error: ", "", chosen, flags=re.IGNORECASE)
+    return re.sub(r"^\S+\.cc\S* ", "", own).rstrip(".")[:300]
 
 
 def run(
@@ -124,13 +165,15 @@ def run(
     given = [images] if isinstance(images, np.ndarray) else list(images)
     # An interpreter has its own order; the names are in the model's.
     order = np.argsort(np.argsort(input_names(flatbuffer))) if len(given) > 1 else [0]
+    messages: list[str] = []
     try:
-        interpreter = engine().testing.Interpreter(flatbuffer, **options)
-        found = interpreter.predict([given[number] for number in order])
+        with engine_messages() as messages:
+            interpreter = engine().testing.Interpreter(flatbuffer, **options)
+            found = interpreter.predict([given[number] for number in order])
     except RuntimeError as error:
         raise ConversionError(
-            f"The {kernel} kernel cannot run the model ({cause_of(error)}); use other layers "
-            "for the operations it names."
+            f"The {kernel} kernel cannot run the model ({cause_of(error, messages)}); use other "
+            "layers for the operations it names."
         ) from error
     outputs = found if isinstance(found, list) else [found]
     return (

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from larq_nas.deploy.export import cause_of, engine
+from larq_nas.deploy.export import cause_of, engine, engine_messages
 from larq_nas.deploy.flatbuffer import (
     extract,
     input_names,
@@ -150,12 +150,15 @@ class Operations:
 
     def _load(self, flatbuffer: bytes, what: str) -> Any:
         """Return an interpreter, or raise `ConversionError` saying what cannot run."""
+        kernel = self.emulated if self.kernel == AARCH64 else self.kernel
+        messages: list[str] = []
         try:
-            interpreter = engine().testing.Interpreter(flatbuffer, **self._options)
+            with engine_messages() as messages:
+                interpreter = engine().testing.Interpreter(flatbuffer, **self._options)
         except RuntimeError as error:
             raise ConversionError(
-                f"The {self.kernel} kernel cannot run {what} ({cause_of(error)}); use other layers "
-                "for the operations it names."
+                f"The {kernel} kernel cannot run {what} ({cause_of(error, messages)}); use other "
+                "layers for the operations it names."
             ) from error
         # The wrapper takes a first axis for that of images, which not every tensor has.
         return interpreter.interpreter

@@ -97,7 +97,8 @@ def test_a_kernel_that_cannot_run_is_left_out() -> None:
     conversion = larq_nas.convert(model)
     assert [parity.kernel for parity in conversion.parity] == ["default", "aarch64"]
     assert told(conversion, "The reference kernel cannot run", "checked on the default kernel")
-    with pytest.raises(ConversionError, match="The reference kernel cannot run the model"):
+    engines_own = "The reference kernel cannot run the model .Zero-padding is only supported by"
+    with pytest.raises(ConversionError, match=engines_own):
         larq_nas.convert(model, kernels=("reference",))
 
 

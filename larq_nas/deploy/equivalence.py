@@ -162,8 +162,9 @@ class _Comparison:
             for candidate in self._alike(values)
             if output is None or candidate.tensor is output
         ]
-        # All that are equal: a tensor and its sign are the same bits. The nearest comes first.
-        equal = sorted((c for c in alike if c.equals(values)), key=lambda c: c.turned(values))
+        # All that are equal: a tensor and its sign are the same bits. The nearest comes first: a
+        # small offset is less than rounding may change, but not less than what it changes.
+        equal = sorted((c for c in alike if c.equals(values)), key=lambda c: c.distance(values))
         if not equal:
             equal = list(islice((c for c in alike if self._rounds_to(c, values)), 1))
         if not equal:
@@ -316,6 +317,14 @@ class _Candidate:
     def _almost_zero(self) -> float:
         """The share of its numbers that rounding may take to the other sign."""
         return float(np.mean(np.abs(self.rows()) <= self.tolerance))
+
+    def distance(self, values: np.ndarray) -> float:
+        """Return how far `values` are from its own on average, in units of what is allowed."""
+        rows = self._in_rows(values)
+        if rows is None or rows.dtype.kind != "f" or self.values.dtype.kind != "f":
+            return self.turned(values)
+        allowed = np.maximum(self.tolerance, np.finfo("float32").tiny)
+        return float(np.mean(np.abs(self.rows() - rows) / allowed))
 
     def turned(self, values: np.ndarray) -> float:
         """Return the share of packed signs that are not its own; 0 for numbers."""

@@ -6,16 +6,18 @@ import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import randomize
+from conftest import quick, randomize
 from tensorflow.lite.python import schema_py_generated as schema
 
 import larq_nas
+from larq_nas.deploy import gate
 from larq_nas.deploy.equivalence import Equivalence, compare_operations
 from larq_nas.deploy.export import export, export_lowered, run
 from larq_nas.deploy.flatbuffer import extract, is_constant, operators, read_model
 from larq_nas.deploy.operations import KERNELS, Operations
+from larq_nas.deploy.parity import InKeras
 from larq_nas.deploy.recording import record
-from larq_nas.deploy.rewriting import lower
+from larq_nas.deploy.rewriting import Lowered, lower
 from larq_nas.deploy.rewriting.walk import Rewrite
 from larq_nas.errors import ConversionError, InputError
 from larq_nas.layers import classifier
@@ -130,6 +132,54 @@ def test_a_small_output_beside_large_ones_is_judged_by_its_own_spread() -> None:
     wrong = tf.keras.Model(model.inputs, model.outputs[0] * scale * [1.02, 1.0, 1.0])
     assert compared(large, export(large), "indirect").holds
     assert not compared(large, export(wrong), "indirect").holds
+
+
+def residual(blocks: int, seed: int) -> tf.keras.Model:
+    """QuickNet-like blocks of 64 channels with an offset before each sign."""
+    tf.keras.utils.set_random_seed(seed)
+    inputs = tf.keras.Input((16, 16, 3))
+    x = layers.BatchNormalization()(layers.Conv2D(64, 3, padding="same")(inputs))
+    for number in range(blocks):
+        y = x + tf.constant(np.random.default_rng(number).normal(size=64).astype("float32"))
+        settings = {**SIGNS, "padding": "same", "pad_values": 1.0, "name": f"block{number}"}
+        y = lq.layers.QuantConv2D(64, 3, activation="relu", **settings)(y)
+        x = layers.Add()([x, layers.BatchNormalization()(y)])
+    return randomize(tf.keras.Model(inputs, classifier(x, 10)), seed)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "seed"), quick([(b, s) for b in (6, 9, 12) for s in (0, 1, 2)], 8)
+)
+def test_chaos_alone_refuses_no_residual_network(blocks: int, seed: int) -> None:
+    conversion = larq_nas.convert(residual(blocks, seed))
+    assert conversion.parity[0].operations > 3 * blocks
+    if not all(parity.nearly_exact for parity in conversion.parity):
+        assert any("every operation computes what Keras does" in x for x in conversion.warnings)
+
+
+def test_variances_near_0_prove_nothing(monkeypatch) -> None:
+    """Jitter must not take a variance below 0, where all outputs are NaN and nothing differs."""
+    model = residual(6, 0)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.epsilon = 1e-12
+            layer.moving_variance.assign(np.full(64, 1e-9, "float32"))
+    pictures = [np.random.default_rng(0).normal(size=(8, 16, 16, 3)).astype("float32")]
+    jittered = list(InKeras(model).jittered(pictures))
+    assert all(np.isfinite(output).all() for outputs in jittered for output in outputs)
+    larq_nas.convert(model, pictures[0])
+    whole = gate.lower
+
+    def broken(original: tf.keras.Model, *args, **kwargs) -> Lowered:
+        copy = tf.keras.models.clone_model(original)
+        copy.set_weights(original.get_weights())
+        kernel = copy.get_layer("block3").kernel.latent_variable
+        kernel.assign(kernel * np.where(np.arange(64) == 5, -1.0, 1.0))
+        return whole(copy, *args, **kwargs)
+
+    monkeypatch.setattr(gate, "lower", broken)
+    with pytest.raises(ConversionError, match="layer `block3` is the first that differs"):
+        larq_nas.convert(model, pictures[0])
 
 
 def test_a_wrong_kernel_in_the_middle_is_refused_by_the_gate() -> None:

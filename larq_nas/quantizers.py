@@ -1,15 +1,35 @@
 """Quantizers that Larq lacks."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import larq as lq
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["DoReFaSign", "LearnedStep", "StandardizedSign", "XnorSign"]
+__all__ = ["DoReFaSign", "LearnedStep", "StandardizedSign", "XnorSign", "quantized_scope"]
 
 _SMALLEST_STEP = 1e-3
+
+
+@contextlib.contextmanager
+def quantized_scope(quantize: bool | None = True) -> Iterator[None]:
+    """Let quantized variables give their quantized values, and leave the scope as it was.
+
+    Larq's own scope stays switched on if an error leaves it, and so does that inside a layer of
+    Larq's that fails. Whatever is trained after that would train signs in place of weights.
+
+    # Arguments
+        quantize: as `larq.context.quantized_scope` takes it; `None` changes nothing, but restores
+            the scope in the end.
+    """
+    before = lq.context.should_quantize()
+    try:
+        with lq.context.quantized_scope(before if quantize is None else quantize):
+            yield
+    finally:
+        lq.context._quantized_scope.should_quantize = before
 
 
 @tf.keras.utils.register_keras_serializable("larq_nas")

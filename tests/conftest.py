@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import larq_nas  # isort: skip  (it prepares TensorFlow)
+import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -112,6 +113,13 @@ def _numbers_for(tensor: tf.Tensor, generator: np.random.Generator) -> np.ndarra
     if tensor.dtype.is_floating:
         return generator.normal(size=shape).astype("float32")
     return generator.integers(0, 8, shape).astype(tensor.dtype.as_numpy_dtype)
+
+
+@pytest.fixture(autouse=True)
+def _latent_weights() -> Iterator[None]:
+    """Find what leaves Larq's quantized scope switched on: other tests would train signs."""
+    yield
+    assert not lq.context.should_quantize()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_nas.quantizers import LearnedStep, StandardizedSign, XnorSign
+from larq_nas.quantizers import LearnedStep, StandardizedSign, XnorSign, quantized_scope
 
 SHAPE = (3, 3, 4, 5)
 
@@ -113,3 +113,15 @@ def test_the_learned_step_rounds_and_learns_by_equation_2() -> None:
     slopes = np.where(inside, np.round(share) - share, np.round(share))
     expected = (upstream * slopes).sum() / np.sqrt(3 * 4 * 6)
     np.testing.assert_allclose(by_step, expected, rtol=1e-4)
+
+
+def test_an_error_leaves_no_scope_switched_on() -> None:
+    """Larq's own scope stays on, in a layer that fails too, and what is trained then are signs."""
+    layer = lq.layers.QuantConv2D(4, 3, kernel_quantizer="ste_sign")
+    layer.build((None, 8, 8, 3))
+    with pytest.raises(tf.errors.InvalidArgumentError), quantized_scope(None):
+        layer(tf.zeros((1, 2, 2, 3)))
+    assert not lq.context.should_quantize()
+    with quantized_scope():
+        assert lq.context.should_quantize()
+    assert not lq.context.should_quantize()

@@ -17,6 +17,7 @@ from larq_nas.cost.quantizers import (
     zero_one,
 )
 from larq_nas.layers import BinaryConv2D
+from larq_nas.quantizers import quantized_scope
 
 __all__ = [
     "cause_in_layer",
@@ -145,7 +146,7 @@ def _cause_of_border(layer: Any) -> str:
 
 
 def _cause_of_kernel(layer: Any) -> str:
-    with lq.context.quantized_scope(True):
+    with quantized_scope():
         kernel = tf.convert_to_tensor(layer.kernel).numpy()
     if not np.isfinite(kernel).all():
         return "its quantized kernel holds NaN or infinity; train it again"

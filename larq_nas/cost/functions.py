@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Any
 
-import larq as lq
 import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.quantizers import scale_of
+from larq_nas.quantizers import quantized_scope
 
 __all__ = ["facts_of_function", "is_convolution_function"]
 
@@ -57,7 +57,7 @@ def facts_of_function(layer: Any, node: Any) -> Facts:
     values = [] if node is None else _constants((node.call_args, node.call_kwargs))
     constants = sum(int(np.size(value)) for value in values)
     if symbol in _WEIGHTED and tensors == 1 and len(values) == 1:
-        with lq.context.quantized_scope(True):
+        with quantized_scope():
             kernel = tf.convert_to_tensor(values[0]).numpy()
         return _weighted(symbol, kernel, node)
     if symbol in _PASSING or (symbol == "cast" and node and _keeps_type(node)):

@@ -7,7 +7,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import larq as lq
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.ops import custom_gradient
@@ -15,6 +14,7 @@ from tensorflow.python.ops import custom_gradient
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.kinds import facts_of, is_own
 from larq_nas.errors import InputError
+from larq_nas.quantizers import quantized_scope
 
 __all__ = ["Call", "call_layer", "functional", "prune", "read_graph"]
 
@@ -69,6 +69,7 @@ class Call:
         return int(np.prod(self.shape[:-1]))
 
 
+@quantized_scope(None)
 def read_graph(model: tf.keras.Model, *, apart: bool = True) -> list[Call]:
     """Return the calls of `model`, each after those it reads.
 
@@ -292,7 +293,7 @@ def _are_equal(layer: Any, node: Any, parts: tf.keras.Model, read: Sequence[Any]
         for tensor in read
     ]
     expected = tf.nest.flatten(_call(layer, layer, node, inputs))
-    with lq.context.quantized_scope(True):
+    with quantized_scope():
         got = tf.nest.flatten(parts(inputs, training=False))
     return len(expected) == len(got) and all(
         one.shape == other.shape and np.allclose(one, other, rtol=1e-4, atol=1e-5)
@@ -306,12 +307,13 @@ def call_layer(call: Call, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         return [call.function(*inputs)]
     node = call.layer._inbound_nodes[call.index]
     # A function in an own layer of Larq's kind reads the kernel as that layer does.
-    quantized = lq.context.quantized_scope(True) if hasattr(call.layer, "symbol") else nullcontext()
+    quantized = quantized_scope() if hasattr(call.layer, "symbol") else nullcontext()
     with quantized:
         outputs: list[tf.Tensor] = tf.nest.flatten(_call(call.layer, call.layer, node, inputs))
     return outputs
 
 
+@quantized_scope(None)
 def _call(layer: Any, function: Callable[..., Any], node: Any, inputs: Sequence[Any]) -> Any:
     """Call `function` as `node` calls `layer`, on other tensors, without training."""
     tensors: dict[str, list[Any]] = {}

@@ -7,7 +7,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.quantizers import LearnedStep
+from larq_nas.quantizers import LearnedStep, quantized_scope
 
 __all__ = [
     "bits",
@@ -145,7 +145,7 @@ def kernel_scale(quantizer: Any, kernel: Any) -> str:
         return "ones"
     if isinstance(quantizer, lq.quantizers.MagnitudeAwareSign):
         return "scaled"
-    with lq.context.quantized_scope(True):
+    with quantized_scope():
         # A `QuantizedVariable` quantizes itself; so it is also where the quantizer has weights.
         values = tf.convert_to_tensor(kernel).numpy()
     return scale_of(values)

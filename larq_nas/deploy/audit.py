@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import larq as lq
 import numpy as np
 import tensorflow as tf
 
@@ -15,6 +14,7 @@ from larq_nas.cost.quantizers import scale_of, sign_of_zero
 from larq_nas.deploy.causes import likely_cause, quantized_kernel
 from larq_nas.deploy.flatbuffer import Operator, operators, pack_signs
 from larq_nas.errors import ConversionError
+from larq_nas.quantizers import quantized_scope
 
 __all__ = ["Audit", "LayerAudit", "audit", "float_signs", "require_kernels", "weighted_layers"]
 
@@ -275,7 +275,7 @@ def _kernels_of(layer: tf.keras.layers.Layer) -> dict[str, np.ndarray]:
     """Return the kernels a layer computes with, by the names of its attributes."""
     names = ("kernel", "depthwise_kernel", "pointwise_kernel")
     kernels = {name: getattr(layer, name, None) for name in names}
-    with lq.context.quantized_scope(True):
+    with quantized_scope():
         return {
             name: tf.convert_to_tensor(kernel).numpy()
             for name, kernel in kernels.items()

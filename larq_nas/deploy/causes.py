@@ -14,6 +14,7 @@ from larq_nas.cost.quantizers import zero_one
 from larq_nas.deploy.flatbuffer import is_constant, operators, read_model
 from larq_nas.errors import InputError
 from larq_nas.layers.conv import BinaryConv2D
+from larq_nas.quantizers import quantized_scope
 
 __all__ = [
     "cause_beforehand",
@@ -50,7 +51,7 @@ _RANDOM = (
 
 def quantized_kernel(layer: tf.keras.layers.Layer) -> np.ndarray:
     """Return the kernel the convolution computes with, `(height, width, inputs, filters)`."""
-    with lq.context.quantized_scope(True):
+    with quantized_scope():
         kernel: np.ndarray = tf.convert_to_tensor(layer.kernel).numpy()
     return kernel
 

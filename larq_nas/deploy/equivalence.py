@@ -17,7 +17,7 @@ fused into it. That the whole does what its operations do is tested bit by bit.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -39,14 +39,12 @@ _EXACT = 1e-4
 # Of a number: what float32 loses of it in a few operations.
 _FLOAT32 = 5e-7
 # Of a channel's largest number: what float32 keeps of it.
-_RESOLUTION = 2e-6
+_RESOLUTION = 5e-6
 # Of a channel's spread, or of its size if it hardly varies: rounding that is larger proves nothing.
 _LARGEST_ROUNDING, _CONSTANT = 1e-2, 1e-4
 # Rounding of the engine may turn as many signs as jitter of ten times its size, or a few more;
 # where jitter turns more than this share, it proves nothing.
-_FLIPS, _MOST_FLIPS = 3.0, 0.3
-# Signs that may be turned in a tensor that is almost 0 throughout, where any sign would do.
-_MOST_TURNED = 0.02
+_FLIPS, _MOST_FLIPS = 3.0, 0.05
 _SAMPLE = 256
 _SMALLEST = 1e-37
 _ALIKE = 0.7
@@ -124,7 +122,7 @@ class _Comparison:
             self._match(_CONSTANT_OUTPUT, index, values, outputs[index])
         last = {read: step.index for step in steps for read in step.reads}
         for step in steps:
-            written = operations.run(step, self.values)
+            written = operations.run(step, self.values, self.examples)
             for index, values in zip(step.writes, written, strict=True):
                 self.values[index] = self._match(step, index, values, outputs.get(index))
             for index in step.reads:
@@ -160,11 +158,12 @@ class _Comparison:
         alike = [
             candidate
             for candidate in self._alike(values)
-            if output is None or candidate.tensor is output
+            if output is None or (candidate.tensor is output and not candidate.function)
         ]
         # All that are equal: a tensor and its sign are the same bits. The nearest comes first: a
         # small offset is less than rounding may change, but not less than what it changes.
-        equal = sorted((c for c in alike if c.equals(values)), key=lambda c: c.distance(values))
+        equal = [c for c in alike if c.equals(values) and self._may_turn(c, values)]
+        equal = sorted(equal, key=lambda c: c.distance(values))
         if not equal:
             equal = list(islice((c for c in alike if self._rounds_to(c, values)), 1))
         if not equal:
@@ -186,6 +185,27 @@ class _Comparison:
                 if candidate.is_like(values):
                     yield candidate
 
+    def _may_turn(self, candidate: "_Candidate", values: np.ndarray) -> bool:
+        """Return whether rounding explains each packed sign that is not the candidate's.
+
+        It does where jitter moves Keras's number, and by enough to take it past 0. A sum of signs
+        that is exactly 0 stays 0, and so does what a ReLU or a mask gives: such a sign is +1.
+        """
+        turned = candidate.turned(values)
+        if not turned.any():
+            return True
+        moves = np.zeros_like(candidate.rows())
+        for moved in self._jittered(candidate):
+            moves = np.maximum(moves, np.abs(candidate.rows(moved) - candidate.rows()))
+        return bool(np.all(moves[turned] > 0.1 * np.abs(candidate.rows()[turned])))
+
+    def _jittered(self, candidate: "_Candidate") -> list[np.ndarray]:
+        """Return the numbers of a candidate as other roundings might give them."""
+        if candidate.tensor is None or candidate.values.dtype.kind != "f":
+            return []
+        found = self.recording.jittered(candidate.tensor, self.calls - {candidate.call})
+        return [candidate.function(moved) if candidate.function else moved for moved in found]
+
     def _rounds_to(self, candidate: "_Candidate", values: np.ndarray) -> bool:
         """Return whether rounding explains what differs between `values` and a candidate.
 
@@ -194,17 +214,22 @@ class _Comparison:
         beside the channel's spread. What it moves further (numbers behind a sign that turned)
         may be as frequent in `values`, channel by channel.
         """
-        if candidate.tensor is None or candidate.values.dtype.kind != "f":
-            return False
-        jittered = self.recording.jittered(candidate.tensor, self.calls - {candidate.call})
+        jittered = self._jittered(candidate)
         if not jittered or not all(np.isfinite(moved).all() for moved in jittered):
             return False
-        moves = [np.abs(candidate.rows(moved) - candidate.rows()) for moved in jittered]
-        usual = np.quantile(np.concatenate(moves), 0.9, axis=0)
-        limit = np.maximum(candidate.tolerance, np.minimum(10 * usual, candidate.near))
-        turned = np.mean([(move > limit).mean(axis=0) for move in moves], axis=0)
+        if candidate.is_packed_in(values):
+            negative = candidate.rows() < 0
+            differing = candidate.turned(values)
+            others = [(candidate.rows(moved) < 0) != negative for moved in jittered]
+        else:
+            moves = [np.abs(candidate.rows(moved) - candidate.rows()) for moved in jittered]
+            usual = np.quantile(np.concatenate(moves), 0.9, axis=0)
+            limit = np.maximum(candidate.tolerance, np.minimum(10 * usual, candidate.near))
+            differing = candidate.differing(values, limit)
+            others = [move > limit for move in moves]
+        turned = np.mean([other.mean(axis=0) for other in others], axis=0)
         allowed = np.where(turned <= _MOST_FLIPS, _FLIPS * turned, 0.0)
-        return bool(np.all(candidate.differing(values, limit).mean(axis=0) <= allowed))
+        return bool(np.all(differing.mean(axis=0) <= allowed))
 
     def _leading(self) -> int:
         """Return how many operations lead to an output."""
@@ -250,13 +275,16 @@ class _Candidate:
     # Arguments
         values: its numbers, first axis the examples, last axis the channels.
         call: number of the layer call that gave it; -1 for an input of the model.
-        tensor: the tensor in Keras, if it is one.
+        tensor: the tensor in Keras; `None` for an input of the model.
+        function: what it is of that tensor, such as the sign that a quantizer takes; `None` if it
+            is the tensor itself.
         rounding: what rounding may change in each channel, where it is more than usual.
     """
 
     values: np.ndarray = field(repr=False)
     call: int
     tensor: tf.Tensor | None = field(default=None, repr=False)
+    function: Callable[[np.ndarray], np.ndarray] | None = None
     rounding: np.ndarray | float = field(default=0.0, repr=False)
 
     def rows(self, values: np.ndarray | None = None) -> np.ndarray:
@@ -309,29 +337,26 @@ class _Candidate:
         """Return whether `values` are its own, but for the rounding of one operation."""
         if self.values.dtype.kind != "f" or values.dtype.kind not in "fi":
             return np.array_equal(self.values.ravel(), values.ravel())
-        if self.turned(values) > _MOST_TURNED and self._almost_zero > _MOST_FLIPS:
-            return False
         return not self.differing(values, self.tolerance).any()
-
-    @cached_property
-    def _almost_zero(self) -> float:
-        """The share of its numbers that rounding may take to the other sign."""
-        return float(np.mean(np.abs(self.rows()) <= self.tolerance))
 
     def distance(self, values: np.ndarray) -> float:
         """Return how far `values` are from its own on average, in units of what is allowed."""
         rows = self._in_rows(values)
         if rows is None or rows.dtype.kind != "f" or self.values.dtype.kind != "f":
-            return self.turned(values)
+            return float(self.turned(values).mean())
         allowed = np.maximum(self.tolerance, np.finfo("float32").tiny)
         return float(np.mean(np.abs(self.rows() - rows) / allowed))
 
-    def turned(self, values: np.ndarray) -> float:
-        """Return the share of packed signs that are not its own; 0 for numbers."""
+    def is_packed_in(self, values: np.ndarray) -> bool:
+        """Return whether `values` are signs of as many numbers, packed."""
         rows = self._in_rows(values)
-        if rows is None or rows.dtype != bool:
-            return 0.0
-        return float(np.mean(rows != (self.rows() < 0)))
+        return rows is not None and rows.dtype == bool and self.values.dtype.kind == "f"
+
+    def turned(self, values: np.ndarray) -> np.ndarray:
+        """Return which packed signs are not its own; none of numbers."""
+        if not self.is_packed_in(values):
+            return np.zeros_like(self.rows(), dtype=bool)
+        return np.asarray(self._in_rows(values) != (self.rows() < 0))
 
     def differing(self, values: np.ndarray, limit: np.ndarray) -> np.ndarray:
         """Return where `values` are further away than `limit`, shape `(positions, channels)`."""
@@ -356,9 +381,9 @@ class _Candidate:
 
     def in_form_of(self, values: np.ndarray) -> np.ndarray:
         """Return its numbers, or their signs packed, in the form of `values`."""
-        if values.dtype == np.int32 and self.values.dtype.kind == "f":
+        if self.is_packed_in(values):
             return pack(self.rows() < 0).reshape(values.shape)
-        own = self.values.reshape(values.shape)
+        own = self.values.reshape(values.shape).astype(values.dtype)
         # The engine's zeros stay: 0 and -0.0 are equal, but not to a kernel that packs signs. So
         # does what is added to 0 alone, as for a sign that is -1 there.
         return np.where((own == 0) & (np.abs(values) <= _SMALLEST), values, own)
@@ -382,10 +407,11 @@ def _candidates(recording: Recording, images: Sequence[np.ndarray]) -> Iterator[
     for number, call in enumerate(recording.calls):
         for tensor in call.outputs:
             if tensor.shape.rank and tensor.shape[0] == examples:
-                yield _Candidate(tensor.numpy(), number, tensor, roundings[number])
-        flipped = _flipped(call)
-        if flipped is not None and len(flipped) == examples:
-            yield _Candidate(flipped, number)
+                yield _Candidate(tensor.numpy(), number, tensor, rounding=roundings[number])
+        for tensor, function in _taken(call):
+            values = function(tensor.numpy())
+            # The call itself is not what was matched, but what it makes of its input.
+            yield _Candidate(values, -1, tensor, function)
 
 
 def _roundings(recording: Recording) -> list[np.ndarray | float]:
@@ -423,10 +449,19 @@ def _rounding(call: LayerCall, before: np.ndarray | float) -> Any:
     return before if keeps else 0.0
 
 
-def _flipped(call: LayerCall) -> np.ndarray | None:
-    """Return what the sign is taken of where a quantizer gives 0 and 1: `threshold - x`."""
+def _taken(
+    call: LayerCall,
+) -> Iterator[tuple[tf.Tensor, Callable[[np.ndarray], np.ndarray]]]:
+    """Yield what a layer makes of its input that is no output of a layer, and how.
+
+    For a quantizer to 0 and 1 that is `threshold - x`, of which the engine takes the sign; for a
+    quantizer that is a function, what it gives.
+    """
+    if not call.inputs or not call.inputs[0].dtype.is_floating:
+        return
     levels = zero_one(call.layer)
-    if levels is None or not call.inputs or not call.inputs[0].dtype.is_floating:
-        return None
-    flipped: np.ndarray = levels[1] - call.inputs[0].numpy()
-    return flipped
+    if levels is not None:
+        yield call.inputs[0], lambda x: levels[1] - x
+    quantizer = getattr(call.layer, "input_quantizer", None)
+    if quantizer is not None and not isinstance(quantizer, tf.keras.layers.Layer):
+        yield call.inputs[0], lambda x: np.asarray(quantizer(tf.constant(x)))

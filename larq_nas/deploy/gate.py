@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.graph import functional
+from larq_nas.cost.kinds import facts_of
 from larq_nas.cost.network import SIGN_PASSES, Network
 from larq_nas.deploy.audit import Audit, audit, float_signs, require_kernels
 from larq_nas.deploy.causes import (
@@ -32,14 +33,18 @@ from larq_nas.deploy.rewriting.measure import group_cost
 from larq_nas.deploy.signs import Signs, lines_of, survey_signs
 from larq_nas.errors import ConversionError, InputError, require_whole, unknown_name
 from larq_nas.layers import BinaryConv2D
+from larq_nas.quantizers import quantized_scope
 
 __all__ = ["convert", "first_images"]
 
 # Images that operations are compared on one by one: as many as their tensors fit into this.
 _SAMPLE_BYTES = 2**27
 _SAMPLE = 16
+# Kinds of layers that the converter may fuse into the layer which reads them.
+_MOVING = ("concat", "crop", "pad", "pass", "reshape", "sign")
 
 
+@quantized_scope(None)
 def convert(
     model: tf.keras.Model,
     data: tf.data.Dataset | np.ndarray | Sequence[np.ndarray] | None = None,
@@ -119,8 +124,16 @@ def convert(
             "Whole numbers as inputs or outputs need `data`, real images, from which it is found "
             "what they stand for; for inputs alone, `input_range=(low, high)` will do."
         )
+    if input_range is not None and input_type == "float32":
+        raise InputError(
+            "`input_range` says what whole numbers stand for: give `input_type` as well, "
+            '"uint8" or "int8".'
+        )
+    if not isinstance(rewrite, bool):
+        raise InputError(f"`rewrite` must be True or False, but got {rewrite!r}.")
     require_whole(examples=examples)
     model = functional(model)
+    _require_tensors(model)
     images, labels = _examples(data, model, examples)
     cost = None if "default" in kernels else group_cost(kernels)
     lowered = lower(model, cost, rewrite=rewrite)
@@ -283,12 +296,12 @@ class _Judge:
         )
 
     def _culprit(self, found: Equivalence) -> tuple[str, str]:
-        """Return the first layer that differs, one with weights if there is one, and the cause."""
+        """Return the first layer that differs, or that reads one which only moves numbers."""
         differing = list(found.differing)
         if not differing:
             return self.model.layers[-1].name, "use layers of Keras and Larq in its place"
-        weighted = [layer for layer in differing if layer.weights]
-        first = (weighted or differing)[0]
+        computing = [layer for layer in differing if facts_of(layer).kind not in _MOVING]
+        first = (computing or differing)[0]
         indices = [i for i, call in enumerate(self.lowered.calls) if call.layer is first]
         if not indices or not self.lowered.calls[indices[0]].inputs:
             return first.name, "use layers of Keras and Larq in its place"
@@ -328,7 +341,7 @@ class _Judge:
 
 def _explained(result: Parity) -> str:
     rounding = result.rounding
-    if rounding is None or not rounding.mean <= 1:
+    if rounding is None or not rounding.mean <= 1 or rounding.exact >= result.exact + 0.5:
         return ""
     return f" (in Keras itself, weights changed by 1e-6 leave {rounding.exact:.0%} exact)"
 
@@ -338,13 +351,16 @@ def first_images(data: tf.data.Dataset, examples: int) -> np.ndarray:
     return _first(data, examples)[0][0].astype("float32")
 
 
-def _first(data: tf.data.Dataset, examples: int) -> tuple[list[np.ndarray], np.ndarray | None]:
+def _first(
+    data: tf.data.Dataset, examples: int, model: tf.keras.Model | None = None
+) -> tuple[list[np.ndarray], np.ndarray | None]:
     """Return the first images of a batched data set, one array for each input, and their labels."""
     batches: list[list[np.ndarray]] = []
     labels: list[np.ndarray] = []
     for batch in data:
         images = batch[0] if isinstance(batch, tuple) else batch
-        given = tf.nest.flatten(images)
+        named = isinstance(images, dict) and model is not None
+        given = _in_order(images, model) if named else tf.nest.flatten(images)
         if not given or not all(isinstance(image, tf.Tensor) for image in given):
             raise InputError(f"`data` must hold images or (image, label), but got {type(batch)}.")
         batches.append([image.numpy() for image in given])
@@ -398,6 +414,22 @@ def _require_binary(audited: Audit, allow_float: Sequence[str]) -> None:
     if refused:
         first = refused[0]
         raise ConversionError(_would_run_in_float(first.layer, first.cause, len(refused) - 1))
+
+
+def _require_tensors(model: tf.keras.Model) -> None:
+    """Refuse inputs that are no numbers, and outputs that are not of each image."""
+    for name, tensor in zip(model.input_names, model.inputs, strict=True):
+        if not (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool):
+            raise InputError(
+                f"Input `{name}` must hold numbers, but is of type {tensor.dtype.name}: turn it "
+                "into numbers before the model."
+            )
+    for name, tensor in zip(model.output_names, model.outputs, strict=True):
+        if tensor.shape.rank == 0:
+            raise InputError(
+                f"Output `{name}` must have the images as its first axis, but is one number for "
+                "all of them: leave the first axis as it is, such as by axis=[1, 2, 3]."
+            )
 
 
 def _require_finite(
@@ -477,7 +509,9 @@ def _examples(
         return [_random(examples, *pair, below) for pair in pairs], None
     labels = None
     if isinstance(data, tf.data.Dataset):
-        data, labels = _first(data, examples)
+        data, labels = _first(data, examples, model)
+    if isinstance(data, dict):
+        data = _in_order(data, model)
     given = list(data) if isinstance(data, list | tuple) and len(shapes) == len(data) else [data]
     if len(given) != len(shapes):
         raise InputError(
@@ -492,6 +526,19 @@ def _examples(
     return found, labels
 
 
+def _in_order(data: dict[str, Any], model: tf.keras.Model) -> list[Any]:
+    """Return data that is given by name in the order of the model's inputs."""
+    own = model._nested_inputs
+    # A model that takes a dictionary is given by its keys; Keras orders these by the alphabet.
+    names = sorted(own) if isinstance(own, dict) else model.input_names
+    if set(data) != set(names):
+        raise InputError(
+            f"`data` must hold {', '.join(f'`{name}`' for name in names)}, but holds "
+            f"{', '.join(f'`{name}`' for name in data)}."
+        )
+    return [data[name] for name in names]
+
+
 def _random(examples: int, shape: tuple[int, ...], dtype: Any, below: int) -> np.ndarray:
     generator = np.random.default_rng(0)
     if np.issubdtype(dtype, np.integer):
@@ -502,9 +549,17 @@ def _random(examples: int, shape: tuple[int, ...], dtype: Any, below: int) -> np
 
 def _images(data: Any, shape: tuple[int, ...], dtype: Any, examples: int) -> np.ndarray:
     try:
-        images: np.ndarray = np.asarray(data).astype(dtype)
+        numbers = np.asarray(data)
+        images: np.ndarray = numbers.astype(dtype)
     except (TypeError, ValueError):
-        images = np.zeros(())
+        numbers = images = np.zeros(())
+    if np.iscomplexobj(numbers) or (
+        np.issubdtype(dtype, np.integer) and not np.array_equal(numbers, images)
+    ):
+        raise InputError(
+            f"`data` must hold numbers of type {np.dtype(dtype).name}, as the model reads them, "
+            f"but holds others ({numbers.dtype}): give the images as the model is given them."
+        )
     if images.ndim != len(shape) + 1:
         raise InputError(
             f"`data` must be an array of images of shape {shape}, or a tf.data.Dataset of batches "

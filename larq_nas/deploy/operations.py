@@ -122,19 +122,19 @@ class Operations:
     def _interpreters(self) -> dict[int, Any]:
         return {}
 
-    def run(self, step: Step, values: dict[int, np.ndarray]) -> list[np.ndarray]:
+    def run(self, step: Step, values: dict[int, np.ndarray], examples: int) -> list[np.ndarray]:
         """Return what an operation writes.
 
         # Arguments
             step: the operation.
             values: the tensors it reads, by index, first axis the examples, each example of
                 the tensor's own shape.
+            examples: number of examples.
         """
         if self.kernel == AARCH64 and step.kind == "LceQuantize":
             (read,) = step.reads
             if values[read].dtype == np.float32:
                 return [pack(sign_bits(values[read]))]
-        examples = len(values[step.reads[0]]) if step.reads else 1
         interpreter = self._interpreter(step)
         rows = [
             interpreter.predict([values[read][example] for read in step.reads])
@@ -173,7 +173,7 @@ class Operations:
         values = {index: image[:, None] for index, image in zip(self.inputs, images, strict=True)}
         values |= self.constant_outputs(len(images[0]))
         for step in self.steps:
-            written = self.run(step, values)
+            written = self.run(step, values, len(images[0]))
             values.update(zip(step.writes, written, strict=True))
             for index in step.reads:
                 if last[index] == step.index and index not in self.outputs:

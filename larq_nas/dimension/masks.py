@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-import larq as lq
 import tensorflow as tf
 
 from larq_nas.dimension.dimensions import Dimensions, channel_shares
 from larq_nas.errors import InputError
 from larq_nas.expansion import Filters, at
+from larq_nas.quantizers import quantized_scope
 from larq_nas.resizing.channels import Channels
 
 __all__ = ["Computed", "Masks"]
@@ -151,7 +151,7 @@ def _compute_dense(layer: tf.keras.layers.Layer, compute: _Compute) -> None:
             object.__setattr__(layer, "kernel", own)
 
     def masked(inputs: tf.Tensor) -> tf.Tensor:
-        with lq.context.quantized_scope(True):
+        with quantized_scope():
             kernel = tf.convert_to_tensor(layer.kernel)
         return compute(with_kernel, inputs, kernel)
 

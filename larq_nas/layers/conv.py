@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.layers.precision import convolve
+from larq_nas.quantizers import quantized_scope
 
 __all__ = ["BinaryConv2D", "exporting", "is_exporting"]
 
@@ -131,7 +132,7 @@ class BinaryConv2D(lq.layers.QuantConv2D):
 
     def _call_split(self, inputs: tf.Tensor) -> tf.Tensor:
         # Sign, padding and activation go into each branch, where the converter fuses them.
-        with lq.context.quantized_scope(True):
+        with quantized_scope():
             kernels = tf.split(tf.convert_to_tensor(self.kernel), self.groups, axis=-1)
         # Other activations may be of all channels together, as softmax is.
         fuses = self.activation is tf.keras.activations.relu and not self.use_bias

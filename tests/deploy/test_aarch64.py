@@ -47,10 +47,10 @@ def test_without_negative_zeros_it_is_what_the_engine_gives_here() -> None:
     operations = Operations(larq_nas.convert(model).flatbuffer, "default")
     step = next(step for step in operations.steps if step.kind == "LceQuantize")
     numbers = np.random.default_rng(0).normal(size=(5, 1, 6, 6, 64)).astype("float32")
-    (found,) = operations.run(step, {step.reads[0]: numbers})
+    (found,) = operations.run(step, {step.reads[0]: numbers}, 5)
     np.testing.assert_array_equal(found, pack(sign_bits(numbers)))
     zeros = np.where(numbers < -1, np.float32(-0.0), numbers)
-    (found,) = operations.run(step, {step.reads[0]: zeros})
+    (found,) = operations.run(step, {step.reads[0]: zeros}, 5)
     np.testing.assert_array_equal(found, pack(zeros < 0))
     assert not np.array_equal(found, pack(sign_bits(zeros)))
 

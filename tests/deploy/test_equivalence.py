@@ -182,6 +182,54 @@ def test_variances_near_0_prove_nothing(monkeypatch) -> None:
         larq_nas.convert(model, pictures[0])
 
 
+def whole_numbers(channels: int) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    return generator.integers(-2, 3, (16, 8, 8, channels)).astype("float32")
+
+
+def at_ties(channels: int, quantizer: object) -> tf.keras.Model:
+    """A binary layer that reads sums of signs, many of them exactly 0."""
+    tf.keras.utils.set_random_seed(0)
+    inputs = tf.keras.Input((8, 8, channels))
+    x = lq.layers.QuantConv2D(32, 1, name="sums", **SIGNS)(inputs)
+    settings = {**SIGNS, "input_quantizer": quantizer}
+    return tf.keras.Model(inputs, layers.Flatten()(lq.layers.QuantConv2D(9, 3, **settings)(x)))
+
+
+@pytest.mark.parametrize("channels", [4, 32])
+def test_a_sum_that_is_0_excuses_no_sign(channels: int, monkeypatch) -> None:
+    """Sums of an even number of signs are even: of -1 only the sign of 0 is another."""
+    model = at_ties(channels, "ste_sign")
+    other = at_ties(channels, lambda x: lq.math.sign(x - 1.0))
+    other.set_weights(model.get_weights())
+    assert larq_nas.convert(model, whole_numbers(channels)).parity[0].exact == 1.0
+    monkeypatch.setattr(gate, "export_lowered", lambda lowered: export(other))
+    with pytest.raises(ConversionError, match="`sums` is the first that differs"):
+        larq_nas.convert(model, whole_numbers(channels))
+
+
+@pytest.mark.parametrize("offset", [1.0, 0.5, 4.0])
+def test_quantizers_with_an_offset_convert_on_sums_and_ties(offset: float) -> None:
+    model = at_ties(32, lambda x: lq.math.sign(x - offset))
+    assert larq_nas.convert(model, whole_numbers(32)).parity[0].exact == 1.0
+
+
+def test_groups_of_zero_and_one_convert_at_ties() -> None:
+    inputs = tf.keras.Input((8, 8, 32))
+    settings = {**SIGNS, "input_quantizer": lq.quantizers.DoReFa(1), "padding": "same"}
+    x = lq.layers.QuantConv2D(32, 3, groups=4, pad_values=0.0, **settings)(inputs)
+    model = tf.keras.Model(inputs, layers.Flatten()(x))
+    assert larq_nas.convert(model, 0.5 * whole_numbers(32)).parity[0].exact == 1.0
+
+
+def test_whole_numbers_inside_are_no_packed_signs() -> None:
+    inputs = tf.keras.Input((8, 8, 3))
+    x = layers.Conv2D(32, 3)(inputs)
+    x = layers.Lambda(lambda x: tf.cast(tf.cast(2 * x, tf.int32), tf.float32))(x)
+    model = randomize(tf.keras.Model(inputs, classifier(layers.Conv2D(8, 3)(x), 3)))
+    assert larq_nas.convert(model).parity[0].operations > 4
+
+
 def test_a_wrong_kernel_in_the_middle_is_refused_by_the_gate() -> None:
     """Zero padding around 2x2 pixels, behind layers that leave no image exact."""
     x = inputs = tf.keras.Input((2, 2, 16))
@@ -278,7 +326,7 @@ def test_groups_of_rows_are_measured() -> None:
     assert conversion.audit.fallbacks == []
 
 
-@pytest.mark.parametrize("data", [([1], [2]), "images", 3, [[1.0], [2.0, 3.0]], {"a": 1}])
+@pytest.mark.parametrize("data", [([1], [2]), "images", 3, [[1.0], [2.0, 3.0]]])
 def test_data_that_is_none_is_refused_in_one_line(data) -> None:
     inputs = tf.keras.Input((8, 8, 8))
     model = tf.keras.Model(inputs, classifier(inputs, 3))

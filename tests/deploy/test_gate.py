@@ -281,3 +281,50 @@ def test_models_and_data_that_cannot_be_converted_are_refused(images: np.ndarray
             larq_nas.convert(model, **wrong)
     with pytest.raises(InputError, match="Unknown layer in `allow_float`"):
         larq_nas.convert(model, allow_float=["nothing"])
+
+
+class Noise(tf.keras.layers.Layer):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return x + tf.random.normal(tf.shape(x))
+
+
+def test_inputs_are_found_by_name() -> None:
+    """Keras gives a dictionary to inputs by their names, in whatever order these were listed."""
+    second, first = tf.keras.Input((8, 8, 3), name="z"), tf.keras.Input((8, 8, 3), name="a")
+    convs = [tf.keras.layers.Conv2D(8, 3)(x) for x in (second, 9.0 * first)]
+    flat = tf.keras.layers.Flatten()(tf.keras.layers.Subtract()(convs))
+    model = tf.keras.Model([second, first], tf.keras.layers.Dense(3)(flat))
+    generator = np.random.default_rng(0)
+    named = {name: generator.normal(size=(8, 8, 8, 3)).astype("float32") for name in "za"}
+    data = tf.data.Dataset.from_tensor_slices((named, np.zeros(8))).batch(4)
+    given, _ = gate._examples(data, model, 8)
+    for one, other in zip(given, (named["z"], named["a"]), strict=True):
+        np.testing.assert_array_equal(one, other)
+    larq_nas.convert(model, data)
+    larq_nas.convert(model, named)
+    with pytest.raises(InputError, match="must hold `z`, `a`, but holds `z`, `b`"):
+        larq_nas.convert(model, {"z": named["z"], "b": named["a"]})
+
+
+def test_what_is_no_function_of_an_image_is_refused_in_one_line() -> None:
+    inputs = tf.keras.Input((8, 8, 3))
+    with pytest.raises(ConversionError, match="`noise` is the first that differs"):
+        larq_nas.convert(tf.keras.Model(inputs, classifier(Noise(name="noise")(inputs), 3)))
+    with pytest.raises(InputError, match="must have the images as its first axis"):
+        larq_nas.convert(tf.keras.Model(inputs, tf.reduce_mean(inputs)))
+    text = tf.keras.Input((1,), dtype="string")
+    lookup = tf.keras.layers.StringLookup(vocabulary=["a"], output_mode="one_hot")(text)
+    with pytest.raises(InputError, match="must hold numbers, but is of type string"):
+        larq_nas.convert(tf.keras.Model(text, lookup))
+
+
+def test_settings_that_would_be_ignored_are_refused(images: np.ndarray) -> None:
+    model = model_of(lambda x: x, (8, 8, 1))
+    with pytest.raises(InputError, match="give `input_type` as well"):
+        larq_nas.convert(model, images, input_range=(0, 1))
+    with pytest.raises(InputError, match="`rewrite` must be True or False"):
+        larq_nas.convert(model, images, rewrite="no")
+    pixels = tf.keras.Input((8, 8, 1), dtype="uint8")
+    reading = tf.keras.Model(pixels, classifier(tf.cast(pixels, "float32"), 3))
+    with pytest.raises(InputError, match="must hold numbers of type uint8"):
+        larq_nas.convert(reading, images)

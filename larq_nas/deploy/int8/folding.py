@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import larq as lq
 import numpy as np
 import tensorflow as tf
 
@@ -12,6 +11,7 @@ from larq_nas.deploy.causes import quantized_kernel
 from larq_nas.deploy.int8.grid import Grid
 from larq_nas.deploy.int8.weights import Weights
 from larq_nas.deploy.rewriting.walk import call_layer
+from larq_nas.quantizers import quantized_scope
 
 __all__ = ["Folded", "activates_apart", "foldable", "why_not"]
 
@@ -153,7 +153,7 @@ def _is_plain_relu(call: Call) -> bool:
 def _weights(call: Call, scale: np.ndarray) -> Weights:
     layer = call.layer
     if hasattr(layer, "depthwise_kernel"):
-        with lq.context.quantized_scope(True):
+        with quantized_scope():
             kernel = tf.convert_to_tensor(layer.depthwise_kernel).numpy()
         return Weights(kernel * scale.reshape(kernel.shape[2:]), "depthwise")
     kernel = quantized_kernel(layer) * scale

@@ -224,7 +224,9 @@ class _Comparison:
         else:
             moves = [np.abs(candidate.rows(moved) - candidate.rows()) for moved in jittered]
             usual = np.quantile(np.concatenate(moves), 0.9, axis=0)
-            limit = np.maximum(candidate.tolerance, np.minimum(10 * usual, candidate.near))
+            # A number may move as far as jitter moves it, such as a probability near 0.
+            most = np.maximum(usual, np.max(moves, axis=0))
+            limit = np.maximum(candidate.tolerance, np.minimum(10 * most, candidate.near))
             differing = candidate.differing(values, limit)
             others = [move > limit for move in moves]
         turned = np.mean([other.mean(axis=0) for other in others], axis=0)

@@ -563,7 +563,8 @@ def _images(data: Any, shape: tuple[int, ...], dtype: Any, examples: int) -> np.
     if images.ndim != len(shape) + 1:
         raise InputError(
             f"`data` must be an array of images of shape {shape}, or a tf.data.Dataset of batches "
-            f"of them, but got {type(data).__name__}."
+            f"of them, but got {type(data).__name__}"
+            f"{f' of shape {data.shape}' if isinstance(data, np.ndarray) else ''}."
         )
     images = images[:examples]
     if images.shape[1:] != shape or not len(images):

@@ -77,7 +77,7 @@ def in_integers(
     def changed(index: int, kind: NumberType) -> bool:
         """Return whether a tensor of the model becomes one of whole numbers, or note why not."""
         given = TYPE_NAMES[graph.tensors[index].type].lower()
-        if kind != "float32" and given != "float32":
+        if kind != "float32" and given not in ("float32", kind):
             notes.append(f"`{names[index]}` is {given}, as the model has it, not {kind}")
         return kind != "float32" and given == "float32"
 

@@ -78,6 +78,8 @@ def cause_of_fallback(network: Network, index: int) -> str:
         return _LEVELS_IN_OTHERS if _padding_of(layer) else ""
     if network.reads_signs(index) or index in network.borders:
         return ""
+    if not is_convolution_function(layer) and network.signs(network.calls[index].inputs[0]):
+        return ""
     return "its signs are taken before another layer; take them in the convolution"
 
 
@@ -114,7 +116,7 @@ def _cause_of_inputs(layer: Any, quantizer: Any, shape: Sequence[int] | None, fa
         return ""
     if gives_signs_of_another(quantizer, shape):
         if facts.before_sign is not None:
-            return _cause_of_border(layer)
+            return ""
         return (
             f"the converter does not recognize the signs of its input quantizer "
             f"{name_of(quantizer)}; let it end with larq.math.sign"
@@ -134,15 +136,6 @@ def _cause_of_inputs(layer: Any, quantizer: Any, shape: Sequence[int] | None, fa
         f"its input quantizer {name_of(quantizer)} gives other numbers than -1 and 1; use "
         "ste_sign, approx_sign or swish_sign"
     )
-
-
-def _cause_of_border(layer: Any) -> str:
-    """Return why a layer cannot be padded before its sign, where it is not that of its inputs."""
-    if getattr(layer, "padding", "") == "causal":
-        return "its padding is causal, and its quantizer no sign of its inputs; use ste_sign"
-    if _padding_of(layer) == -1:
-        return "it pads with -1, and its quantizer is no sign of its inputs; use ste_sign"
-    return ""
 
 
 def _cause_of_kernel(layer: Any) -> str:

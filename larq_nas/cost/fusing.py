@@ -174,7 +174,7 @@ class Fusing:
         if facts.sign_of_zero != 1 or facts.before_sign is not None:
             return False
         if self.binary[index]:
-            return not self.network.levels(index)
+            return not self.network.flips(index)
         quantizer = getattr(self.network.calls[index].layer, "input_quantizer", None)
         signs = kind in WEIGHTED and is_sign(quantizer, self.network.shape_read(index))
         return kind == "sign" or signs
@@ -299,7 +299,7 @@ class Fusing:
         around = self.network.borders.get(index)
         if self.binary[index] and around and around.added:
             return False
-        if self.binary[index] and self.network.levels(index):
+        if self.binary[index] and self.network.flips(index):
             # Its inputs are flipped, which only goes into what computes them.
             return self.takes_flip(read) and self.network.facts[index].groups == 1
         grouped = self.network.facts[index].groups > 1

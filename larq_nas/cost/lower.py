@@ -195,7 +195,7 @@ class _Lowering:
         if tensor.packed:
             return tensor
         tensor = self._as_image(index, self._flipped(index, tensor))
-        tensor = self._surrounded(index, tensor)
+        tensor = self._surrounded(index, self._signs_in_border(index, tensor))
         packed = replace(tensor, form=f"bits of {tensor.form}", packed=True)
         self._add("LceQuantize", index, (tensor,), packed)
         return packed
@@ -203,10 +203,11 @@ class _Lowering:
     def _flipped(self, index: int, tensor: Tensor) -> Tensor:
         """Return what the sign is taken of: `threshold - x` where inputs are 0 and 1, for one.
 
-        A sign of -1 at 0 is that of a little less.
+        So it is for a sign of -1 at 0, turned.
         """
-        levels = self.fusing.network.levels(index)
-        less = self.fusing.network.facts[index].sign_of_zero < 0
+        facts = self.fusing.network.facts[index]
+        strict = facts.kind == "sign" and facts.sign_of_zero < 0
+        flips = self.fusing.network.flips(index) or strict
         before = self.fusing.network.facts[index].before_sign
         if before is not None:
             affine = set(before.kinds) <= {"ADD", "SUB", "MUL"}
@@ -215,21 +216,25 @@ class _Lowering:
             signed = Tensor(tensor.call, f"before the sign of {index}")
             self._append(opaque(index, before, (tensor,), signed, lambda made: made))
             return signed
-        if not (levels or less) or self.fusing.takes_flip(self.fusing.inputs[index][0]):
+        if not flips or self.fusing.takes_flip(self.fusing.inputs[index][0]):
             return tensor
-        if not levels:
-            read = self.fusing.inputs[index][0]
-            # An offset right before takes it in.
-            if self.fusing.kind(read) in ("norm", "offset") and len(self.fusing.readers[read]) == 1:
-                return tensor
-            lowered = Tensor(tensor.call, "a little less")
-            self._add("ADD", index, (tensor,), lowered, numbers(1))
-            return lowered
+        threshold = (self.fusing.network.levels(index) or (0, 0))[1]
         turned = Tensor(tensor.call, "turned")
-        flipped = Tensor(tensor.call, f"from {levels[1]}")
+        flipped = Tensor(tensor.call, f"from {threshold}")
         self._add("MUL", index, (tensor,), turned, numbers(1))
         self._add("ADD", index, (turned,), flipped, numbers(1))
         return flipped
+
+    def _signs_in_border(self, index: int, tensor: Tensor) -> Tensor:
+        """Return the signs that a quantizer takes of something else, as numbers to pad."""
+        before = self.fusing.network.facts[index].before_sign
+        if before is None or not self._surrounding(index)[0]:
+            return tensor
+        packed = replace(tensor, form=f"first bits of {tensor.form}", packed=True)
+        signs = Tensor(tensor.call, f"signs of {tensor.form}")
+        self._add("LceQuantize", index, (tensor,), packed)
+        self._add("LceDequantize", index, (packed,), signs)
+        return signs
 
     def _surrounded(self, index: int, tensor: Tensor) -> Tensor:
         """Return what the sign is taken of where a border is added before it."""
@@ -260,6 +265,12 @@ class _Lowering:
 
     def _emit_sign(self, index: int, end: int) -> None:
         packed = self._bits_of(index)
+        if self.calls[index].facts.sign_of_zero < 0:
+            signs = Tensor(end, "turned signs")
+            self._tensors[end] = Tensor(end)
+            self._add("LceDequantize", index, (packed,), signs)
+            self._add("MUL", index, (signs,), Tensor(end), numbers(1))
+            return
         self._tensors[end] = packed
         if not self.fusing.read_as_bits(end):
             self._tensors[end] = Tensor(end)

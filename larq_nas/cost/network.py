@@ -7,16 +7,13 @@ from functools import cached_property
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.functions import is_convolution_function
 from larq_nas.cost.graph import Call
-from larq_nas.cost.padding import Border, border, paddings_of
+from larq_nas.cost.padding import SIGN_PASSES, Border, border, paddings_of
 from larq_nas.cost.quantizers import zero_one
 
 __all__ = ["SIGN_PASSES", "WEIGHTED", "Network"]
 
 WEIGHTED = ("conv", "dense", "transposed", "depthwise", "separable")
 """The kinds of layers that multiply their inputs with a kernel."""
-
-SIGN_PASSES = ("max_pool", "reshape", "concat", "crop", "pass")
-"""The kinds of calls that hand on signs as they are."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +71,40 @@ class Network:
             return zero_one(own)
         return zero_one(self.calls[self.calls[index].inputs[0]].layer)
 
+    def strict(self, index: int) -> bool:
+        """Return whether call `index` takes a sign that is -1 at 0.
+
+        A sign that is a layer of its own goes into the call.
+        """
+        layer, facts = self.calls[index].layer, self.facts[index]
+        if getattr(layer, "kernel_quantizer", None) is None:
+            return False
+        if layer.input_quantizer is None:
+            facts = self.facts[self._giver(index)]
+            return facts.kind == "sign" and facts.sign_of_zero < 0
+        return facts.binary_inputs and facts.sign_of_zero < 0
+
+    def _giver(self, index: int) -> int:
+        """Return the call whose output call `index` reads, perhaps padded."""
+        (read,) = self.calls[index].inputs
+        while self.facts[read].kind in ("pass", "pad"):
+            read, *_ = self.calls[read].inputs
+        return read
+
+    def flips(self, index: int) -> bool:
+        """Return whether call `index` is computed with the sign of a number minus its inputs."""
+        return bool(self.levels(index)) or self.strict(index)
+
     def source(self, index: int) -> int:
         """Return the call that binary call `index` takes the sign of."""
         read, *_ = self.calls[index].inputs
         if index in self.borders:
             return self.borders[index].source
-        apart = getattr(self.calls[index].layer, "input_quantizer", None) is None
-        return self.calls[read].inputs[0] if apart and self.levels(index) else read
+        if getattr(self.calls[index].layer, "input_quantizer", None) is not None:
+            return read
+        if self.levels(index):
+            return self.calls[read].inputs[0]
+        return self.calls[self._giver(index)].inputs[0] if self.strict(index) else read
 
     @cached_property
     def pads_of_ones(self) -> set[int]:

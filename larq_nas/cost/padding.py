@@ -15,9 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.graph import Call
-from larq_nas.cost.quantizers import sign_of_zero, zero_one
+from larq_nas.cost.quantizers import gives_signs_of_another, sign_of_zero, zero_one
 
 __all__ = [
+    "SIGN_PASSES",
     "Border",
     "Paddings",
     "border",
@@ -27,6 +28,9 @@ __all__ = [
     "same_paddings",
     "taken_in",
 ]
+
+SIGN_PASSES = ("max_pool", "reshape", "concat", "crop", "pass")
+"""The kinds of calls that hand on signs as they are."""
 
 Paddings = tuple[tuple[int, int], tuple[int, int]]
 """Rows above and below, columns left and right."""
@@ -79,9 +83,10 @@ def border(calls: Sequence[Call], index: int) -> Border | None:
     levels = zero_one(layer.input_quantizer)
     if layer.input_quantizer is None:
         return _border_behind_sign(calls, index, read)
-    if not levels and not sign_of_zero(layer.input_quantizer, calls[read].shape):
+    zero = sign_of_zero(layer.input_quantizer, calls[read].shape)
+    if not (levels or zero or gives_signs_of_another(layer.input_quantizer, calls[read].shape)):
         return None
-    return _own_border(layer, calls[index].inputs[0], calls[read].shape, bool(levels))
+    return _own_border(layer, calls[index].inputs[0], calls[read].shape, bool(levels), zero == -1)
 
 
 def _border_behind_sign(calls: Sequence[Call], index: int, read: int) -> Border | None:
@@ -92,23 +97,40 @@ def _border_behind_sign(calls: Sequence[Call], index: int, read: int) -> Border 
         if found is None or layer.padding != "valid" or not _is_image(calls[read]):
             return None
     levels = found is None and bool(zero_one(calls[read].layer))
-    if (calls[read].facts.kind != "sign" or calls[read].facts.sign_of_zero != 1) and not levels:
+    sign = calls[read].facts.kind == "sign"
+    if not sign and not levels and not _holds_signs(calls, read):
         return None
-    (source,), shape = calls[read].inputs, calls[read].shape
+    shape = calls[read].shape
+    # Signs that others moved are taken once more: these are the same.
+    source = calls[read].inputs[0] if sign or levels else read
+    strict = sign and calls[read].facts.sign_of_zero == -1
     if found is None:
-        return _own_border(layer, source, shape, levels)
+        return _own_border(layer, source, shape, levels, strict)
     paddings, value = found
     fewer = reached(layer, paddings, shape)
     if value not in (0.0, 1.0, -1.0):
         return None
-    return _signed(layer, source, value, fewer, shape)
+    return _signed(layer, source, -value if strict else value, fewer, shape)
 
 
-def _own_border(layer: Any, source: int, shape: Sequence[int], levels: bool) -> Border | None:
+def _holds_signs(calls: Sequence[Call], index: int) -> bool:
+    """Return whether the output of a call holds only -1 and 1, which it hands on."""
+    kind = calls[index].facts.kind
+    handed = kind in SIGN_PASSES and all(_holds_signs(calls, i) for i in calls[index].inputs)
+    return kind == "sign" or handed
+
+
+def _own_border(
+    layer: Any, source: int, shape: Sequence[int], levels: bool, strict: bool
+) -> Border | None:
+    """Return the border of a layer that pads itself.
+
+    Its signs are computed with the other one in their place where they are -1 at 0.
+    """
     if layer.padding == "causal":
         before = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
         return _signed(layer, source, 1.0 if levels else 0.0, ((before, 0), (0, 0)), shape)
-    value = float(layer.pad_values)
+    value = -float(layer.pad_values) if strict else float(layer.pad_values)
     if layer.padding != "same" or levels or value not in (0.0, -1.0):
         return None
     large = any(
@@ -127,7 +149,8 @@ def _signed(
     sizes, (kernel, strides, gaps) = pair(shape[:-1]), _geometry(layer)
     taps = slice(0, kernel[0]), slice(0, kernel[1])
     if value:
-        same = value == 1.0 and paddings == same_paddings(layer, shape)
+        alike = value == 1.0 or paddings == ((0, 0), (0, 0))
+        same = alike and paddings == same_paddings(layer, shape)
         return Border(source, (value,), paddings, taps, same)
     cropped = [_crop(*axis) for axis in zip(sizes, kernel, strides, gaps, paddings, strict=True)]
     (rows, above), (columns, beside) = cropped

@@ -1,5 +1,6 @@
 """Binary layers that the converter would run in float, in the form that runs in binary."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,10 +12,10 @@ from larq_nas.cost.fallback import name_of, odd_padding
 from larq_nas.cost.graph import Call
 from larq_nas.cost.kinds import shape_read
 from larq_nas.cost.network import Network
-from larq_nas.cost.padding import Border, border
-from larq_nas.cost.quantizers import gives_signs, sign_of_zero, zero_one
+from larq_nas.cost.padding import Border
+from larq_nas.cost.quantizers import gives_signs, gives_signs_of_another, sign_of_zero, zero_one
 from larq_nas.deploy.causes import quantized_kernel
-from larq_nas.deploy.rewriting.form import BinaryForm
+from larq_nas.deploy.rewriting.form import SMALLEST, BinaryForm
 from larq_nas.deploy.rewriting.groups import GroupCost, SplitGroups, group_computation
 from larq_nas.deploy.rewriting.walk import Rewrite
 from larq_nas.layers import BinaryConv2D
@@ -23,8 +24,6 @@ __all__ = ["rewrite_binary", "rewrite_sign"]
 
 _LAYERS = (lq.layers.QuantConv2D, lq.layers.QuantConv1D, lq.layers.QuantDense)
 _SMALLEST_SCALE = 1e-6
-# No number of a network lies between: the smallest that no processor takes for 0 is 1.2e-38.
-_LESS = -2e-38
 # The converter quantizes constants of up to 128 MiB itself, and leaves larger ones in float.
 _LARGEST_KERNEL = 2**24
 
@@ -42,16 +41,15 @@ def rewrite_binary(calls: Sequence[Call], index: int, cost: GroupCost | None) ->
     if not isinstance(call.layer, _LAYERS) or call.layer.kernel_quantizer is None:
         return None
     network = Network(calls)
-    read, quantizer = _quantizer(calls, index)
-    around = border(calls, index)
-    if around:
-        read, quantizer = around.source, quantizer or lq.math.sign
-    elif quantizer is None and not network.reads_signs(index):
+    around = network.borders.get(index)
+    quantizer = _quantizer(network, index)
+    if quantizer is None and not network.reads_signs(index):
         return None
+    read = network.source(index)
     form = _form(call.layer, quantizer, around)
     if form is None:
         return None
-    reasons = _reasons(calls, index, form)
+    reasons = _reasons(network, index, form)
     compute: Any = form
     kernels, variables = [form.signs], [form.kernel]
     if form.groups > 1:
@@ -78,9 +76,9 @@ def rewrite_sign(call: Call, index: int) -> Rewrite | None:
     return Rewrite(index, call.inputs, _SIGNS[call.facts.sign_of_zero], reason)
 
 
-def _sign_below_zero(x: tf.Tensor) -> tf.Tensor:
+def _strict_sign(x: tf.Tensor) -> tf.Tensor:
     """Return the sign of `x`, -1 at 0, without a comparison, which would be an operation."""
-    return lq.math.sign(x + _LESS)
+    return lq.math.sign(x * -1.0 + SMALLEST) * -1.0
 
 
 def _sign(quantizer: Any, shape: Sequence[int] | None) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -95,17 +93,23 @@ def _is_by_hand(sign: Any) -> bool:
     return not str(kind.__module__).startswith(("larq.", "larq_nas."))
 
 
-def _quantizer(calls: Sequence[Call], index: int) -> tuple[int, Any]:
-    """Return the call that a binary layer takes the sign of, and what quantizes it.
+def _quantizer(network: Network, index: int) -> Any:
+    """Return what quantizes the inputs of a binary layer; `None` if nothing needs to.
 
-    A quantizer to 0 and 1 that is a layer of its own goes into the convolution.
+    A quantizer to 0 and 1, or to signs of -1 at 0, that is a layer of its own goes into the
+    convolution. The sign of signs is these signs, and makes a convolution binary wherever they
+    were taken.
     """
-    call = calls[index]
-    read = call.inputs[0]
+    call = network.calls[index]
     own = call.layer.input_quantizer
-    if own is None and zero_one(calls[read].layer):
-        return calls[read].inputs[0], calls[read].layer
-    return read, own
+    if own is not None:
+        return own
+    if network.levels(index):
+        return network.calls[call.inputs[0]].layer
+    if network.strict(index):
+        return _strict_sign
+    again = network.signs(call.inputs[0]) and not network.reads_signs(index)
+    return lq.math.sign if again or index in network.borders else None
 
 
 def _form(layer: Any, quantizer: Any, around: Border | None) -> BinaryForm | None:
@@ -142,7 +146,13 @@ def _form(layer: Any, quantizer: Any, around: Border | None) -> BinaryForm | Non
         groups=getattr(layer, "groups", 1),
         activation=None if activation is tf.keras.activations.linear else activation,
     )
-    form = form.on_zero_one(*levels) if levels else form
+    if levels:
+        form = form.on_zero_one(*levels)
+    elif sign_of_zero(quantizer, shape) == -1:
+        form = form.on_strict_sign()
+    elif gives_signs_of_another(quantizer, shape) and (form.groups > 1 or around and around.added):
+        # It may be of all channels together, and is of what the image holds without a border.
+        form = dataclasses.replace(form, before=quantizer, quantizer=lq.math.sign)
     return form.on_border(around) if around else form
 
 
@@ -150,19 +160,24 @@ def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
     return (sizes[0], 1) if len(sizes) == 1 else (sizes[0], sizes[1])
 
 
-def _reasons(calls: Sequence[Call], index: int, form: BinaryForm) -> list[str]:
+def _reasons(network: Network, index: int, form: BinaryForm) -> list[str]:
     """Return what keeps the layer, as it is, from running in binary."""
-    layer = calls[index].layer
+    call = network.calls[index]
+    layer = call.layer
     reasons = []
     if not isinstance(layer, lq.layers.QuantConv2D):
         reasons.append(f"{type(layer).__name__} runs as a binary convolution")
     quantizer = layer.input_quantizer
-    own = quantizer is not None and not form.flips and _is_by_hand(quantizer)
-    if own and form.quantizer is not quantizer:
-        reasons.append(f"its input quantizer `{name_of(quantizer)}` is a sign, and runs as Larq's")
+    if quantizer is not None and _is_by_hand(quantizer) and form.quantizer is not quantizer:
+        gives = "gives signs" if form.before else "is a sign"
+        reasons.append(f"its input quantizer `{name_of(quantizer)}` {gives}, and runs as Larq's")
+    if quantizer is None and network.strict(index):
+        reasons.append("the sign before it, which is -1 at 0, is taken in the convolution")
+    elif quantizer is None and not network.levels(index) and not network.reads_signs(index):
+        reasons.append("the sign of the signs that it reads is taken once more")
     if form.border:
         reasons.append(_around(form.border))
-    if form.flips:
+    if network.levels(index):
         reasons.append("inputs of 0 and 1 run as signs")
     if form.scale is not None and form.scale.min() < _SMALLEST_SCALE:
         dead = int(np.sum(form.scale < _SMALLEST_SCALE))
@@ -195,5 +210,5 @@ def _as_image(
     return reshaped
 
 
-_SIGNS = {1: lq.math.sign, -1: _sign_below_zero}
+_SIGNS = {1: lq.math.sign, -1: _strict_sign}
 """The engine's sign, by what it gives for 0."""

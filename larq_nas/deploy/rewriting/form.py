@@ -37,6 +37,7 @@ class BinaryForm:
         flips: whether the sign is that of `threshold - x`, not of `x`.
         threshold: what is added before the sign, if it flips.
         quantizer: the sign; `None` if its inputs are signs already.
+        before: what is computed before the sign and before what is added around it, if anything.
         strides: steps, in pixels.
         dilation_rate: spacing of the kernel's taps, in pixels.
         padding: `"same"` or `"valid"`.
@@ -52,6 +53,7 @@ class BinaryForm:
     flips: bool = False
     threshold: float = 0.0
     quantizer: Callable[[tf.Tensor], tf.Tensor] | None = lq.math.sign
+    before: Callable[[tf.Tensor], tf.Tensor] | None = None
     strides: tuple[int, int] = (1, 1)
     dilation_rate: tuple[int, int] = (1, 1)
     padding: str = "same"
@@ -85,6 +87,20 @@ class BinaryForm:
             pad_values=1.0,
         )
 
+    def on_strict_sign(self) -> "BinaryForm":
+        r"""Return the form for a sign that is -1 at 0.
+
+        It is \\(-\\operatorname{sign}(-x)\\), exactly: a sign of a little less than \\(x\\) would
+        get lost where the converter adds an offset to another, or rounds it to a whole threshold.
+        """
+        return dataclasses.replace(
+            self,
+            signs=-self.signs,
+            flips=True,
+            quantizer=lq.math.sign,
+            pad_values=-self.pad_values,
+        )
+
     def on_border(self, border: Border) -> "BinaryForm":
         """Return the form with something added around its inputs.
 
@@ -102,6 +118,8 @@ class BinaryForm:
 
     def prepare(self, x: tf.Tensor) -> tf.Tensor:
         """Return what the sign is taken of."""
+        if self.before:
+            return self.before(x)
         # Times -1 rather than `threshold - x`, which would stay an operation of its own. And never
         # a threshold of 0, which would leave -0.0 of 0: `x` is above 0 just if it is above this.
         return x * -1.0 + (self.threshold or SMALLEST) if self.flips else x

@@ -12,7 +12,7 @@ import tensorflow as tf
 from larq_nas.cost.fallback import runs_in_binary, zero_padded
 from larq_nas.cost.graph import Call
 from larq_nas.cost.network import WEIGHTED, Network
-from larq_nas.cost.padding import Paddings, paddings_of, reached, taken_in
+from larq_nas.cost.padding import Paddings, folds, paddings_of, reached, taken_in
 from larq_nas.cost.quantizers import is_sign, zero_one
 from larq_nas.layers import Scale
 
@@ -40,6 +40,7 @@ class Fusing:
         readers: which calls read each.
         moved: batch norms that are computed before the call they read.
         trimmed: pads that the export computes smaller, and how much they add then.
+        handed_on: reshapes behind these pads, which change no shape and are left out.
         thresholds: the last calls of which the signs alone are read, and the increasing calls
             up to them that become one offset.
     """
@@ -69,6 +70,7 @@ class Fusing:
         self.moved: set[int] = set()
         self.thresholds: dict[int, tuple[int, ...]] = {}
         self.trimmed: dict[int, Paddings] = {}
+        self.handed_on: set[int] = set()
         self._kinds = dict.fromkeys(network.pads_of_ones if binary else (), "pass")
         for index in calls:
             self._find_pad(index)
@@ -100,10 +102,13 @@ class Fusing:
         Where it would do so wrongly, the export pads no more than the convolution reaches: that
         is either as with padding="same" or left as it is.
         """
-        calls, readers = self.network.calls, self.readers[index]
-        if self.network.facts[index].kind != "pad" or len(readers) != 1 or calls[index].output:
+        calls = self.network.calls
+        if self.network.facts[index].kind != "pad":
             return
-        (reader,), (read,) = readers, self.inputs[index]
+        between, reader = self._behind_pad(index)
+        if reader is None:
+            return
+        (read,) = self.inputs[index]
         layer, kind = calls[reader].layer, self.network.facts[reader].kind
         real = not self.binary[reader] and not getattr(layer, "input_quantizer", None)
         if not real or kind not in _PADDED or len(calls[reader].shape) != 3:
@@ -111,12 +116,30 @@ class Fusing:
         found = paddings_of(calls[index])
         if getattr(layer, "padding", "") != "valid" or found is None or found[1]:
             return
+        self._kinds |= dict.fromkeys(filter(self._is_uniform, between), "pass")
         taken = taken_in(layer, found[0], calls[read].shape, calls[index].shape)
         fewer = reached(layer, found[0], calls[read].shape)
         if taken == fewer:
             self._kinds[index] = "pass"
         elif taken is not None:
             self.trimmed[index] = fewer
+            self.handed_on |= {i for i in between if self.network.facts[i].kind == "reshape"}
+
+    def _behind_pad(self, index: int) -> tuple[list[int], int | None]:
+        """Return the call that alone reads a pad, if one does, and those between that fold."""
+        between: list[int] = []
+        while len(self.readers[index]) == 1 and not self.network.calls[index].output:
+            (index,) = self.readers[index]
+            if not folds(self.network.calls, index):
+                return between, index
+            between.append(index)
+        return between, None
+
+    def _is_uniform(self, index: int) -> bool:
+        """Return whether a call that scales or shifts does so alike for all channels."""
+        layer = self.network.calls[index].layer
+        weights = layer.get_weights() if isinstance(layer, tf.keras.layers.Layer) else []
+        return all(np.all(weight == weight.flat[0]) for weight in weights)
 
     def _find_threshold(self, end: int) -> None:
         r"""Take note if the increasing calls up to call `end` become one offset.

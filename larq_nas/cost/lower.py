@@ -195,7 +195,7 @@ class _Lowering:
         if tensor.packed:
             return tensor
         tensor = self._as_image(index, self._flipped(index, tensor))
-        tensor = self._surrounded(index, self._signs_in_border(index, tensor))
+        tensor = self._surrounded(index, self._signs_before(index, tensor))
         packed = replace(tensor, form=f"bits of {tensor.form}", packed=True)
         self._add("LceQuantize", index, (tensor,), packed)
         return packed
@@ -225,10 +225,11 @@ class _Lowering:
         self._add("ADD", index, (turned,), flipped, numbers(1))
         return flipped
 
-    def _signs_in_border(self, index: int, tensor: Tensor) -> Tensor:
-        """Return the signs that a quantizer takes of something else, as numbers to pad."""
+    def _signs_before(self, index: int, tensor: Tensor) -> Tensor:
+        """Return the signs that a quantizer takes of something else, as numbers to pad or split."""
         before = self.fusing.network.facts[index].before_sign
-        if before is None or not self._surrounding(index)[0]:
+        apart = bool(self._surrounding(index)[0]) or self.calls[index].facts.groups > 1
+        if before is None or not apart:
             return tensor
         packed = replace(tensor, form=f"first bits of {tensor.form}", packed=True)
         signs = Tensor(tensor.call, f"signs of {tensor.form}")
@@ -272,7 +273,9 @@ class _Lowering:
             self._add("MUL", index, (signs,), Tensor(end), numbers(1))
             return
         self._tensors[end] = packed
-        if not self.fusing.read_as_bits(end):
+        # A pool behind a sign pools numbers, and only the sign behind it makes them bits again.
+        pooled = any(self.fusing.kind(i) == "max_pool" for i in self.fusing.readers[end])
+        if pooled or not self.fusing.read_as_bits(end):
             self._tensors[end] = Tensor(end)
             self._add("LceDequantize", index, (packed,), Tensor(end))
 
@@ -285,6 +288,7 @@ class _Lowering:
         self._tensors[end] = bits(end) if packs else Tensor(end)
         if groups > 1:
             source = self._as_image(index, self._flipped(index, self._found(index)[0]))
+            source = self._signs_before(index, source)
             around = self._surrounding(index)
             self._append(grouped(index, groups, source, constants, around))
         else:
@@ -348,7 +352,8 @@ class _Lowering:
             sizes = self.calls[call.inputs[0]].shape[:2], self.fusing.trimmed[index]
             area = math.prod(size + sum(added) for size, added in zip(*sizes, strict=True))
             output = Tensor(end, area=area)
-        name = _KINDS.get(kind, kind.upper())
+        permutes = isinstance(call.layer, tf.keras.layers.Permute)
+        name = "TRANSPOSE" if permutes else _KINDS.get(kind, kind.upper())
         constants = self._once(index, plain_constants(self.fusing, index, self._known))
         if self.fusing.emulated[index] and getattr(call.layer, "input_quantizer", None):
             shape = self.calls[reads[0].call].shape

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.graph import Call
+from larq_nas.layers import Scale
 from larq_nas.cost.quantizers import gives_signs_of_another, sign_of_zero, zero_one
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Border",
     "Paddings",
     "border",
+    "folds",
     "paddings_of",
     "pair",
     "reached",
@@ -206,6 +208,27 @@ def paddings_of(call: Call) -> tuple[Paddings, float] | None:
         return None
     bottom, right = (padded.shape[i + 1] - shape[i] - (top, left)[i] for i in (0, 1))
     return ((top, int(bottom)), (left, int(right))), float(around[0])
+
+
+def folds(calls: Sequence[Call], index: int) -> bool:
+    """Return whether call `index` hands on an image pixel by pixel, at most scaled and shifted.
+
+    The converter takes such a call into a convolution behind it if the numbers are the same for
+    all channels, and a pad before the call then as well.
+    """
+    call = calls[index]
+    layer, kind = call.layer, call.facts.kind
+    if kind == "reshape":
+        reshapes = isinstance(layer, tf.keras.layers.Reshape) or "reshape" in _symbol(layer)
+        return reshapes and calls[call.inputs[0]].shape == call.shape
+    if isinstance(layer, tf.keras.layers.Rescaling):
+        return np.size(layer.scale) == np.size(layer.offset) == 1
+    channelwise = isinstance(layer, Scale) or call.facts.constants == 1
+    return kind in ("pass", "norm") or (kind in ("scale", "offset") and channelwise)
+
+
+def _symbol(layer: Any) -> str:
+    return str(getattr(layer, "symbol", ""))
 
 
 def reached(layer: Any, paddings: Paddings, shape: Sequence[int]) -> Paddings:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from larq_nas.cost.fallback import cause_in_layer, is_binary, no_binary_kernel, pads_with_zeros
 from larq_nas.cost.graph import Call
 from larq_nas.cost.kinds import facts_of, shape_read
+from larq_nas.cost.padding import folds
 from larq_nas.cost.quantizers import zero_one
 from larq_nas.deploy.flatbuffer import is_constant, operators, read_model
 from larq_nas.errors import InputError
@@ -140,9 +141,12 @@ def likely_cause_of_difference(calls: Sequence[Call], index: int) -> str:
             f"it pads with zeros an image of {source.shape[:2]} smaller than its kernel; "
             "pad with ones (pad_values=1.0)"
         )
-    if source.facts.kind == "pad" and max(layer.strides) > 1:
+    read = call.inputs[0]
+    while calls[read].inputs and folds(calls, read):
+        read = calls[read].inputs[0]
+    if calls[read].facts.kind == "pad" and max(getattr(layer, "strides", (1,))) > 1:
         return (
-            f"`{source.name}` pads it on both sides before a stride, which the converter takes "
+            f"`{calls[read].name}` pads it on both sides before a stride, which the converter takes "
             'for padding="same"; use padding="same"'
         )
     if is_binary(layer):

@@ -10,6 +10,7 @@ import tensorflow as tf
 from larq_nas.cost.fusing import Fusing
 from larq_nas.cost.graph import Call, read_graph
 from larq_nas.cost.network import Network
+from larq_nas.cost.padding import folds
 from larq_nas.cost.quantizers import zero_one
 from larq_nas.cost.signs import merge_signs
 from larq_nas.deploy.causes import require_inference
@@ -131,11 +132,17 @@ def lower(
 
 def _rewrite_pad(fusing: Fusing, index: int) -> Rewrite | None:
     """Return how to compute pad `index`, if the converter would move it."""
+    calls = fusing.network.calls
+    call = calls[index]
+    if index in fusing.handed_on:
+        return Rewrite(index, call.inputs, lambda x: x)
     if index not in fusing.trimmed:
         return None
-    call, (reader,) = fusing.network.calls[index], fusing.readers[index]
+    (reader,) = fusing.readers[index]
+    while folds(calls, reader):
+        (reader,) = fusing.readers[reader]
     paddings = [(0, 0), *fusing.trimmed[index], (0, 0)]
-    reason = f"`{call.name}` adds only what `{fusing.network.calls[reader].name}` reaches"
+    reason = f"`{call.name}` adds only what `{calls[reader].name}` reaches"
     return Rewrite(index, call.inputs, lambda x: tf.pad(x, paddings), reason)
 
 

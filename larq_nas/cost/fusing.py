@@ -116,7 +116,7 @@ class Fusing:
         found = paddings_of(calls[index])
         if getattr(layer, "padding", "") != "valid" or found is None or found[1]:
             return
-        self._kinds |= dict.fromkeys(filter(self._is_uniform, between), "pass")
+        self._kinds |= dict.fromkeys(between, "pass")
         taken = taken_in(layer, found[0], calls[read].shape, calls[index].shape)
         fewer = reached(layer, found[0], calls[read].shape)
         if taken == fewer:
@@ -134,12 +134,6 @@ class Fusing:
                 return between, index
             between.append(index)
         return between, None
-
-    def _is_uniform(self, index: int) -> bool:
-        """Return whether a call that scales or shifts does so alike for all channels."""
-        layer = self.network.calls[index].layer
-        weights = layer.get_weights() if isinstance(layer, tf.keras.layers.Layer) else []
-        return all(np.all(weight == weight.flat[0]) for weight in weights)
 
     def _find_threshold(self, end: int) -> None:
         r"""Take note if the increasing calls up to call `end` become one offset.
@@ -255,6 +249,11 @@ class Fusing:
     def takes_flip(self, index: int) -> bool:
         """Return whether an affine behind call `index` fuses into the operation it goes into."""
         readers = self.readers[index]
+        layer = self.network.calls[index].layer
+        if isinstance(layer, tf.keras.layers.Flatten | tf.keras.layers.Reshape):
+            # A number for all channels moves before a reshape.
+            only = len(readers) == 1 and not self.network.calls[index].output
+            return only and self.takes_flip(self.inputs[index][0])
         return len(readers) == 1 and self._ends_in(index, readers[0])
 
     def fused_kinds(self, index: int) -> set[str]:

@@ -77,16 +77,17 @@ class Network:
         A sign that is a layer of its own goes into the call.
         """
         layer, facts = self.calls[index].layer, self.facts[index]
-        if getattr(layer, "kernel_quantizer", None) is None:
+        kernel = getattr(layer, "kernel_quantizer", None) or is_convolution_function(layer)
+        if not kernel or facts.kind not in WEIGHTED:
             return False
-        if layer.input_quantizer is None:
+        if getattr(layer, "input_quantizer", None) is None:
             facts = self.facts[self._giver(index)]
             return facts.kind == "sign" and facts.sign_of_zero < 0
         return facts.binary_inputs and facts.sign_of_zero < 0
 
     def _giver(self, index: int) -> int:
         """Return the call whose output call `index` reads, perhaps padded."""
-        (read,) = self.calls[index].inputs
+        read, *_ = self.calls[index].inputs
         while self.facts[read].kind in ("pass", "pad"):
             read, *_ = self.calls[read].inputs
         return read

@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.graph import Call
-from larq_nas.layers import Scale
 from larq_nas.cost.quantizers import gives_signs_of_another, sign_of_zero, zero_one
+from larq_nas.layers import Scale
 
 __all__ = [
     "SIGN_PASSES",
@@ -211,10 +211,10 @@ def paddings_of(call: Call) -> tuple[Paddings, float] | None:
 
 
 def folds(calls: Sequence[Call], index: int) -> bool:
-    """Return whether call `index` hands on an image pixel by pixel, at most scaled and shifted.
+    """Return whether call `index` hands on an image, scaled or shifted by one number at most.
 
-    The converter takes such a call into a convolution behind it if the numbers are the same for
-    all channels, and a pad before the call then as well.
+    The converter takes such a call into a convolution behind it, and a pad before the call then
+    as well.
     """
     call = calls[index]
     layer, kind = call.layer, call.facts.kind
@@ -223,8 +223,9 @@ def folds(calls: Sequence[Call], index: int) -> bool:
         return reshapes and calls[call.inputs[0]].shape == call.shape
     if isinstance(layer, tf.keras.layers.Rescaling):
         return np.size(layer.scale) == np.size(layer.offset) == 1
-    channelwise = isinstance(layer, Scale) or call.facts.constants == 1
-    return kind in ("pass", "norm") or (kind in ("scale", "offset") and channelwise)
+    if isinstance(layer, Scale):
+        return bool(np.all(layer.scale.numpy() == 1))
+    return kind == "pass" or (kind in ("scale", "offset") and call.facts.constants == 1)
 
 
 def _symbol(layer: Any) -> str:

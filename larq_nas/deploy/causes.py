@@ -144,9 +144,10 @@ def likely_cause_of_difference(calls: Sequence[Call], index: int) -> str:
     read = call.inputs[0]
     while calls[read].inputs and folds(calls, read):
         read = calls[read].inputs[0]
-    if calls[read].facts.kind == "pad" and max(getattr(layer, "strides", (1,))) > 1:
+    source = calls[read]
+    if source.facts.kind == "pad" and max(getattr(layer, "strides", (1,))) > 1:
         return (
-            f"`{calls[read].name}` pads it on both sides before a stride, which the converter takes "
+            f"`{source.name}` pads it on both sides before a stride, which the converter takes "
             'for padding="same"; use padding="same"'
         )
     if is_binary(layer):

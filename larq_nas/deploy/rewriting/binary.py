@@ -1,7 +1,7 @@
 """Binary layers that the converter would run in float, in the form that runs in binary."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import larq as lq
@@ -9,15 +9,16 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.fallback import name_of, odd_padding
+from larq_nas.cost.functions import is_convolution_function
 from larq_nas.cost.graph import Call
 from larq_nas.cost.kinds import shape_read
 from larq_nas.cost.network import Network
-from larq_nas.cost.padding import Border
+from larq_nas.cost.padding import Border, paddings_of
 from larq_nas.cost.quantizers import gives_signs, gives_signs_of_another, sign_of_zero, zero_one
 from larq_nas.deploy.causes import quantized_kernel
 from larq_nas.deploy.rewriting.form import SMALLEST, BinaryForm
 from larq_nas.deploy.rewriting.groups import GroupCost, SplitGroups, group_computation
-from larq_nas.deploy.rewriting.walk import Rewrite
+from larq_nas.deploy.rewriting.walk import Rewrite, call_layer
 from larq_nas.layers import BinaryConv2D
 
 __all__ = ["rewrite_binary", "rewrite_sign"]
@@ -38,6 +39,8 @@ def rewrite_binary(calls: Sequence[Call], index: int, cost: GroupCost | None) ->
             kernel that does not is to run the model.
     """
     call = calls[index]
+    if is_convolution_function(call.layer):
+        return _rewrite_function(Network(calls), index)
     if not isinstance(call.layer, _LAYERS) or call.layer.kernel_quantizer is None:
         return None
     network = Network(calls)
@@ -66,6 +69,32 @@ def rewrite_binary(calls: Sequence[Call], index: int, cost: GroupCost | None) ->
         return None
     text = f"`{call.name}`: " + "; ".join(reasons)
     return Rewrite(index, (read,), compute, text, kernels, variables)
+
+
+def _rewrite_function(network: Network, index: int) -> Rewrite | None:
+    """Return how to compute a convolution that is a function, behind a sign that is -1 at 0."""
+    call, calls = network.calls[index], network.calls
+    if not network.strict(index) or not network.reads_signs(index):
+        return None
+    pads = [i for i in _calls_before(calls, index) if calls[i].facts.kind == "pad"]
+    paddings = [found[0] for found in map(paddings_of, (calls[i] for i in pads)) if found]
+
+    def compute(x: tf.Tensor) -> tf.Tensor:
+        turned = x * -1.0 + SMALLEST
+        for padding in reversed(paddings):
+            turned = tf.pad(turned, [(0, 0), *padding, (0, 0)], constant_values=-1.0)
+        return call_layer(call, [lq.math.sign(turned)])[call.position] * -1.0
+
+    reason = f"`{call.name}`: the sign before it, which is -1 at 0, is taken in the convolution"
+    return Rewrite(index, (network.source(index),), compute, reason)
+
+
+def _calls_before(calls: Sequence[Call], index: int) -> Iterator[int]:
+    """Yield the calls that only pad or hand on what call `index` reads, the last one first."""
+    index, *_ = calls[index].inputs
+    while calls[index].facts.kind in ("pass", "pad"):
+        yield index
+        index, *_ = calls[index].inputs
 
 
 def rewrite_sign(call: Call, index: int) -> Rewrite | None:
@@ -146,11 +175,12 @@ def _form(layer: Any, quantizer: Any, around: Border | None) -> BinaryForm | Non
         groups=getattr(layer, "groups", 1),
         activation=None if activation is tf.keras.activations.linear else activation,
     )
+    padded = around is not None and bool(around.added)
     if levels:
         form = form.on_zero_one(*levels)
     elif sign_of_zero(quantizer, shape) == -1:
         form = form.on_strict_sign()
-    elif gives_signs_of_another(quantizer, shape) and (form.groups > 1 or around and around.added):
+    elif gives_signs_of_another(quantizer, shape) and (form.groups > 1 or padded):
         # It may be of all channels together, and is of what the image holds without a border.
         form = dataclasses.replace(form, before=quantizer, quantizer=lq.math.sign)
     return form.on_border(around) if around else form

@@ -18,7 +18,7 @@ from larq_nas.deploy.rewriting.binary import rewrite_binary, rewrite_sign
 from larq_nas.deploy.rewriting.form import SMALLEST
 from larq_nas.deploy.rewriting.groups import GroupCost
 from larq_nas.deploy.rewriting.norms import rewrite_norm, rewrite_threshold
-from larq_nas.deploy.rewriting.walk import Rewrite, call_layer, compute
+from larq_nas.deploy.rewriting.walk import Rewrite, call_layer, compute, needed
 
 __all__ = ["Lowered", "lower"]
 
@@ -62,7 +62,9 @@ class Lowered:
     @property
     def reasons(self) -> list[str]:
         """What was rewritten and why, one line each."""
-        return [rewrite.reason for rewrite in self.rewrites.values() if rewrite.reason]
+        computed = needed(self.calls, self.outputs, self.rewrites)
+        rewrites = (rewrite for index, rewrite in self.rewrites.items() if index in computed)
+        return [rewrite.reason for rewrite in rewrites if rewrite.reason]
 
     @property
     def binary_layers(self) -> set[int]:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from larq_nas.cost.graph import Call, call_layer
 
-__all__ = ["Rewrite", "call_layer", "compute"]
+__all__ = ["Rewrite", "call_layer", "compute", "needed"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def compute(
     rewrites = rewrites or {}
     values: dict[int, tf.Tensor] = dict(given or {})
     made: dict[Any, list[tf.Tensor]] = {}
-    for index in _needed(calls, wanted, rewrites, values):
+    for index in needed(calls, wanted, rewrites, values):
         call, rewrite = calls[index], rewrites.get(index)
         if rewrite:
             with tf.name_scope(call.layer.name):
@@ -74,17 +74,18 @@ def compute(
     return [values[index] for index in wanted]
 
 
-def _needed(
+def needed(
     calls: Sequence[Call],
     wanted: Sequence[int],
     rewrites: Mapping[int, Rewrite],
-    given: Collection[int],
+    given: Collection[int] = (),
 ) -> list[int]:
-    needed: set[int] = set()
+    """Return the calls that are computed for the outputs of the calls `wanted`, in order."""
+    found: set[int] = set()
     waiting = list(wanted)
     while waiting:
         index = waiting.pop()
-        if index not in needed and index not in given:
-            needed.add(index)
+        if index not in found and index not in given:
+            found.add(index)
             waiting += rewrites[index].inputs if index in rewrites else calls[index].inputs
-    return sorted(needed)
+    return sorted(found)

@@ -127,7 +127,7 @@ OWN_SIGNS += [straight_through_below]
 def test_signs_of_inputs_written_by_hand_run_as_larqs(quantizer: Callable) -> None:
     conversion = check(network(input_quantizer=quantizer))
     told = f"`one`: its input quantizer `{quantizer.__name__}` is a sign, and runs as Larq's"
-    assert told in conversion.rewrites
+    assert any(line.startswith(told) for line in conversion.rewrites)
     assert "GREATER" not in conversion.audit.operations
 
 

@@ -30,6 +30,7 @@ class Facts:
             times these in each filter, `"other"` for what no binary kernel computes.
         binary_inputs: whether it takes the sign of its inputs.
         sign_of_zero: what the sign that it takes, of its inputs or as a layer, gives for 0.
+        turned: whether its input quantizer takes the sign of its inputs times -1.
         before_sign: the operations before the sign, of an input quantizer that takes the sign of
             something else than its inputs.
         constants: numbers in constants of its own, such as `t` in `x + t`.
@@ -50,6 +51,7 @@ class Facts:
     kernel_scale: str = "ones"
     binary_inputs: bool = False
     sign_of_zero: int = 1
+    turned: bool = False
     before_sign: Opaque | None = None
     constants: int = 0
     same: str = ""

@@ -115,7 +115,7 @@ def _cause_of_inputs(layer: Any, quantizer: Any, shape: Sequence[int] | None, fa
     if quantizer is None or sign_of_zero(quantizer, shape):
         return ""
     if gives_signs_of_another(quantizer, shape):
-        if facts.before_sign is not None:
+        if facts.before_sign is not None or facts.turned:
             return ""
         return (
             f"the converter does not recognize the signs of its input quantizer "

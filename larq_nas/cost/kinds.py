@@ -12,7 +12,7 @@ import tensorflow as tf
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.functions import facts_of_function
 from larq_nas.cost.opaque import TENSOR_BYTES, Opaque, convert_alone
-from larq_nas.cost.quantizers import bits, gives_signs_of_another, kernel_scale, sign_of_zero
+from larq_nas.cost.quantizers import bits, gives_signs_of_another, kernel_scale, sign_of_zero, turns
 from larq_nas.layers import DropPath, Mixture, Scale, Zeros
 
 __all__ = ["facts_of", "is_own", "shape_read"]
@@ -153,6 +153,7 @@ def _quantization(layer: Any, *parts: str) -> dict[str, Any]:
         "kernel_scale": next((scale for scale in scales if scale != "ones"), "ones"),
         "binary_inputs": inputs is not None and bits(inputs, shape_read(layer)) == 1,
         "sign_of_zero": sign_of_zero(inputs, shape_read(layer)) or 1,
+        "turned": turns(inputs, shape_read(layer)),
         "before_sign": _before_sign(inputs, shape_read(layer)),
     }
 
@@ -162,7 +163,7 @@ def _before_sign(quantizer: Any, shape: tuple[int, ...] | None) -> Opaque | None
 
     `None` for a sign of the inputs themselves, and where the converter sees none.
     """
-    if shape is None or not gives_signs_of_another(quantizer, shape):
+    if shape is None or not gives_signs_of_another(quantizer, shape) or turns(quantizer, shape):
         return None
     known = _before_signs.setdefault(quantizer, {})
     if shape not in known:

@@ -94,7 +94,7 @@ class Network:
 
     def flips(self, index: int) -> bool:
         """Return whether call `index` is computed with the sign of a number minus its inputs."""
-        return bool(self.levels(index)) or self.strict(index)
+        return bool(self.levels(index)) or self.strict(index) or self.facts[index].turned
 
     def source(self, index: int) -> int:
         """Return the call that binary call `index` takes the sign of."""

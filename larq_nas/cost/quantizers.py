@@ -18,6 +18,7 @@ __all__ = [
     "kernel_scale",
     "scale_of",
     "sign_of_zero",
+    "turns",
     "zero_one",
 ]
 
@@ -73,6 +74,13 @@ def gives_signs_of_another(quantizer: Any, shape: Sequence[int] | None = None) -
         return False
     signs = all(np.allclose(np.abs(values), 1, 0, _ROUNDING) for values in outputs)
     return signs and sign_of_zero(quantizer, shape) is None
+
+
+def turns(quantizer: Any, shape: Sequence[int] | None = None) -> bool:
+    """Return whether `quantizer` gives the sign of its inputs times -1, and 1 at 0."""
+    if quantizer is None or isinstance(quantizer, _OTHER_QUANTIZERS + _SIGN_QUANTIZERS):
+        return False
+    return _gives_signs(lambda x: -quantizer(x), shape, -1)
 
 
 def _gives_signs(function: Any, shape: Sequence[int] | None, zero: int) -> bool:

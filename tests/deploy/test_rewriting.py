@@ -570,7 +570,18 @@ def norm_of_ties(x: tf.Tensor) -> tf.Tensor:
     return y
 
 
+def less(x: tf.Tensor) -> tf.Tensor:
+    return lq.math.sign(-x)
+
+
 STRICT = {
+    "of -x": lambda x: conv(input_quantizer=less)(x),
+    "of -x, padded with zeros": lambda x: conv(input_quantizer=less, pad_values=0.0)(
+        norm_of_ties(x)
+    ),
+    "of -x, padded with -1, groups": lambda x: conv(
+        input_quantizer=less, pad_values=-1.0, groups=2
+    )(layers.ReLU()(x)),
     "in the convolution": lambda x: conv(input_quantizer=strict)(x),
     "turned twice": lambda x: conv(input_quantizer=turned, padding="valid")(x),
     "straight-through": lambda x: conv(input_quantizer=straight_through, kernel_size=1)(x),

@@ -14,7 +14,13 @@ from larq_nas.cost.graph import Call
 from larq_nas.cost.kinds import shape_read
 from larq_nas.cost.network import Network
 from larq_nas.cost.padding import Border, paddings_of
-from larq_nas.cost.quantizers import gives_signs, gives_signs_of_another, sign_of_zero, zero_one
+from larq_nas.cost.quantizers import (
+    gives_signs,
+    gives_signs_of_another,
+    sign_of_zero,
+    turns,
+    zero_one,
+)
 from larq_nas.deploy.causes import quantized_kernel
 from larq_nas.deploy.rewriting.form import SMALLEST, BinaryForm
 from larq_nas.deploy.rewriting.groups import GroupCost, SplitGroups, group_computation
@@ -180,6 +186,8 @@ def _form(layer: Any, quantizer: Any, around: Border | None) -> BinaryForm | Non
         form = form.on_zero_one(*levels)
     elif sign_of_zero(quantizer, shape) == -1:
         form = form.on_strict_sign()
+    elif turns(quantizer, shape):
+        form = dataclasses.replace(form, flips=True, quantizer=lq.math.sign)
     elif gives_signs_of_another(quantizer, shape) and (form.groups > 1 or padded):
         # It may be of all channels together, and is of what the image holds without a border.
         form = dataclasses.replace(form, before=quantizer, quantizer=lq.math.sign)

@@ -125,6 +125,8 @@ def lower(
         )
         if found:
             rewrites[index] = found
+    # A quantizer may take the sign of -x, say: then more than 0 would be less.
+    guard = [index for index in guard if calls[index].facts.before_sign is None]
     for index in {_giver(calls, rewrites, index) for index in guard}:
         # What reads an image adds the offset itself: an input cannot be computed otherwise.
         reads = index in guard

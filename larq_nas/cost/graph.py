@@ -16,7 +16,7 @@ from larq_nas.cost.facts import Facts
 from larq_nas.cost.kinds import facts_of, is_own
 from larq_nas.errors import InputError
 
-__all__ = ["Call", "call_layer", "functional", "prune", "read_graph"]
+__all__ = ["Call", "call_layer", "functional", "prune", "read_graph", "unread_weights"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,30 @@ def functional(model: tf.keras.Model) -> tf.keras.Model:
     return tf.keras.Model(inputs, model(inputs), name=model.name)
 
 
+def unread_weights(
+    layer: tf.keras.layers.Layer, function: Callable[..., Any], specs: Sequence[tf.TensorSpec]
+) -> set[int]:
+    """Return the ids of the weights of a layer that inference does not read.
+
+    Those of a part that only training calls are such. None, where the layer cannot be traced.
+
+    # Arguments
+        layer: a built layer or model.
+        function: calls it on tensors, without training.
+        specs: shapes and types of these.
+    """
+    try:
+        traced = tf.function(function).get_concrete_function(*specs)
+    except Exception:  # noqa: BLE001 - an own layer may do anything
+        return set()
+    read = {id(tensor) for tensor in traced.captured_inputs}
+    return {id(weight) for weight in layer.weights if id(_handle(weight)) not in read}
+
+
+def _handle(weight: Any) -> Any:
+    return getattr(weight, "latent_variable", weight).handle
+
+
 class _Reader:
     """Collects calls, models within models in their place."""
 
@@ -148,7 +172,7 @@ class _Reader:
         index = layer._inbound_nodes.index(node)
         parts = _taken_apart(layer, node) if self._apart and is_own(layer) else None
         if parts is not None:
-            return self._read_parts(layer, parts, inputs, f"{name}/")
+            return self._read_parts(node, parts, inputs, f"{name}/")
         _require_batch(node, name)
         outputs = tf.nest.flatten(node.outputs)
         facts = facts_of(layer, node)
@@ -159,16 +183,20 @@ class _Reader:
 
     def _read_parts(
         self,
-        layer: tf.keras.layers.Layer,
+        node: "tf.keras.engine.node.Node",
         parts: tf.keras.Model,
         inputs: tuple[int, ...],
         prefix: str,
     ) -> list[int]:
         """Read an own layer that was taken apart, and count its own variables at its first call."""
-        start = len(self.calls)
+        layer, start = node.layer, len(self.calls)
         outputs = self.read(parts, list(inputs), prefix)
         inside = {id(weight) for call in self.calls[start:] for weight in call.layer.weights}
         own = [weight for weight in layer.weights if id(weight) not in inside | self._counted]
+        if own:
+            specs = [tf.TensorSpec(one.shape, one.dtype) for one in node.keras_inputs]
+            unread = unread_weights(layer, lambda *x: _call(layer, layer, node, x), specs)
+            own = [weight for weight in own if id(weight) not in unread]
         self._counted |= {id(weight) for weight in own}
         numbers = sum(int(weight.shape.num_elements()) for weight in own)
         # The kernels of functions, such as `tf.nn.conv2d`, are counted as such.

@@ -101,6 +101,23 @@ class Pair(LAYERS.Layer):
         return self.conv(pair[0]) + weight * pair[1]
 
 
+class Idle(Residual):
+    """A residual block with a layer that nothing calls."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.idle = quant_conv()
+
+
+class Auxiliary(Idle):
+    """A residual block with a layer that only training calls."""
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        if training:
+            self.add_loss(tf.reduce_mean(self.idle(x)))
+        return super().call(x, training)
+
+
 @tf.custom_gradient
 def own_sign(x: tf.Tensor):
     return tf.where(x >= 0, 1.0, -1.0), lambda dy: dy * tf.cast(tf.abs(x) <= 1, tf.float32)
@@ -224,6 +241,8 @@ def two_outputs(x: tf.Tensor) -> list[tf.Tensor]:
 
 CONVERTING: dict[str, Callable] = {
     "layers with layers": behind(Residual, Residual),
+    "a layer that nothing calls": behind(Idle),
+    "an auxiliary head": behind(Auxiliary),
     "a subclassed model": called,
     "a wrapped model": of(lambda x: Network()(x)),
     "a model within": of(lambda x: LAYERS.Dense(3)(Network()(x))),
@@ -275,6 +294,11 @@ def test_cost_and_conversion_agree(build: Callable) -> None:
     size = len(conversion.flatbuffer)
     assert abs(costs.flatbuffer_bytes - size) <= max(0.01 * size, 512)
     assert "not found" not in str(conversion.audit)
+
+
+def test_what_only_training_calls_costs_nothing() -> None:
+    plain, auxiliary = (randomize(behind(kind)()) for kind in (Residual, Auxiliary))
+    assert profile(auxiliary).parameters == profile(plain).parameters
 
 
 def with_nan() -> tf.keras.Model:

@@ -1,7 +1,7 @@
 """The constants of an operation: kernels, and vectors of a number for each channel."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from larq_nas.cost.count import divide
@@ -31,14 +31,20 @@ def numbers(count: int) -> Constants:
     return lambda channels: [Constant(4 * count)]
 
 
-def shared(layers: Sequence[Any], constants: Constants) -> Constants:
-    """Return the constants of layers that are called more than once: the file holds them once."""
-    key = tuple(id(layer) for layer in layers)
+def shared(keys: Sequence[Hashable], constants: Constants) -> Constants:
+    """Return constants that several operations may hold, known by keys: the file holds them once.
+
+    # Arguments
+        keys: what each constant is known by; the last holds for any further.
+        constants: the constants.
+    """
 
     def named(channels: Sequence[Any]) -> list[Constant]:
         found = constants(channels)
         return [
-            constant if constant.same is not None else Constant(constant.bytes, (key, slot))
+            constant
+            if constant.same is not None
+            else Constant(constant.bytes, (slot, keys[min(slot, len(keys) - 1)]))
             for slot, constant in enumerate(found)
         ]
 

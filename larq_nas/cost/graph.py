@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,15 @@ from larq_nas.cost.facts import Facts
 from larq_nas.cost.kinds import facts_of, is_own
 from larq_nas.errors import InputError
 
-__all__ = ["Call", "call_layer", "functional", "prune", "read_graph", "unread_weights"]
+__all__ = [
+    "Call",
+    "call_layer",
+    "functional",
+    "prune",
+    "read_graph",
+    "unread_weights",
+    "weights_key",
+]
 
 
 @dataclass(frozen=True)
@@ -201,7 +209,7 @@ class _Reader:
         numbers = sum(int(weight.shape.num_elements()) for weight in own)
         # The kernels of functions, such as `tf.nn.conv2d`, are counted as such.
         functions = {
-            _weights_key(c): c.facts.constants for c in self.calls[start:] if _multiplies(c)
+            weights_key(c): c.facts.constants for c in self.calls[start:] if _multiplies(c)
         }
         numbers -= sum(functions.values())
         if numbers > 0 and len(self.calls) > start:
@@ -356,13 +364,18 @@ def _nodes(model: tf.keras.Model) -> Iterator["tf.keras.engine.node.Node"]:
         yield from model._nodes_by_depth[depth]
 
 
-def _weights_key(call: Call) -> int:
+def weights_key(call: Call) -> Hashable:
     """Return what tells the weights of a call from others: its layer, or a function's kernel."""
-    if _multiplies(call):
-        node = call.layer._inbound_nodes[-1]
-        given = tf.nest.flatten((node.call_args, node.call_kwargs))
-        kernels = [value for value in given if isinstance(value, tf.Variable)]
-        return id((kernels or [call.layer])[0])
+    if not _multiplies(call):
+        return id(call.layer)
+    node = call.layer._inbound_nodes[-1]
+    given = tf.nest.flatten((node.call_args, node.call_kwargs))
+    for value in given:
+        if isinstance(value, tf.Variable):
+            return id(value)
+        # A kernel that is quantized, made anew at each call of an own layer.
+        if isinstance(value, tf.Tensor) and value.shape.rank > 1:
+            return call.owner, value.numpy().tobytes()
     return id(call.layer)
 
 
@@ -376,12 +389,12 @@ def prune(calls: list[Call], outputs: Sequence[int]) -> list[Call]:
             waiting += calls[index].inputs
     order = sorted(needed)
     numbers = {old: new for new, old in enumerate(order)}
-    seen: set[int] = set()
+    seen: set[Hashable] = set()
     kept = []
     for old in order:
         call = calls[old]
-        first = _weights_key(call) not in seen
-        seen.add(_weights_key(call))
+        first = weights_key(call) not in seen
+        seen.add(weights_key(call))
         inputs = tuple(numbers[index] for index in call.inputs)
         given = tuple(number for number, output in enumerate(outputs) if output == old)
         kept.append(dataclasses.replace(call, inputs=inputs, first=first, outputs=given))

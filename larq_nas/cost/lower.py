@@ -1,17 +1,25 @@
 """Which operations Larq Compute Engine's converter makes of a network."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.constants import binary_constants, numbers, plain_constants, shared, vector
+from larq_nas.cost.constants import (
+    binary_constants,
+    numbers,
+    plain_constants,
+    separable_constants,
+    shared,
+    vector,
+)
 from larq_nas.cost.fallback import shares_dilation, zero_padded
 from larq_nas.cost.fusing import AFFINE, Fusing, own_activation
-from larq_nas.cost.graph import Call, call_layer
+from larq_nas.cost.graph import Call, call_layer, weights_key
 from larq_nas.cost.network import WEIGHTED, Network
 from larq_nas.cost.opaque import Opaque, convert_alone
 from larq_nas.cost.operators import Constants, Operator, Tensor, bits
@@ -92,7 +100,7 @@ class _Lowering:
         self._known: dict[int, float | None] = {}
         # Rows and vectors that are there as images, as binary convolutions give them.
         self._images: set[Tensor] = set()
-        self._shared = {id(call.layer) for call in self.calls if not call.first}
+        self._shared = {weights_key(call) for call in self.calls if not call.first}
 
     def run(self) -> list[Operator]:
         fused: set[int] = set()
@@ -150,16 +158,47 @@ class _Lowering:
         write: Tensor,
         constants: Constants = lambda channels: [],
     ) -> None:
-        self._append([Operator(kind, call, reads, (write,), self._once(call, constants))])
+        once = self._once(call, constants, kind)
+        self._append([Operator(kind, call, reads, (write,), once)])
 
-    def _once(self, call: int, constants: Constants) -> Constants:
-        """Return the constants of an operation, known by their layers where these are shared."""
-        if not self._shared:
+    def _once(self, index: int, constants: Constants, part: Hashable = None) -> Constants:
+        """Return the constants of an operation, known by what they hold if its layer is shared.
+
+        # Arguments
+            index: the call.
+            constants: its constants.
+            part: what else they depend on, such as the number of a group.
+        """
+        weights = weights_key(self.calls[index]) if self._shared else None
+        if weights not in self._shared:
             return constants
-        layers = [self.calls[i].layer for i in (call, *self.fusing.chain(call))]
-        if any(id(layer) in self._shared for layer in layers):
-            return shared(layers, constants)
-        return constants
+        kernel: Hashable = weights, part
+        takes_affine = self.fusing.takes_affine(index) and part != "depthwise"
+        slope, offset = self._affine(index) if takes_affine else (b"", b"")
+        if self.fusing.binary[index]:
+            # Signs of the filters are turned where thresholds are on numbers times less than 0.
+            packs = self._packs(index)
+            turned = (np.frombuffer(slope, "float32") < 0).tobytes() if packs and slope else b""
+            rest = kernel, packs, slope, offset
+            return shared([(kernel, turned if any(turned) else b""), rest], constants)
+        return shared([(kernel, slope), (kernel, slope, offset)], constants)
+
+    def _affine(self, index: int) -> tuple[bytes, bytes]:
+        """Return slope and offset of the batch norms and the like that call `index` takes in."""
+        chain = self.fusing.chain(index)
+        readers = self.fusing.readers[chain[-1] if chain else index]
+        moved = {n for read in readers for n in self.fusing.readers[read]} & self.fusing.moved
+        affine = [
+            i for i in (*chain, *sorted(moved)) if i in moved or self.fusing.kind(i) in AFFINE
+        ]
+        if not affine:
+            return b"", b""
+        shape = self.calls[self.calls[affine[0]].inputs[0]].shape
+        ends = tf.stack([tf.zeros(shape), tf.ones(shape)])
+        for i in affine:
+            (ends,) = call_layer(self.calls[i], [ends])
+        low, high = np.reshape(ends, (2, -1, ends.shape[-1]))[:, 0]
+        return (high - low).tobytes(), low.tobytes()
 
     def _append(self, operators: list[Operator]) -> None:
         """Add operations, but not one that was added for another call before."""
@@ -265,17 +304,24 @@ class _Lowering:
             self._tensors[end] = Tensor(end)
             self._add("LceDequantize", index, (packed,), Tensor(end))
 
+    def _packs(self, index: int) -> bool:
+        """Return whether binary call `index` writes bits."""
+        chain = self.fusing.chain(index)
+        apart = self.fusing.activates_apart(index)
+        grouped = self.calls[index].facts.groups > 1
+        floats = grouped or apart or zero_padded(self.fusing.network, index)
+        return not floats and self.fusing.read_as_bits(chain[-1] if chain else index)
+
     def _emit_binary(self, index: int, end: int) -> None:
         groups = self.calls[index].facts.groups
-        apart = self.fusing.activates_apart(index)
-        floats = groups > 1 or apart or zero_padded(self.fusing.network, index)
-        packs = not floats and self.fusing.read_as_bits(end)
+        apart, packs = self.fusing.activates_apart(index), self._packs(index)
         constants = binary_constants(self.fusing, index, packs)
         self._tensors[end] = bits(end) if packs else Tensor(end)
         if groups > 1:
             source = self._as_image(index, self._flipped(index, self._found(index)[0]))
             around = self._surrounding(index)
-            self._append(grouped(index, groups, source, constants, around))
+            parts = [self._once(index, constants, group) for group in range(groups)]
+            self._append(grouped(index, source, parts, around))
         else:
             packed = self._bits_of(index)
             self._add("LceBconv2d", index, (packed,), self._tensors[end], constants)
@@ -338,7 +384,7 @@ class _Lowering:
             area = math.prod(size + sum(added) for size, added in zip(*sizes, strict=True))
             output = Tensor(end, area=area)
         name = _KINDS.get(kind, kind.upper())
-        constants = self._once(index, plain_constants(self.fusing, index, self._known))
+        constants = self._once(index, plain_constants(self.fusing, index, self._known), name)
         if self.fusing.emulated[index] and getattr(call.layer, "input_quantizer", None):
             shape = self.calls[reads[0].call].shape
             added = signs_as_numbers(call.layer, index, self._bits_of(index), shape)
@@ -346,7 +392,9 @@ class _Lowering:
             reads = added[-1].writes
         self._tensors[end] = output
         if kind == "separable":
-            self._append(separable(self.fusing, index, reads[0], output))
+            halves = separable_constants(self.fusing, index)
+            first, second = map(self._once, (index, index), halves, ("depthwise", name))
+            self._append(separable(self.fusing, index, reads[0], output, first, second))
         elif kind == "composite":
             self._append(composite(index, reads, output))
         elif kind in WEIGHTED and kind != "dense" and len(call.shape) == 2:

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from larq_nas.cost.constants import numbers, separable_constants
+from larq_nas.cost.constants import numbers
 from larq_nas.cost.fusing import Fusing
 from larq_nas.cost.opaque import TENSOR_BYTES, Opaque
 from larq_nas.cost.operators import CONSTANT_BYTES, Constant, Constants, Operator, Tensor
@@ -52,18 +52,17 @@ def _surrounding(paddings: str, value: float, channels: Any) -> list[Constant]:
 
 
 def grouped(
-    index: int, groups: int, source: Tensor, constants: Constants, around: Surrounding
+    index: int, source: Tensor, constants: Sequence[Constants], around: Surrounding
 ) -> list[Operator]:
     """Return a grouped binary convolution: one convolution for each part of the channels.
 
     # Arguments
         index: index of the call.
-        groups: number of groups.
         source: what it reads.
-        constants: the constants of each convolution.
+        constants: the constants of the convolution of each group.
         around: what is added before the signs.
     """
-    read = source.call
+    read, groups = source.call, len(constants)
     parts = tuple(Tensor(read, f"part{g} of {index}", groups) for g in range(groups))
     padded = [surround(index, part, around) for part in parts]
     reads = [ops[-1].writes[0] if ops else part for ops, part in zip(padded, parts, strict=True)]
@@ -74,17 +73,23 @@ def grouped(
         for part, packed in zip(reads, signs, strict=True)
     ]
     convolved = [
-        Operator("LceBconv2d", index, (packed,), (output,), constants)
-        for packed, output in zip(signs, outputs, strict=True)
+        Operator("LceBconv2d", index, (packed,), (output,), held)
+        for packed, output, held in zip(signs, outputs, constants, strict=True)
     ]
     split = Operator("SPLIT", index, (source,), parts, numbers(1))
     joined = Operator("CONCATENATION", index, outputs, (Tensor(index),))
     return [split, *chain(*padded), *quantized, *convolved, joined]
 
 
-def separable(fusing: Fusing, index: int, source: Tensor, output: Tensor) -> list[Operator]:
-    """Return a separable convolution: a depthwise one and a 1x1 one."""
-    depthwise, pointwise = separable_constants(fusing, index)
+def separable(
+    fusing: Fusing,
+    index: int,
+    source: Tensor,
+    output: Tensor,
+    depthwise: Constants,
+    pointwise: Constants,
+) -> list[Operator]:
+    """Return a separable convolution: a depthwise one and a 1x1 one, with their constants."""
     area = fusing.network.calls[index].area
     between = Tensor(source.call, f"depthwise of {index}", area=area)
     return [

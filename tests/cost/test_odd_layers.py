@@ -268,3 +268,103 @@ def test_what_the_export_rewrites_is_predicted(function, shape, binary: int) -> 
     assert abs(costs.flatbuffer_bytes - real.bytes) <= max(0.03 * real.bytes, 512)
     assert costs.activation_bytes == real.peak
     assert costs.fallbacks == []
+
+
+class TwoConvolutions(LAYERS.Layer):
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.first, self.second = quant_conv(32), quant_conv(32)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return self.second(self.first(x) * 0.1 - 1.0)
+
+
+class Loop(LAYERS.Layer):
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.conv = quant_conv(32)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        for _ in tf.range(3):
+            x = self.conv(x) * 0.01
+        return x
+
+
+class OwnKernel(LAYERS.Layer):
+    def build(self, shape) -> None:
+        self.kernel = self.add_weight("kernel", (3, 3, shape[-1], 32))
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        sign = lq.quantizers.ste_sign
+        return tf.nn.conv2d(sign(x), sign(self.kernel), 1, "SAME")
+
+
+def moved(x: tf.Tensor) -> tf.Tensor:
+    return LAYERS.Lambda(lambda numbers: numbers * -0.1 + 1)(x)
+
+
+def normed(x: tf.Tensor) -> tf.Tensor:
+    return LAYERS.BatchNormalization()(x)
+
+
+def shared(layer: Callable, between: Callable, calls: int = 3) -> Callable:
+    """Return a builder of a network that calls one layer, with others between."""
+
+    def build(x: tf.Tensor) -> tf.Tensor:
+        one = layer()
+        for _ in range(calls - 1):
+            x = between(one(x))
+        return LAYERS.Flatten()(one(x))
+
+    return build
+
+
+def two_images(x: tf.Tensor) -> tf.Tensor:
+    layers = [LAYERS.Conv2D(64, 3), LAYERS.BatchNormalization(), quant_conv(32)]
+    one = tf.keras.Sequential([*layers, LAYERS.GlobalAveragePooling2D()])
+    return LAYERS.Subtract()([one(x), one(LAYERS.ReLU()(x))])
+
+
+IMAGE = (8, 8, 32)
+SHARED: dict[str, tuple[Callable, tuple[int, ...]]] = {
+    "real": (shared(lambda: LAYERS.Conv2D(32, 3, padding="same"), LAYERS.ReLU(), 2), IMAGE),
+    "real, with batch norms": (
+        shared(lambda: LAYERS.Conv2D(32, 3, padding="same"), normed),
+        IMAGE,
+    ),
+    "dense": (shared(lambda: LAYERS.Dense(64), LAYERS.ReLU(), 2), (64,)),
+    "depthwise": (
+        shared(lambda: LAYERS.DepthwiseConv2D(3, padding="same"), LAYERS.ReLU(), 2),
+        IMAGE,
+    ),
+    "separable": (shared(lambda: LAYERS.SeparableConv2D(32, 3, padding="same"), normed), IMAGE),
+    "a batch norm": (shared(LAYERS.BatchNormalization, LAYERS.ReLU()), IMAGE),
+    "binary": (shared(lambda: quant_conv(32), moved), IMAGE),
+    "binary, with batch norms": (shared(lambda: quant_conv(32), normed, 4), IMAGE),
+    "binary, then ReLU": (shared(lambda: quant_conv(32, activation="relu"), normed), IMAGE),
+    "groups": (shared(lambda: quant_conv(32, groups=4), moved), IMAGE),
+    "zeros around, dilated": (
+        shared(lambda: quant_conv(32, pad_values=0, dilation_rate=2), moved),
+        IMAGE,
+    ),
+    "a model": (
+        shared(
+            lambda: tf.keras.Sequential([quant_conv(32), LAYERS.BatchNormalization()]),
+            LAYERS.Activation("linear"),
+        ),
+        IMAGE,
+    ),
+    "an own layer": (shared(TwoConvolutions, LAYERS.ReLU(), 2), IMAGE),
+    "an own kernel": (shared(OwnKernel, normed), IMAGE),
+    "a loop": (shared(Loop, normed, 1), IMAGE),
+    "two images": (two_images, IMAGE),
+}
+
+
+@pytest.mark.parametrize(("function", "shape"), SHARED.values(), ids=list(SHARED))
+def test_equal_constants_of_a_shared_layer_count_once(
+    function: Callable, shape: tuple[int, ...]
+) -> None:
+    model = randomize(build(function, shape))
+    size = convert(model).bytes
+    assert abs(profile(model).flatbuffer_bytes - size) <= max(0.01 * size, 512)

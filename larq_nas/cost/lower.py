@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from larq_nas.cost.constants import (
     binary_constants,
+    known,
     numbers,
     plain_constants,
     separable_constants,
@@ -148,6 +149,8 @@ class _Lowering:
 
     def _keeps_order(self, index: int) -> bool:
         """Return whether a reshape of a single position needs no operation."""
+        if len(self.calls[index].shape) > 1:
+            return False
         return self.calls[self.fusing.inputs[index][0]].area == self.calls[index].area == 1
 
     def _add(
@@ -185,14 +188,12 @@ class _Lowering:
 
     def _affine(self, index: int) -> tuple[bytes, bytes]:
         """Return slope and offset of the batch norms and the like that call `index` takes in."""
-        chain = self.fusing.chain(index)
-        readers = self.fusing.readers[chain[-1] if chain else index]
-        moved = {n for read in readers for n in self.fusing.readers[read]} & self.fusing.moved
-        affine = [
-            i for i in (*chain, *sorted(moved)) if i in moved or self.fusing.kind(i) in AFFINE
-        ]
-        if not affine:
-            return b"", b""
+        chain = [i for i in self.fusing.chain(index) if self.fusing.kind(i) in AFFINE]
+        affine = [*chain, *self.fusing.moved_into(index)]
+        return self._line(affine) if affine else (b"", b"")
+
+    def _line(self, affine: Sequence[int]) -> tuple[bytes, bytes]:
+        """Return slope and offset that affine calls come to, one after the other."""
         shape = self.calls[self.calls[affine[0]].inputs[0]].shape
         ends = tf.stack([tf.zeros(shape), tf.ones(shape)])
         for i in affine:
@@ -262,12 +263,12 @@ class _Lowering:
             if self.fusing.kind(read) in ("norm", "offset") and len(self.fusing.readers[read]) == 1:
                 return tensor
             lowered = Tensor(tensor.call, "a little less")
-            self._add("ADD", index, (tensor,), lowered, numbers(1))
+            self._add("ADD", index, (tensor,), lowered, known(1, "a little less"))
             return lowered
         turned = Tensor(tensor.call, "turned")
         flipped = Tensor(tensor.call, f"from {levels[1]}")
-        self._add("MUL", index, (tensor,), turned, numbers(1))
-        self._add("ADD", index, (turned,), flipped, numbers(1))
+        self._add("MUL", index, (tensor,), turned, known(1, -1.0))
+        self._add("ADD", index, (turned,), flipped, known(1, float(levels[1])))
         return flipped
 
     def _surrounded(self, index: int, tensor: Tensor) -> Tensor:
@@ -342,6 +343,8 @@ class _Lowering:
             self._images.add(Tensor(end))
         kind, count = self.fusing.kind(index), self.calls[index].facts.constants
         values = numbers(count) if count else vector(index)
+        if hasattr(self.calls[index].layer, "symbol"):
+            values = known(count, *self._line((index,)))
         if kind == "norm":
             scaled = Tensor(index, "scaled")
             self._add("MUL", index, (tensor,), scaled, values)
@@ -356,7 +359,8 @@ class _Lowering:
         if len(reads) == 1 and known and all(self._known[read] == 0 for read in known):
             self._tensors[end] = reads[0]
             return
-        self._append(total(self.fusing.kind(index), index, reads, Tensor(end)))
+        constants = numbers(max(1, self.calls[index].facts.constants))
+        self._append(total(self.fusing.kind(index), index, reads, Tensor(end), constants))
         self._tensors[end] = Tensor(end)
 
     def _emit_opaque(self, index: int, end: int) -> None:
@@ -398,10 +402,13 @@ class _Lowering:
         elif kind == "composite":
             self._append(composite(index, reads, output))
         elif kind in WEIGHTED and kind != "dense" and len(call.shape) == 2:
-            self._append(in_one_dimension(index, name, reads[0], output, constants))
+            read = self.calls[call.inputs[0]].shape[0]
+            self._append(in_one_dimension(call, index, name, reads[0], output, constants, read))
         elif shares_dilation(self.fusing.network, index):
             self._append(spread(self.fusing, index, name, reads[0], output, constants))
         else:
             self._add(name, index, reads, output, constants)
-        if own_activation(call.layer) not in (None, tf.keras.activations.relu):
+        activation = own_activation(call.layer)
+        apart = self.fusing.dilates_rows(index) and not call.facts.bias
+        if activation is not None and (apart or activation is not tf.keras.activations.relu):
             self._activate(index, end)

@@ -361,10 +361,77 @@ SHARED: dict[str, tuple[Callable, tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize(("function", "shape"), SHARED.values(), ids=list(SHARED))
-def test_equal_constants_of_a_shared_layer_count_once(
-    function: Callable, shape: tuple[int, ...]
-) -> None:
+def repeated(block: Callable, times: int = 8) -> Callable:
+    def build(x: tf.Tensor) -> tf.Tensor:
+        for _ in range(times):
+            x = block(x)
+        return LAYERS.GlobalAveragePooling2D()(x)
+
+    return build
+
+
+def behind_conv(*layers: Callable, **settings) -> Callable:
+    """Return a builder of a convolution, `layers`, and a further convolution over rows."""
+
+    def build(x: tf.Tensor) -> tf.Tensor:
+        one_dimension = len(x.shape) == 3
+        x = (LAYERS.Conv1D if one_dimension else LAYERS.Conv2D)(16, 3, **settings)(x)
+        for layer in layers:
+            x = layer()(x)
+        return LAYERS.Conv1D(8, 1)(x) if len(x.shape) == 3 else quant_conv(32)(x)
+
+    return build
+
+
+NORM, RELU = LAYERS.BatchNormalization, LAYERS.ReLU
+DILATED = {"dilation_rate": 2}
+ROWS = (63, 8)
+ALONE: dict[str, tuple[Callable, tuple[int, ...]]] = {
+    "the same offset": (
+        repeated(lambda x: LAYERS.Add()([x, quant_conv(32)(x + 0.1)])),
+        IMAGE,
+    ),
+    "the same thresholds": (repeated(lambda x: quant_conv(32)(x)), IMAGE),
+    "the same flips": (
+        repeated(lambda x: LAYERS.Add()([x, normed(on_zero_one(32)(normed(x)))])),
+        IMAGE,
+    ),
+    "dense layers without bias": (
+        repeated(lambda x: LAYERS.Reshape((1, 1, 32))(
+                LAYERS.Dense(32, use_bias=False)(LAYERS.Flatten()(x))
+            )),
+        (1, 1, 32),
+    ),
+    "dilated rows": (behind_conv(NORM, RELU, padding="valid", **DILATED), ROWS),
+    "dilated rows, same": (behind_conv(RELU, padding="same", **DILATED), ROWS),
+    "dilated rows, causal": (behind_conv(NORM, padding="causal", **DILATED), ROWS),
+    "dilated rows, no bias": (
+        behind_conv(padding="causal", use_bias=False, activation="relu", **DILATED),
+        ROWS,
+    ),
+    "causal rows": (behind_conv(NORM, RELU, padding="causal"), ROWS),
+    "a norm behind a reshape": (behind_conv(lambda: LAYERS.Reshape((36, 16)), NORM), IMAGE),
+    "a ReLU behind a reshape": (behind_conv(lambda: LAYERS.Reshape((36, 16)), NORM, RELU), IMAGE),
+    "rows as an image": (
+        behind_conv(lambda: LAYERS.Reshape((31, 1, 16)), NORM, strides=2),
+        ROWS,
+    ),
+    "channels behind a reshape": (behind_conv(lambda: LAYERS.Reshape((18, 32)), NORM), IMAGE),
+    "a norm and ReLU alone": (
+        lambda x: LAYERS.Conv2D(8, 1)(RELU()(NORM()(LAYERS.AveragePooling2D()(x)))),
+        IMAGE,
+    ),
+    "a constant image": (
+        lambda x: normed(LAYERS.Conv2D(32, 1)(x) + tf.constant(CONSTANT[None, :8, :8])),
+        IMAGE,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"), [*SHARED.values(), *ALONE.values()], ids=[*SHARED, *ALONE]
+)
+def test_bytes_are_within_a_hundredth(function: Callable, shape: tuple[int, ...]) -> None:
     model = randomize(build(function, shape))
     size = convert(model).bytes
     assert abs(profile(model).flatbuffer_bytes - size) <= max(0.01 * size, 512)

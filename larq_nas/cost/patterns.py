@@ -215,7 +215,7 @@ def in_one_dimension(
     around = (taps - 1) * step if padding != "valid" else 0
     operators, held = [], constants
     if padding == "causal" and around:
-        rows, padded = rows + around, replace(source, form=f"from {around}", area=rows + around)
+        rows, padded = rows + around, replace(source, form=f"{around} before", area=rows + around)
         operators.append(Operator("PAD", index, (source,), (padded,), known(6, "pad", around)))
         source, around = padded, 0
     spreads = step > 1 and kind == "CONV_2D"

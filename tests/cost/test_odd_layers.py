@@ -397,10 +397,8 @@ ALONE: dict[str, tuple[Callable, tuple[int, ...]]] = {
         IMAGE,
     ),
     "dense layers without bias": (
-        repeated(lambda x: LAYERS.Reshape((1, 1, 32))(
-                LAYERS.Dense(32, use_bias=False)(LAYERS.Flatten()(x))
-            )),
-        (1, 1, 32),
+        lambda x: tf.keras.Sequential([LAYERS.Dense(32, use_bias=False) for _ in range(8)])(x),
+        (32,),
     ),
     "dilated rows": (behind_conv(NORM, RELU, padding="valid", **DILATED), ROWS),
     "dilated rows, same": (behind_conv(RELU, padding="same", **DILATED), ROWS),

@@ -91,7 +91,8 @@ class Fusing:
             index = waiting.pop()
             if index not in needed:
                 needed.add(index)
-                waiting += self.inputs[index]
+                static = self.network.facts[index].kind == "static"
+                waiting += () if static else self.inputs[index]
         return needed
 
     def kind(self, index: int) -> str:
@@ -354,7 +355,13 @@ class Fusing:
         if self.binary[index] and self.network.levels(index):
             # Its inputs are flipped, which only goes into what computes them.
             return self.takes_flip(read) and self.network.facts[index].groups == 1
-        grouped = self.network.facts[index].groups > 1
+        facts = self.network.facts[index]
+        grouped, before = facts.groups > 1, facts.before_sign
+        signs = kind == "sign" or self.binary[index]
+        if signs and (before is not None or facts.sign_of_zero < 0):
+            # What comes before the sign must go into what computes its inputs.
+            affine = before is None or set(before.kinds) <= {"ADD", "SUB", "MUL"}
+            return affine and self.takes_flip(read) and not grouped
         return kind == "sign" or (self.binary[index] and not grouped)
 
 

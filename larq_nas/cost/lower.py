@@ -117,9 +117,10 @@ class _Lowering:
 
     def _emit(self, index: int, end: int) -> None:
         """Add the operations of call `index` and what it fuses with, up to call `end`."""
-        kind = self.fusing.kind(index)
+        kind, call = self.fusing.kind(index), self.calls[index]
         if self._is_known(index):
-            value = 0.0 if kind in _KEEP_ZERO and end == index else None
+            zeros = kind in _KEEP_ZERO or "zeros_like" in str(getattr(call.layer, "symbol", ""))
+            value = 0.0 if zeros and end == index else None
             self._known |= {index: value, end: value}
         elif kind == "input":
             self._tensors[end] = Tensor(index)

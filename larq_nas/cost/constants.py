@@ -1,7 +1,7 @@
 """The constants of an operation: kernels, and vectors of a number for each channel."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from larq_nas.cost.count import divide
@@ -11,14 +11,18 @@ from larq_nas.cost.operators import Constant, Constants, words
 
 __all__ = [
     "binary_constants",
+    "known",
     "numbers",
     "plain_constants",
     "separable_constants",
+    "shape_of",
     "shared",
     "vector",
 ]
 
-_INDICES = {"reshape": 8, "global_average_pool": 8, "global_max_pool": 8, "crop": 48, "pad": 32}
+# Numbers for each axis, that of the images too.
+_INDICES = {"reshape": 1, "crop": 3, "pad": 2}
+_GLOBAL_POOLS = ("global_average_pool", "global_max_pool")
 
 
 def vector(index: int) -> Constants:
@@ -31,14 +35,41 @@ def numbers(count: int) -> Constants:
     return lambda channels: [Constant(4 * count)]
 
 
-def shared(layers: Sequence[Any], constants: Constants) -> Constants:
-    """Return the constants of layers that are called more than once: the file holds them once."""
-    key = tuple(id(layer) for layer in layers)
+def known(count: int, *held: Any) -> Constants:
+    """Return a constant of so many numbers, known by what it holds: files hold it once."""
+    return lambda channels: [Constant(4 * count, held)]
+
+
+def shape_of(area: int, index: int, rank: int) -> Constants:
+    """Return the shape of rows of `area` positions and the channels of call `index`.
+
+    # Arguments
+        area: number of rows.
+        index: index of the call.
+        rank: how many numbers it has: 4 for an image of height 1.
+    """
+
+    def constants(channels: Sequence[Any]) -> list[Constant]:
+        whole = isinstance(channels[index], int)
+        return [Constant(4 * rank, ("shape", area, channels[index]) if whole else None)]
+
+    return constants
+
+
+def shared(keys: Sequence[Hashable], constants: Constants) -> Constants:
+    """Return constants that several operations may hold, known by keys: the file holds them once.
+
+    # Arguments
+        keys: what each constant is known by; the last holds for any further.
+        constants: the constants.
+    """
 
     def named(channels: Sequence[Any]) -> list[Constant]:
         found = constants(channels)
         return [
-            constant if constant.same is not None else Constant(constant.bytes, (key, slot))
+            constant
+            if constant.same is not None
+            else Constant(constant.bytes, (slot, keys[min(slot, len(keys) - 1)]))
             for slot, constant in enumerate(found)
         ]
 
@@ -73,7 +104,10 @@ def binary_constants(fusing: Fusing, index: int, packs: bool) -> Constants:
         inputs = divide(channels[call.inputs[0]], facts.groups) * (1 + twice)
         kernel = Constant(4 * taps * outputs * words(inputs))
         if packs:
-            return [kernel, Constant(4 * outputs)]
+            # Half of the sum, if nothing is fused behind.
+            plain = not (scaled or moved or height is not None or around)
+            half = ("half", taps * inputs) if plain and isinstance(inputs, int) else None
+            return [kernel, Constant(4 * outputs, half)]
         return [kernel, Constant(4 * outputs, multiplier), Constant(4 * outputs, offset)]
 
     return constants
@@ -114,14 +148,20 @@ def plain_constants(fusing: Fusing, index: int, known: Mapping[int, float | None
         if facts.kind in WEIGHTED:
             inputs = 1 if facts.kind == "depthwise" else channels[call.inputs[0]]
             kernel = divide(4 * facts.taps * inputs * outputs, facts.groups)
+            if facts.kind == "dense" and not offset:
+                return [Constant(kernel)]
             return [Constant(kernel), Constant(4 * outputs, None if offset else 0.0)]
         if facts.kind == "prelu":
             return [Constant(4 * outputs * (call.area if facts.vectors < 0 else 1))]
         if facts.kind in ("unknown", "converted") and call.first:
             return [Constant(4 * size) for size in sizes if size]
+        if facts.kind in _GLOBAL_POOLS:
+            rank = len(fusing.network.calls[call.inputs[0]].shape) - 1
+            return [Constant(4 * rank, "axes")]
         if facts.constants:
             return [Constant(4 * facts.constants)]
-        return [Constant(_INDICES[facts.kind])] if facts.kind in _INDICES else []
+        indices = _INDICES.get(facts.kind)
+        return [Constant(4 * indices * (len(call.shape) + 1))] if indices else []
 
     return constants
 

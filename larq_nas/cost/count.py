@@ -64,20 +64,33 @@ def understand(calls: Sequence[Call]) -> Network:
     calls = merge_signs(calls)
     network = Network(calls)
     checked, unknown = [], []
+    computed = _computed(calls)
     for index, call in enumerate(calls):
         facts = call.facts
         counted = _count(network, index, [calls[i].shape[-1] for i in call.inputs], None)
         dropped = facts.folded * counted.channels + facts.stored
-        trained = _total(counted.weights) + call.first * dropped
+        # Those of the layer around it are counted here, but are none of its own.
+        trained = _total(counted.weights) - call.first * call.variables + call.first * dropped
         # A function has its kernel as a constant.
         sized = hasattr(call.layer, "symbol") or trained == call.first * _size(call.layer)
         if facts.kind == "unknown" or not sized:
             facts = Facts("unknown")
-            unknown.append(call.owner)
+            unknown += [call.owner] if index in computed else []
         elif counted.channels != call.shape[-1]:  # such as a reshape, or concatenated rows
             facts = dataclasses.replace(facts, filters=call.shape[-1])
         checked.append(dataclasses.replace(call, facts=facts))
     return Network(checked, tuple(dict.fromkeys(unknown)))
+
+
+def _computed(calls: Sequence[Call]) -> set[int]:
+    """Return the calls whose numbers the outputs depend on: of some, only the shape is read."""
+    computed, waiting = set[int](), [index for index, call in enumerate(calls) if call.output]
+    while waiting:
+        index = waiting.pop()
+        if index not in computed:
+            computed.add(index)
+            waiting += () if calls[index].facts.kind == "static" else calls[index].inputs
+    return computed
 
 
 def count(network: Network, answers: Mapping[str, Any] | None = None) -> list[Counted]:

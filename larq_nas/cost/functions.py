@@ -68,7 +68,9 @@ def facts_of_function(layer: Any, node: Any) -> Facts:
         return Facts("static")
     if symbol == "bias_add":
         return Facts("offset", constants=constants)
-    if symbol in _ARITHMETIC and tensors == 1 and symbol not in ("maximum", "minimum"):
+    of_channels = all(np.size(value) == np.max(np.shape(value)[-1:], initial=1) for value in values)
+    affine = of_channels and symbol not in ("maximum", "minimum")
+    if symbol in _ARITHMETIC and tensors == 1 and affine:
         kind = "offset" if symbol in ("add", "sub", "subtract") else "scale"
         return Facts(kind, constants=max(1, constants))
     if symbol == "add":

@@ -19,7 +19,7 @@ from larq_nas.layers import Scale
 __all__ = ["AFFINE", "Fusing", "own_activation"]
 
 AFFINE = ("norm", "scale", "offset")
-_FUSES_RELU = (*WEIGHTED, "add", "arithmetic", "max_pool", "average_pool")
+_FUSES_RELU = (*WEIGHTED, *AFFINE, "add", "arithmetic", "max_pool", "average_pool")
 _PADDED = ("conv", "depthwise", "separable")
 # The sign of their outputs is that of an input, or a constant.
 _KEEP_SIGNS = ("max_pool", "pass", "crop", "reshape", "concat", "pad")
@@ -39,6 +39,7 @@ class Fusing:
         needed: the calls that are computed: others do what a later one does itself, or are equal.
         readers: which calls read each.
         moved: batch norms that are computed before the call they read.
+        crossing: batch norms and the like behind a reshape that the converter computes before it.
         trimmed: pads that the export computes smaller, and how much they add then.
         handed_on: reshapes behind these pads, which change no shape and are left out.
         thresholds: the last calls of which the signs alone are read, and the increasing calls
@@ -72,8 +73,11 @@ class Fusing:
         self.trimmed: dict[int, Paddings] = {}
         self.handed_on: set[int] = set()
         self._kinds = dict.fromkeys(network.pads_of_ones if binary else (), "pass")
+        self.crossing: set[int] = set()
+        self._with_relu: set[int] = set()
         for index in calls:
             self._find_pad(index)
+            self._find_crossing(index)
         if binary and moves:
             self.moved = {index for index in calls if self._moves(index)}
             self._kinds |= dict.fromkeys(self.moved, "pass")
@@ -89,7 +93,8 @@ class Fusing:
             index = waiting.pop()
             if index not in needed:
                 needed.add(index)
-                waiting += self.inputs[index]
+                static = self.network.facts[index].kind == "static"
+                waiting += () if static else self.inputs[index]
         return needed
 
     def kind(self, index: int) -> str:
@@ -134,6 +139,34 @@ class Fusing:
                 return between, index
             between.append(index)
         return between, None
+
+    def _find_crossing(self, index: int) -> None:
+        """Take note if call `index` goes into the operation before the reshape that it reads.
+
+        So do batch norms, scales, offsets and ReLUs behind a reshape that keeps the channels.
+        """
+        kind, network = self.kind(index), self.network
+        if index not in self.needed or kind not in (*AFFINE, "relu"):
+            return
+        read, reader = self.inputs[index][0], index
+        while self.kind(read) == "pass" and self.readers[read] == [reader]:
+            read, reader = self.inputs[read][0], read
+        only = self.readers[read] == [reader] and not network.calls[read].output
+        if self.kind(read) != "reshape" or not only:
+            return
+        (source,) = self.inputs[read]
+        start = self.chain_start(source)
+        if network.calls[source].shape[-1] != network.calls[read].shape[-1]:
+            return
+        if start in self._with_relu or not self._ends_in(source, read):
+            return
+        if kind != "relu":
+            self.crossing.add(index)
+        elif self.binary[start] or not self._fusible(start)[1]:
+            return
+        else:
+            self._with_relu.add(start)
+        self._kinds[index] = "pass"
 
     def _find_threshold(self, end: int) -> None:
         r"""Take note if the increasing calls up to call `end` become one offset.
@@ -258,10 +291,22 @@ class Fusing:
 
     def fused_kinds(self, index: int) -> set[str]:
         """Return the kinds of what goes into the operation of call `index`."""
-        chain = self.chain(index)
-        readers = self.readers[chain[-1] if chain else index]
-        moved = any(norm in self.moved for read in readers for norm in self.readers[read])
-        return {self.kind(i) for i in chain} | ({"norm"} if moved else set())
+        kinds = {self.kind(i) for i in self.chain(index)}
+        return kinds | {self.network.facts[i].kind for i in self.moved_into(index)}
+
+    def moved_into(self, index: int) -> list[int]:
+        """Return the batch norms and the like behind what reads call `index` that go into it."""
+        chain, moved = self.chain(index), list[int]()
+        waiting = [
+            n for read in self.readers[chain[-1] if chain else index] for n in self.readers[read]
+        ]
+        while waiting:
+            behind = waiting.pop()
+            if behind in self.moved | self.crossing:
+                moved.append(behind)
+            if self.kind(behind) == "pass" and self.crossing:
+                waiting += self.readers[behind]
+        return sorted(moved)
 
     def _has_relu(self, index: int) -> bool:
         """Return whether a ReLU is fused where no affine follows it."""
@@ -287,7 +332,15 @@ class Fusing:
                 return False, False
             return True, self._is_plain(index) and own_activation(layer) is None
         free = own_activation(layer) is None
+        if self.dilates_rows(index):
+            return False, free and self.network.facts[index].bias
         return free and kind in WEIGHTED, free and kind in _FUSES_RELU
+
+    def dilates_rows(self, index: int) -> bool:
+        """Return whether call `index` dilates over rows, on a batch of every other one."""
+        layer = self.network.calls[index].layer
+        rows = isinstance(layer, tf.keras.layers.Conv1D) and self.kind(index) == "conv"
+        return rows and not self.binary[index] and max(layer.dilation_rate) > 1
 
     def activates_apart(self, index: int) -> bool:
         """Return whether the activation of binary call `index` stays an operation of its own."""
@@ -324,7 +377,13 @@ class Fusing:
         if self.binary[index] and self.network.flips(index):
             # Its inputs are flipped, which only goes into what computes them.
             return self.takes_flip(read) and self.network.facts[index].groups == 1
-        grouped = self.network.facts[index].groups > 1
+        facts = self.network.facts[index]
+        grouped, before = facts.groups > 1, facts.before_sign
+        signs = kind == "sign" or self.binary[index]
+        if signs and (before is not None or facts.sign_of_zero < 0):
+            # What comes before the sign must go into what computes its inputs.
+            affine = before is None or set(before.kinds) <= {"ADD", "SUB", "MUL"}
+            return affine and self.takes_flip(read) and not grouped
         return kind == "sign" or (self.binary[index] and not grouped)
 
 

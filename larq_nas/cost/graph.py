@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,15 @@ from larq_nas.cost.kinds import facts_of, is_own
 from larq_nas.errors import InputError
 from larq_nas.quantizers import quantized_scope
 
-__all__ = ["Call", "call_layer", "functional", "prune", "read_graph"]
+__all__ = [
+    "Call",
+    "call_layer",
+    "functional",
+    "prune",
+    "read_graph",
+    "unread_weights",
+    "weights_key",
+]
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,30 @@ def functional(model: tf.keras.Model) -> tf.keras.Model:
     return tf.keras.Model(inputs, model(inputs), name=model.name)
 
 
+def unread_weights(
+    layer: tf.keras.layers.Layer, function: Callable[..., Any], specs: Sequence[tf.TensorSpec]
+) -> set[int]:
+    """Return the ids of the weights of a layer that inference does not read.
+
+    Those of a part that only training calls are such. None, where the layer cannot be traced.
+
+    # Arguments
+        layer: a built layer or model.
+        function: calls it on tensors, without training.
+        specs: shapes and types of these.
+    """
+    try:
+        traced = tf.function(function).get_concrete_function(*specs)
+    except Exception:  # noqa: BLE001 - an own layer may do anything
+        return set()
+    read = {id(tensor) for tensor in traced.captured_inputs}
+    return {id(weight) for weight in layer.weights if id(_handle(weight)) not in read}
+
+
+def _handle(weight: Any) -> Any:
+    return getattr(weight, "latent_variable", weight).handle
+
+
 class _Reader:
     """Collects calls, models within models in their place."""
 
@@ -149,7 +181,7 @@ class _Reader:
         index = layer._inbound_nodes.index(node)
         parts = _taken_apart(layer, node) if self._apart and is_own(layer) else None
         if parts is not None:
-            return self._read_parts(layer, parts, inputs, f"{name}/")
+            return self._read_parts(node, parts, inputs, f"{name}/")
         _require_batch(node, name)
         outputs = tf.nest.flatten(node.outputs)
         facts = facts_of(layer, node)
@@ -160,21 +192,25 @@ class _Reader:
 
     def _read_parts(
         self,
-        layer: tf.keras.layers.Layer,
+        node: "tf.keras.engine.node.Node",
         parts: tf.keras.Model,
         inputs: tuple[int, ...],
         prefix: str,
     ) -> list[int]:
         """Read an own layer that was taken apart, and count its own variables at its first call."""
-        start = len(self.calls)
+        layer, start = node.layer, len(self.calls)
         outputs = self.read(parts, list(inputs), prefix)
         inside = {id(weight) for call in self.calls[start:] for weight in call.layer.weights}
         own = [weight for weight in layer.weights if id(weight) not in inside | self._counted]
+        if own:
+            specs = [tf.TensorSpec(one.shape, one.dtype) for one in node.keras_inputs]
+            unread = unread_weights(layer, lambda *x: _call(layer, layer, node, x), specs)
+            own = [weight for weight in own if id(weight) not in unread]
         self._counted |= {id(weight) for weight in own}
         numbers = sum(int(weight.shape.num_elements()) for weight in own)
         # The kernels of functions, such as `tf.nn.conv2d`, are counted as such.
         functions = {
-            _weights_key(c): c.facts.constants for c in self.calls[start:] if _multiplies(c)
+            weights_key(c): c.facts.constants for c in self.calls[start:] if _multiplies(c)
         }
         numbers -= sum(functions.values())
         if numbers > 0 and len(self.calls) > start:
@@ -330,13 +366,18 @@ def _nodes(model: tf.keras.Model) -> Iterator["tf.keras.engine.node.Node"]:
         yield from model._nodes_by_depth[depth]
 
 
-def _weights_key(call: Call) -> int:
+def weights_key(call: Call) -> Hashable:
     """Return what tells the weights of a call from others: its layer, or a function's kernel."""
-    if _multiplies(call):
-        node = call.layer._inbound_nodes[-1]
-        given = tf.nest.flatten((node.call_args, node.call_kwargs))
-        kernels = [value for value in given if isinstance(value, tf.Variable)]
-        return id((kernels or [call.layer])[0])
+    if not _multiplies(call):
+        return id(call.layer)
+    node = call.layer._inbound_nodes[-1]
+    given = tf.nest.flatten((node.call_args, node.call_kwargs))
+    for value in given:
+        if isinstance(value, tf.Variable):
+            return id(value)
+        # A kernel that is quantized, made anew at each call of an own layer.
+        if isinstance(value, tf.Tensor) and value.shape.rank > 1:
+            return call.owner, value.numpy().tobytes()
     return id(call.layer)
 
 
@@ -350,12 +391,12 @@ def prune(calls: list[Call], outputs: Sequence[int]) -> list[Call]:
             waiting += calls[index].inputs
     order = sorted(needed)
     numbers = {old: new for new, old in enumerate(order)}
-    seen: set[int] = set()
+    seen: set[Hashable] = set()
     kept = []
     for old in order:
         call = calls[old]
-        first = _weights_key(call) not in seen
-        seen.add(_weights_key(call))
+        first = weights_key(call) not in seen
+        seen.add(weights_key(call))
         inputs = tuple(numbers[index] for index in call.inputs)
         given = tuple(number for number, output in enumerate(outputs) if output == old)
         kept.append(dataclasses.replace(call, inputs=inputs, first=first, outputs=given))

@@ -1,17 +1,26 @@
 """Which operations Larq Compute Engine's converter makes of a network."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.constants import binary_constants, numbers, plain_constants, shared, vector
+from larq_nas.cost.constants import (
+    binary_constants,
+    known,
+    numbers,
+    plain_constants,
+    separable_constants,
+    shared,
+    vector,
+)
 from larq_nas.cost.fallback import shares_dilation, zero_padded
 from larq_nas.cost.fusing import AFFINE, Fusing, own_activation
-from larq_nas.cost.graph import Call, call_layer
+from larq_nas.cost.graph import Call, call_layer, weights_key
 from larq_nas.cost.network import WEIGHTED, Network
 from larq_nas.cost.opaque import Opaque, convert_alone
 from larq_nas.cost.operators import Constants, Operator, Tensor, bits
@@ -92,7 +101,7 @@ class _Lowering:
         self._known: dict[int, float | None] = {}
         # Rows and vectors that are there as images, as binary convolutions give them.
         self._images: set[Tensor] = set()
-        self._shared = {id(call.layer) for call in self.calls if not call.first}
+        self._shared = {weights_key(call) for call in self.calls if not call.first}
 
     def run(self) -> list[Operator]:
         fused: set[int] = set()
@@ -108,9 +117,10 @@ class _Lowering:
 
     def _emit(self, index: int, end: int) -> None:
         """Add the operations of call `index` and what it fuses with, up to call `end`."""
-        kind = self.fusing.kind(index)
+        kind, call = self.fusing.kind(index), self.calls[index]
         if self._is_known(index):
-            value = 0.0 if kind in _KEEP_ZERO and end == index else None
+            zeros = kind in _KEEP_ZERO or "zeros_like" in str(getattr(call.layer, "symbol", ""))
+            value = 0.0 if zeros and end == index else None
             self._known |= {index: value, end: value}
         elif kind == "input":
             self._tensors[end] = Tensor(index)
@@ -140,6 +150,8 @@ class _Lowering:
 
     def _keeps_order(self, index: int) -> bool:
         """Return whether a reshape of a single position needs no operation."""
+        if len(self.calls[index].shape) > 1:
+            return False
         return self.calls[self.fusing.inputs[index][0]].area == self.calls[index].area == 1
 
     def _add(
@@ -150,16 +162,45 @@ class _Lowering:
         write: Tensor,
         constants: Constants = lambda channels: [],
     ) -> None:
-        self._append([Operator(kind, call, reads, (write,), self._once(call, constants))])
+        once = self._once(call, constants, kind)
+        self._append([Operator(kind, call, reads, (write,), once)])
 
-    def _once(self, call: int, constants: Constants) -> Constants:
-        """Return the constants of an operation, known by their layers where these are shared."""
-        if not self._shared:
+    def _once(self, index: int, constants: Constants, part: Hashable = None) -> Constants:
+        """Return the constants of an operation, known by what they hold if its layer is shared.
+
+        # Arguments
+            index: the call.
+            constants: its constants.
+            part: what else they depend on, such as the number of a group.
+        """
+        weights = weights_key(self.calls[index]) if self._shared else None
+        if weights not in self._shared:
             return constants
-        layers = [self.calls[i].layer for i in (call, *self.fusing.chain(call))]
-        if any(id(layer) in self._shared for layer in layers):
-            return shared(layers, constants)
-        return constants
+        kernel: Hashable = weights, part
+        takes_affine = self.fusing.takes_affine(index) and part != "depthwise"
+        slope, offset = self._affine(index) if takes_affine else (b"", b"")
+        if self.fusing.binary[index]:
+            # Signs of the filters are turned where thresholds are on numbers times less than 0.
+            packs = self._packs(index)
+            turned = (np.frombuffer(slope, "float32") < 0).tobytes() if packs and slope else b""
+            rest = kernel, packs, slope, offset
+            return shared([(kernel, turned if any(turned) else b""), rest], constants)
+        return shared([(kernel, slope), (kernel, slope, offset)], constants)
+
+    def _affine(self, index: int) -> tuple[bytes, bytes]:
+        """Return slope and offset of the batch norms and the like that call `index` takes in."""
+        chain = [i for i in self.fusing.chain(index) if self.fusing.kind(i) in AFFINE]
+        affine = [*chain, *self.fusing.moved_into(index)]
+        return self._line(affine) if affine else (b"", b"")
+
+    def _line(self, affine: Sequence[int]) -> tuple[bytes, bytes]:
+        """Return slope and offset that affine calls come to, one after the other."""
+        shape = self.calls[self.calls[affine[0]].inputs[0]].shape
+        ends = tf.stack([tf.zeros(shape), tf.ones(shape)])
+        for i in affine:
+            (ends,) = call_layer(self.calls[i], [ends])
+        low, high = np.reshape(ends, (2, -1, ends.shape[-1]))[:, 0]
+        return (high - low).tobytes(), low.tobytes()
 
     def _append(self, operators: list[Operator]) -> None:
         """Add operations, but not one that was added for another call before."""
@@ -221,8 +262,8 @@ class _Lowering:
         threshold = (self.fusing.network.levels(index) or (0, 0))[1]
         turned = Tensor(tensor.call, "turned")
         flipped = Tensor(tensor.call, f"from {threshold}")
-        self._add("MUL", index, (tensor,), turned, numbers(1))
-        self._add("ADD", index, (turned,), flipped, numbers(1))
+        self._add("MUL", index, (tensor,), turned, known(1, -1.0))
+        self._add("ADD", index, (turned,), flipped, known(1, float(threshold)))
         return flipped
 
     def _signs_before(self, index: int, tensor: Tensor) -> Tensor:
@@ -279,18 +320,25 @@ class _Lowering:
             self._tensors[end] = Tensor(end)
             self._add("LceDequantize", index, (packed,), Tensor(end))
 
+    def _packs(self, index: int) -> bool:
+        """Return whether binary call `index` writes bits."""
+        chain = self.fusing.chain(index)
+        apart = self.fusing.activates_apart(index)
+        grouped = self.calls[index].facts.groups > 1
+        floats = grouped or apart or zero_padded(self.fusing.network, index)
+        return not floats and self.fusing.read_as_bits(chain[-1] if chain else index)
+
     def _emit_binary(self, index: int, end: int) -> None:
         groups = self.calls[index].facts.groups
-        apart = self.fusing.activates_apart(index)
-        floats = groups > 1 or apart or zero_padded(self.fusing.network, index)
-        packs = not floats and self.fusing.read_as_bits(end)
+        apart, packs = self.fusing.activates_apart(index), self._packs(index)
         constants = binary_constants(self.fusing, index, packs)
         self._tensors[end] = bits(end) if packs else Tensor(end)
         if groups > 1:
             source = self._as_image(index, self._flipped(index, self._found(index)[0]))
             source = self._signs_before(index, source)
             around = self._surrounding(index)
-            self._append(grouped(index, groups, source, constants, around))
+            parts = [self._once(index, constants, group) for group in range(groups)]
+            self._append(grouped(index, source, parts, around))
         else:
             packed = self._bits_of(index)
             self._add("LceBconv2d", index, (packed,), self._tensors[end], constants)
@@ -311,6 +359,8 @@ class _Lowering:
             self._images.add(Tensor(end))
         kind, count = self.fusing.kind(index), self.calls[index].facts.constants
         values = numbers(count) if count else vector(index)
+        if hasattr(self.calls[index].layer, "symbol"):
+            values = known(count, *self._line((index,)))
         if kind == "norm":
             scaled = Tensor(index, "scaled")
             self._add("MUL", index, (tensor,), scaled, values)
@@ -325,7 +375,8 @@ class _Lowering:
         if len(reads) == 1 and known and all(self._known[read] == 0 for read in known):
             self._tensors[end] = reads[0]
             return
-        self._append(total(self.fusing.kind(index), index, reads, Tensor(end)))
+        constants = numbers(max(1, self.calls[index].facts.constants))
+        self._append(total(self.fusing.kind(index), index, reads, Tensor(end), constants))
         self._tensors[end] = Tensor(end)
 
     def _emit_opaque(self, index: int, end: int) -> None:
@@ -354,7 +405,7 @@ class _Lowering:
             output = Tensor(end, area=area)
         permutes = isinstance(call.layer, tf.keras.layers.Permute)
         name = "TRANSPOSE" if permutes else _KINDS.get(kind, kind.upper())
-        constants = self._once(index, plain_constants(self.fusing, index, self._known))
+        constants = self._once(index, plain_constants(self.fusing, index, self._known), name)
         if self.fusing.emulated[index] and getattr(call.layer, "input_quantizer", None):
             shape = self.calls[reads[0].call].shape
             added = signs_as_numbers(call.layer, index, self._bits_of(index), shape)
@@ -362,14 +413,19 @@ class _Lowering:
             reads = added[-1].writes
         self._tensors[end] = output
         if kind == "separable":
-            self._append(separable(self.fusing, index, reads[0], output))
+            halves = separable_constants(self.fusing, index)
+            first, second = map(self._once, (index, index), halves, ("depthwise", name))
+            self._append(separable(self.fusing, index, reads[0], output, first, second))
         elif kind == "composite":
             self._append(composite(index, reads, output))
         elif kind in WEIGHTED and kind != "dense" and len(call.shape) == 2:
-            self._append(in_one_dimension(index, name, reads[0], output, constants))
+            read = self.calls[call.inputs[0]].shape[0]
+            self._append(in_one_dimension(call, index, name, reads[0], output, constants, read))
         elif shares_dilation(self.fusing.network, index):
             self._append(spread(self.fusing, index, name, reads[0], output, constants))
         else:
             self._add(name, index, reads, output, constants)
-        if own_activation(call.layer) not in (None, tf.keras.activations.relu):
+        activation = own_activation(call.layer)
+        apart = self.fusing.dilates_rows(index) and not call.facts.bias
+        if activation is not None and (apart or activation is not tf.keras.activations.relu):
             self._activate(index, end)

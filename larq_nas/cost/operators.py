@@ -60,6 +60,11 @@ class Tensor:
     area: int | None = None
     times: int = 1
 
+    @property
+    def turned(self) -> bool:
+        """Whether it is one of the two steps from inputs of 0 and 1 to signs."""
+        return self.form == "turned" or self.form.startswith("from ")
+
     def bytes(self, network: Network, channels: Sequence[Any]) -> Any:
         """Return its size, given the number of channels of each call's output."""
         wide = divide(channels[self.call], self.parts) * self.times

@@ -8,8 +8,9 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from larq_nas.cost.constants import numbers, separable_constants
+from larq_nas.cost.constants import known, numbers, shape_of
 from larq_nas.cost.fusing import Fusing
+from larq_nas.cost.graph import Call
 from larq_nas.cost.opaque import TENSOR_BYTES, Opaque
 from larq_nas.cost.operators import CONSTANT_BYTES, Constant, Constants, Operator, Tensor
 
@@ -52,18 +53,17 @@ def _surrounding(paddings: str, value: float, channels: Any) -> list[Constant]:
 
 
 def grouped(
-    index: int, groups: int, source: Tensor, constants: Constants, around: Surrounding
+    index: int, source: Tensor, constants: Sequence[Constants], around: Surrounding
 ) -> list[Operator]:
     """Return a grouped binary convolution: one convolution for each part of the channels.
 
     # Arguments
         index: index of the call.
-        groups: number of groups.
         source: what it reads.
-        constants: the constants of each convolution.
+        constants: the constants of the convolution of each group.
         around: what is added before the signs.
     """
-    read = source.call
+    read, groups = source.call, len(constants)
     parts = tuple(Tensor(read, f"part{g} of {index}", groups) for g in range(groups))
     padded = [surround(index, part, around) for part in parts]
     reads = [ops[-1].writes[0] if ops else part for ops, part in zip(padded, parts, strict=True)]
@@ -74,17 +74,23 @@ def grouped(
         for part, packed in zip(reads, signs, strict=True)
     ]
     convolved = [
-        Operator("LceBconv2d", index, (packed,), (output,), constants)
-        for packed, output in zip(signs, outputs, strict=True)
+        Operator("LceBconv2d", index, (packed,), (output,), held)
+        for packed, output, held in zip(signs, outputs, constants, strict=True)
     ]
     split = Operator("SPLIT", index, (source,), parts, numbers(1))
     joined = Operator("CONCATENATION", index, outputs, (Tensor(index),))
     return [split, *chain(*padded), *quantized, *convolved, joined]
 
 
-def separable(fusing: Fusing, index: int, source: Tensor, output: Tensor) -> list[Operator]:
-    """Return a separable convolution: a depthwise one and a 1x1 one."""
-    depthwise, pointwise = separable_constants(fusing, index)
+def separable(
+    fusing: Fusing,
+    index: int,
+    source: Tensor,
+    output: Tensor,
+    depthwise: Constants,
+    pointwise: Constants,
+) -> list[Operator]:
+    """Return a separable convolution: a depthwise one and a 1x1 one, with their constants."""
     area = fusing.network.calls[index].area
     between = Tensor(source.call, f"depthwise of {index}", area=area)
     return [
@@ -114,11 +120,13 @@ def spread(
     ]
 
 
-def total(kind: str, index: int, reads: Sequence[Tensor], output: Tensor) -> list[Operator]:
-    """Return a sum, mean or other arithmetic of tensors, two at a time."""
+def total(
+    kind: str, index: int, reads: Sequence[Tensor], output: Tensor, constants: Constants
+) -> list[Operator]:
+    """Return a sum, mean or other arithmetic of tensors, two at a time, or of one and constants."""
     name = "ARITHMETIC" if kind == "arithmetic" else "ADD"
     if len(reads) == 1:  # and a constant
-        return [Operator(name, index, (reads[0],), (output,), numbers(1))]
+        return [Operator(name, index, (reads[0],), (output,), constants)]
     operators = []
     so_far = reads[0]
     for number, other in enumerate(reads[1:], 2):
@@ -190,15 +198,65 @@ def opaque(
 
 
 def in_one_dimension(
-    index: int, kind: str, source: Tensor, output: Tensor, constants: Constants
+    call: Call,
+    index: int,
+    kind: str,
+    source: Tensor,
+    output: Tensor,
+    constants: Constants,
+    rows: int,
 ) -> list[Operator]:
-    """Return a convolution over rows: one over images of height 1."""
-    image, result = Tensor(source.call, f"image for {index}"), Tensor(output.call, "image")
-    return [
-        Operator("RESHAPE", index, (source,), (image,), numbers(4)),
-        Operator(kind, index, (image,), (result,), constants),
-        Operator("RESHAPE", index, (result,), (output,), numbers(3)),
+    """Return a convolution over rows: one over images of height 1.
+
+    Where it dilates, on a batch of every other row, with what it adds in an operation of its own.
+    """
+    layer, read = call.layer, source.call
+    taps, step, padding = layer.kernel_size[0], layer.dilation_rate[0], layer.padding
+    around = (taps - 1) * step if padding != "valid" else 0
+    operators, held = [], constants
+    if padding == "causal" and around:
+        rows, padded = rows + around, replace(source, form=f"{around} before", area=rows + around)
+        operators.append(Operator("PAD", index, (source,), (padded,), known(6, "pad", around)))
+        source, around = padded, 0
+    spreads = step > 1 and kind == "CONV_2D"
+    if spreads:
+        extra = -(rows + around) % step
+        rows += around + extra
+        batch = replace(source, form=f"spread by {step} for {layer.kernel_size}", area=rows)
+        sides = around // 2, around - around // 2 + extra
+        block, paddings = known(1, "block", step), known(2, "paddings", *sides)
+        crops = known(2, "paddings", 0, extra)
+        operators.append(
+            Operator("SPACE_TO_BATCH_ND", index, (source,), (batch,), _both(block, paddings))
+        )
+        source = batch
+        held = lambda channels: [constants(channels)[0], Constant(4 * channels[index], 0.0)]  # noqa: E731
+    image, result = replace(source, form=f"image for {index}"), Tensor(output.call, "image")
+    if not spreads:
+        return [
+            *operators,
+            Operator("RESHAPE", index, (source,), (image,), shape_of(rows, read, 4)),
+            Operator(kind, index, (image,), (result,), held),
+            Operator("RESHAPE", index, (result,), (output,), shape_of(call.area, index, 3)),
+        ]
+    area = rows - (taps - 1) * step
+    image, result = replace(image, form=f"image of {source.form}"), replace(result, area=area)
+    parts, joined = replace(result, form="rows of parts"), replace(output, form="joined")
+    operators += [
+        Operator("RESHAPE", index, (source,), (image,), shape_of(rows, read, 4)),
+        Operator(kind, index, (image,), (result,), held),
+        Operator("RESHAPE", index, (result,), (parts,), shape_of(area, index, 3)),
     ]
+    whole = joined if call.facts.bias else output
+    operators.append(Operator("BATCH_TO_SPACE_ND", index, (parts,), (whole,), _both(block, crops)))
+    if call.facts.bias:
+        bias: Constants = lambda channels: constants(channels)[1:]  # noqa: E731
+        operators.append(Operator("ADD", index, (joined,), (output,), bias))
+    return operators
+
+
+def _both(one: Constants, other: Constants) -> Constants:
+    return lambda channels: [*one(channels), *other(channels)]
 
 
 def without_twice_reshaped(operators: Sequence[Operator]) -> list[Operator]:

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.fallback import has_quantizer, is_binary, weight_quantizers
-from larq_nas.cost.kinds import shape_read
+from larq_nas.cost.graph import functional, unread_weights
+from larq_nas.cost.kinds import is_own, shape_read
 from larq_nas.cost.quantizers import scale_of, sign_of_zero
 from larq_nas.deploy.causes import likely_cause, quantized_kernel
 from larq_nas.deploy.flatbuffer import Operator, operators, pack_signs
@@ -315,11 +316,22 @@ def _is_proportional(own: np.ndarray, other: np.ndarray) -> bool:
 
 
 def weighted_layers(model: tf.keras.Model) -> Iterator[tuple[tf.keras.layers.Layer, int]]:
-    """Yield each convolution and dense layer, and how often the model calls it."""
+    """Yield each convolution and dense layer of inference, and how often the model calls it."""
     # `_flatten_layers` also reaches the layers of models that are used as a layer.
     calls = Counter(
         id(node.layer) for nodes in getattr(model, "_nodes_by_depth", {}).values() for node in nodes
     )
-    for layer in model._flatten_layers():
+    layers = list(model._flatten_layers())
+    unread = _unread_weights(model) if any(map(is_own, layers)) else set()
+    for layer in layers:
+        # What only training calls is not built, or not read.
+        if not layer.built or (layer.weights and unread.issuperset(map(id, layer.weights))):
+            continue
         if isinstance(layer, _WEIGHTED) or has_quantizer(layer):
             yield layer, max(1, calls[id(layer)])
+
+
+def _unread_weights(model: tf.keras.Model) -> set[int]:
+    model = functional(model)
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
+    return unread_weights(model, lambda *images: model(list(images), training=False), specs)

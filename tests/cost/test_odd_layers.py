@@ -56,12 +56,12 @@ CASES: dict[str, tuple[Callable, tuple[int, ...], int]] = {
     "a pool between": (
         lambda x: quant_conv(32, input_quantizer=None)(LAYERS.MaxPool2D()(SIGN()(x))),
         (16, 16, 32),
-        0,
+        1,
     ),
     "a crop between": (
         lambda x: quant_conv(32, input_quantizer=None)(LAYERS.Cropping2D(1)(SIGN()(x))),
         (16, 16, 32),
-        0,
+        1,
     ),
     "weights of 0 and 1": (
         lambda x: quant_conv(32, kernel_quantizer=lq.quantizers.SteHeaviside())(x),
@@ -268,3 +268,168 @@ def test_what_the_export_rewrites_is_predicted(function, shape, binary: int) -> 
     assert abs(costs.flatbuffer_bytes - real.bytes) <= max(0.03 * real.bytes, 512)
     assert costs.activation_bytes == real.peak
     assert costs.fallbacks == []
+
+
+class TwoConvolutions(LAYERS.Layer):
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.first, self.second = quant_conv(32), quant_conv(32)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return self.second(self.first(x) * 0.1 - 1.0)
+
+
+class Loop(LAYERS.Layer):
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.conv = quant_conv(32)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        for _ in tf.range(3):
+            x = self.conv(x) * 0.01
+        return x
+
+
+class OwnKernel(LAYERS.Layer):
+    def build(self, shape) -> None:
+        self.kernel = self.add_weight("kernel", (3, 3, shape[-1], 32))
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        sign = lq.quantizers.ste_sign
+        return tf.nn.conv2d(sign(x), sign(self.kernel), 1, "SAME")
+
+
+def moved(x: tf.Tensor) -> tf.Tensor:
+    return LAYERS.Lambda(lambda numbers: numbers * -0.1 + 1)(x)
+
+
+def normed(x: tf.Tensor) -> tf.Tensor:
+    return LAYERS.BatchNormalization()(x)
+
+
+def shared(layer: Callable, between: Callable, calls: int = 3) -> Callable:
+    """Return a builder of a network that calls one layer, with others between."""
+
+    def build(x: tf.Tensor) -> tf.Tensor:
+        one = layer()
+        for _ in range(calls - 1):
+            x = between(one(x))
+        return LAYERS.Flatten()(one(x))
+
+    return build
+
+
+def two_images(x: tf.Tensor) -> tf.Tensor:
+    layers = [LAYERS.Conv2D(64, 3), LAYERS.BatchNormalization(), quant_conv(32)]
+    one = tf.keras.Sequential([*layers, LAYERS.GlobalAveragePooling2D()])
+    return LAYERS.Subtract()([one(x), one(LAYERS.ReLU()(x))])
+
+
+IMAGE = (8, 8, 32)
+SHARED: dict[str, tuple[Callable, tuple[int, ...]]] = {
+    "real": (shared(lambda: LAYERS.Conv2D(32, 3, padding="same"), LAYERS.ReLU(), 2), IMAGE),
+    "real, with batch norms": (
+        shared(lambda: LAYERS.Conv2D(32, 3, padding="same"), normed),
+        IMAGE,
+    ),
+    "dense": (shared(lambda: LAYERS.Dense(64), LAYERS.ReLU(), 2), (64,)),
+    "depthwise": (
+        shared(lambda: LAYERS.DepthwiseConv2D(3, padding="same"), LAYERS.ReLU(), 2),
+        IMAGE,
+    ),
+    "separable": (shared(lambda: LAYERS.SeparableConv2D(32, 3, padding="same"), normed), IMAGE),
+    "a batch norm": (shared(LAYERS.BatchNormalization, LAYERS.ReLU()), IMAGE),
+    "binary": (shared(lambda: quant_conv(32), moved), IMAGE),
+    "binary, with batch norms": (shared(lambda: quant_conv(32), normed, 4), IMAGE),
+    "binary, then ReLU": (shared(lambda: quant_conv(32, activation="relu"), normed), IMAGE),
+    "groups": (shared(lambda: quant_conv(32, groups=4), moved), IMAGE),
+    "zeros around, dilated": (
+        shared(lambda: quant_conv(32, pad_values=0, dilation_rate=2), moved),
+        IMAGE,
+    ),
+    "a model": (
+        shared(
+            lambda: tf.keras.Sequential([quant_conv(32), LAYERS.BatchNormalization()]),
+            LAYERS.Activation("linear"),
+        ),
+        IMAGE,
+    ),
+    "an own layer": (shared(TwoConvolutions, LAYERS.ReLU(), 2), IMAGE),
+    "an own kernel": (shared(OwnKernel, normed), IMAGE),
+    "a loop": (shared(Loop, normed, 1), IMAGE),
+    "two images": (two_images, IMAGE),
+}
+
+
+def repeated(block: Callable, times: int = 8) -> Callable:
+    def build(x: tf.Tensor) -> tf.Tensor:
+        for _ in range(times):
+            x = block(x)
+        return LAYERS.GlobalAveragePooling2D()(x)
+
+    return build
+
+
+def behind_conv(*layers: Callable, **settings) -> Callable:
+    """Return a builder of a convolution, `layers`, and a further convolution over rows."""
+
+    def build(x: tf.Tensor) -> tf.Tensor:
+        one_dimension = len(x.shape) == 3
+        x = (LAYERS.Conv1D if one_dimension else LAYERS.Conv2D)(16, 3, **settings)(x)
+        for layer in layers:
+            x = layer()(x)
+        return LAYERS.Conv1D(8, 1)(x) if len(x.shape) == 3 else quant_conv(32)(x)
+
+    return build
+
+
+NORM, RELU = LAYERS.BatchNormalization, LAYERS.ReLU
+DILATED = {"dilation_rate": 2}
+ROWS = (63, 8)
+ALONE: dict[str, tuple[Callable, tuple[int, ...]]] = {
+    "the same offset": (
+        repeated(lambda x: LAYERS.Add()([x, quant_conv(32)(x + 0.1)])),
+        IMAGE,
+    ),
+    "the same thresholds": (repeated(lambda x: quant_conv(32)(x)), IMAGE),
+    "the same flips": (
+        repeated(lambda x: LAYERS.Add()([x, normed(on_zero_one(32)(normed(x)))])),
+        IMAGE,
+    ),
+    "dense layers without bias": (
+        lambda x: tf.keras.Sequential([LAYERS.Dense(32, use_bias=False) for _ in range(8)])(x),
+        (32,),
+    ),
+    "dilated rows": (behind_conv(NORM, RELU, padding="valid", **DILATED), ROWS),
+    "dilated rows, same": (behind_conv(RELU, padding="same", **DILATED), ROWS),
+    "dilated rows, causal": (behind_conv(NORM, padding="causal", **DILATED), ROWS),
+    "dilated rows, no bias": (
+        behind_conv(padding="causal", use_bias=False, activation="relu", **DILATED),
+        ROWS,
+    ),
+    "causal rows": (behind_conv(NORM, RELU, padding="causal"), ROWS),
+    "a norm behind a reshape": (behind_conv(lambda: LAYERS.Reshape((36, 16)), NORM), IMAGE),
+    "a ReLU behind a reshape": (behind_conv(lambda: LAYERS.Reshape((36, 16)), NORM, RELU), IMAGE),
+    "rows as an image": (
+        behind_conv(lambda: LAYERS.Reshape((31, 1, 16)), NORM, strides=2),
+        ROWS,
+    ),
+    "channels behind a reshape": (behind_conv(lambda: LAYERS.Reshape((18, 32)), NORM), IMAGE),
+    "a norm and ReLU alone": (
+        lambda x: LAYERS.Conv2D(8, 1)(RELU()(NORM()(LAYERS.AveragePooling2D()(x)))),
+        IMAGE,
+    ),
+    "a constant image": (
+        lambda x: normed(LAYERS.Conv2D(32, 1)(x) + tf.constant(CONSTANT[None, :8, :8])),
+        IMAGE,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"), [*SHARED.values(), *ALONE.values()], ids=[*SHARED, *ALONE]
+)
+def test_bytes_are_within_a_hundredth(function: Callable, shape: tuple[int, ...]) -> None:
+    model = randomize(build(function, shape))
+    size = convert(model).bytes
+    assert abs(profile(model).flatbuffer_bytes - size) <= max(0.01 * size, 512)

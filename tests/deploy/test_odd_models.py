@@ -71,6 +71,16 @@ class Scaled(LAYERS.Layer):
         return x * self.scale
 
 
+class Gate(LAYERS.Layer):
+    def build(self, shape) -> None:
+        self.scale = self.add_weight("scale", (shape[-1],), initializer="ones")
+        self.conv, self.norm = quant_conv(shape[-1]), norm()
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        y = self.norm(self.conv(x), training=training)
+        return x + self.scale * tf.nn.sigmoid(y) * y
+
+
 class SqueezeExcite(LAYERS.Layer):
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -99,6 +109,23 @@ class Pair(LAYERS.Layer):
 
     def call(self, pair: list[tf.Tensor], weight: float = 1.0) -> tf.Tensor:
         return self.conv(pair[0]) + weight * pair[1]
+
+
+class Idle(Residual):
+    """A residual block with a layer that nothing calls."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.idle = quant_conv()
+
+
+class Auxiliary(Idle):
+    """A residual block with a layer that only training calls."""
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        if training:
+            self.add_loss(tf.reduce_mean(self.idle(x)))
+        return super().call(x, training)
 
 
 @tf.custom_gradient
@@ -197,6 +224,11 @@ def in_halves(x: tf.Tensor) -> tf.Tensor:
     return head(quant_conv()(tf.concat([one, quant_conv(16)(other)], -1)))
 
 
+def between_zeros(x: tf.Tensor) -> tf.Tensor:
+    zeros = tf.zeros_like(x[:, :1])
+    return head(quant_conv()(norm()(LAYERS.Conv2D(32, 3)(tf.concat([zeros, x, zeros], 1)))))
+
+
 def with_coordinates(x: tf.Tensor) -> tf.Tensor:
     return head(quant_conv()(norm()(stem()(tf.concat([x, tf.ones_like(x)[..., :1]], -1)))))
 
@@ -224,12 +256,21 @@ def two_outputs(x: tf.Tensor) -> list[tf.Tensor]:
 
 CONVERTING: dict[str, Callable] = {
     "layers with layers": behind(Residual, Residual),
+    "a layer that nothing calls": behind(Idle),
+    "an auxiliary head": behind(Auxiliary),
     "a subclassed model": called,
     "a wrapped model": of(lambda x: Network()(x)),
     "a model within": of(lambda x: LAYERS.Dense(3)(Network()(x))),
     "a Lambda over a variable": behind(lambda: LAYERS.Lambda(lambda x: x * SCALE)),
     "a layer over a variable": behind(Scaled),
     "squeeze and excite": behind(SqueezeExcite),
+    "a gate built late": behind(Gate),
+    "zeros beside": of(between_zeros),
+    "a sign of -1 at 0 behind a pool": behind(
+        quant_conv,
+        LAYERS.MaxPool2D,
+        lambda: quant_conv(input_quantizer=lambda x: tf.where(x > 0, 1.0, -1.0)),
+    ),
     "a compiled call": behind(Compiled),
     "a shared own layer": of(twice),
     "lists and settings": of(lambda x: head(Pair()([norm()(stem()(x)), stem()(x)], weight=0.5))),
@@ -275,6 +316,15 @@ def test_cost_and_conversion_agree(build: Callable) -> None:
     size = len(conversion.flatbuffer)
     assert abs(costs.flatbuffer_bytes - size) <= max(0.01 * size, 512)
     assert "not found" not in str(conversion.audit)
+
+
+def test_what_only_training_calls_costs_nothing() -> None:
+    plain, auxiliary = (randomize(behind(kind)()) for kind in (Residual, Auxiliary))
+    assert profile(auxiliary).parameters == profile(plain).parameters
+
+
+def test_what_gives_its_shape_alone_is_not_unknown() -> None:
+    assert profile(of(between_zeros)()).unknown == ()
 
 
 def with_nan() -> tf.keras.Model:

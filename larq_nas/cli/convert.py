@@ -112,7 +112,8 @@ def convert(
 
     SOURCE is the directory of a run, a .keras or .h5 file, or a SavedModel. Outputs are compared
     with those of Keras on the run's validation images, otherwise on random ones. Nothing is
-    written if a binary layer would run in float, or if outputs differ.
+    written if a binary layer would run in float, or an operation computes something else than
+    Keras does.
 
     \b
     larq-nas convert runs/digits

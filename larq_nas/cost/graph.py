@@ -114,7 +114,10 @@ def functional(model: tf.keras.Model) -> tf.keras.Model:
         )
     (first, *others), named = spec
     if others or any(isinstance(value, tf.TensorSpec) for value in tf.nest.flatten(named)):
-        raise InputError(f"`{model.name}` must take one argument: a tensor, or a list of tensors.")
+        raise InputError(
+            f"`{model.name}` must take one argument: a tensor, or a list of tensors. A SavedModel "
+            "is read so if the class of its model is not known: import it, or give --load FILE.py."
+        )
     inputs = tf.nest.map_structure(
         lambda one: tf.keras.Input(one.shape[1:], dtype=one.dtype), first
     )

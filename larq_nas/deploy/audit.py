@@ -303,9 +303,11 @@ def _rows_of(op: Operator) -> np.ndarray:
 def _holds_rows(op: Operator, rows: np.ndarray) -> bool:
     """Return whether an operation computes with these filters, each times a number of its own.
 
-    The converter folds batch norm into a real convolution, and names it after what follows.
+    The converter folds the batch norm behind a real convolution into it, and names it after what
+    follows; and the scale of one before a dense layer, a number for each input.
     """
-    return _is_proportional(rows, _rows_of(op))
+    other = _rows_of(op)
+    return _is_proportional(rows, other) or _is_proportional_by_input(rows, other)
 
 
 def _is_proportional(own: np.ndarray, other: np.ndarray) -> bool:
@@ -313,6 +315,18 @@ def _is_proportional(own: np.ndarray, other: np.ndarray) -> bool:
         return False
     lengths = np.linalg.norm(own, axis=1) * np.linalg.norm(other, axis=1)
     return bool(np.all(np.abs(np.sum(own * other, axis=1)) >= 0.999 * lengths))
+
+
+def _is_proportional_by_input(own: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether rows are proportional once each column is scaled as in the largest row."""
+    if own.shape != other.shape or len(own) < 2:
+        return False
+    largest = int(np.argmax(np.linalg.norm(own, axis=1)))
+    seen = np.abs(own[largest]) > 1e-6 * np.abs(own[largest]).max(initial=0.0)
+    if seen.sum() < 2:
+        return False
+    scale = other[largest, seen] / own[largest, seen]
+    return _is_proportional(own[:, seen] * scale, other[:, seen])
 
 
 def weighted_layers(model: tf.keras.Model) -> Iterator[tuple[tf.keras.layers.Layer, int]]:

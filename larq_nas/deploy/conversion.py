@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,10 @@ from larq_nas.errors import InputError
 from larq_nas.files import write_atomically
 
 __all__ = ["Conversion", "digest", "summarize"]
+
+_SHOWN = 3
+# The layers that a reason begins with, if it does, and the reason.
+_NAMES = re.compile(r"((?:`[^`]*`(?:, )?)*)(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,22 @@ def summarize(summary: dict[str, Any]) -> str:
     lines = [f"flatbuffer: {summary['bytes']:,} bytes", audited, *parity]
     lines += [Int8Report(**summary["int8"])] if summary.get("int8") else []
     lines += [_integers(summary["integers"])] if summary.get("integers") else []
-    lines += [f"rewritten, exactly: {reason}" for reason in summary.get("rewrites", [])]
+    lines += _rewritten(summary.get("rewrites", []))
     lines += [f"warning: {warning}" for warning in summary.get("warnings", [])]
     return "\n".join(map(str, lines))
+
+
+def _rewritten(reasons: Sequence[str]) -> list[str]:
+    """Return what was rewritten, with one line for all layers of the same reason."""
+    layers: dict[str, list[str]] = {}
+    for reason in reasons:
+        names, why = _NAMES.match(reason).groups()  # type: ignore[union-attr]
+        layers.setdefault(why, []).append(names)
+    return [
+        f"rewritten, exactly: {', '.join(names[:_SHOWN])}"
+        f"{f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''}{why}"
+        for why, names in layers.items()
+    ]
 
 
 def _integers(figures: dict[str, Any]) -> Integers:

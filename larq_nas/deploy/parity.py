@@ -115,7 +115,7 @@ class Parity:
         )
 
     def __str__(self) -> str:
-        exact = f"within one int8 step of {self.step:.1e}" if self.step else "exact"
+        exact = f"within one int8 step of {self.step:.1e}" if self.step else "equal to 1e-4"
         same = ""
         if self.agreement is not None:
             what = "class" if self.meaning == "classes" else "largest output"
@@ -123,8 +123,8 @@ class Parity:
             same = f"same {what} on {agreeing}, "
         compared = f"{self.operations} operations agree one by one; " if self.operations else ""
         return (
-            f"{self.kernel} kernel: {compared}{same}{self.exact:.1%} {exact}, median difference "
-            f"{self.median:.1e}, worst {self.worst:.1e}"
+            f"{self.kernel} kernel: {compared}{same}{self.exact:.1%} {exact}, largest difference "
+            f"of an image {self.median:.1e} (median), {self.worst:.1e} (worst)"
         )
 
 

@@ -100,8 +100,8 @@ def lines_of(signs: Sequence[Signs]) -> list[str]:
             some.append(f"`{name}` {sign.constant} of {sign.channels} channels ({share:.0%})")
     if some:
         lines.append(
-            "of what is before a sign, these channels never change sign on these images, and so "
-            f"tell nothing of an image: {', '.join(some)}. A batch norm before the sign shifts them"
+            "inputs of binary layers that never change sign on these images, and so tell nothing "
+            f"of an image: {', '.join(some)}"
         )
     return lines
 

@@ -146,3 +146,31 @@ def test_every_operation_with_a_kernel_belongs_to_a_row() -> None:
     kinds = {kind for row in rows for kind in row.runs_as.split(" + ")}
     assert {op.kind for op in operators(flatbuffer)} & set(KINDS) <= kinds
     assert [row.layer for row in rows] == ["shared", "own", "products"]
+
+
+def test_a_scale_before_a_dense_layer_hides_no_layer() -> None:
+    """The converter folds the batch norm behind a binary layer into the next dense kernel."""
+    inputs = x = tf.keras.Input((12,))
+    for number in range(2):
+        x = tf.keras.layers.BatchNormalization()(tf.keras.layers.Dense(32)(x))
+        settings = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
+        x = lq.layers.QuantDense(64, name=f"binary{number}", **settings)(x)
+        x = tf.keras.layers.BatchNormalization()(x)
+    heads = [tf.keras.layers.Dense(units, name=f"head{units}")(x) for units in (4, 2)]
+    conversion = larq_nas.convert(randomize(tf.keras.Model(inputs, heads)))
+    rows = {row.layer: row.runs_as for row in conversion.audit.layers}
+    assert rows.pop("binary0") == rows.pop("binary1") == "LceBconv2d"
+    assert len(rows) == 4
+    assert set(rows.values()) == {"FULLY_CONNECTED"}
+
+
+def test_one_reason_of_many_layers_is_one_line() -> None:
+    x = inputs = tf.keras.Input((8, 8, 32))
+    settings = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
+    for _ in range(5):
+        x = lq.layers.QuantDense(32, **settings)(x)
+    conversion = larq_nas.convert(tf.keras.Model(inputs, x))
+    (line,) = [one for one in str(conversion).splitlines() if one.startswith("rewritten")]
+    assert len(conversion.rewrites) == 5
+    assert line.count("`") == 6
+    assert "and 2 more: QuantDense runs as a binary convolution" in line

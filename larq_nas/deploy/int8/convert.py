@@ -67,7 +67,7 @@ def in_int8(
         layers=[layer.call.layer.name for layer in network.layers],
         stays_float=stays_float(flatbuffer),
         examples=len(images[0]),
-        agreement=1.0 if compared.agreement is None else compared.agreement,
+        agreement=compared.agreement,
         mean=compared.mean,
         bytes_before=len(conversion.flatbuffer),
         bytes_after=len(flatbuffer),

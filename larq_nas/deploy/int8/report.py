@@ -16,7 +16,8 @@ class Int8Report:
         layers: names of the layers that run in int8.
         stays_float: number of operations that give float, by kind.
         examples: number of images compared.
-        agreement: share of images of the same class as in Keras.
+        agreement: share of images of the same class as in Keras; `None` where outputs are no
+            classes.
         mean: mean over images of the largest difference from Keras, in units of the outputs'
             spread.
         bytes_before: size of the flatbuffer without int8.
@@ -29,7 +30,7 @@ class Int8Report:
     layers: Sequence[str]
     stays_float: dict[str, int]
     examples: int
-    agreement: float
+    agreement: float | None
     mean: float
     bytes_before: int
     bytes_after: int
@@ -39,11 +40,14 @@ class Int8Report:
 
     def __str__(self) -> str:
         saved = self.bytes_before - self.bytes_after
+        same = ""
+        if self.agreement is not None:
+            same = f"same class as in float on {self.agreement:.1%} of {self.examples} images, "
         lines = [
             f"int8: {len(self.layers)} layers ({', '.join(self.layers)}), {self.bytes_after:,} "
-            f"bytes, {abs(saved):,} {'fewer' if saved >= 0 else 'more'} than in float; same class "
-            f"as in float on {self.agreement:.1%} of {self.examples} images, mean difference "
-            f"{self.mean:.1%} of the spread"
+            f"bytes, {abs(saved):,} {'fewer' if saved >= 0 else 'more'} than in float; {same}"
+            f"largest difference of an image on average {self.mean:.2f} standard deviations of "
+            "its output"
         ]
         if self.accuracy_before is not None and self.accuracy_after is not None:
             change = 100 * (self.accuracy_after - self.accuracy_before)

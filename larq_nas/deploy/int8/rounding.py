@@ -90,8 +90,12 @@ class _Builder:
         # Calls that are part of an operation in int8.
         self.inside: set[int] = set()
         self.folded: set[int] = set()
-        # An offset before a sign has no range that int8 could divide.
-        self.rewrites = {i: one for i, one in lowered.rewrites.items() if not one.signs_only}
+        # An offset before a sign has no range that int8 could divide, which matters for "all".
+        self.rewrites = {
+            index: one
+            for index, one in lowered.rewrites.items()
+            if not (self.all and one.signs_only)
+        }
         # What a batch norm that was moved reads fuses with it, which rounding would prevent.
         moved = [index for index in lowered.rewrites if self.fusing.kind(index) == "norm"]
         self.unrounded = {read for index in moved for read in lowered.rewrites[index].inputs}

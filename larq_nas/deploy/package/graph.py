@@ -163,7 +163,7 @@ def _require_graph(model: tf.keras.Model) -> None:
     if not getattr(model, "_is_graph_network", False):
         raise ConversionError(
             f"`{model.name}` must be functional, or Sequential with an input shape, to be written "
-            "as source; its own `call` cannot be."
+            "as source; its own `call` cannot be: `standalone=False` packs the rest."
         )
     if isinstance(model.output, dict) or isinstance(model.input, dict):
         raise ConversionError(f"`{model.name}` must have plain tensors, not dictionaries.")

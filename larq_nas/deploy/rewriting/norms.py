@@ -79,7 +79,7 @@ def rewrite_threshold(fusing: Fusing, index: int) -> Rewrite | None:
         reason = f"{names} left out: only {levels} read, and kept by it"
         return Rewrite(index, read, lambda x: x, reason, signs_only=True)
     offset = _offset([calls[i] for i in chain])
-    reason = f"{names} computed as an offset: only signs are read, and no scale is negative"
+    reason = f"{names} reduced to an addition: only signs are read, and no scale is negative"
     return Rewrite(index, read, lambda x: x + offset, reason, signs_only=True)
 
 

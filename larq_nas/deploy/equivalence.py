@@ -149,6 +149,9 @@ class _Comparison:
             values: what it wrote, first axis the examples.
             output: the output of the model that the tensor has to be, if it is one.
         """
+        quantization = self.operations.quantization(index) if step.writes else None
+        if quantization is not None and values.dtype == np.int8:
+            return self._match_int8(index, values, output, *quantization)
         if step.kind == "LceQuantize" and self.matched.issuperset(step.reads):
             # Signs of Keras's own numbers: there is no rounding that could excuse a single one.
             given = self.values[step.reads[0]]
@@ -171,6 +174,34 @@ class _Comparison:
         self.matched.add(index)
         self.calls.update(candidate.call for candidate in equal)
         return equal[0].in_form_of(values)
+
+    def _match_int8(
+        self,
+        index: int,
+        values: np.ndarray,
+        output: tf.Tensor | None,
+        scale: float,
+        zero_point: int,
+    ) -> np.ndarray:
+        """Return the numbers of fake-quant for what an operation wrote in int8, if it wrote them.
+
+        Two ways to round may differ by one step, and by no more.
+        """
+        numbers = scale * (values.astype("float32") - zero_point)
+        found = [
+            candidate
+            for candidate in self.candidates.get(values.size, ())
+            if (output is None or candidate.tensor is output)
+            and candidate.values.dtype.kind == "f"
+            and np.all(np.abs(candidate.rows() - candidate.rows(numbers)) <= 1.01 * scale)
+        ]
+        if not found:
+            return values
+        self.matched.add(index)
+        self.calls.update(candidate.call for candidate in found)
+        nearest = min(found, key=lambda c: float(np.abs(c.rows() - c.rows(numbers)).mean()))
+        steps = np.round(nearest.values.reshape(values.shape) / scale) + zero_point
+        return np.clip(steps, -128, 127).astype("int8")
 
     def _alike(self, values: np.ndarray) -> Iterator["_Candidate"]:
         """Yield the candidates that are like `values` in most of a sample of places."""

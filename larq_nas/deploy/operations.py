@@ -103,6 +103,14 @@ class Operations:
         """Indices of the output tensors, in the order of their names: that of the model."""
         return _by_name(self.model.subgraphs[0].outputs, output_names(self.flatbuffer))
 
+    def quantization(self, index: int) -> tuple[float, int] | None:
+        """Return scale and zero point of an int8 tensor; `None` for others."""
+        tensor = self.model.subgraphs[0].tensors[index]
+        found = tensor.quantization
+        if tensor.type != schema.TensorType.INT8 or found is None or found.scale is None:
+            return None
+        return float(found.scale[0]), int(found.zeroPoint[0])
+
     def constant_outputs(self, examples: int) -> dict[int, np.ndarray]:
         """Return the outputs that no operation writes, as often as there are examples."""
         found = {}

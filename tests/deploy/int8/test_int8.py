@@ -213,3 +213,13 @@ def test_real_layers_of_larq_run_in_int8() -> None:
     conversion = larq_nas.convert(model, images_for(model), int8="ends")
     first_op = weighted(conversion.flatbuffer)[0]
     assert set(np.unique(first_op.filters)) == {-127, 127}
+
+
+def test_chaos_alone_refuses_no_network_in_int8() -> None:
+    """Half the images are further than a step from fake-quant, though every operation agrees."""
+    architecture = random_architecture(Bats(cells=3, channels=32), 0)
+    model = randomize(architecture.build((16, 16, 3), 10))
+    images = np.random.default_rng(0).standard_normal((32, 16, 16, 3)).astype("float32")
+    conversion = larq_nas.convert(model, images, int8="ends")
+    assert conversion.parity[0].exact < 0.8
+    assert conversion.int8.bytes_after < conversion.int8.bytes_before

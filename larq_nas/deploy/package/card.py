@@ -62,7 +62,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _ends(facts: Facts) -> str:
     lines = [_input(facts, *pair) for pair in facts.inputs]
     within = _preprocessing_layers(facts.model)
-    lines.append(f"- Preprocessing: {facts.preprocessing or 'not told'}.")
+    bytes_in = any(tensor.scale for tensor, _ in facts.inputs)
+    done = ", which the scale of the bytes above includes: give the bytes as they are"
+    lines.append(
+        f"- Preprocessing: {facts.preprocessing or 'not given'}"
+        f"{done if facts.preprocessing and bytes_in else ''}."
+    )
     if within:
         lines.append(f"- Within the network, so not to be done before: {', '.join(within)}.")
     for tensor, meaning in facts.outputs:
@@ -87,10 +92,13 @@ def _input(facts: Facts, tensor: Tensor, name: str) -> str:
     if tensor.scale or integer:
         text += f"; {_byte(tensor, integer)}"
     if not facts.value_ranges:
-        return f"{text}; value range: not told."
+        return f"{text}; value range: not given."
     least, greatest = facts.value_ranges[facts.model.input_names.index(name)]
-    handed = "the images" if image else "the examples"
-    return f"{text}; {handed} handed in hold numbers from {least:g} to {greatest:g}."
+    what = "images" if image else "examples"
+    before = " before they were made bytes" if tensor.scale else ""
+    return (
+        f"{text}; the {what} it was checked on held numbers from {least:g} to {greatest:g}{before}."
+    )
 
 
 def _byte(tensor: Tensor, integer: IntegerTensor | None) -> str:

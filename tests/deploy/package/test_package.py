@@ -107,7 +107,7 @@ def test_what_is_not_known_is_said(conversion, model, tmp_path) -> None:
     write_package(tmp_path, conversion, model, standalone=False)
     assert names(tmp_path) == FILES - {"network.py", "weights.npz"}
     card = (tmp_path / "README.md").read_text()
-    for line in ("Not measured.", "value range: not told", "Latency: not measured."):
+    for line in ("Not measured.", "value range: not given", "Latency: not measured."):
         assert line in card
     assert "network.py" not in card
     assert "| `stem_conv` | conv | 8x8x24 |" in card

@@ -78,7 +78,7 @@ def test_the_card_lists_all_inputs_and_outputs(packed) -> None:
     card = (directory / "README.md").read_text()
     for line in (
         "- Input `photo`: one image, float32, shape (1, 8, 8, 3), channels last; the images",
-        "- Input `facts`: float32, shape (1, 4); the examples it was checked on held numbers from -",
+        "- Input `facts`: float32, shape (1, 4); the examples it was checked on held num",
         "- Output `kind`: float32, shape (1, 3): probabilities of 3 classes (softmax).",
         "- Classes of `kind`: 0 a, 1 b, 2 c.",
         "- Output `mask`: float32, shape (1, 8, 8, 1): a mask of 8 x 8: a probability for each",

@@ -295,7 +295,7 @@ def test_preprocessing_and_its_layers_are_on_the_card(tmp_path: Path) -> None:
     assert (
         "- Input `photo`: one image, float32, shape (1, 8, 8, 3), channels last; the images" in card
     )
-    assert "hold numbers from 0 to 255." in card
+    assert "held numbers from 0 to 255." in card
     assert "- Preprocessing: crop to 8 x 8.\n" in card
     assert "not to be done before: Rescaling `centre` (x * 0.00784314 - 1)." in card
     for wrong in ({"preprocessing": 3}, {"images": pixels[..., :1]}, {"images": [pixels, pixels]}):

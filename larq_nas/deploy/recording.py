@@ -12,6 +12,8 @@ __all__ = ["LayerCall", "Recording", "record", "watch"]
 
 _ROUNDING = 1e-6
 _SEEDS = 3
+# The calls that may become one operation, and more.
+_MOST_CALLS = 32
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Recording:
         """Return `tensor` as other roundings might give it.
 
         What leads to it from the calls `given` is computed anew, with their outputs and all
-        weights changed by 1e-6 of their value, about ten times what float32 rounds.
+        weights changed by 1e-6 of their value, about ten times what float32 rounds. Nothing is
+        returned for a tensor that is many calls away from them: it is no step between two.
 
         # Arguments
             tensor: an output of a call.
@@ -71,9 +74,13 @@ class Recording:
         found = []
         for seed in range(_SEEDS):
             generator = np.random.default_rng(seed)
-            with contextlib.suppress(tf.errors.InvalidArgumentError, ValueError):
+            with contextlib.suppress(tf.errors.InvalidArgumentError, ValueError, _TooFarError):
                 found.append(_Jitter(self, given, generator).value(tensor).numpy())
         return found
+
+
+class _TooFarError(Exception):
+    """A tensor is too many calls away from those that are given."""
 
 
 class _Jitter:
@@ -84,6 +91,7 @@ class _Jitter:
     ) -> None:
         self._recording, self._given, self._generator = recording, given, generator
         self._made: dict[int, tf.Tensor] = {}
+        self._calls = 0
 
     def value(self, tensor: tf.Tensor) -> tf.Tensor:
         """Return the jittered value of a recorded tensor."""
@@ -95,6 +103,9 @@ class _Jitter:
         return self._made[id(tensor)]
 
     def _call(self, call: LayerCall) -> None:
+        self._calls += 1
+        if self._calls > _MOST_CALLS:
+            raise _TooFarError
         args, kwargs = tf.nest.map_structure(self._argument, (call.args, dict(call.kwargs)))
         weights = call.layer.get_weights()
         # In place: a copy of a layer whose quantizers are functions cannot be made.

@@ -245,6 +245,9 @@ class _Comparison:
         beside the channel's spread. What it moves further (numbers behind a sign that turned)
         may be as frequent in `values`, channel by channel.
         """
+        # No jitter could explain more than this, and jitter takes long.
+        if np.any(candidate.farther(values).mean(axis=0) > _FLIPS * _MOST_FLIPS):
+            return False
         jittered = self._jittered(candidate)
         if not jittered or not all(np.isfinite(moved).all() for moved in jittered):
             return False
@@ -390,6 +393,12 @@ class _Candidate:
         if not self.is_packed_in(values):
             return np.zeros_like(self.rows(), dtype=bool)
         return np.asarray(self._in_rows(values) != (self.rows() < 0))
+
+    def farther(self, values: np.ndarray) -> np.ndarray:
+        """Return where `values` are further away than any rounding, or other signs."""
+        if self.is_packed_in(values):
+            return self.turned(values)
+        return self.differing(values, np.maximum(self.tolerance, self.near))
 
     def differing(self, values: np.ndarray, limit: np.ndarray) -> np.ndarray:
         """Return where `values` are further away than `limit`, shape `(positions, channels)`."""

@@ -15,7 +15,7 @@ from larq_nas.cost.opaque import TENSOR_BYTES, Opaque, convert_alone
 from larq_nas.cost.quantizers import bits, gives_signs_of_another, kernel_scale, sign_of_zero, turns
 from larq_nas.layers import DropPath, Mixture, Scale, Zeros
 
-__all__ = ["facts_of", "is_own", "shape_read"]
+__all__ = ["ONE_OPERATION", "facts_of", "is_own", "shape_read"]
 
 _keras = tf.keras.layers
 _PASSING = (
@@ -64,7 +64,9 @@ _MERGED = (
     "sign",
     "zeros",
 )
-_ONE_OPERATION = ("elu", "hard_sigmoid", "relu6", "sigmoid", "softmax", "tanh")
+ONE_OPERATION = ("elu", "relu", "relu6", "sigmoid", "softmax", "tanh")
+"""The activations that become one operation each."""
+
 _before_signs: WeakKeyDictionary[Any, dict[tuple[int, ...], Opaque | None]] = WeakKeyDictionary()
 _TRUSTED = ("keras.", "tf_keras.", "larq.", "larq_nas.", "tensorflow.")
 
@@ -271,7 +273,7 @@ def _activation(layer: Any) -> Facts:
         return Facts("sign", sign_of_zero=zero)
     name = getattr(function, "__name__", "")
     composite = "composite" if name in ("swish", "silu") else "converted"
-    return Facts("activation" if name in _ONE_OPERATION else composite)
+    return Facts("activation" if name in ONE_OPERATION else composite)
 
 
 def _relu(layer: Any) -> Facts:

@@ -21,6 +21,7 @@ from larq_nas.cost.constants import (
 from larq_nas.cost.fallback import shares_dilation, zero_padded
 from larq_nas.cost.fusing import AFFINE, Fusing, own_activation
 from larq_nas.cost.graph import Call, call_layer, weights_key
+from larq_nas.cost.kinds import ONE_OPERATION
 from larq_nas.cost.network import WEIGHTED, Network
 from larq_nas.cost.opaque import Opaque, convert_alone
 from larq_nas.cost.operators import Constants, Operator, Tensor, bits
@@ -59,6 +60,7 @@ _KINDS = {
     "depthwise": "DEPTHWISE_CONV_2D",
 }
 _known: WeakKeyDictionary[Any, dict[int, Opaque | None]] = WeakKeyDictionary()
+_known_activations: WeakKeyDictionary[Any, Opaque | None] = WeakKeyDictionary()
 _KEEP_ZERO = ("add", "zeros", "average_pool", "max_pool", "pass", "relu", "crop", "pad", "scale")
 
 
@@ -85,6 +87,15 @@ def _converted_alone(call: Call, read: Sequence[Call]) -> Opaque | None:
             lambda *inputs: call_layer(call, inputs), specs, call.layer
         )
     return known[call.index]
+
+
+def _activation_alone(call: Call) -> Opaque | None:
+    """Return what becomes of the activation that the layer of `call` applies itself."""
+    layer = call.layer
+    if layer not in _known_activations:
+        specs = [tf.TensorSpec((1, *call.shape), tf.float32)]
+        _known_activations[layer] = convert_alone(lambda x: [layer.activation(x)], specs, layer)
+    return _known_activations[layer]
 
 
 class _Lowering:
@@ -124,7 +135,7 @@ class _Lowering:
             self._known |= {index: value, end: value}
         elif kind == "input":
             self._tensors[end] = Tensor(index)
-        elif kind == "pass" or (kind == "reshape" and self._keeps_order(index)):
+        elif kind == "pass" or (kind == "reshape" and self._is_left_out(index)):
             self._tensors[end] = self._found(index)[0]
         elif kind == "sign":
             self._emit_sign(index, end)
@@ -148,11 +159,33 @@ class _Lowering:
         static = self.fusing.kind(index) in ("zeros", "static")
         return static or (bool(inputs) and all(read in self._known for read in inputs))
 
-    def _keeps_order(self, index: int) -> bool:
-        """Return whether a reshape of a single position needs no operation."""
-        if len(self.calls[index].shape) > 1:
+    def _is_left_out(self, index: int) -> bool:
+        """Return whether a reshape needs no operation.
+
+        So it is for a single position, and for a vector that is only read where it is broadcast.
+        """
+        call, source = self.calls[index], self.calls[self.fusing.inputs[index][0]]
+        if len(call.shape) == 1:
+            return source.area == call.area == 1
+        readers = self.fusing.readers[index]
+        return (
+            bool(readers)
+            and not call.output
+            and all(self._broadcasts(source, index, reader) for reader in readers)
+        )
+
+    def _broadcasts(self, source: Call, index: int, reader: int) -> bool:
+        """Return whether a sum or product gives the same for the source of reshape `index`."""
+        if self.fusing.kind(reader) not in ("add", "average", "arithmetic"):
             return False
-        return self.calls[self.fusing.inputs[index][0]].area == self.calls[index].area == 1
+        others = [self.calls[read].shape for read in self.fusing.inputs[reader] if read != index]
+        if not others or any(None in shape for shape in (source.shape, *others)):
+            return False
+        try:
+            broadcast = np.broadcast_shapes((1, *source.shape), *((1, *shape) for shape in others))
+        except ValueError:
+            return False
+        return broadcast == (1, *self.calls[reader].shape)
 
     def _add(
         self,
@@ -348,9 +381,18 @@ class _Lowering:
             self._images.add(self._tensors[end])
 
     def _activate(self, index: int, end: int) -> None:
-        relu = own_activation(self.calls[index].layer) is tf.keras.activations.relu
-        active = Tensor(end, "activated")
-        self._add("RELU" if relu else "ACTIVATION", index, (self._tensors[end],), active)
+        call, active = self.calls[index], Tensor(end, "activated")
+        activation, given = own_activation(call.layer), (self._tensors[end],)
+        known = getattr(activation, "__name__", "") in ONE_OPERATION
+        found = None if known else _activation_alone(call)
+        if activation is tf.keras.activations.relu:
+            self._add("RELU", index, given, active)
+        elif found is None or not found.kinds:
+            self._add("ACTIVATION", index, given, active)
+        else:
+            self._append(
+                opaque(index, found.behind_convolution(), given, active, lambda made: made)
+            )
         self._tensors[end] = active
 
     def _emit_affine(self, index: int, end: int) -> None:
@@ -394,6 +436,8 @@ class _Lowering:
         elif not found.kinds:
             self._tensors[end] = reads[0]
         else:
+            if self.fusing.takes_flip(call.inputs[0]):
+                found = found.behind_convolution()
             self._append(opaque(index, found, reads, output, lambda made: self._once(index, made)))
 
     def _emit_plain(self, index: int, end: int) -> None:

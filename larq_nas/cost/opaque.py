@@ -13,11 +13,14 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_nas.layers.conv import exporting
 
-__all__ = ["TENSOR_BYTES", "Opaque", "convert_alone"]
+__all__ = ["CONSTANT_BYTES", "TENSOR_BYTES", "Opaque", "convert_alone"]
 
 TENSOR_BYTES = 142
 """What the tables of a file take for a tensor and the operation that writes it: fitted to
 flatbuffers of all spaces."""
+
+CONSTANT_BYTES = 99
+"""What the tables of a file take for a constant, fitted as `TENSOR_BYTES`."""
 
 _BUILTIN = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
@@ -31,10 +34,17 @@ class Opaque:
     # Arguments
         kinds: the operations, in their order.
         bytes: what it adds to a flatbuffer.
+        affine: how many operations it begins with that only multiply by a number, or add one.
     """
 
     kinds: tuple[str, ...]
     bytes: int
+    affine: int = 0
+
+    def behind_convolution(self) -> "Opaque":
+        """Return what is left of it behind a convolution, which takes in factors and offsets."""
+        taken = self.affine * (TENSOR_BYTES + CONSTANT_BYTES + 4)
+        return Opaque(self.kinds[self.affine :], self.bytes - taken)
 
 
 def convert_alone(function: Any, specs: Sequence[tf.TensorSpec], layer: Any) -> Opaque | None:
@@ -50,7 +60,24 @@ def convert_alone(function: Any, specs: Sequence[tf.TensorSpec], layer: Any) -> 
         return None
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(found, 0))
     codes = [model.operatorCodes[op.opcodeIndex] for op in model.subgraphs[0].operators]
-    return Opaque(tuple(map(_kind, codes)), len(found) - _empty(len(specs)))
+    kinds = tuple(map(_kind, codes))
+    return Opaque(kinds, len(found) - _empty(len(specs)), _leading_affine(model, kinds))
+
+
+def _leading_affine(model: schema.ModelT, kinds: Sequence[str]) -> int:
+    """Return how many operations lead from the input, one by one, that are affine."""
+    graph = model.subgraphs[0]
+    count, tensor = 0, graph.inputs[0]
+    for op, kind in zip(graph.operators, kinds, strict=True):
+        readers = sum(tensor in other.inputs for other in graph.operators)
+        constants = [
+            i for i in op.inputs if model.buffers[graph.tensors[i].buffer].data is not None
+        ]
+        plain = not getattr(op.builtinOptions, "fusedActivationFunction", 0)
+        if readers > 1 or kind not in ("MUL", "ADD", "SUB") or len(constants) != 1 or not plain:
+            break
+        count, tensor = count + 1, op.outputs[0]
+    return count
 
 
 def _kind(code: schema.OperatorCodeT) -> str:

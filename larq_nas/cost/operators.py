@@ -10,16 +10,12 @@ from larq_nas.cost.count import divide
 from larq_nas.cost.network import Network
 
 __all__ = [
-    "CONSTANT_BYTES",
     "Constant",
     "Constants",
     "Operator",
     "Tensor",
     "words",
 ]
-
-CONSTANT_BYTES = 99
-"""What the tables of a file take for a constant, fitted as `TENSOR_BYTES`."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 from larq_nas.cost.constants import known, numbers, shape_of
 from larq_nas.cost.fusing import Fusing
 from larq_nas.cost.graph import Call
-from larq_nas.cost.opaque import TENSOR_BYTES, Opaque
-from larq_nas.cost.operators import CONSTANT_BYTES, Constant, Constants, Operator, Tensor
+from larq_nas.cost.opaque import CONSTANT_BYTES, TENSOR_BYTES, Opaque
+from larq_nas.cost.operators import Constant, Constants, Operator, Tensor
 
 __all__ = [
     "Surrounding",

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.network import Network
-from larq_nas.cost.opaque import TENSOR_BYTES
-from larq_nas.cost.operators import CONSTANT_BYTES, Operator, Tensor
+from larq_nas.cost.opaque import CONSTANT_BYTES, TENSOR_BYTES
+from larq_nas.cost.operators import Operator, Tensor
 
 __all__ = ["flatbuffer_bytes", "order", "peak_memory"]
 

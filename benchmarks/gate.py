@@ -86,6 +86,8 @@ KERNELS = {
 MAKERS = {"sound": sound, "planted": planted}
 NEAR, RESOLUTION = 1e-5, 2e-6
 EXACT, COMPARED, SEARCHED = 1e-3, 24, 4
+# Where no image is decided, others are tried: moved by so many positions.
+SHIFTS = 8
 ROUNDING, ROUNDINGS, TIMES, LARGEST = 1e-6, 4, 3.0, 0.1
 TRIES = 2
 BYTES, SHARE = 512, 0.01
@@ -132,8 +134,11 @@ def judge(
 ) -> dict[str, Any]:
     """Return whether what was handed out is right, and why not."""
     model = network.model
-    images = [array[IMAGES:] for array in network.images]
-    expected, decided, strayed = decide(model, images)
+    for shift in range(SHIFTS):
+        images = [shifted(array[IMAGES:], shift) for array in network.images]
+        expected, decided, strayed = decide(model, images)
+        if decided.any():
+            break
     chosen = np.flatnonzero(decided)[:COMPARED]
     rounding = [TIMES * most / spread_of(one) for most, one in zip(strayed, expected, strict=True)]
     row = {"decided": int(decided.sum()), "bytes": len(flatbuffer), "reasons": []}
@@ -172,6 +177,11 @@ def judge(
         row["reasons"].append(f"LceQuantize reads {zeros} numbers -0.0, and no warning says so")
     row["outcome"] = "wrong" if row["reasons"] else "right" if len(chosen) else "undecided"
     return row
+
+
+def shifted(images: np.ndarray, by: int) -> np.ndarray:
+    """Return other images: each moved along its rows, and what leaves it comes in on the left."""
+    return np.roll(images, by, axis=2) if images.ndim == 4 else images
 
 
 def has_binary_kernel(layer: tf.keras.layers.Layer) -> bool:

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 # Numbers for each axis, that of the images too.
-_INDICES = {"reshape": 1, "crop": 3, "pad": 2}
+_INDICES = {"reshape": 1, "pad": 2}
 _GLOBAL_POOLS = ("global_average_pool", "global_max_pool")
 
 
@@ -102,7 +102,7 @@ def binary_constants(fusing: Fusing, index: int, packs: bool) -> Constants:
     def constants(channels: Sequence[Any]) -> list[Constant]:
         outputs = divide(channels[index], facts.groups)
         inputs = divide(channels[call.inputs[0]], facts.groups) * (1 + twice)
-        kernel = Constant(4 * taps * outputs * words(inputs))
+        kernel = Constant(4 * taps * outputs * words(inputs), bits=taps * outputs * inputs)
         if packs:
             # Half of the sum, if nothing is fused behind.
             plain = not (scaled or moved or height is not None or around)
@@ -160,6 +160,12 @@ def plain_constants(fusing: Fusing, index: int, known: Mapping[int, float | None
             return [Constant(4 * rank, "axes")]
         if facts.constants:
             return [Constant(4 * facts.constants)]
+        if facts.kind == "crop":
+            cut = getattr(call.layer, "cropping", index)
+            rank = len(call.shape) + 1
+            return [Constant(4 * rank, (of, cut)) for of in ("begin", "end")] + [
+                Constant(4 * rank, "strides")
+            ]
         indices = _INDICES.get(facts.kind)
         return [Constant(4 * indices * (len(call.shape) + 1))] if indices else []
 

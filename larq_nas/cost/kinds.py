@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from larq_nas.cost.facts import Facts
 from larq_nas.cost.functions import facts_of_function
-from larq_nas.cost.opaque import TENSOR_BYTES, Opaque, convert_alone
+from larq_nas.cost.opaque import Opaque, convert_alone
 from larq_nas.cost.quantizers import bits, gives_signs_of_another, kernel_scale, sign_of_zero, turns
 from larq_nas.layers import DropPath, Mixture, Scale, Zeros
 
@@ -172,9 +172,7 @@ def _before_sign(quantizer: Any, shape: tuple[int, ...] | None) -> Opaque | None
         spec = tf.TensorSpec((1, *shape), tf.float32)
         found = convert_alone(lambda x: [quantizer(x)], [spec], quantizer)
         seen = found is not None and found.kinds[-2:] == ("LceQuantize", "LceDequantize")
-        known[shape] = (
-            Opaque(found.kinds[:-2], found.bytes - 2 * TENSOR_BYTES) if found and seen else None
-        )
+        known[shape] = Opaque(found.kinds[:-2], found.bytes) if found and seen else None
     return known[shape]
 
 

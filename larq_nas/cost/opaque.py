@@ -13,14 +13,27 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_nas.layers.conv import exporting
 
-__all__ = ["CONSTANT_BYTES", "TENSOR_BYTES", "Opaque", "convert_alone"]
+__all__ = [
+    "CONSTANT_BYTES",
+    "KIND_BYTES",
+    "LETTER_BYTES",
+    "TENSOR_BYTES",
+    "Opaque",
+    "convert_alone",
+]
 
-TENSOR_BYTES = 142
-"""What the tables of a file take for a tensor and the operation that writes it: fitted to
-flatbuffers of all spaces."""
+# What the tables of a file take, fitted to flatbuffers of all spaces.
+TENSOR_BYTES = 97
+"""Bytes for a tensor and the operation that writes it, but for its name."""
 
-CONSTANT_BYTES = 99
-"""What the tables of a file take for a constant, fitted as `TENSOR_BYTES`."""
+LETTER_BYTES = 1.2
+"""Bytes for a letter of the name of a tensor."""
+
+CONSTANT_BYTES = 95
+"""Bytes for a constant, beside what it holds."""
+
+KIND_BYTES = 58
+"""Bytes for each kind of operation."""
 
 _BUILTIN = {
     value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
@@ -33,7 +46,7 @@ class Opaque:
 
     # Arguments
         kinds: the operations, in their order.
-        bytes: what it adds to a flatbuffer.
+        bytes: what its constants add to a flatbuffer.
         affine: how many operations it begins with that only multiply by a number, or add one.
     """
 
@@ -43,7 +56,7 @@ class Opaque:
 
     def behind_convolution(self) -> "Opaque":
         """Return what is left of it behind a convolution, which takes in factors and offsets."""
-        taken = self.affine * (TENSOR_BYTES + CONSTANT_BYTES + 4)
+        taken = self.affine * (CONSTANT_BYTES + 4)
         return Opaque(self.kinds[self.affine :], self.bytes - taken)
 
 
@@ -61,7 +74,18 @@ def convert_alone(function: Any, specs: Sequence[tf.TensorSpec], layer: Any) -> 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(found, 0))
     codes = [model.operatorCodes[op.opcodeIndex] for op in model.subgraphs[0].operators]
     kinds = tuple(map(_kind, codes))
-    return Opaque(kinds, len(found) - _empty(len(specs)), _leading_affine(model, kinds))
+    size = _without_operations(found) - _empty(len(specs))
+    return Opaque(kinds, size, _leading_affine(model, kinds))
+
+
+def _without_operations(flatbuffer: bytes) -> int:
+    """Return the bytes of a flatbuffer but for its operations and the tensors they write."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(flatbuffer, 0))
+    graph = model.subgraphs[0]
+    written = [graph.tensors[index] for op in graph.operators for index in op.outputs]
+    letters = sum(len(tensor.name) for tensor in written)
+    tables = KIND_BYTES * len(model.operatorCodes) + TENSOR_BYTES * len(written)
+    return len(flatbuffer) - tables - round(LETTER_BYTES * letters)
 
 
 def _leading_affine(model: schema.ModelT, kinds: Sequence[str]) -> int:
@@ -90,9 +114,8 @@ def _kind(code: schema.OperatorCodeT) -> str:
 def _empty(inputs: int) -> int:
     """Return the bytes of a flatbuffer with so many inputs, but for its operations."""
     specs = [tf.TensorSpec((1, 4, 4, 4), tf.float32)] * inputs
-    relu = _flatbuffer(lambda *x: [tf.nn.relu(functools.reduce(tf.add, x))], specs, None)
-    kinds = max(1, inputs - 1)  # the converter applies ReLU in the last addition
-    return len(relu or b"") - TENSOR_BYTES * kinds
+    added = _flatbuffer(lambda *x: [tf.nn.relu(functools.reduce(tf.add, x))], specs, None)
+    return _without_operations(added) if added else 0
 
 
 def _flatbuffer(function: Any, specs: Sequence[tf.TensorSpec], layer: Any) -> bytes | None:

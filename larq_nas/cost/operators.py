@@ -26,10 +26,13 @@ class Constant:
         bytes: its size.
         same: constants of the same size and the same name are equal, and the file holds them
             once: what it holds all over if that is one number, or where it comes from.
+        bits: how many signs it is made of, if it is a binary kernel: two of few signs may be equal
+            by chance.
     """
 
     bytes: Any
     same: Hashable = None
+    bits: Any = None
 
 
 Constants: TypeAlias = Callable[[Sequence[Any]], list[Constant]]

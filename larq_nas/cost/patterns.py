@@ -11,7 +11,7 @@ from typing import Any
 from larq_nas.cost.constants import known, numbers, shape_of
 from larq_nas.cost.fusing import Fusing
 from larq_nas.cost.graph import Call
-from larq_nas.cost.opaque import CONSTANT_BYTES, TENSOR_BYTES, Opaque
+from larq_nas.cost.opaque import CONSTANT_BYTES, Opaque
 from larq_nas.cost.operators import Constant, Constants, Operator, Tensor
 
 __all__ = [
@@ -77,7 +77,7 @@ def grouped(
         Operator("LceBconv2d", index, (packed,), (output,), held)
         for packed, output, held in zip(signs, outputs, constants, strict=True)
     ]
-    split = Operator("SPLIT", index, (source,), parts, numbers(1))
+    split = Operator("SPLIT", index, (source,), parts, known(1, "channel axis"))
     joined = Operator("CONCATENATION", index, outputs, (Tensor(index),))
     return [split, *chain(*padded), *quantized, *convolved, joined]
 
@@ -185,7 +185,7 @@ def opaque(
         output: what it writes.
         once: gives constants that are held once, however often a layer is called.
     """
-    spare = found.bytes - TENSOR_BYTES * len(found.kinds) - CONSTANT_BYTES
+    spare = found.bytes - CONSTANT_BYTES
     constants = once(numbers(spare // 4)) if spare > 0 else lambda channels: []
     operators = []
     for number, kind in enumerate(found.kinds, 1):

@@ -1,5 +1,6 @@
 """What the operations of a flatbuffer need: its bytes, and memory while it runs."""
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -7,35 +8,49 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.network import Network
-from larq_nas.cost.opaque import CONSTANT_BYTES, TENSOR_BYTES
+from larq_nas.cost.opaque import CONSTANT_BYTES, KIND_BYTES, LETTER_BYTES, TENSOR_BYTES
 from larq_nas.cost.operators import Operator, Tensor
 
 __all__ = ["flatbuffer_bytes", "order", "peak_memory"]
 
-# What the tables of the file take beside the constants: fitted to flatbuffers of all spaces.
-_FILE, _BINARY = 680, 173
+# What a file takes, and each binary convolution more than another: fitted as `TENSOR_BYTES`.
+_FILE, _BINARY = 316, 142
+_FEW_BITS = 20
+# The converter joins the names of what it fuses, and cuts them.
+_LONGEST_NAME = 50
+_JOINED = ("LceBconv2d", "LceQuantize", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_NORM_SUFFIX, _SUFFIX = len("/FusedBatchNormV31"), len("/concat")
 # What the names of the two steps from inputs of 0 and 1 to signs are shorter by.
 _SHORTER = 28
 
 
-def flatbuffer_bytes(operators: Sequence[Operator], channels: Sequence[Any]) -> Any:
+def flatbuffer_bytes(
+    network: Network, operators: Sequence[Operator], channels: Sequence[Any]
+) -> Any:
     """Return how many bytes the flatbuffer will have.
 
     # Arguments
+        network: the network.
         operators: its operations.
         channels: number of channels of each call's output.
     """
-    total: Any = _FILE
+    total: Any = _FILE + KIND_BYTES * len({operator.kind for operator in operators})
     named: dict[Hashable, list[Any]] = {}
+    small: Counter[tuple[int, int]] = Counter()
     for operator in operators:
-        total = total + len(operator.writes) * TENSOR_BYTES
+        name = round(LETTER_BYTES * _letters(network, operator))
+        total = total + len(operator.writes) * (TENSOR_BYTES + name)
         total = total - _SHORTER * sum(tensor.turned for tensor in operator.writes)
         total = total + (_BINARY if operator.kind == "LceBconv2d" else 0)
         for constant in operator.constants(channels):
-            if constant.same is None:
+            if isinstance(constant.bits, int) and constant.bits <= _FEW_BITS:
+                small[constant.bits, constant.bytes] += 1
+            elif constant.same is None:
                 total = total + constant.bytes + CONSTANT_BYTES
             else:
                 named.setdefault(constant.same, []).append(constant.bytes)
+    for (bits, size), count in small.items():
+        total = total + round(_different(bits, count)) * (size + CONSTANT_BYTES)
     for sizes in named.values():
         if all(isinstance(size, int) for size in sizes):
             total = total + sum(size + CONSTANT_BYTES for size in set(sizes))
@@ -43,6 +58,20 @@ def flatbuffer_bytes(operators: Sequence[Operator], channels: Sequence[Any]) -> 
         for number, size in enumerate(sizes):
             total = total + _is_new(size, sizes[:number]) * (size + CONSTANT_BYTES)
     return total
+
+
+def _different(bits: int, count: int) -> float:
+    """Return how many of `count` kernels of random signs are different; the file holds those."""
+    return float(2**bits * -np.expm1(count * np.log1p(-(2.0**-bits))))
+
+
+def _letters(network: Network, operator: Operator) -> int:
+    """Return how long the names of the tensors are that an operation writes."""
+    if operator.kind in _JOINED:
+        return _LONGEST_NAME
+    layer = network.calls[operator.call].layer
+    norm = isinstance(layer, tf.keras.layers.BatchNormalization)
+    return min(_LONGEST_NAME, len(layer.name) + (_NORM_SUFFIX if norm else _SUFFIX))
 
 
 def _is_new(size: Any, earlier: Sequence[Any]) -> Any:

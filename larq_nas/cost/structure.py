@@ -78,7 +78,7 @@ class Structure:
             "binary_macs": sum(call.binary_macs for call in counted),
             "parameters": sum(part.count for part in weights),
             "weight_bits": sum(part.count * part.bits for part in weights),
-            "flatbuffer_bytes": flatbuffer_bytes(self.operators, channels),
+            "flatbuffer_bytes": flatbuffer_bytes(self.network, self.operators, channels),
             "activation_bytes": peak_memory(self.network, self.operators, channels),
         }
 

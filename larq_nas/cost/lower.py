@@ -1,7 +1,7 @@
 """Which operations Larq Compute Engine's converter makes of a network."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -96,6 +96,12 @@ def _activation_alone(call: Call) -> Opaque | None:
         specs = [tf.TensorSpec((1, *call.shape), tf.float32)]
         _known_activations[layer] = convert_alone(lambda x: [layer.activation(x)], specs, layer)
     return _known_activations[layer]
+
+
+def _of_activation(layer: Any) -> Callable[[Constants], Constants] | None:
+    """Return what knows the constants of an activation by its function; `None` for other layers."""
+    activation = getattr(layer, "activation", None)
+    return None if activation is None else lambda made: shared([activation], made)
 
 
 class _Lowering:
@@ -438,7 +444,8 @@ class _Lowering:
         else:
             if self.fusing.takes_flip(call.inputs[0]):
                 found = found.behind_convolution()
-            self._append(opaque(index, found, reads, output, lambda made: self._once(index, made)))
+            once = _of_activation(call.layer) or (lambda made: self._once(index, made))
+            self._append(opaque(index, found, reads, output, once))
 
     def _emit_plain(self, index: int, end: int) -> None:
         kind, reads, output = self.fusing.kind(index), self._read(index), Tensor(end)

@@ -16,23 +16,19 @@ from larq_nas.layers.conv import exporting
 __all__ = [
     "CONSTANT_BYTES",
     "KIND_BYTES",
-    "LETTER_BYTES",
     "TENSOR_BYTES",
     "Opaque",
     "convert_alone",
 ]
 
 # What the tables of a file take, fitted to flatbuffers of all spaces.
-TENSOR_BYTES = 97
-"""Bytes for a tensor and the operation that writes it, but for its name."""
+TENSOR_BYTES = 133
+"""Bytes for a tensor and the operation that writes it."""
 
-LETTER_BYTES = 1.2
-"""Bytes for a letter of the name of a tensor."""
-
-CONSTANT_BYTES = 95
+CONSTANT_BYTES = 93
 """Bytes for a constant, beside what it holds."""
 
-KIND_BYTES = 58
+KIND_BYTES = 31
 """Bytes for each kind of operation."""
 
 _BUILTIN = {
@@ -81,11 +77,9 @@ def convert_alone(function: Any, specs: Sequence[tf.TensorSpec], layer: Any) -> 
 def _without_operations(flatbuffer: bytes) -> int:
     """Return the bytes of a flatbuffer but for its operations and the tensors they write."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(flatbuffer, 0))
-    graph = model.subgraphs[0]
-    written = [graph.tensors[index] for op in graph.operators for index in op.outputs]
-    letters = sum(len(tensor.name) for tensor in written)
+    written = [index for op in model.subgraphs[0].operators for index in op.outputs]
     tables = KIND_BYTES * len(model.operatorCodes) + TENSOR_BYTES * len(written)
-    return len(flatbuffer) - tables - round(LETTER_BYTES * letters)
+    return len(flatbuffer) - tables
 
 
 def _leading_affine(model: schema.ModelT, kinds: Sequence[str]) -> int:

@@ -8,18 +8,17 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.network import Network
-from larq_nas.cost.opaque import CONSTANT_BYTES, KIND_BYTES, LETTER_BYTES, TENSOR_BYTES
+from larq_nas.cost.opaque import CONSTANT_BYTES, KIND_BYTES, TENSOR_BYTES
 from larq_nas.cost.operators import Operator, Tensor
 
 __all__ = ["flatbuffer_bytes", "order", "peak_memory"]
 
-# What a file takes, and each binary convolution more than another: fitted as `TENSOR_BYTES`.
-_FILE, _BINARY = 316, 142
+# What a file takes, and how much more some operations take: fitted as `TENSOR_BYTES`.
+_FILE = 574
+_MORE = {"LceBconv2d": 192, "CONCATENATION": 112}
 _FEW_BITS = 20
-# The converter joins the names of what it fuses, and cuts them.
-_LONGEST_NAME = 50
-_JOINED = ("LceBconv2d", "LceQuantize", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-_NORM_SUFFIX, _SUFFIX = len("/FusedBatchNormV31"), len("/concat")
+# The converter names a part of a split by its layer and a number, and cuts names.
+_LONGEST_NAME, _NUMBER, _USUAL_NAME = 50, len("/split_10"), 31
 # What the names of the two steps from inputs of 0 and 1 to signs are shorter by.
 _SHORTER = 28
 
@@ -38,10 +37,12 @@ def flatbuffer_bytes(
     named: dict[Hashable, list[Any]] = {}
     small: Counter[tuple[int, int]] = Counter()
     for operator in operators:
-        name = round(LETTER_BYTES * _letters(network, operator))
-        total = total + len(operator.writes) * (TENSOR_BYTES + name)
+        total = total + len(operator.writes) * TENSOR_BYTES + _MORE.get(operator.kind, 0)
+        if operator.kind == "SPLIT":
+            layer = network.calls[operator.call].layer.name.rstrip("_0123456789")
+            name = min(_LONGEST_NAME, len(layer) + _NUMBER)
+            total = total + len(operator.writes) * (name - _USUAL_NAME)
         total = total - _SHORTER * sum(tensor.turned for tensor in operator.writes)
-        total = total + (_BINARY if operator.kind == "LceBconv2d" else 0)
         for constant in operator.constants(channels):
             if isinstance(constant.bits, int) and constant.bits <= _FEW_BITS:
                 small[constant.bits, constant.bytes] += 1
@@ -63,15 +64,6 @@ def flatbuffer_bytes(
 def _different(bits: int, count: int) -> float:
     """Return how many of `count` kernels of random signs are different; the file holds those."""
     return float(2**bits * -np.expm1(count * np.log1p(-(2.0**-bits))))
-
-
-def _letters(network: Network, operator: Operator) -> int:
-    """Return how long the names of the tensors are that an operation writes."""
-    if operator.kind in _JOINED:
-        return _LONGEST_NAME
-    layer = network.calls[operator.call].layer
-    norm = isinstance(layer, tf.keras.layers.BatchNormalization)
-    return min(_LONGEST_NAME, len(layer.name) + (_NORM_SUFFIX if norm else _SUFFIX))
 
 
 def _is_new(size: Any, earlier: Sequence[Any]) -> Any:

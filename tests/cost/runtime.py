@@ -9,7 +9,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from larq_nas.deploy.export import export
 from larq_nas.deploy.flatbuffer import operators
 
-_SIZES = {schema.TensorType.FLOAT32: 4, schema.TensorType.INT32: 4}
+_SIZES = {schema.TensorType.FLOAT32: 4, schema.TensorType.INT32: 4, schema.TensorType.BOOL: 1}
 
 
 @dataclass(frozen=True)

@@ -386,6 +386,13 @@ def behind_conv(*layers: Callable, **settings) -> Callable:
 NORM, RELU = LAYERS.BatchNormalization, LAYERS.ReLU
 DILATED = {"dilation_rate": 2}
 ROWS = (63, 8)
+
+
+def gate(x: tf.Tensor) -> tf.Tensor:
+    y = LAYERS.Dense(x.shape[-1], activation="sigmoid")(LAYERS.GlobalAveragePooling2D()(x))
+    return LAYERS.Multiply()([x, LAYERS.Reshape((1, 1, x.shape[-1]))(y)])
+
+
 ALONE: dict[str, tuple[Callable, tuple[int, ...]]] = {
     "the same offset": (
         repeated(lambda x: LAYERS.Add()([x, quant_conv(32)(x + 0.1)])),
@@ -419,6 +426,26 @@ ALONE: dict[str, tuple[Callable, tuple[int, ...]]] = {
         lambda x: LAYERS.Conv2D(8, 1)(RELU()(NORM()(LAYERS.AveragePooling2D()(x)))),
         IMAGE,
     ),
+    **{
+        f"convolutions with {name}": (
+            repeated(lambda x, name=name: LAYERS.Conv2D(32, 1, activation=name)(x), 4),
+            IMAGE,
+        )
+        for name in ("hard_sigmoid", "swish", "gelu", "elu")
+    },
+    "hard sigmoids behind pools": (
+        repeated(lambda x: LAYERS.Activation("hard_sigmoid")(LAYERS.MaxPooling2D(2, 1)(x)), 4),
+        IMAGE,
+    ),
+    "gates of channels": (repeated(gate), IMAGE),
+    "kernels equal by chance": (
+        lambda x: quant_conv(64, groups=64)(LAYERS.Conv2D(64, 1)(x)),
+        IMAGE,
+    ),
+    "one crop of many": (
+        repeated(lambda x: LAYERS.Cropping2D(1)(LAYERS.Conv2D(8, 3, padding="same")(x)), 6),
+        (16, 16, 8),
+    ),
     "a constant image": (
         lambda x: normed(LAYERS.Conv2D(32, 1)(x) + tf.constant(CONSTANT[None, :8, :8])),
         IMAGE,
@@ -433,3 +460,24 @@ def test_bytes_are_within_a_hundredth(function: Callable, shape: tuple[int, ...]
     model = randomize(build(function, shape))
     size = convert(model).bytes
     assert abs(profile(model).flatbuffer_bytes - size) <= max(0.01 * size, 512)
+
+
+@pytest.mark.parametrize("name", ["hard_sigmoid", "swish", "selu"])
+@pytest.mark.parametrize("layer", [LAYERS.Conv2D, quant_conv])
+def test_an_activation_of_a_convolution_is_all_its_operations(name: str, layer: Callable) -> None:
+    model = randomize(build(lambda x: layer(32, 3, activation=name)(x)))
+    predicted = Structure(understand(read_graph(model))).operators
+    assert len(predicted) == len(convert(model).kinds)
+
+
+def test_a_vector_is_reshaped_for_what_does_not_broadcast_it() -> None:
+    def both(x: tf.Tensor) -> tf.Tensor:
+        vector = LAYERS.Dense(32)(LAYERS.GlobalAveragePooling2D()(x))
+        vector = LAYERS.Reshape((1, 1, 32))(vector)
+        return LAYERS.Concatenate()([LAYERS.AveragePooling2D(16)(x), vector])
+
+    for function, reshapes in ((gate, 0), (both, 1)):
+        model = randomize(build(function))
+        predicted = Structure(understand(read_graph(model))).operators
+        assert convert(model).kinds.count("RESHAPE") == reshapes
+        assert [operator.kind for operator in predicted].count("RESHAPE") == reshapes

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -166,7 +167,7 @@ class InKeras:
         """Name of the model."""
         return str(self.model.name)
 
-    @property
+    @cached_property
     def meanings(self) -> Sequence[Kind]:
         """What each output is."""
         return [one.kind for one in meanings(self.model)]

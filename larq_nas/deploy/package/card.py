@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.cost.graph import read_graph
 from larq_nas.cost.table import size
 from larq_nas.deploy.golden import Tensor, integer_inputs
 from larq_nas.deploy.integer_tensor import IntegerTensor
@@ -17,7 +18,7 @@ from larq_nas.deploy.package.snippets import flags
 from larq_nas.deploy.package.texts import fill
 from larq_nas.deploy.parity import Parity
 
-__all__ = ["card"]
+__all__ = ["card", "not_counted", "table", "why_real"]
 
 
 def card(facts: Facts, standalone: bool) -> str:
@@ -187,8 +188,32 @@ def _costs(facts: Facts) -> str:
         "not the engine itself, nor what its kernels set aside for their work."
     )
     if costs.unknown:
-        text += f"\n\nNot counted, so that these are the least: {', '.join(costs.unknown)}."
+        listed = "; ".join(not_counted(facts.model, costs.unknown))
+        text += f"\n\nNot counted, so that these are the least: {listed}."
     return text
+
+
+def not_counted(model: tf.keras.Model, owners: Sequence[str]) -> list[str]:
+    """Return what is not counted in each of `owners`: a function, a layer, or the layers in it.
+
+    # Arguments
+        model: the Keras model.
+        owners: names of layers and models of which something is not counted.
+    """
+    lines = []
+    for call in read_graph(model):
+        if call.owner != call.name and call.owner in owners and call.facts.kind == "unknown":
+            lines.append(f"`tf.{call.layer.symbol}` in `{call.owner}`")
+        elif call.name in owners:
+            layers = call.layer._flatten_layers(include_self=False)
+            inner = [f"`{one.name}`" for one in layers if one.weights and not _has_layers(one)]
+            within = f" (its call cannot be followed), with its layers {', '.join(inner)}"
+            lines.append(f"`{call.name}`{within if inner else ''}")
+    return list(dict.fromkeys(lines))
+
+
+def _has_layers(layer: tf.keras.layers.Layer) -> bool:
+    return any(True for _ in layer._flatten_layers(include_self=False))
 
 
 def _precision(facts: Facts) -> str:

@@ -13,7 +13,7 @@ from larq_nas.cost import LATENCY, Budget, profile
 from larq_nas.cost.structure import read_structure
 from larq_nas.deploy import convert
 from larq_nas.deploy.conversion import summarize
-from larq_nas.deploy.gate import first_images
+from larq_nas.deploy.images import first_images
 from larq_nas.errors import ConversionError, callers_level
 from larq_nas.files import replacing, write_atomically
 from larq_nas.latency import LatencyTable

@@ -20,7 +20,8 @@ from larq_nas.deploy.causes import (
 )
 from larq_nas.deploy.conversion import Conversion, digest
 from larq_nas.deploy.equivalence import Equivalence, compare_operations
-from larq_nas.deploy.export import export_lowered, input_shapes, run
+from larq_nas.deploy.export import export_lowered, run
+from larq_nas.deploy.images import read_images
 from larq_nas.deploy.int8 import NAMES, Int8
 from larq_nas.deploy.int8.convert import in_int8
 from larq_nas.deploy.integer_tensor import NumberType
@@ -35,7 +36,7 @@ from larq_nas.errors import ConversionError, InputError, require_whole, unknown_
 from larq_nas.layers import BinaryConv2D
 from larq_nas.quantizers import quantized_scope
 
-__all__ = ["convert", "first_images"]
+__all__ = ["convert"]
 
 # Images that operations are compared on one by one: as many as their tensors fit into this.
 _SAMPLE_BYTES = 2**27
@@ -134,7 +135,7 @@ def convert(
     require_whole(examples=examples)
     model = functional(model)
     _require_tensors(model)
-    images, labels = _examples(data, model, examples)
+    images, labels = read_images(data, model, examples)
     cost = None if "default" in kernels else group_cost(kernels)
     lowered = lower(model, cost, rewrite=rewrite)
     _require_possible(lowered, allow_float)
@@ -346,35 +347,6 @@ def _explained(result: Parity) -> str:
     return f" (in Keras itself, weights changed by 1e-6 leave {rounding.exact:.0%} exact)"
 
 
-def first_images(data: tf.data.Dataset, examples: int) -> np.ndarray:
-    """Return the first images of a batched data set, float32."""
-    return _first(data, examples)[0][0].astype("float32")
-
-
-def _first(
-    data: tf.data.Dataset, examples: int, model: tf.keras.Model | None = None
-) -> tuple[list[np.ndarray], np.ndarray | None]:
-    """Return the first images of a batched data set, one array for each input, and their labels."""
-    batches: list[list[np.ndarray]] = []
-    labels: list[np.ndarray] = []
-    for batch in data:
-        images = batch[0] if isinstance(batch, tuple) else batch
-        named = isinstance(images, dict) and model is not None
-        given = _in_order(images, model) if named else tf.nest.flatten(images)
-        if not given or not all(isinstance(image, tf.Tensor) for image in given):
-            raise InputError(f"`data` must hold images or (image, label), but got {type(batch)}.")
-        batches.append([image.numpy() for image in given])
-        if isinstance(batch, tuple) and len(batch) > 1 and isinstance(batch[1], tf.Tensor):
-            labels.append(batch[1].numpy())
-        if sum(len(images[0]) for images in batches) >= examples:
-            break
-    if not batches:
-        raise InputError("`data` must hold images, but it is empty.")
-    known = len(labels) == len(batches)
-    found = [np.concatenate(parts)[:examples] for parts in zip(*batches, strict=True)]
-    return found, np.concatenate(labels)[:examples] if known else None
-
-
 def _require_possible(lowered: Lowered, allow_float: Sequence[str]) -> None:
     """Refuse before converting what no rewriting makes binary, as far as that is certain."""
     for index, call in enumerate(lowered.calls):
@@ -493,85 +465,3 @@ def _require_signs(audited: Audit, signs: Sequence[Signs]) -> None:
                 f"other numbers than -1 and 1 for {sign.wrong:,} of the {sign.numbers:,} numbers "
                 "it read; use ste_sign, approx_sign or swish_sign."
             )
-
-
-def _examples(
-    data: Any, model: tf.keras.Model, examples: int
-) -> tuple[list[np.ndarray], np.ndarray | None]:
-    """Return images to compare on, one array for each input, and their labels, if known."""
-    shapes = input_shapes(model)
-    dtypes = [tf.as_dtype(tensor.dtype).as_numpy_dtype for tensor in model.inputs]
-    if data is None:
-        # An embedding takes no numbers above its own.
-        sizes = [getattr(layer, "input_dim", None) or 128 for layer in model._flatten_layers()]
-        below = min(sizes)
-        pairs = zip(shapes, dtypes, strict=True)
-        return [_random(examples, *pair, below) for pair in pairs], None
-    labels = None
-    if isinstance(data, tf.data.Dataset):
-        data, labels = _first(data, examples, model)
-    if isinstance(data, dict):
-        data = _in_order(data, model)
-    given = list(data) if isinstance(data, list | tuple) and len(shapes) == len(data) else [data]
-    if len(given) != len(shapes):
-        raise InputError(
-            f"`data` must hold an array for each of the {len(shapes)} inputs, but got {len(given)}."
-        )
-    found = [_images(*each, examples) for each in zip(given, shapes, dtypes, strict=True)]
-    if len({len(images) for images in found}) > 1:
-        raise InputError(
-            "`data` must hold as many images for each input, but got "
-            f"{', '.join(str(len(images)) for images in found)}."
-        )
-    return found, labels
-
-
-def _in_order(data: dict[str, Any], model: tf.keras.Model) -> list[Any]:
-    """Return data that is given by name in the order of the model's inputs."""
-    own = model._nested_inputs
-    # A model that takes a dictionary is given by its keys; Keras orders these by the alphabet.
-    names = sorted(own) if isinstance(own, dict) else model.input_names
-    if set(data) != set(names):
-        raise InputError(
-            f"`data` must hold {', '.join(f'`{name}`' for name in names)}, but holds "
-            f"{', '.join(f'`{name}`' for name in data)}."
-        )
-    return [data[name] for name in names]
-
-
-def _random(examples: int, shape: tuple[int, ...], dtype: Any, below: int) -> np.ndarray:
-    generator = np.random.default_rng(0)
-    if np.issubdtype(dtype, np.integer):
-        return generator.integers(0, below, (examples, *shape)).astype(dtype)
-    images: np.ndarray = generator.standard_normal((examples, *shape)).astype(dtype)
-    return images
-
-
-def _images(data: Any, shape: tuple[int, ...], dtype: Any, examples: int) -> np.ndarray:
-    try:
-        numbers = np.asarray(data)
-        images: np.ndarray = numbers.astype(dtype)
-    except (TypeError, ValueError):
-        numbers = images = np.zeros(())
-    if np.iscomplexobj(numbers) or (
-        np.issubdtype(dtype, np.integer) and not np.array_equal(numbers, images)
-    ):
-        raise InputError(
-            f"`data` must hold numbers of type {np.dtype(dtype).name}, as the model reads them, "
-            f"but holds others ({numbers.dtype}): give the images as the model is given them."
-        )
-    if images.ndim != len(shape) + 1:
-        raise InputError(
-            f"`data` must be an array of images of shape {shape}, or a tf.data.Dataset of batches "
-            f"of them, but got {type(data).__name__}"
-            f"{f' of shape {data.shape}' if isinstance(data, np.ndarray) else ''}."
-        )
-    images = images[:examples]
-    if images.shape[1:] != shape or not len(images):
-        raise InputError(
-            f"`data` must hold images of shape {shape}, but got {len(images)} of shape "
-            f"{images.shape[1:]}."
-        )
-    if not np.isfinite(images).all():
-        raise InputError("`data` must be finite, but holds NaN or Inf: mend the images.")
-    return images

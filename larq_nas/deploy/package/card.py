@@ -3,17 +3,22 @@
 import sys
 from collections.abc import Iterable, Sequence
 from importlib import metadata
-from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.graph import read_graph
 from larq_nas.cost.table import size
-from larq_nas.deploy.golden import Tensor, integer_inputs
-from larq_nas.deploy.integer_tensor import IntegerTensor
+from larq_nas.deploy.golden import Tensor
 from larq_nas.deploy.meaning import Meaning
 from larq_nas.deploy.package.facts import Facts, engine_version
+from larq_nas.deploy.package.inputs import (
+    affine,
+    byte,
+    named,
+    preprocessing,
+    short,
+    value_range,
+)
 from larq_nas.deploy.package.snippets import flags
 from larq_nas.deploy.package.texts import fill
 from larq_nas.deploy.parity import Parity
@@ -63,19 +68,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _ends(facts: Facts) -> str:
     lines = [_input(facts, *pair) for pair in facts.inputs]
     within = _preprocessing_layers(facts.model)
-    bytes_in = any(tensor.scale for tensor, _ in facts.inputs)
-    done = ", which the scale of the bytes above includes: give the bytes as they are"
-    lines.append(
-        f"- Preprocessing: {facts.preprocessing or 'not given'}"
-        f"{done if facts.preprocessing and bytes_in else ''}."
-    )
+    lines.append(f"- {preprocessing(facts)}.")
     if within:
         lines.append(f"- Within the network, so not to be done before: {', '.join(within)}.")
     for tensor, meaning in facts.outputs:
         shape = ", ".join(map(str, tensor.shape))
         lines.append(
-            f"- Output `{meaning.name}`: {tensor.type.lower()}, shape ({shape}): {meaning.text}"
-            f"{_counted(tensor)}."
+            f"- Output {named(meaning.name, tensor)}: {tensor.type.lower()}, shape ({shape}): "
+            f"{meaning.text}{_counted(tensor)}."
         )
         if meaning.names:
             lines.append(f"- {_classes(meaning)}")
@@ -85,38 +85,17 @@ def _ends(facts: Facts) -> str:
 def _input(facts: Facts, tensor: Tensor, name: str) -> str:
     image = len(tensor.shape) == 4
     shape = ", ".join(map(str, tensor.shape))
-    text = (
-        f"- Input `{name}`: {'one image, ' if image else ''}{tensor.type.lower()}, shape ({shape})"
-    )
-    text += ", channels last" if image else ""
-    integer = integer_inputs(facts.conversion).get(tensor.name)
-    if tensor.scale or integer:
-        text += f"; {_byte(tensor, integer)}"
-    if not facts.value_ranges:
-        return f"{text}; value range: not given."
-    least, greatest = facts.value_ranges[facts.model.input_names.index(name)]
-    what = "images" if image else "examples"
-    before = " before they were made bytes" if tensor.scale else ""
-    return (
-        f"{text}; the {what} it was checked on held numbers from {least:g} to {greatest:g}{before}."
-    )
-
-
-def _byte(tensor: Tensor, integer: IntegerTensor | None) -> str:
-    """Return what a byte of an input stands for."""
-    low, high = (np.asarray(end) for end in (integer.ends if integer else tensor.bounds))
-    line = f"b * {_short((high - low) / 255)} + {_short(low)}".replace("+ -", "- ")
-    written = " is written as b - 128 and" if tensor.type == "INT8" else ""
-    return (
-        f"a byte b of 0 to 255{written} stands for {line}, so 0 for {_short(low)} and 255 for "
-        f"{_short(high)}"
-    )
+    kind = f"{'one image, ' if image else ''}{tensor.type.lower()}, shape ({shape})"
+    kind += ", channels last" if image else ""
+    told = [kind, byte(facts, tensor), value_range(facts, tensor, name)]
+    return f"- Input {named(name, tensor)}: {'; '.join(filter(None, told))}."
 
 
 def _counted(tensor: Tensor) -> str:
     if not tensor.scale:
         return ""
-    return f"; a value v stands for (v - {tensor.zero_point}) * {tensor.scale:g}"
+    step = f"(v - {tensor.zero_point})".replace("- -", "+ ") if tensor.zero_point else "v"
+    return f"; a value v stands for {step} * {tensor.scale:g}"
 
 
 def _classes(meaning: Meaning) -> str:
@@ -132,22 +111,15 @@ def _preprocessing_layers(model: tf.keras.Model) -> list[str]:
     found = []
     for layer in model._flatten_layers():
         if isinstance(layer, tf.keras.layers.Rescaling):
-            text = f"x * {_short(layer.scale)} + {_short(layer.offset)}".replace("+ -", "- ")
+            text = affine("x", layer.scale, layer.offset)
         elif isinstance(layer, tf.keras.layers.Normalization):
-            text = f"(x - {_short(layer.mean)}) / sqrt({_short(layer.variance)})"
+            text = f"(x - {short(layer.mean)}) / sqrt({short(layer.variance)})"
         elif isinstance(layer, tf.keras.layers.Resizing | tf.keras.layers.CenterCrop):
             text = f"to {layer.height} x {layer.width}"
         else:
             continue
         found.append(f"{type(layer).__name__} `{layer.name}` ({text})")
     return found
-
-
-def _short(value: Any) -> str:
-    numbers = np.ravel(value)
-    if len(numbers) == 1:
-        return f"{float(numbers[0]):g}"
-    return f"[{', '.join(f'{number:g}' for number in numbers[:4])}{', ...' * (len(numbers) > 4)}]"
 
 
 def _golden(facts: Facts) -> str:

@@ -277,7 +277,7 @@ def test_the_programs_print_what_an_output_is(name: str, tmp_path: Path) -> None
     image.tofile(tmp_path / "image.bin")
     outputs = model(image).numpy()[0].ravel()
     card = (package / "README.md").read_text()
-    assert f"Output `{model.output_names[0]}`: float32" in card
+    assert f"Output `{model.output_names[0]}` (`output0000` in the flatbuffer): float32" in card
     assert meanings(model, names)[0].text in card
     assert all(one in card for one in names or [])
     done = call(compiled(package, tmp_path), package / "model.tflite", tmp_path / "image.bin")
@@ -336,7 +336,8 @@ def test_files_of_another_size_are_refused(tmp_path: Path) -> None:
     done = call(program, tmp_path / "package" / "model.tflite", tmp_path / "two.bin")
     assert (done.returncode, done.stderr) == (1, f"{tmp_path}/two.bin must hold 768 bytes.\n")
     done = call(program)
-    assert done.stderr.startswith("usage: main model.tflite input.bin, or main --golden")
+    called = f"usage: {program} model.tflite input.bin, or {program} --golden golden.bin model.tfl"
+    assert done.stderr.startswith(called)
 
 
 def test_preprocessing_and_its_layers_are_on_the_card(tmp_path: Path) -> None:
@@ -349,12 +350,21 @@ def test_preprocessing_and_its_layers_are_on_the_card(tmp_path: Path) -> None:
     write_package(tmp_path, conversion, model, images=pixels, **settings)
     card = (tmp_path / "README.md").read_text()
     assert (
-        "- Input `photo`: one image, float32, shape (1, 8, 8, 3), channels last; the images" in card
+        "- Input `photo` (`image` in the flatbuffer): one image, float32, shape (1, 8, 8, 3), "
+        "channels last; the images" in card
+    )
+    head = " ".join((tmp_path / "main.cc").read_text().split("#include")[0].split("//"))
+    assert " ".join(head.split()).endswith(
+        "input.bin: `photo` (`image` in the flatbuffer), 192 float32 numbers: 8 rows of 8 pixels "
+        "of 3 channels; the images it was checked on held numbers from 0 to 255. Preprocessing: "
+        "crop to 8 x 8. The second runs the inputs of golden.bin and compares with the outputs "
+        "that are expected. It ends with 0 if they agree, with 2 if they do not, and with 1 if it "
+        "cannot tell."
     )
     assert "held numbers from 0 to 255." in card
     assert "- Preprocessing: crop to 8 x 8.\n" in card
     assert "not to be done before: Rescaling `centre` (x * 0.00784314 - 1)." in card
     for wrong in ({"preprocessing": 3}, {"images": pixels[..., :1]}, {"images": [pixels, pixels]}):
-        with pytest.raises(InputError, match=r"must be a text|must have the shape"):
+        with pytest.raises(InputError, match=r"must be a text|must hold|an array of images"):
             write_package(tmp_path / "new", conversion, model, **wrong)
     assert not (tmp_path / "new").exists()

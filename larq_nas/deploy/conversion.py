@@ -14,7 +14,7 @@ import tensorflow as tf
 from larq_nas.deploy.audit import Audit, LayerAudit
 from larq_nas.deploy.int8.report import Int8Report
 from larq_nas.deploy.integer_tensor import Integers, IntegerTensor
-from larq_nas.deploy.parity import Parity
+from larq_nas.deploy.parity import Parity, kernel_lines
 from larq_nas.errors import InputError
 from larq_nas.files import write_atomically
 
@@ -87,7 +87,7 @@ def summarize(summary: dict[str, Any]) -> str:
         [LayerAudit(**row) for row in summary["audit"]["layers"]], summary["audit"]["operations"]
     )
     parity = [Parity(**{**result, "rounding": None}) for result in summary["parity"]]
-    lines = [f"flatbuffer: {summary['bytes']:,} bytes", audited, *parity]
+    lines = [f"flatbuffer: {summary['bytes']:,} bytes", audited, *kernel_lines(parity)]
     lines += [Int8Report(**summary["int8"])] if summary.get("int8") else []
     lines += [_integers(summary["integers"])] if summary.get("integers") else []
     lines += _rewritten(summary.get("rewrites", []))

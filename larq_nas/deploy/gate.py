@@ -247,7 +247,7 @@ class _Judge:
             result = figures(kernel, self.expected, whole, reference.meanings)
             results.append(dataclasses.replace(result, operations=found.operations))
         results = with_rounding(results, reference, self.images, self.expected)
-        self._tell_chaos(results)
+        self._warn_of_rounding(results)
         return [*results, self._on_aarch64(results[0])]
 
     def _outputs(self, kernels: Sequence[Kernel]) -> dict[Kernel, list[np.ndarray]]:
@@ -308,17 +308,21 @@ class _Judge:
             return first.name, "use layers of Keras and Larq in its place"
         return first.name, likely_cause_of_difference(self.lowered.calls, indices[0])
 
-    def _tell_chaos(self, results: Sequence[Parity]) -> None:
+    def _warn_of_rounding(self, results: Sequence[Parity]) -> None:
         """Say where the outputs differ though every operation agrees."""
         result = min(results, key=lambda one: one.exact)
         if result.nearly_exact:
             return
-        other = 1 - (result.agreement or 1.0)
-        same = f", {other:.1%} are of another class" if other else ""
+        what, equal = "images", result.exact
+        if result.pixels is not None:
+            what, equal = "pixels", result.pixels
+        same = f" ({text})" if (text := result.classified_as_keras) else ""
         self.warnings.append(
-            f"every operation computes what Keras does, and yet {1 - result.exact:.0%} of the "
-            f"images differ{same}, by what the layers make of rounding: most often a number that "
-            f"is almost 0 takes the other sign{_explained(result)}"
+            "each operation of the flatbuffer was compared with Keras and computes the same, but "
+            f"the outputs of the whole differ on {1 - equal:.0%} of the {what}{same}. That is "
+            "rounding, not an error: a number that is almost 0 takes the other sign, and the "
+            f"layers behind it make more of that{_in_keras(result)}. To see whether it matters, "
+            "measure the accuracy of the flatbuffer on your own data"
         )
 
     def _on_aarch64(self, result: Parity) -> Parity:
@@ -340,11 +344,15 @@ class _Judge:
         return there
 
 
-def _explained(result: Parity) -> str:
+def _in_keras(result: Parity) -> str:
+    """Return what rounding does to the images in Keras, where that tells something."""
     rounding = result.rounding
     if rounding is None or not rounding.mean <= 1 or rounding.exact >= result.exact + 0.5:
         return ""
-    return f" (in Keras itself, weights changed by 1e-6 leave {rounding.exact:.0%} exact)"
+    return (
+        f"; Keras itself keeps {rounding.exact:.0%} of the images equal if its weights change by "
+        "1e-6"
+    )
 
 
 def _require_possible(lowered: Lowered, allow_float: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """How the outputs of a flatbuffer compare with those of its Keras model."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -22,6 +22,7 @@ __all__ = [
     "Rounding",
     "compare",
     "figures",
+    "kernel_lines",
     "predict",
 ]
 
@@ -31,6 +32,8 @@ _ROUNDING = 1e-6
 _RESOLUTION = 1e-5
 _JITTERS = 3
 _BATCH = 64
+# Axes of a batch of maps.
+_MAP = 4
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,10 @@ class Parity:
         step: in int8, the step that outputs count in: one of it more or less is exact.
         operations: number of operations that were compared one by one.
         meaning: what the outputs are, see `larq_nas.deploy.meaning`.
+        pixels: share of pixels whose numbers all agree to the same measure; `None` where no output
+            is a map.
+        classified: number of classes compared, one for each image or each pixel; 0 where outputs
+            are no classes.
     """
 
     kernel: str
@@ -86,11 +93,8 @@ class Parity:
     step: float = 0.0
     operations: int = 0
     meaning: Kind = "scores"
-
-    @property
-    def differing(self) -> int:
-        """Number of images of another class; 0 where outputs are no classes."""
-        return 0 if self.agreement is None else round(self.examples * (1 - self.agreement))
+    pixels: float | None = None
+    classified: int = 0
 
     @property
     def nearly_exact(self) -> bool:
@@ -115,18 +119,55 @@ class Parity:
             and (self.agreement or 0.0) >= (rounding.agreement or 0.0) - 0.05
         )
 
-    def __str__(self) -> str:
-        exact = f"within one int8 step of {self.step:.1e}" if self.step else "equal to 1e-4"
-        same = ""
-        if self.agreement is not None:
-            what = "class" if self.meaning == "classes" else "largest output"
-            agreeing = f"{self.examples - self.differing} of {self.examples} images"
-            same = f"same {what} on {agreeing}, "
-        compared = f"{self.operations} operations agree one by one; " if self.operations else ""
-        return (
-            f"{self.kernel} kernel: {compared}{same}{self.exact:.1%} {exact}, largest difference "
-            f"of an image {self.median:.1e} (median), {self.worst:.1e} (worst)"
+    @property
+    def classified_as_keras(self) -> str:
+        """How many images or pixels have the same class, in words; empty if they have none."""
+        if self.agreement is None:
+            return ""
+        number = self.classified or self.examples
+        what = "images" if number == self.examples else "pixels"
+        same = round(number * self.agreement)
+        return f"same {self._class} on {same:,} of {number:,} {what}"
+
+    @property
+    def measured(self) -> str:
+        """The figures in words, without the kernel."""
+        measure = f"within one int8 step of {self.step:.1e}" if self.step else "equal to 1e-4"
+        exact = f"{self.exact:.1%} {measure}"
+        if self.pixels is not None:
+            exact = f"{self.pixels:.1%} of the pixels {measure} ({self.exact:.1%} of whole images)"
+        compared = f"{self.operations} operations agree one by one" if self.operations else ""
+        largest = (
+            f"largest difference of an image {self.median:.1e} (median), {self.worst:.1e} (worst)"
         )
+        equal = ", ".join(filter(None, [self.classified_as_keras, exact, largest]))
+        return "; ".join(filter(None, [compared, equal]))
+
+    @property
+    def _class(self) -> str:
+        return "class" if self.meaning == "classes" else "largest output"
+
+    def __str__(self) -> str:
+        return f"{self.kernel} kernel: {self.measured}"
+
+
+def kernel_lines(
+    results: Sequence[Parity], further: Callable[[Parity], str] | None = None
+) -> list[str]:
+    """Return comparisons in words, one line for all kernels with the same figures.
+
+    # Arguments
+        results: the comparisons, one for each kernel.
+        further: what is to be said of each beside its own words.
+    """
+    kernels: dict[str, list[str]] = {}
+    for result in results:
+        text = result.measured + (further(result) if further else "")
+        kernels.setdefault(text, []).append(result.kernel)
+    return [
+        f"{', '.join(names)} kernel{'s' * (len(names) > 1)}: {text}"
+        for text, names in kernels.items()
+    ]
 
 
 class Reference(Protocol):
@@ -266,7 +307,8 @@ def figures(
         step: in int8, the step that outputs count in.
     """
     worst: list[np.ndarray] = []
-    relative, within, shares = [], [], []
+    relative, within, pixels = [], [], list[float]()
+    shares: list[tuple[float, int]] = []
     for one, other, kind in zip(expected, got, kinds, strict=True):
         other = np.reshape(other, one.shape)
         if not one.size:
@@ -276,9 +318,12 @@ def figures(
         spread = _spread(one)
         worst.append(_row_largest(differences))
         relative.append(_row_largest(differences / spread))
-        within.append(_row_largest(differences - _EXACT * spread) <= step)
+        agreeing = differences - _EXACT * spread <= step
+        within.append(agreeing.reshape(len(one), -1).all(axis=1))
+        if one.ndim == _MAP:
+            pixels.append(float(agreeing.all(axis=-1).mean()))
         if kind == "classes" or (kind == "scores" and one.ndim == 2 and one.shape[-1] > 1):
-            shares.append(_same_class(one, other, spread))
+            shares.append((_same_class(one, other, spread), one.size // one.shape[-1]))
     largest = np.max(worst, axis=0)
     return Parity(
         kernel=kernel,
@@ -287,9 +332,11 @@ def figures(
         median=float(np.median(largest)),
         mean=float(np.max(relative, axis=0).mean()),
         exact=float(np.all(within, axis=0).mean()),
-        agreement=float(np.min(shares)) if shares else None,
+        agreement=min(shares)[0] if shares else None,
         step=step,
         meaning="classes" if "classes" in kinds else kinds[0],
+        pixels=min(pixels, default=None),
+        classified=min(shares)[1] if shares else 0,
     )
 
 

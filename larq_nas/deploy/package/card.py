@@ -21,7 +21,7 @@ from larq_nas.deploy.package.inputs import (
 )
 from larq_nas.deploy.package.snippets import flags
 from larq_nas.deploy.package.texts import fill
-from larq_nas.deploy.parity import Parity
+from larq_nas.deploy.parity import Parity, kernel_lines
 
 __all__ = ["card", "not_counted", "table", "why_real"]
 
@@ -50,7 +50,7 @@ def card(facts: Facts, standalone: bool) -> str:
         precision=_precision(facts),
         kernels=_kernels(facts),
         reference="TensorFlow's fake-quant in int8" if facts.conversion.int8 else "Keras",
-        parity="\n".join(f"- {_parity(result)}" for result in facts.conversion.parity),
+        parity="\n".join(f"- {line}" for line in kernel_lines(facts.conversion.parity, _rounding)),
         flags=flags(facts.kernel),
         golden=_golden(facts),
         latency=_latency(facts),
@@ -241,11 +241,10 @@ def _accuracy(facts: Facts) -> str:
     return f"Of the network in float, before int8: {text}\n\nOf `model.tflite`:\n\n{measured}"
 
 
-def _parity(result: Parity) -> str:
-    text = str(result)
+def _rounding(result: Parity) -> str:
     if result.rounding is None:
-        return text
-    text += f"; weights changed by 1e-6 of their value leave {result.rounding.exact:.1%} exact"
+        return ""
+    text = f"; weights changed by 1e-6 of their value leave {result.rounding.exact:.1%} exact"
     if result.rounding.agreement is not None:
         text += f" and {result.rounding.agreement:.1%} of the same class"
     return f"{text} in Keras itself"

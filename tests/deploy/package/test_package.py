@@ -15,6 +15,7 @@ from larq_nas.cli import main
 from larq_nas.cost import profile
 from larq_nas.deploy.package import Accuracy, write_package
 from larq_nas.deploy.package.inputs import affine
+from larq_nas.deploy.parity import kernel_lines
 from larq_nas.errors import ConversionError, InputError
 from larq_nas.latency import Latency
 from larq_nas.layers import classifier
@@ -90,7 +91,7 @@ def test_every_figure_of_the_card_is_one_handed_in(package: Path, conversion, mo
         f"from {IMAGES.min():g} to {IMAGES.max():g}",
         "shape (1, 8, 8, 1)",
         "logits of 10 classes",
-        *map(str, conversion.parity),
+        *kernel_lines(conversion.parity),
         "| a board (aarch64) | default | 2 | 1.23 ms | 3% over 50 runs |",
         ARCHITECTURE.to_json(),
         "| `stem_conv` | CONV_2D | has real weights |",

@@ -12,7 +12,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.flatbuffer import read_model
-from larq_nas.deploy.integer_tensor import IntegerTensor
+from larq_nas.deploy.quantization import IntegerTensor
 from larq_nas.errors import ConversionError, InputError
 
 __all__ = [

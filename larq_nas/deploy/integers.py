@@ -22,8 +22,8 @@ from larq_nas.deploy.flatbuffer import (
     read_model,
     write_model,
 )
-from larq_nas.deploy.integer_tensor import Integers, IntegerTensor, NumberType, of_pixels, of_range
 from larq_nas.deploy.parity import KERNELS, Kernel
+from larq_nas.deploy.quantization import Integers, IntegerTensor, NumberType, of_pixels, of_range
 from larq_nas.errors import ConversionError, InputError, unknown_name
 
 __all__ = ["NUMBER_TYPES", "in_integers", "with_integers"]

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from larq_nas.deploy.golden import Tensor, integer_inputs
-from larq_nas.deploy.integer_tensor import IntegerTensor
 from larq_nas.deploy.package.facts import Facts
+from larq_nas.deploy.quantization import IntegerTensor
 
 __all__ = ["affine", "byte", "layout", "named", "preprocessing", "short", "value_range"]
 

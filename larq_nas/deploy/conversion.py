@@ -1,4 +1,4 @@
-"""What a conversion hands out: the flatbuffer and the evidence for it."""
+"""The output of a conversion: the flatbuffer and the evidence for it."""
 
 import dataclasses
 import hashlib
@@ -37,7 +37,7 @@ class Conversion:
         warnings: what works, but probably not as it was meant.
         weights: a digest of the weights that were converted.
         int8: what int8 costs and saves, if layers run in it.
-        integers: what inputs and outputs of whole numbers stand for, if there are any.
+        integers: what integer inputs and outputs stand for, if there are any.
     """
 
     flatbuffer: bytes = field(repr=False)
@@ -73,7 +73,7 @@ class Conversion:
 
 
 def digest(model: tf.keras.Model) -> str:
-    """Return what tells the weights of `model` from others."""
+    """Return a digest of the weights of `model`, which other weights do not have."""
     hashed = hashlib.sha256()
     for weight in model.weights:
         hashed.update(str(weight.shape).encode())

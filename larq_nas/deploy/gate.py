@@ -59,7 +59,7 @@ def convert(
     output_type: NumberType = "float32",
     input_range: Any = None,
 ) -> Conversion:
-    """Convert a model for Larq Compute Engine, and check it before handing it out.
+    """Convert a model for Larq Compute Engine, and return it only if it passes all checks.
 
     !!! example
         ```python
@@ -86,10 +86,10 @@ def convert(
         int8: which real layers run in int8: `"ends"` for those before the first binary layer
             and behind the last, `"all"` for all that is not binary, as far as it converts;
             needs `data`, on which ranges are calibrated.
-        input_type: `"uint8"` or `"int8"` for inputs of whole numbers in place of float32; what
-            these stand for is found from `data`, and told in `Conversion.integers`.
+        input_type: `"uint8"` or `"int8"` for integer inputs in place of float32; what
+            these stand for is found from `data`, and reported in `Conversion.integers`.
         output_type: the same for outputs, over the range that was seen.
-        input_range: what the smallest and the largest whole number of an input stand for, such as
+        input_range: what the smallest and the largest integer of an input stand for, such as
             `(-1, 1)`; by default found from `data`.
 
     # Returns
@@ -122,12 +122,12 @@ def convert(
     untold = input_type != "float32" and input_range is None
     if data is None and (untold or output_type != "float32"):
         raise InputError(
-            "Whole numbers as inputs or outputs need `data`, real images, from which it is found "
+            "Integer inputs or outputs need `data`, real images, from which it is found "
             "what they stand for; for inputs alone, `input_range=(low, high)` will do."
         )
     if input_range is not None and input_type == "float32":
         raise InputError(
-            "`input_range` says what whole numbers stand for: give `input_type` as well, "
+            "`input_range` says what integers stand for: give `input_type` as well, "
             '"uint8" or "int8".'
         )
     if not isinstance(rewrite, bool):
@@ -345,7 +345,7 @@ class _Judge:
 
 
 def _in_keras(result: Parity) -> str:
-    """Return what rounding does to the images in Keras, where that tells something."""
+    """Return what rounding does to the images in Keras, where that explains something."""
     rounding = result.rounding
     if rounding is None or not rounding.mean <= 1 or rounding.exact >= result.exact + 0.5:
         return ""

@@ -19,8 +19,8 @@ Kind = Literal["classes", "probabilities", "numbers", "scores"]
 """What a program prints of an output.
 
 `"classes"`: the last axis are classes, of which the largest is best. `"probabilities"`: each
-number is a probability for itself. `"numbers"`: each number is what it is. `"scores"`: nothing
-tells whether they are classes or numbers.
+number is a probability for itself. `"numbers"`: each number is what it is. `"scores"`: they
+may be classes or numbers.
 """
 
 _LAYERS = tf.keras.layers
@@ -153,7 +153,7 @@ def _counts(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _task(model: tf.keras.Model, name: str, index: int) -> str | None:
-    """Return `"classes"` or `"regression"` if the loss the model was compiled with tells."""
+    """Return `"classes"` or `"regression"` if the loss of the model says so."""
     loss = getattr(model, "loss", None)
     history = model.outputs[index]._keras_history
     if loss is None and isinstance(history.layer, tf.keras.Model):

@@ -43,8 +43,8 @@ class Rounding:
     In int8 it is fake-quant against fake-quant with numbers moved before they are rounded.
 
     # Arguments
-        mean: mean over images of the largest difference of an output, in units of spread.
-        exact: share of images whose outputs all agree to 1e-4 of the spread.
+        mean: mean over images of the largest difference of an output, in standard deviations.
+        exact: share of images whose outputs all agree to 1e-4 of a standard deviation.
         agreement: share of examples of the same class; `None` where outputs are no classes.
     """
 
@@ -58,7 +58,7 @@ class Parity:
     """How the outputs of a flatbuffer compare with those of its Keras model.
 
     Rounding can turn an activation that is almost zero to the other sign, and one such sign
-    changes the outputs of its image visibly. These figures tell how often that happens. Whether
+    changes the outputs of its image visibly. These figures say how often that happens. Whether
     the flatbuffer computes what Keras does is decided operation by operation
     (`larq_nas.deploy.equivalence`).
 
@@ -67,8 +67,8 @@ class Parity:
         examples: number of images compared.
         worst: largest difference of an output.
         median: median over images of the largest difference.
-        mean: mean over images of the largest difference, in units of its output's spread.
-        exact: share of images whose outputs all agree to 1e-4 of their own spread over images.
+        mean: mean over images of the largest difference, in standard deviations of its output.
+        exact: share of images whose outputs all agree to 1e-4 of their standard deviation.
         agreement: share of images (of pixels, for a map) of the same class, ties allowed;
             `None` where outputs are no classes.
         rounding: what rounding alone does in Keras; not measured where nearly all images are
@@ -107,7 +107,7 @@ class Parity:
         rounding = self.rounding
         if self.nearly_exact or rounding is None:
             return self.nearly_exact
-        # Rounding as large as the outputs' own spread, or not finite, explains nothing.
+        # Rounding as large as the outputs' standard deviation, or not finite, explains nothing.
         if not rounding.mean <= 1:
             return False
         # In int8, where weights and ranges are held against the flatbuffer's, one image of doubt.

@@ -1,4 +1,4 @@
-"""What the whole numbers of an input or output stand for."""
+"""What the integers of an input or output stand for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ _FIRST = {"uint8": 0, "int8": -128}
 # What 0 and 255 are turned into by the usual preprocessing of images.
 _USUAL = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5), (0.0, 255 / 256), (-1.0, 127 / 128))
 _SIGNED = (-128.0, 127.0)
-# Resized images lie between the whole numbers, but nearly fill their range.
+# Resized images lie between the integers, but nearly fill their range.
 _FILLED = 0.02
 _ON_STEP = 0.01
-# As many levels in a channel are enough to tell the step from them.
+# So many levels of a channel show its step.
 _LEVELS = 64
 
 
 @dataclass(frozen=True)
 class IntegerTensor:
-    """An input or output of whole numbers.
+    """An integer input or output.
 
     `q` stands for `scale * (q - zero_point) * factor + offset`.
 
@@ -35,7 +35,7 @@ class IntegerTensor:
         name: name in the flatbuffer's signature.
         type: `"uint8"` or `"int8"`.
         scale: scale of the tensor, as its quantization parameters have it.
-        zero_point: the whole number that stands for 0, before `offset`.
+        zero_point: the integer that stands for 0, before `offset`.
         factor: for each channel a further scale, which the network multiplies with; empty for none.
         offset: what the network adds, one number or one for each channel; empty for none.
         note: how this was found.
@@ -50,14 +50,14 @@ class IntegerTensor:
     note: str = ""
 
     def quantize(self, x: np.ndarray) -> np.ndarray:
-        """Return the whole numbers that stand for `x`, or are the nearest to it."""
+        """Return the integers that stand for `x`, or are the nearest to it."""
         x = (x - self._offset) / self._factor / np.float32(self.scale)
         first = _FIRST[self.type]
         whole = np.clip(np.round(x) + self.zero_point, first, first + _STEPS)
         return np.asarray(whole.astype(self.type))
 
     def dequantize(self, q: np.ndarray) -> np.ndarray:
-        """Return what the whole numbers `q` stand for, in the steps of the flatbuffer."""
+        """Return what the integers `q` stand for, in the steps of the flatbuffer."""
         x = np.float32(self.scale) * (q.astype("float32") - np.float32(self.zero_point))
         x = x * self._factor if self.factor else x
         return np.asarray(x + self._offset if self.offset else x)
@@ -71,7 +71,7 @@ class IntegerTensor:
 
     @property
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """What the smallest and the largest whole number stand for."""
+        """What the smallest and the largest integer stand for."""
         first = _FIRST[self.type]
         low, high = self.dequantize(np.array([[first], [first + _STEPS]]))
         return low, high
@@ -101,13 +101,13 @@ class IntegerTensor:
 
 @dataclass(frozen=True)
 class Integers:
-    """Inputs and outputs of whole numbers, and what they change.
+    """Integer inputs and outputs, and what they change.
 
     # Arguments
-        inputs: the inputs that are whole numbers.
+        inputs: the inputs that are integers.
         outputs: the outputs that are.
         examples: number of examples compared.
-        mean: mean difference from the outputs of float inputs, in units of their spread; of the
+        mean: mean difference from the outputs of float inputs, in standard deviations; of the
             output that differs most.
         agreement: share of the largest numbers along the last axis that are the same ones; `None`
             where outputs are single numbers.
@@ -126,15 +126,15 @@ class Integers:
         lines += [f"output {tensor}" for tensor in self.outputs]
         same = "" if self.agreement is None else f", same largest output in {self.agreement:.1%}"
         lines.append(
-            f"whole numbers: outputs differ by {self.mean:.2%} of their spread from those of float "
-            f"inputs and outputs{same}, on {self.examples} examples"
+            f"integers: outputs differ by {self.mean:.2%} of a standard deviation from those of "
+            f"float inputs and outputs{same}, on {self.examples} examples"
         )
         lines += self.notes
         return "\n".join(lines)
 
 
 def of_range(name: str, kind: str, low: float, high: float) -> IntegerTensor:
-    """Return an output of whole numbers from `low` to `high`, 0 among them."""
+    """Return an integer output from `low` to `high`, 0 among them."""
     low, high = min(low, 0.0), max(high, 0.0)
     high = high if high > low else 1.0
     zero = round(-low * _STEPS / (high - low))
@@ -144,20 +144,20 @@ def of_range(name: str, kind: str, low: float, high: float) -> IntegerTensor:
 
 
 def of_pixels(name: str, kind: str, images: np.ndarray, given: Any = None) -> IntegerTensor:
-    """Return what the whole numbers of an input stand for.
+    """Return what the integers of an input stand for.
 
     # Arguments
         name: name of the input.
         kind: `"uint8"` or `"int8"`; in int8, -128 is what 0 is in uint8.
         images: what the network is trained on, float32.
-        given: what the smallest and the largest stand for, if that is told.
+        given: what the smallest and the largest stand for, if the user says so.
 
     # Raises
-        InputError: if that is not told and the images do not show it.
+        InputError: if that is not given and the images do not show it.
     """
-    note = "as told"
+    note = "as given"
     if given is not None:
-        low, high = _told(name, given, images.shape[-1])
+        low, high = _given(name, given, images.shape[-1])
         outside = float(np.mean((images < low) | (images > high)))
         if outside > 0:
             note += f"; {outside:.1%} of the numbers compared lie outside and are cut off"
@@ -176,7 +176,7 @@ def of_pixels(name: str, kind: str, images: np.ndarray, given: Any = None) -> In
     return IntegerTensor(name, kind, width, zero + first, (), offset, note)
 
 
-def _told(name: str, given: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
+def _given(name: str, given: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
     try:
         low, high = (np.asarray(end, "float64") for end in given)
         fits = all(end.shape in ((), (1,), (channels,)) for end in (low, high))
@@ -203,8 +203,8 @@ def _found(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
     if len(exact) > 1:
         raise InputError(
             f"Input `{name}` holds only {least:g} and {most:g} or little more, which may be "
-            f"{' or '.join(f'0 to 255 as {ends}' for ends in exact)}: tell with input_range=(low, "
-            "high) what the smallest and the largest whole number stand for."
+            f"{' or '.join(f'0 to 255 as {ends}' for ends in exact)}: give input_range=(low, "
+            "high), what the smallest and the largest integer stand for."
         )
     lows, highs = _of_channels(images)
     if all(
@@ -218,9 +218,9 @@ def _found(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
             note = f"taken for {low:g} to {high:g}, which the images nearly fill"
             return np.asarray(low), np.asarray(high), note
     raise InputError(
-        f"What whole numbers input `{name}` reads is not known: the images hold {least:.4g} to "
-        f"{most:.4g}, which is no usual scale of 0 to 255; tell with input_range=(low, high) what "
-        "the smallest and the largest whole number stand for, each a number or one for each "
+        f"What integers input `{name}` reads is not known: the images hold {least:.4g} to "
+        f"{most:.4g}, which is no usual scale of 0 to 255; give input_range=(low, high), what "
+        "the smallest and the largest integer stand for, each a number or one for each "
         "channel."
     )
 

@@ -161,12 +161,12 @@ def record(model: tf.keras.Model, images: Sequence[np.ndarray]) -> Recording:
 def watch(
     model: tf.keras.Model, images: Sequence[np.ndarray], watcher: Callable[[LayerCall], None]
 ) -> list[tf.Tensor]:
-    """Call `model` on `images`, telling `watcher` of each call of a layer, and return its outputs.
+    """Call `model` on `images`, give each call of a layer to `watcher`, and return the outputs.
 
     # Arguments
         model: a built model, functional or subclassed.
         images: one array for each of its inputs, first axis the examples.
-        watcher: is given each call when it ends.
+        watcher: called with each call of a layer when that ends.
     """
     given = [tf.constant(image) for image in images]
     with _watched_by(watcher):

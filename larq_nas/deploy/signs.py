@@ -78,7 +78,7 @@ class Signs:
 
 
 def lines_of(signs: Sequence[Signs]) -> list[str]:
-    """Return what to tell of channels before a sign that say nothing of an image."""
+    """Return warnings of channels before a sign that are the same for all images."""
     lines, some = [], []
     for sign in signs:
         name = sign.layer.name
@@ -100,7 +100,7 @@ def lines_of(signs: Sequence[Signs]) -> list[str]:
             some.append(f"`{name}` {sign.constant} of {sign.channels} channels ({share:.0%})")
     if some:
         lines.append(
-            "inputs of binary layers that never change sign on these images, and so tell nothing "
+            "inputs of binary layers that never change sign on these images, and so carry nothing "
             f"of an image: {', '.join(some)}"
         )
     return lines

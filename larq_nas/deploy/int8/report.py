@@ -18,8 +18,8 @@ class Int8Report:
         examples: number of images compared.
         agreement: share of images of the same class as in Keras; `None` where outputs are no
             classes.
-        mean: mean over images of the largest difference from Keras, in units of the outputs'
-            spread.
+        mean: mean over images of the largest difference from Keras, in standard
+            deviations of the outputs.
         bytes_before: size of the flatbuffer without int8.
         bytes_after: size with it.
         accuracy_before: accuracy of the Keras model; `None` without labels.
@@ -67,7 +67,7 @@ def accuracy(outputs: np.ndarray, labels: np.ndarray | None) -> float | None:
 
     # Arguments
         outputs: shape `(examples, classes)`.
-        labels: whole numbers, or one-hot; `None` if not known.
+        labels: integers, or one-hot; `None` if not known.
 
     # Returns
         `None` without labels, or if these are none for the outputs.

@@ -130,7 +130,8 @@ class _Builder:
         for index, loss in losses.items():
             if loss <= LARGEST_LOSS:
                 continue
-            lost = f"`{self.calls[index].name}` would lose {loss:.0%} of its spread in int8"
+            name = self.calls[index].name
+            lost = f"`{name}` would lose {loss:.0%} of its standard deviation in int8"
             grid = self.rounded.get(index)
             ways = [i for i in self.joined if grid and self.rounded[i].seen is grid.seen]
             found |= dict.fromkeys(ways, f"it needs one range for all that it joins, and {lost}")

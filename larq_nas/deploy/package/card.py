@@ -87,8 +87,8 @@ def _input(facts: Facts, tensor: Tensor, name: str) -> str:
     shape = ", ".join(map(str, tensor.shape))
     kind = f"{'one image, ' if image else ''}{tensor.type.lower()}, shape ({shape})"
     kind += ", channels last" if image else ""
-    told = [kind, byte(facts, tensor), value_range(facts, tensor, name)]
-    return f"- Input {named(name, tensor)}: {'; '.join(filter(None, told))}."
+    parts = [kind, byte(facts, tensor), value_range(facts, tensor, name)]
+    return f"- Input {named(name, tensor)}: {'; '.join(filter(None, parts))}."
 
 
 def _counted(tensor: Tensor) -> str:

@@ -45,7 +45,7 @@ def make_golden(
     is what the engine gives here, as Keras does not round. Rounding differs between devices and
     can turn a sign that is almost 0. So those inputs are taken that it changes least: in
     Keras with weights changed by 1e-6 of their value, and in every kernel that was compared.
-    Where too few of the images handed in are steady, random ones are taken as well.
+    Where too few of the given images are steady, random ones are taken as well.
 
     # Arguments
         model: the Keras model.
@@ -72,9 +72,9 @@ def make_golden(
     chosen = trial.steadiest()
     flags = list(classes) or [False] * len(outputs)
     labels = list(names) or [end.name for end in outputs]
-    handed = int(np.sum(chosen < len(given[0]))) if given else 0
-    parts = [f"{handed} inputs of the images handed in"] if handed else []
-    parts += [f"{len(chosen) - handed} inputs of random numbers"] if handed < len(chosen) else []
+    real = int(np.sum(chosen < len(given[0]))) if given else 0
+    parts = [f"{real} of the given images"] if real else []
+    parts += [f"{len(chosen) - real} inputs of random numbers"] if real < len(chosen) else []
     source = f"Larq Compute Engine's {kernel} kernel" if conversion.int8 else "Keras"
     return Golden(
         inputs,
@@ -101,12 +101,12 @@ def _drawn(
     conversion: Conversion,
     given: Sequence[np.ndarray] = (),
 ) -> list[np.ndarray]:
-    """Return random inputs, within the range of those given; whole numbers where it must be."""
+    """Return random inputs, within the range of those given; integers where it must be."""
     generator = np.random.default_rng(0)
     drawn: list[np.ndarray] = []
     for index, end in enumerate(inputs):
         shape = (_CANDIDATES, *end.shape[1:])
-        # A whole number may be an index: the least ones are the likeliest to be valid.
+        # An integer may be an index: the least ones are the likeliest to be valid.
         least, greatest = end.bounds if end.scale else (0.0, 1.0)
         if integer := integer_inputs(conversion).get(end.name):
             low, high = integer.ends
@@ -145,7 +145,7 @@ class _Trial:
 
     @cached_property
     def rounding(self) -> list[np.ndarray]:
-        """For each output, what rounding does to each example, in units of spread."""
+        """For each output, what rounding does to each example, in standard deviations."""
         return [
             np.max(
                 [_worst(values, other[o], self.steps[o], self.spreads[o]) for other in self.others],

@@ -1,4 +1,4 @@
-"""The directory that is handed to whoever deploys a model."""
+"""The directory with all that it takes to deploy a model."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -99,8 +99,8 @@ def write_package(
     if isinstance(accuracy, int | float):
         accuracy = Accuracy(accuracy)
     kernel = choose_kernel(conversion, kernel)
-    told = meanings(model, class_names, classifies=bool(accuracy or architecture))
-    ends = [meaning for _, meaning in outputs_in_order(conversion, told)]
+    described = meanings(model, class_names, classifies=bool(accuracy or architecture))
+    ends = [meaning for _, meaning in outputs_in_order(conversion, described)]
     golden = make_golden(
         model,
         conversion,
@@ -114,7 +114,7 @@ def write_package(
         conversion,
         profile(model),
         kernel,
-        told,
+        described,
         golden,
         architecture,
         accuracy,

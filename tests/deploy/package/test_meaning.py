@@ -358,8 +358,8 @@ def test_preprocessing_and_its_layers_are_on_the_card(tmp_path: Path) -> None:
         "input.bin: `photo` (`image` in the flatbuffer), 192 float32 numbers: 8 rows of 8 pixels "
         "of 3 channels; the images it was checked on held numbers from 0 to 255. Preprocessing: "
         "crop to 8 x 8. The second runs the inputs of golden.bin and compares with the outputs "
-        "that are expected. It ends with 0 if they agree, with 2 if they do not, and with 1 if it "
-        "cannot tell."
+        "that are expected. It ends with 0 if they agree, with 2 if they do not, and with 1 if the "
+        "test could not be run."
     )
     assert "held numbers from 0 to 255." in card
     assert "- Preprocessing: crop to 8 x 8.\n" in card

@@ -216,7 +216,7 @@ def test_the_programs_take_bytes_of_0_to_255(in_bytes, tmp_path: Path) -> None:
 
 
 def test_channels_of_another_scale_are_told_and_compared(tmp_path: Path) -> None:
-    """Whole numbers are scaled and shifted by the network, beyond what their tensor says."""
+    """Integers are scaled and shifted by the network, beyond what their tensor says."""
     inputs = tf.keras.Input((8, 8, 3), name="photo")
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(inputs))
     model = tf.keras.Model(inputs, layers.Dense(4)(x))

@@ -41,7 +41,7 @@ class LayerAudit:
         binary: whether its inputs and weights are binary by definition.
         runs_as: the operation that computes it, `"float"` for a fallback.
         cause: why a binary layer does not run in binary; empty if it does.
-        note: what a layer that is not binary gives away: weights of 1 bit that take 32, say.
+        note: what a layer that is not binary wastes, such as 31 bits of each binary weight.
     """
 
     layer: str
@@ -156,7 +156,7 @@ def require_kernels(model: tf.keras.Model, flatbuffer: bytes) -> None:
 
 
 def _note(layer: tf.keras.layers.Layer) -> str:
-    """Return what a real layer gives away, if one of its operands is binary."""
+    """Return what a real layer wastes, if its weights or its inputs are binary."""
     weights = weight_quantizers(layer)
     if weights and all(scale_of(kernel) != "other" for kernel in _kernels_of(layer).values()):
         return (

@@ -31,7 +31,7 @@ from larq_nas.deploy.quantization import NumberType
 from larq_nas.deploy.recording import record
 from larq_nas.deploy.rewriting import Lowered, lower
 from larq_nas.deploy.rewriting.measure import group_cost
-from larq_nas.deploy.signs import Signs, lines_of, survey_signs
+from larq_nas.deploy.signs import Signs, sign_warnings, survey_signs
 from larq_nas.errors import ConversionError, InputError, require_whole, unknown_name
 from larq_nas.layers import BinaryConv2D
 from larq_nas.quantizers import quantized_scope
@@ -119,8 +119,8 @@ def convert(
     for option, kind in (("input_type", input_type), ("output_type", output_type)):
         if kind not in NUMBER_TYPES:
             raise unknown_name(option, kind, NUMBER_TYPES)
-    untold = input_type != "float32" and input_range is None
-    if data is None and (untold or output_type != "float32"):
+    range_unknown = input_type != "float32" and input_range is None
+    if data is None and (range_unknown or output_type != "float32"):
         raise InputError(
             "Integer inputs or outputs need `data`, real images, from which it is found "
             "what they stand for; for inputs alone, `input_range=(low, high)` will do."
@@ -156,7 +156,7 @@ def convert(
     judge = _Judge(model, lowered, flatbuffer, images, expected, zeros)
     parity = judge.parity(kernels)
     compared = [kernel for kernel in kernels if kernel in {result.kernel for result in parity}]
-    warnings = [*judge.warnings, *lines_of(signs)]
+    warnings = [*judge.warnings, *sign_warnings(signs)]
     warnings += [*float_signs(audited), *_unpacked_signs(lowered, audited)]
     warnings += warnings_of_loops(lowered.calls, flatbuffer)
     conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings, digest(model))
@@ -316,7 +316,7 @@ class _Judge:
         what, equal = "images", result.exact
         if result.pixels is not None:
             what, equal = "pixels", result.pixels
-        same = f" ({text})" if (text := result.classified_as_keras) else ""
+        same = f" ({text})" if (text := result.agreement_text) else ""
         self.warnings.append(
             "each operation of the flatbuffer was compared with Keras and computes the same, but "
             f"the outputs of the whole differ on {1 - equal:.0%} of the {what}{same}. That is "
@@ -326,9 +326,9 @@ class _Judge:
         )
 
     def _on_aarch64(self, result: Parity) -> Parity:
-        """Return the comparison for 64-bit ARM, where the sign of -0.0 is another."""
+        """Return the comparison for 64-bit ARM, where -0.0 counts as negative."""
         if not self.negative_zeros:
-            # No other difference to x86 is known: what the kernels gave here they give there.
+            # There is no other known difference to x86, so the outputs are the same.
             return dataclasses.replace(result, kernel=AARCH64)
         operations = Operations(self.flatbuffer, AARCH64, result.kernel)
         sample = np.arange(min(_SAMPLE, len(self.images[0])))

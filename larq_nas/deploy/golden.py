@@ -42,7 +42,7 @@ _TYPES = {
 _NAMES = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
 
 SHARE = 8
-"""Of so many inputs one may differ: a device rounds otherwise, which can turn a sign."""
+"""One of so many inputs may differ: a device rounds differently, which can flip a sign."""
 CLOSE = 1e-3
 """What an output may differ by, in standard deviations, where rounding turns no sign."""
 
@@ -225,7 +225,7 @@ class GoldenResult:
 
 @dataclass(frozen=True)
 class Golden:
-    """Inputs with their expected outputs, and the file of them.
+    """Inputs with their expected outputs, as `golden.bin` holds them.
 
     # Arguments
         inputs: the input tensors.

@@ -19,7 +19,7 @@ Kind = Literal["classes", "probabilities", "numbers", "scores"]
 """What a program prints of an output.
 
 `"classes"`: the last axis are classes, of which the largest is best. `"probabilities"`: each
-number is a probability for itself. `"numbers"`: each number is what it is. `"scores"`: they
+number is an independent probability. `"numbers"`: plain numbers. `"scores"`: they
 may be classes or numbers.
 """
 
@@ -346,7 +346,7 @@ def _probabilities(channels: int, place: Any, function: str) -> str:
     if not place:
         if channels == 1:
             return f"one probability ({function})"
-        return f"{channels} probabilities, each for itself ({function}): several may be near 1"
+        return f"{channels} independent probabilities ({function}): several may be near 1"
     if place[1] == "for each pixel":
         sizes = place[0].removeprefix("a map of ")
         if channels == 1:

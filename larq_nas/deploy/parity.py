@@ -120,7 +120,7 @@ class Parity:
         )
 
     @property
-    def classified_as_keras(self) -> str:
+    def agreement_text(self) -> str:
         """How many images or pixels have the same class, in words; empty if they have none."""
         if self.agreement is None:
             return ""
@@ -130,7 +130,7 @@ class Parity:
         return f"same {self._class} on {same:,} of {number:,} {what}"
 
     @property
-    def measured(self) -> str:
+    def text(self) -> str:
         """The figures in words, without the kernel."""
         measure = f"within one int8 step of {self.step:.1e}" if self.step else "equal to 1e-4"
         exact = f"{self.exact:.1%} {measure}"
@@ -140,7 +140,7 @@ class Parity:
         largest = (
             f"largest difference of an image {self.median:.1e} (median), {self.worst:.1e} (worst)"
         )
-        equal = ", ".join(filter(None, [self.classified_as_keras, exact, largest]))
+        equal = ", ".join(filter(None, [self.agreement_text, exact, largest]))
         return "; ".join(filter(None, [compared, equal]))
 
     @property
@@ -148,7 +148,7 @@ class Parity:
         return "class" if self.meaning == "classes" else "largest output"
 
     def __str__(self) -> str:
-        return f"{self.kernel} kernel: {self.measured}"
+        return f"{self.kernel} kernel: {self.text}"
 
 
 def kernel_lines(
@@ -162,7 +162,7 @@ def kernel_lines(
     """
     kernels: dict[str, list[str]] = {}
     for result in results:
-        text = result.measured + (further(result) if further else "")
+        text = result.text + (further(result) if further else "")
         kernels.setdefault(text, []).append(result.kernel)
     return [
         f"{', '.join(names)} kernel{'s' * (len(names) > 1)}: {text}"

@@ -66,7 +66,7 @@ def test_kernels_with_the_same_figures_share_a_line() -> None:
     other = figures("aarch64", [np.eye(8)], [np.eye(8)[::-1]], ["classes"])
     results = [same, dataclasses.replace(same, kernel="reference"), other]
     shared, own = kernel_lines(results)
-    assert shared == f"default, reference kernels: {same.measured}"
+    assert shared == f"default, reference kernels: {same.text}"
     assert "same class on 8 of 8 images" in shared
     assert own == str(other)
 

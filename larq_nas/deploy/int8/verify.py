@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.deploy.flatbuffer import Operator, operators
-from larq_nas.deploy.int8.folding import Folded, activates_apart
+from larq_nas.deploy.int8.folding import Folded, keeps_activation
 from larq_nas.deploy.int8.network import InInt8
 from larq_nas.deploy.rewriting import Lowered
 from larq_nas.deploy.rewriting.walk import compute
@@ -66,8 +66,8 @@ def losses(network: InInt8, lowered: Lowered, images: Sequence[np.ndarray]) -> M
 
 def _loss_of_layer(layer: Folded, x: tf.Tensor, output: tf.Tensor) -> float:
     # A softmax of large numbers differs more than they do.
-    apart = activates_apart(layer.call.layer)
-    output = _without_activation(layer.call.layer)(x) if apart else output
+    keeps = keeps_activation(layer.call.layer)
+    output = _without_activation(layer.call.layer)(x) if keeps else output
     return _loss(layer.write.cut(output.numpy()), layer.before_activation(x).numpy())
 
 

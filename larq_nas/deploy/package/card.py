@@ -13,17 +13,17 @@ from larq_nas.deploy.meaning import Meaning
 from larq_nas.deploy.package.facts import Facts, engine_version
 from larq_nas.deploy.package.inputs import (
     affine,
-    byte,
-    named,
+    byte_meaning,
+    number,
     preprocessing,
-    short,
+    tensor_name,
     value_range,
 )
 from larq_nas.deploy.package.snippets import flags
 from larq_nas.deploy.package.texts import fill
 from larq_nas.deploy.parity import Parity, kernel_lines
 
-__all__ = ["card", "not_counted", "table", "why_real"]
+__all__ = ["card", "cause_of_real", "not_counted", "table"]
 
 
 def card(facts: Facts, standalone: bool) -> str:
@@ -74,8 +74,8 @@ def _ends(facts: Facts) -> str:
     for tensor, meaning in facts.outputs:
         shape = ", ".join(map(str, tensor.shape))
         lines.append(
-            f"- Output {named(meaning.name, tensor)}: {tensor.type.lower()}, shape ({shape}): "
-            f"{meaning.text}{_counted(tensor)}."
+            f"- Output {tensor_name(meaning.name, tensor)}: {tensor.type.lower()}, shape "
+            f"({shape}): {meaning.text}{_counted(tensor)}."
         )
         if meaning.names:
             lines.append(f"- {_classes(meaning)}")
@@ -87,8 +87,8 @@ def _input(facts: Facts, tensor: Tensor, name: str) -> str:
     shape = ", ".join(map(str, tensor.shape))
     kind = f"{'one image, ' if image else ''}{tensor.type.lower()}, shape ({shape})"
     kind += ", channels last" if image else ""
-    parts = [kind, byte(facts, tensor), value_range(facts, tensor, name)]
-    return f"- Input {named(name, tensor)}: {'; '.join(filter(None, parts))}."
+    parts = [kind, byte_meaning(facts, tensor), value_range(facts, tensor, name)]
+    return f"- Input {tensor_name(name, tensor)}: {'; '.join(filter(None, parts))}."
 
 
 def _counted(tensor: Tensor) -> str:
@@ -113,7 +113,7 @@ def _preprocessing_layers(model: tf.keras.Model) -> list[str]:
         if isinstance(layer, tf.keras.layers.Rescaling):
             text = affine("x", layer.scale, layer.offset)
         elif isinstance(layer, tf.keras.layers.Normalization):
-            text = f"(x - {short(layer.mean)}) / sqrt({short(layer.variance)})"
+            text = f"(x - {number(layer.mean)}) / sqrt({number(layer.variance)})"
         elif isinstance(layer, tf.keras.layers.Resizing | tf.keras.layers.CenterCrop):
             text = f"to {layer.height} x {layer.width}"
         else:
@@ -193,7 +193,7 @@ def _precision(facts: Facts) -> str:
     binary = [row for row in audit.layers if row.binary and not row.cause]
     named = {layer.name: layer for layer in facts.model._flatten_layers()}
     rows = [
-        (f"`{row.layer}`", row.runs_as, row.cause or why_real(named.get(row.layer)))
+        (f"`{row.layer}`", row.runs_as, row.cause or cause_of_real(named.get(row.layer)))
         for row in audit.layers
         if row not in binary
     ]
@@ -207,7 +207,7 @@ def _precision(facts: Facts) -> str:
     return f"{text}\n\nOperations: {counts}."
 
 
-def why_real(layer: tf.keras.layers.Layer | None) -> str:
+def cause_of_real(layer: tf.keras.layers.Layer | None) -> str:
     """Return why a layer is not binary by definition; `None` stands for a part of one."""
     names = ("kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
     weights = any(getattr(layer, name, None) for name in names)

@@ -61,12 +61,14 @@ def make_golden(
     inputs, outputs = tensors(conversion.flatbuffer)
     places = natural_order(inputs)
     given = [images[place][:_CANDIDATES] for place in places] if images else []
-    whole = [not model.inputs[place].dtype.is_floating for place in places]
-    first = given or _drawn(inputs, whole, conversion)
-    stored = _stored(inputs, first, conversion)
+    discrete = [not model.inputs[place].dtype.is_floating for place in places]
+    first = given or _random_inputs(inputs, discrete, conversion)
+    stored = _stored_inputs(inputs, first, conversion)
     trial = _try(model, conversion, kernel, stored)
     if given and trial.steady < _EXAMPLES:
-        drawn = _stored(inputs, _drawn(inputs, whole, conversion, given), conversion)
+        drawn = _stored_inputs(
+            inputs, _random_inputs(inputs, discrete, conversion, given), conversion
+        )
         stored = [np.concatenate(pair) for pair in zip(stored, drawn, strict=True)]
         trial = _try(model, conversion, kernel, stored)
     chosen = trial.steadiest()
@@ -84,7 +86,7 @@ def make_golden(
     )
 
 
-def _stored(
+def _stored_inputs(
     inputs: Sequence[Tensor], examples: Sequence[np.ndarray], conversion: Conversion
 ) -> list[np.ndarray]:
     """Return what the inputs hold for examples as the model reads them."""
@@ -95,9 +97,9 @@ def _stored(
     ]
 
 
-def _drawn(
+def _random_inputs(
     inputs: Sequence[Tensor],
-    whole: Sequence[bool],
+    discrete: Sequence[bool],
     conversion: Conversion,
     given: Sequence[np.ndarray] = (),
 ) -> list[np.ndarray]:
@@ -113,7 +115,7 @@ def _drawn(
             least, greatest = float(np.min(low)), float(np.max(high))
         if given:
             least, greatest = float(given[index].min()), float(given[index].max())
-        if whole[index] and not end.scale:
+        if discrete[index] and not end.scale:
             drawn.append(generator.integers(int(least), int(greatest), shape, endpoint=True))
         elif given or end.scale:
             drawn.append(generator.uniform(least, greatest, shape))

@@ -8,10 +8,18 @@ from larq_nas.deploy.golden import Tensor, integer_inputs
 from larq_nas.deploy.package.facts import Facts
 from larq_nas.deploy.quantization import IntegerTensor
 
-__all__ = ["affine", "byte", "layout", "named", "preprocessing", "short", "value_range"]
+__all__ = [
+    "affine",
+    "byte_meaning",
+    "layout",
+    "number",
+    "preprocessing",
+    "tensor_name",
+    "value_range",
+]
 
 
-def named(keras: str, tensor: Tensor) -> str:
+def tensor_name(keras: str, tensor: Tensor) -> str:
     """Return the name of a tensor in Keras, with that in the flatbuffer where it is another."""
     other = f" (`{tensor.name}` in the flatbuffer)" if tensor.name != keras else ""
     return f"`{keras}`{other}"
@@ -34,7 +42,7 @@ def layout(tensor: Tensor) -> str:
     return text
 
 
-def byte(facts: Facts, tensor: Tensor) -> str:
+def byte_meaning(facts: Facts, tensor: Tensor) -> str:
     """Return what a byte of an input stands for; empty for an input of other numbers."""
     integer: IntegerTensor | None = integer_inputs(facts.conversion).get(tensor.name)
     if not tensor.scale and integer is None:
@@ -43,7 +51,7 @@ def byte(facts: Facts, tensor: Tensor) -> str:
     written = " is written as b - 128 and" if tensor.type == "INT8" else ""
     return (
         f"a byte b of 0 to 255{written} stands for {affine('b', (high - low) / 255, low)}, so 0 "
-        f"for {short(low)} and 255 for {short(high)}"
+        f"for {number(low)} and 255 for {number(high)}"
     )
 
 
@@ -67,13 +75,13 @@ def preprocessing(facts: Facts) -> str:
 
 def affine(variable: str, scale: Any, offset: Any) -> str:
     """Return `variable * scale + offset` in as few words as say it."""
-    text = variable if np.all(np.asarray(scale) == 1) else f"{variable} * {short(scale)}"
-    return f"{text} + {short(offset)}".replace("+ -", "- ") if np.any(offset) else text
+    text = variable if np.all(np.asarray(scale) == 1) else f"{variable} * {number(scale)}"
+    return f"{text} + {number(offset)}".replace("+ -", "- ") if np.any(offset) else text
 
 
-def short(value: Any) -> str:
+def number(value: Any) -> str:
     """Return a number, or the first of several, with few digits."""
     numbers = np.ravel(value)
     if len(numbers) == 1:
         return f"{float(numbers[0]):g}"
-    return f"[{', '.join(f'{number:g}' for number in numbers[:4])}{', ...' * (len(numbers) > 4)}]"
+    return f"[{', '.join(f'{one:g}' for one in numbers[:4])}{', ...' * (len(numbers) > 4)}]"

@@ -5,7 +5,13 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from larq_nas.deploy.package.facts import Facts, engine_version
-from larq_nas.deploy.package.inputs import byte, layout, named, preprocessing, value_range
+from larq_nas.deploy.package.inputs import (
+    byte_meaning,
+    layout,
+    preprocessing,
+    tensor_name,
+    value_range,
+)
 from larq_nas.deploy.package.texts import fill
 from larq_nas.deploy.parity import KERNELS, Kernel
 
@@ -31,7 +37,7 @@ def cpp(facts: Facts) -> str:
         kind = f"k{meaning.kind.capitalize()}"
         known = f"kNames{index}" if meaning.names else "nullptr"
         size = f"{tensor.elements}, {meaning.channels}"
-        outputs.append(f"    // {_ascii(named(meaning.name, tensor))}: {meaning.text}")
+        outputs.append(f"    // {_ascii(tensor_name(meaning.name, tensor))}: {meaning.text}")
         outputs.append(f"    {{{_cpp_text(meaning.name)}, {kind}, {size}, {known}}},")
     files = [f"{_file_name(index, facts)}" for index in range(len(facts.inputs))]
     reading = [f"{file}: {line}" for file, line in zip(files, _inputs_in_words(facts), strict=True)]
@@ -74,7 +80,8 @@ def android(facts: Facts) -> str:
         input_types=_listed(f"'{_JAVA_TYPES[tensor.type]}'" for tensor in ins),
         outputs=_listed(tensor.elements for tensor in outs),
         outputs_in_words=_bullets(
-            f"{named(meaning.name, tensor)}: {meaning.text}." for tensor, meaning in facts.outputs
+            f"{tensor_name(meaning.name, tensor)}: {meaning.text}."
+            for tensor, meaning in facts.outputs
         ),
         output_names=_listed(_java_text(meaning.name) for meaning in meanings),
         output_types=_listed(f"'{_JAVA_TYPES[tensor.type]}'" for tensor in outs),
@@ -96,14 +103,11 @@ def _listed(values: Iterable[object]) -> str:
 
 def _inputs_in_words(facts: Facts) -> list[str]:
     """Return for each input its name, its numbers, and what they are."""
-    return [
-        f"{named(name, tensor)}, "
-        + "; ".join(
-            filter(None, [layout(tensor), byte(facts, tensor), value_range(facts, tensor, name)])
-        )
-        + "."
-        for tensor, name in facts.inputs
-    ]
+    lines = []
+    for tensor, name in facts.inputs:
+        parts = [layout(tensor), byte_meaning(facts, tensor), value_range(facts, tensor, name)]
+        lines.append(f"{tensor_name(name, tensor)}, {'; '.join(filter(None, parts))}.")
+    return lines
 
 
 def _bullets(texts: Iterable[str]) -> str:

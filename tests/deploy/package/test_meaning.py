@@ -60,7 +60,7 @@ HEADS = {
     "probabilities": (
         [POOL(), layers.Dense(4, "sigmoid")],
         "probabilities",
-        "4 probabilities, each for itself (sigmoid)",
+        "4 independent probabilities (sigmoid)",
     ),
     "one number": (
         [POOL(), layers.Dense(1)],

@@ -364,6 +364,8 @@ def sound(number: int) -> Network:
     """Return sound network `number`: families in turn."""
     family = list(FAMILIES)[number % len(FAMILIES)]
     draw = Draw([1, number])
+    # Keras draws the slopes of a PReLU itself, and those of fresh networks stay as they are.
+    tf.keras.utils.set_random_seed(number)
     model = FAMILIES[family](draw, None)
     images = draw_images(draw, model)
     draw_weights(draw, model, images)

@@ -24,10 +24,10 @@ from larq_nas.deploy.export import export_lowered, run
 from larq_nas.deploy.images import read_images
 from larq_nas.deploy.int8 import NAMES, Int8
 from larq_nas.deploy.int8.convert import in_int8
-from larq_nas.deploy.integers import NUMBER_TYPES, in_integers
+from larq_nas.deploy.integers import in_integers
 from larq_nas.deploy.operations import AARCH64, KERNELS, Kernel, Operations
 from larq_nas.deploy.parity import InKeras, Parity, figures, with_rounding
-from larq_nas.deploy.quantization import NumberType
+from larq_nas.deploy.quantization import NUMBER_TYPES, NumberType
 from larq_nas.deploy.recording import record
 from larq_nas.deploy.rewriting import Lowered, lower
 from larq_nas.deploy.rewriting.measure import group_cost

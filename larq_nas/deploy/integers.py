@@ -23,14 +23,20 @@ from larq_nas.deploy.flatbuffer import (
     write_model,
 )
 from larq_nas.deploy.parity import KERNELS, Kernel
-from larq_nas.deploy.quantization import Integers, IntegerTensor, NumberType, of_pixels, of_range
+from larq_nas.deploy.quantization import (
+    LEAST,
+    NUMBER_TYPES,
+    Integers,
+    IntegerTensor,
+    NumberType,
+    of_pixels,
+    of_range,
+)
 from larq_nas.errors import ConversionError, InputError, unknown_name
 
-__all__ = ["NUMBER_TYPES", "in_integers", "with_integers"]
+__all__ = ["in_integers", "with_integers"]
 
-NUMBER_TYPES = ("float32", "uint8", "int8")
 _TYPES = {"uint8": schema.TensorType.UINT8, "int8": schema.TensorType.INT8}
-_FIRST = {"uint8": 0, "int8": -128}
 # What outputs of these operations lie within, as TensorFlow Lite rounds them.
 _FIXED = {"SOFTMAX": (0.0, 255 / 256), "LOGISTIC": (0.0, 255 / 256), "TANH": (-1.0, 127 / 128)}
 # Other images go further than those seen, and what is cut off ties for the largest output.
@@ -204,7 +210,7 @@ class _Editor:
             return False
         scale, zero = written.quantization.scale[0], written.quantization.zeroPoint[0]
         same = np.isclose(scale, tensor.scale, rtol=1e-6, atol=0.0)
-        return bool(same) and zero == tensor.zero_point - _FIRST[tensor.type] - 128
+        return bool(same) and zero == tensor.zero_point - LEAST[tensor.type] - 128
 
     def _readers(self, index: int) -> list[schema.OperatorT]:
         return [op for op in self.graph.operators if index in op.inputs]
@@ -306,7 +312,7 @@ def _output(
     if maker == "DEQUANTIZE":
         counted = graph.tensors[made[index].inputs[0]]
         if counted.type == schema.TensorType.INT8:
-            zero = int(counted.quantization.zeroPoint[0]) + 128 + _FIRST[kind]
+            zero = int(counted.quantization.zeroPoint[0]) + 128 + LEAST[kind]
             return IntegerTensor(name, kind, float(counted.quantization.scale[0]), zero)
     if maker in _FIXED:
         return of_range(name, kind, *_FIXED[maker])

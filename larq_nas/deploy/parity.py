@@ -78,6 +78,8 @@ class Parity:
         meaning: what the outputs are, see `larq_nas.deploy.meaning`.
         pixels: share of pixels whose numbers all agree to the same measure; `None` where no output
             is a map.
+        pixel_mean: mean over pixels of the largest difference, in standard deviations of its
+            output; `None` where not every output is a map.
         classified: number of classes compared, one for each image or each pixel; 0 where outputs
             are no classes.
     """
@@ -94,6 +96,7 @@ class Parity:
     operations: int = 0
     meaning: Kind = "scores"
     pixels: float | None = None
+    pixel_mean: float | None = None
     classified: int = 0
 
     @property
@@ -307,7 +310,7 @@ def figures(
         step: in int8, the step that outputs count in.
     """
     worst: list[np.ndarray] = []
-    relative, within, pixels = [], [], list[float]()
+    relative, within, pixels, pixel_means = [], [], list[float](), list[float]()
     shares: list[tuple[float, int]] = []
     for one, other, kind in zip(expected, got, kinds, strict=True):
         other = np.reshape(other, one.shape)
@@ -322,6 +325,7 @@ def figures(
         within.append(agreeing.reshape(len(one), -1).all(axis=1))
         if one.ndim == _MAP:
             pixels.append(float(agreeing.all(axis=-1).mean()))
+            pixel_means.append(float((differences / spread).max(axis=-1).mean()))
         if kind == "classes" or (kind == "scores" and one.ndim == 2 and one.shape[-1] > 1):
             shares.append((_same_class(one, other, spread), one.size // one.shape[-1]))
     largest = np.max(worst, axis=0)
@@ -336,6 +340,7 @@ def figures(
         step=step,
         meaning="classes" if "classes" in kinds else kinds[0],
         pixels=min(pixels, default=None),
+        pixel_mean=max(pixel_means) if 0 < len(pixel_means) == len(worst) else None,
         classified=min(shares)[1] if shares else 0,
     )
 

@@ -8,13 +8,26 @@ import numpy as np
 
 from larq_nas.errors import InputError
 
-__all__ = ["IntegerTensor", "Integers", "NumberType", "of_pixels", "of_range"]
+__all__ = [
+    "LEAST",
+    "NUMBER_TYPES",
+    "IntegerTensor",
+    "Integers",
+    "NumberType",
+    "of_pixels",
+    "of_range",
+]
 
 NumberType = Literal["float32", "uint8", "int8"]
 """Types of the numbers that a flatbuffer takes and gives."""
 
+NUMBER_TYPES: tuple[NumberType, ...] = ("float32", "uint8", "int8")
+"""All of these types."""
+
+LEAST = {"uint8": 0, "int8": -128}
+"""The least integer of each type."""
+
 _STEPS = 255
-_FIRST = {"uint8": 0, "int8": -128}
 # What 0 and 255 are turned into by the usual preprocessing of images.
 _USUAL = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5), (0.0, 255 / 256), (-1.0, 127 / 128))
 _SIGNED = (-128.0, 127.0)
@@ -52,7 +65,7 @@ class IntegerTensor:
     def quantize(self, x: np.ndarray) -> np.ndarray:
         """Return the integers that stand for `x`, or are the nearest to it."""
         x = (x - self._offset) / self._factor / np.float32(self.scale)
-        first = _FIRST[self.type]
+        first = LEAST[self.type]
         whole = np.clip(np.round(x) + self.zero_point, first, first + _STEPS)
         return np.asarray(whole.astype(self.type))
 
@@ -65,14 +78,14 @@ class IntegerTensor:
     def is_rounded(self, x: np.ndarray, q: np.ndarray, tie: float) -> bool:
         """Return whether `q` is `x` rounded; a number within `tie` of two steps may be either."""
         exact = x / np.float32(self.scale) + self.zero_point
-        first = _FIRST[self.type]
+        first = LEAST[self.type]
         difference = np.abs(np.clip(exact, first, first + _STEPS) - q.astype("float32"))
         return bool(np.all(difference <= 0.5 + tie))
 
     @property
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
         """What the smallest and the largest integer stand for."""
-        first = _FIRST[self.type]
+        first = LEAST[self.type]
         low, high = self.dequantize(np.array([[first], [first + _STEPS]]))
         return low, high
 
@@ -85,7 +98,7 @@ class IntegerTensor:
         return np.array(self.offset or 0.0, "float32")
 
     def __str__(self) -> str:
-        first = _FIRST[self.type]
+        first = LEAST[self.type]
         low, high = (_numbers(end) for end in self.ends)
         note = f" ({self.note})" if self.note else ""
         return (
@@ -140,7 +153,7 @@ def of_range(name: str, kind: str, low: float, high: float) -> IntegerTensor:
     zero = round(-low * _STEPS / (high - low))
     below = -low / zero if zero else 0.0
     above = high / (_STEPS - zero) if zero < _STEPS else 0.0
-    return IntegerTensor(name, kind, max(below, above), zero + _FIRST[kind])
+    return IntegerTensor(name, kind, max(below, above), zero + LEAST[kind])
 
 
 def of_pixels(name: str, kind: str, images: np.ndarray, given: Any = None) -> IntegerTensor:
@@ -163,7 +176,7 @@ def of_pixels(name: str, kind: str, images: np.ndarray, given: Any = None) -> In
             note += f"; {outside:.1%} of the numbers compared lie outside and are cut off"
     else:
         low, high, note = _found(name, images)
-    step, first = (high - low) / _STEPS, _FIRST[kind]
+    step, first = (high - low) / _STEPS, LEAST[kind]
     if step.size > 1 and (np.ptp(step) or np.ptp(low)):
         factor, offset = (
             tuple(map(float, np.broadcast_to(x, (images.shape[-1],)))) for x in (step, low)

@@ -59,6 +59,20 @@ def test_an_int8_mask_is_reported_by_its_pixels() -> None:
         assert parity.pixels is not None
         assert parity.pixels >= parity.exact
         assert f"{parity.pixels:.1%} of the pixels within one int8 step of" in str(parity)
+    assert conversion.int8 is not None
+    assert conversion.int8.pixel_mean is not None
+    assert conversion.int8.pixel_mean < conversion.int8.mean
+    assert f"of a pixel on average {conversion.int8.pixel_mean:.2f} stand" in str(conversion)
+
+
+def test_int8_classes_of_a_map_are_counted_by_pixels() -> None:
+    inputs = tf.keras.Input((8, 8, 3))
+    x = BinaryConv2D(32, 3)(layers.Conv2D(32, 3, padding="same")(inputs))
+    x = layers.Conv2D(3, 1, activation="softmax")(layers.BatchNormalization()(x))
+    model = randomize(tf.keras.Model(inputs, x))
+    images = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype("float32")
+    conversion = larq_nas.convert(model, images, int8="ends")
+    assert "of 1,024 pixels, largest difference of a pixel on average" in str(conversion.int8)
 
 
 def test_kernels_with_the_same_figures_share_a_line() -> None:

@@ -81,6 +81,8 @@ def in_int8(
         accuracy_before=accuracy(expected[0], labels),
         accuracy_after=accuracy(outputs[0].reshape(expected[0].shape), labels),
         notes=[*network.notes, *_within(audited, network, which)],
+        classified=compared.classified,
+        pixel_mean=compared.pixel_mean,
     )
     reasons = network.lowered.reasons
     return dataclasses.replace(

@@ -213,7 +213,7 @@ def _is_made_of(op: Operator, weight: np.ndarray) -> bool:
 
 
 def _note_of_filters(op: Operator) -> str:
-    """Return that each filter of an operation holds two values, if so."""
+    """Return a note if each filter of an operation holds two values."""
     if op.filters is None or op.filters.dtype == np.int32:
         return ""
     rows = _rows_of(op)
@@ -338,7 +338,7 @@ def weighted_layers(model: tf.keras.Model) -> Iterator[tuple[tf.keras.layers.Lay
     layers = list(model._flatten_layers())
     unread = _unread_weights(model) if any(map(is_own, layers)) else set()
     for layer in layers:
-        # What only training calls is not built, or not read.
+        # Layers that only training calls are not built, or inference does not read them.
         if not layer.built or (layer.weights and unread.issuperset(map(id, layer.weights))):
             continue
         if isinstance(layer, _WEIGHTED) or has_quantizer(layer):

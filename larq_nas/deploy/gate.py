@@ -309,7 +309,7 @@ class _Judge:
         return first.name, likely_cause_of_difference(self.lowered.calls, indices[0])
 
     def _warn_of_rounding(self, results: Sequence[Parity]) -> None:
-        """Say where the outputs differ though every operation agrees."""
+        """Warn if the outputs differ although every operation agrees."""
         result = min(results, key=lambda one: one.exact)
         if result.nearly_exact:
             return
@@ -397,7 +397,7 @@ def _require_binary(audited: Audit, allow_float: Sequence[str]) -> None:
 
 
 def _require_tensors(model: tf.keras.Model) -> None:
-    """Refuse inputs that are no numbers, and outputs that are not of each image."""
+    """Refuse inputs that are no numbers, and outputs without a first axis of images."""
     for name, tensor in zip(model.input_names, model.inputs, strict=True):
         if not (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool):
             raise InputError(
@@ -444,7 +444,7 @@ def _require_finite(
 
 
 def _unpacked_signs(lowered: Lowered, audited: Audit) -> list[str]:
-    """Return a line if signs are read by what is no binary convolution."""
+    """Return a warning if something other than a binary convolution reads signs."""
     network, passing = Network(lowered.calls), ("sign", *SIGN_PASSES)
     readers = [
         f"`{call.name}`"
@@ -464,7 +464,7 @@ def _unpacked_signs(lowered: Lowered, audited: Audit) -> list[str]:
 
 
 def _require_signs(audited: Audit, signs: Sequence[Signs]) -> None:
-    """Refuse a layer that runs in binary on what its quantizer does not make signs of."""
+    """Refuse a binary layer whose input quantizer gives other numbers than signs."""
     binary = {row.layer for row in audited.layers if row.runs_as == "LceBconv2d"}
     for sign in signs:
         if sign.wrong and sign.layer.name in binary:

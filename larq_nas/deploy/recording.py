@@ -12,7 +12,7 @@ __all__ = ["LayerCall", "Recording", "record", "watch"]
 
 _ROUNDING = 1e-6
 _SEEDS = 3
-# The calls that may become one operation, and more.
+# More calls than the converter makes one operation of.
 _MOST_CALLS = 32
 
 
@@ -63,7 +63,7 @@ class Recording:
         return [self.makers[id(value)] for value in inputs if id(value) in self.makers]
 
     def jittered(self, tensor: tf.Tensor, given: set[int]) -> list[np.ndarray]:
-        """Return `tensor` as other roundings might give it.
+        """Return `tensor` as it might be if numbers were rounded differently.
 
         What leads to it from the calls `given` is computed anew, with their outputs and all
         weights changed by 1e-6 of their value, about ten times what float32 rounds. Nothing is

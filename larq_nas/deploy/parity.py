@@ -128,7 +128,8 @@ class Parity:
         if self.agreement is None:
             return ""
         number = self.classified or self.examples
-        what = "images" if number == self.examples else "pixels"
+        places = "positions" if self.pixels is None else "pixels"
+        what = "images" if number == self.examples else places
         same = round(number * self.agreement)
         return f"same {self._class} on {same:,} of {number:,} {what}"
 

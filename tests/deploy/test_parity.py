@@ -43,6 +43,8 @@ def test_classes_of_a_map_are_counted_by_pixels_and_those_of_images_by_images() 
     assert "same class on 636 of 640 pixels" in str(of_map)
     both = figures("default", [classes, scores], [classes, scores], ["classes", "classes"])
     assert "same class on 10 of 10 images" in str(both)
+    steps = scores.reshape(10, 64, 3)
+    assert "same class on 640 of 640 positions" in str(figures("", [steps], [steps], ["classes"]))
     of_rows = figures("default", [classes], [classes[::-1]], ["scores"])
     assert of_rows.pixels is None
     assert "of 10 images, 0.0% equal to 1e-4" in str(of_rows)

@@ -48,7 +48,8 @@ class Int8Report:
         same = ""
         if self.agreement is not None:
             number = self.classified or self.examples
-            what = "images" if number == self.examples else "pixels"
+            places = "positions" if self.pixel_mean is None else "pixels"
+            what = "images" if number == self.examples else places
             same = f"same class as in float on {self.agreement:.1%} of {number:,} {what}, "
         by_pixel = self.pixel_mean is not None
         mean = self.mean if self.pixel_mean is None else self.pixel_mean

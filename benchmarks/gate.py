@@ -73,7 +73,8 @@ from larq_nas.errors import ConversionError, InputError
 from larq_nas.latency.here import measure_here
 from larq_nas.training.forget import forgetting_graphs
 
-from gate_networks import FAMILIES, FAULTS, IMAGES, PLANTED, Network, planted, sound  # isort: skip
+from gate_faults import FAULTS, PLANTED, planted  # isort: skip  (beside this file)
+from gate_networks import FAMILIES, IMAGES, Network, sound  # isort: skip
 from record import record  # isort: skip  (beside this file)
 
 __all__ = ["examine", "judge"]

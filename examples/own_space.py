@@ -1,4 +1,4 @@
-"""A search space of your own: searched, trained and converted.
+"""A search space of your own: searched, trained and converted to runs/own_space/model.tflite.
 
 Run `python examples/own_space.py`, or from a shell:
 larq-nas search --space examples/own_space.py:own_space --directory runs/own_space
@@ -27,7 +27,7 @@ def own_space(choose: Chooser, input_shape: tuple[int, int, int], classes: int) 
 
 def main(directory: str = "runs/own_space", epochs: int = 5, train_epochs: int = 20) -> None:
     train, validation = larq_nas.datasets.load("digits")
-    model = larq_nas.search(
+    larq_nas.search(
         train,
         validation,
         space=own_space,
@@ -35,7 +35,6 @@ def main(directory: str = "runs/own_space", epochs: int = 5, train_epochs: int =
         train_epochs=train_epochs,
         directory=directory,
     )
-    larq_nas.convert(model, validation).save(f"{directory}/own_space.tflite")
 
 
 if __name__ == "__main__":

@@ -5,15 +5,15 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import larq as lq
 import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost import LATENCY, Budget, profile
 from larq_nas.cost.structure import read_structure
+from larq_nas.cost.table import size
 from larq_nas.deploy import convert
 from larq_nas.deploy.conversion import summarize
-from larq_nas.deploy.gate import first_images
+from larq_nas.deploy.images import first_images
 from larq_nas.errors import ConversionError, callers_level
 from larq_nas.files import replacing, write_atomically
 from larq_nas.latency import LatencyTable
@@ -57,8 +57,6 @@ def _finish(
     verbose: int | str,
 ) -> None:
     """Convert the model if that was not done, and say what came of it all."""
-    if verbose:
-        lq.models.summary(model)
     result = _read_result(run)
     if result is None:
         result = {"budget": dict(budget.limits), **_convert(model, task, run, table)}
@@ -75,6 +73,7 @@ def _finish(
             f"No `model.tflite` was written: {result['refused']}", stacklevel=callers_level()
         )
     if verbose:
+        print(_costs(result["costs"], run), flush=True)
         if "refused" not in result:
             print(summarize(result), flush=True)
         if budget and "bytes" in result:
@@ -85,6 +84,15 @@ def _finish(
             print(f"predicted on {table.device}: {took:.3f} ms for an image", flush=True)
         print(f"accuracy on validation data: {result['accuracy']:.2%}")
         print(f"written: {run.directory if 'refused' in result else run.flatbuffer}", flush=True)
+
+
+def _costs(costs: dict[str, Any], run: Run) -> str:
+    """Return what a network costs in two lines; `larq-nas cost` lists its layers."""
+    return (
+        f"costs: {costs['parameters']:,} weights in {size(costs['weight_bits'] / 8)}, "
+        f"{costs['binary_macs']:,} binary and {costs['macs']:,} real multiply-accumulates\n"
+        f"costs by layer: larq-nas cost {run.directory}"
+    )
 
 
 def _read_result(run: Run) -> dict[str, Any] | None:

@@ -41,7 +41,7 @@ class LayerAudit:
         binary: whether its inputs and weights are binary by definition.
         runs_as: the operation that computes it, `"float"` for a fallback.
         cause: why a binary layer does not run in binary; empty if it does.
-        note: what a layer that is not binary gives away: weights of 1 bit that take 32, say.
+        note: what a layer that is not binary wastes, such as 31 bits of each binary weight.
     """
 
     layer: str
@@ -156,7 +156,7 @@ def require_kernels(model: tf.keras.Model, flatbuffer: bytes) -> None:
 
 
 def _note(layer: tf.keras.layers.Layer) -> str:
-    """Return what a real layer gives away, if one of its operands is binary."""
+    """Return what a real layer wastes, if its weights or its inputs are binary."""
     weights = weight_quantizers(layer)
     if weights and all(scale_of(kernel) != "other" for kernel in _kernels_of(layer).values()):
         return (
@@ -213,7 +213,7 @@ def _is_made_of(op: Operator, weight: np.ndarray) -> bool:
 
 
 def _note_of_filters(op: Operator) -> str:
-    """Return that each filter of an operation holds two values, if so."""
+    """Return a note if each filter of an operation holds two values."""
     if op.filters is None or op.filters.dtype == np.int32:
         return ""
     rows = _rows_of(op)
@@ -338,7 +338,7 @@ def weighted_layers(model: tf.keras.Model) -> Iterator[tuple[tf.keras.layers.Lay
     layers = list(model._flatten_layers())
     unread = _unread_weights(model) if any(map(is_own, layers)) else set()
     for layer in layers:
-        # What only training calls is not built, or not read.
+        # Layers that only training calls are not built, or inference does not read them.
         if not layer.built or (layer.weights and unread.issuperset(map(id, layer.weights))):
             continue
         if isinstance(layer, _WEIGHTED) or has_quantizer(layer):

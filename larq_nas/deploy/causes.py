@@ -30,7 +30,7 @@ __all__ = [
 
 _SMALLEST_SCALE = 1.2e-7
 _FUSED_LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
-# What its kernel limits the cell to: TensorFlow Lite's choice, which Keras does not know.
+# TensorFlow Lite's kernel limits the cell to this, and Keras does not.
 _CELL_LIMIT = 10
 _RANDOM = (
     tf.keras.layers.SpatialDropout1D,
@@ -83,7 +83,7 @@ def require_inference(calls: Sequence[Call]) -> None:
 
 
 def _is_in_training(call: Call) -> bool:
-    """Return whether a call computes as in training, where that is something else."""
+    """Return whether a call runs in training mode, where that changes what it computes."""
     if call.function is not None or not call.layer._inbound_nodes:
         return False
     kinds = (tf.keras.layers.BatchNormalization, tf.keras.layers.Dropout, *_RANDOM)
@@ -194,7 +194,7 @@ def _fused_lstm(calls: Sequence[Call]) -> str:
 
 
 def _is_loop(layer: tf.keras.layers.LSTM, call: Call) -> bool:
-    """Return whether an LSTM stays a loop, or none: only what cuDNN can compute is fused."""
+    """Return whether an LSTM is not fused: the converter fuses only what cuDNN can compute."""
     masked = call.layer._inbound_nodes[call.index].keras_inputs[:1]
     return not layer._could_use_gpu_kernel or any(
         getattr(tensor, "_keras_mask", None) is not None for tensor in masked

@@ -1,4 +1,4 @@
-"""What a conversion hands out: the flatbuffer and the evidence for it."""
+"""The output of a conversion: the flatbuffer and the evidence for it."""
 
 import dataclasses
 import hashlib
@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from larq_nas.deploy.audit import Audit, LayerAudit
 from larq_nas.deploy.int8.report import Int8Report
-from larq_nas.deploy.integer_tensor import Integers, IntegerTensor
-from larq_nas.deploy.parity import Parity
+from larq_nas.deploy.parity import Parity, kernel_lines
+from larq_nas.deploy.quantization import Integers, IntegerTensor
 from larq_nas.errors import InputError
 from larq_nas.files import write_atomically
 
@@ -37,7 +37,7 @@ class Conversion:
         warnings: what works, but probably not as it was meant.
         weights: a digest of the weights that were converted.
         int8: what int8 costs and saves, if layers run in it.
-        integers: what inputs and outputs of whole numbers stand for, if there are any.
+        integers: what integer inputs and outputs stand for, if there are any.
     """
 
     flatbuffer: bytes = field(repr=False)
@@ -73,7 +73,7 @@ class Conversion:
 
 
 def digest(model: tf.keras.Model) -> str:
-    """Return what tells the weights of `model` from others."""
+    """Return a digest of the weights of `model`, which other weights do not have."""
     hashed = hashlib.sha256()
     for weight in model.weights:
         hashed.update(str(weight.shape).encode())
@@ -87,7 +87,7 @@ def summarize(summary: dict[str, Any]) -> str:
         [LayerAudit(**row) for row in summary["audit"]["layers"]], summary["audit"]["operations"]
     )
     parity = [Parity(**{**result, "rounding": None}) for result in summary["parity"]]
-    lines = [f"flatbuffer: {summary['bytes']:,} bytes", audited, *parity]
+    lines = [f"flatbuffer: {summary['bytes']:,} bytes", audited, *kernel_lines(parity)]
     lines += [Int8Report(**summary["int8"])] if summary.get("int8") else []
     lines += [_integers(summary["integers"])] if summary.get("integers") else []
     lines += _rewritten(summary.get("rewrites", []))

@@ -111,7 +111,7 @@ def export_function(
 def engine_messages() -> Iterator[list[str]]:
     """Collect the lines that the engine writes to the standard error of the process.
 
-    Its converter and its kernels are C++ and tell the cause of an error there alone. What they
+    Its converter and its kernels are C++ and report the cause of an error there alone. What they
     write where nothing fails is of no use to a reader, and is dropped.
     """
     messages: list[str] = []

@@ -168,7 +168,7 @@ def extract(
     """Return a flatbuffer of some operations of a model.
 
     Constants and states are kept, and the subgraphs that the operations run. It has no
-    signatures: an interpreter takes inputs and gives outputs in the order told here. Larq
+    signatures: an interpreter takes inputs and gives outputs in the order given here. Larq
     Compute Engine's takes a first axis for that of images: run what has none by its
     `interpreter.predict`, the wrapped one.
 

@@ -20,22 +20,23 @@ from larq_nas.deploy.causes import (
 )
 from larq_nas.deploy.conversion import Conversion, digest
 from larq_nas.deploy.equivalence import Equivalence, compare_operations
-from larq_nas.deploy.export import export_lowered, input_shapes, run
+from larq_nas.deploy.export import export_lowered, run
+from larq_nas.deploy.images import read_images
 from larq_nas.deploy.int8 import NAMES, Int8
 from larq_nas.deploy.int8.convert import in_int8
-from larq_nas.deploy.integer_tensor import NumberType
-from larq_nas.deploy.integers import NUMBER_TYPES, in_integers
+from larq_nas.deploy.integers import in_integers
 from larq_nas.deploy.operations import AARCH64, KERNELS, Kernel, Operations
 from larq_nas.deploy.parity import InKeras, Parity, figures, with_rounding
+from larq_nas.deploy.quantization import NUMBER_TYPES, NumberType
 from larq_nas.deploy.recording import record
 from larq_nas.deploy.rewriting import Lowered, lower
 from larq_nas.deploy.rewriting.measure import group_cost
-from larq_nas.deploy.signs import Signs, lines_of, survey_signs
+from larq_nas.deploy.signs import Signs, sign_warnings, survey_signs
 from larq_nas.errors import ConversionError, InputError, require_whole, unknown_name
 from larq_nas.layers import BinaryConv2D
 from larq_nas.quantizers import quantized_scope
 
-__all__ = ["convert", "first_images"]
+__all__ = ["convert"]
 
 # Images that operations are compared on one by one: as many as their tensors fit into this.
 _SAMPLE_BYTES = 2**27
@@ -58,7 +59,7 @@ def convert(
     output_type: NumberType = "float32",
     input_range: Any = None,
 ) -> Conversion:
-    """Convert a model for Larq Compute Engine, and check it before handing it out.
+    """Convert a model for Larq Compute Engine, and return it only if it passes all checks.
 
     !!! example
         ```python
@@ -85,10 +86,10 @@ def convert(
         int8: which real layers run in int8: `"ends"` for those before the first binary layer
             and behind the last, `"all"` for all that is not binary, as far as it converts;
             needs `data`, on which ranges are calibrated.
-        input_type: `"uint8"` or `"int8"` for inputs of whole numbers in place of float32; what
-            these stand for is found from `data`, and told in `Conversion.integers`.
+        input_type: `"uint8"` or `"int8"` for integer inputs in place of float32; what
+            these stand for is found from `data`, and reported in `Conversion.integers`.
         output_type: the same for outputs, over the range that was seen.
-        input_range: what the smallest and the largest whole number of an input stand for, such as
+        input_range: what the smallest and the largest integer of an input stand for, such as
             `(-1, 1)`; by default found from `data`.
 
     # Returns
@@ -118,15 +119,15 @@ def convert(
     for option, kind in (("input_type", input_type), ("output_type", output_type)):
         if kind not in NUMBER_TYPES:
             raise unknown_name(option, kind, NUMBER_TYPES)
-    untold = input_type != "float32" and input_range is None
-    if data is None and (untold or output_type != "float32"):
+    range_unknown = input_type != "float32" and input_range is None
+    if data is None and (range_unknown or output_type != "float32"):
         raise InputError(
-            "Whole numbers as inputs or outputs need `data`, real images, from which it is found "
+            "Integer inputs or outputs need `data`, real images, from which it is found "
             "what they stand for; for inputs alone, `input_range=(low, high)` will do."
         )
     if input_range is not None and input_type == "float32":
         raise InputError(
-            "`input_range` says what whole numbers stand for: give `input_type` as well, "
+            "`input_range` says what integers stand for: give `input_type` as well, "
             '"uint8" or "int8".'
         )
     if not isinstance(rewrite, bool):
@@ -134,7 +135,7 @@ def convert(
     require_whole(examples=examples)
     model = functional(model)
     _require_tensors(model)
-    images, labels = _examples(data, model, examples)
+    images, labels = read_images(data, model, examples)
     cost = None if "default" in kernels else group_cost(kernels)
     lowered = lower(model, cost, rewrite=rewrite)
     _require_possible(lowered, allow_float)
@@ -155,7 +156,7 @@ def convert(
     judge = _Judge(model, lowered, flatbuffer, images, expected, zeros)
     parity = judge.parity(kernels)
     compared = [kernel for kernel in kernels if kernel in {result.kernel for result in parity}]
-    warnings = [*judge.warnings, *lines_of(signs)]
+    warnings = [*judge.warnings, *sign_warnings(signs)]
     warnings += [*float_signs(audited), *_unpacked_signs(lowered, audited)]
     warnings += warnings_of_loops(lowered.calls, flatbuffer)
     conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings, digest(model))
@@ -246,7 +247,7 @@ class _Judge:
             result = figures(kernel, self.expected, whole, reference.meanings)
             results.append(dataclasses.replace(result, operations=found.operations))
         results = with_rounding(results, reference, self.images, self.expected)
-        self._tell_chaos(results)
+        self._warn_of_rounding(results)
         return [*results, self._on_aarch64(results[0])]
 
     def _outputs(self, kernels: Sequence[Kernel]) -> dict[Kernel, list[np.ndarray]]:
@@ -307,23 +308,27 @@ class _Judge:
             return first.name, "use layers of Keras and Larq in its place"
         return first.name, likely_cause_of_difference(self.lowered.calls, indices[0])
 
-    def _tell_chaos(self, results: Sequence[Parity]) -> None:
-        """Say where the outputs differ though every operation agrees."""
+    def _warn_of_rounding(self, results: Sequence[Parity]) -> None:
+        """Warn if the outputs differ although every operation agrees."""
         result = min(results, key=lambda one: one.exact)
         if result.nearly_exact:
             return
-        other = 1 - (result.agreement or 1.0)
-        same = f", {other:.1%} are of another class" if other else ""
+        what, equal = "images", result.exact
+        if result.pixels is not None:
+            what, equal = "pixels", result.pixels
+        same = f" ({text})" if (text := result.agreement_text) else ""
         self.warnings.append(
-            f"every operation computes what Keras does, and yet {1 - result.exact:.0%} of the "
-            f"images differ{same}, by what the layers make of rounding: most often a number that "
-            f"is almost 0 takes the other sign{_explained(result)}"
+            "each operation of the flatbuffer was compared with Keras and computes the same, but "
+            f"the outputs of the whole differ on {1 - equal:.0%} of the {what}{same}. That is "
+            "rounding, not an error: a number that is almost 0 takes the other sign, and the "
+            f"layers behind it make more of that{_in_keras(result)}. To see whether it matters, "
+            "measure the accuracy of the flatbuffer on your own data"
         )
 
     def _on_aarch64(self, result: Parity) -> Parity:
-        """Return the comparison for 64-bit ARM, where the sign of -0.0 is another."""
+        """Return the comparison for 64-bit ARM, where -0.0 counts as negative."""
         if not self.negative_zeros:
-            # No other difference to x86 is known: what the kernels gave here they give there.
+            # There is no other known difference to x86, so the outputs are the same.
             return dataclasses.replace(result, kernel=AARCH64)
         operations = Operations(self.flatbuffer, AARCH64, result.kernel)
         sample = np.arange(min(_SAMPLE, len(self.images[0])))
@@ -339,40 +344,15 @@ class _Judge:
         return there
 
 
-def _explained(result: Parity) -> str:
+def _in_keras(result: Parity) -> str:
+    """Return what rounding does to the images in Keras, where that explains something."""
     rounding = result.rounding
     if rounding is None or not rounding.mean <= 1 or rounding.exact >= result.exact + 0.5:
         return ""
-    return f" (in Keras itself, weights changed by 1e-6 leave {rounding.exact:.0%} exact)"
-
-
-def first_images(data: tf.data.Dataset, examples: int) -> np.ndarray:
-    """Return the first images of a batched data set, float32."""
-    return _first(data, examples)[0][0].astype("float32")
-
-
-def _first(
-    data: tf.data.Dataset, examples: int, model: tf.keras.Model | None = None
-) -> tuple[list[np.ndarray], np.ndarray | None]:
-    """Return the first images of a batched data set, one array for each input, and their labels."""
-    batches: list[list[np.ndarray]] = []
-    labels: list[np.ndarray] = []
-    for batch in data:
-        images = batch[0] if isinstance(batch, tuple) else batch
-        named = isinstance(images, dict) and model is not None
-        given = _in_order(images, model) if named else tf.nest.flatten(images)
-        if not given or not all(isinstance(image, tf.Tensor) for image in given):
-            raise InputError(f"`data` must hold images or (image, label), but got {type(batch)}.")
-        batches.append([image.numpy() for image in given])
-        if isinstance(batch, tuple) and len(batch) > 1 and isinstance(batch[1], tf.Tensor):
-            labels.append(batch[1].numpy())
-        if sum(len(images[0]) for images in batches) >= examples:
-            break
-    if not batches:
-        raise InputError("`data` must hold images, but it is empty.")
-    known = len(labels) == len(batches)
-    found = [np.concatenate(parts)[:examples] for parts in zip(*batches, strict=True)]
-    return found, np.concatenate(labels)[:examples] if known else None
+    return (
+        f"; Keras itself keeps {rounding.exact:.0%} of the images equal if its weights change by "
+        "1e-6"
+    )
 
 
 def _require_possible(lowered: Lowered, allow_float: Sequence[str]) -> None:
@@ -417,7 +397,7 @@ def _require_binary(audited: Audit, allow_float: Sequence[str]) -> None:
 
 
 def _require_tensors(model: tf.keras.Model) -> None:
-    """Refuse inputs that are no numbers, and outputs that are not of each image."""
+    """Refuse inputs that are no numbers, and outputs without a first axis of images."""
     for name, tensor in zip(model.input_names, model.inputs, strict=True):
         if not (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool):
             raise InputError(
@@ -464,7 +444,7 @@ def _require_finite(
 
 
 def _unpacked_signs(lowered: Lowered, audited: Audit) -> list[str]:
-    """Return a line if signs are read by what is no binary convolution."""
+    """Return a warning if something other than a binary convolution reads signs."""
     network, passing = Network(lowered.calls), ("sign", *SIGN_PASSES)
     readers = [
         f"`{call.name}`"
@@ -484,7 +464,7 @@ def _unpacked_signs(lowered: Lowered, audited: Audit) -> list[str]:
 
 
 def _require_signs(audited: Audit, signs: Sequence[Signs]) -> None:
-    """Refuse a layer that runs in binary on what its quantizer does not make signs of."""
+    """Refuse a binary layer whose input quantizer gives other numbers than signs."""
     binary = {row.layer for row in audited.layers if row.runs_as == "LceBconv2d"}
     for sign in signs:
         if sign.wrong and sign.layer.name in binary:
@@ -493,85 +473,3 @@ def _require_signs(audited: Audit, signs: Sequence[Signs]) -> None:
                 f"other numbers than -1 and 1 for {sign.wrong:,} of the {sign.numbers:,} numbers "
                 "it read; use ste_sign, approx_sign or swish_sign."
             )
-
-
-def _examples(
-    data: Any, model: tf.keras.Model, examples: int
-) -> tuple[list[np.ndarray], np.ndarray | None]:
-    """Return images to compare on, one array for each input, and their labels, if known."""
-    shapes = input_shapes(model)
-    dtypes = [tf.as_dtype(tensor.dtype).as_numpy_dtype for tensor in model.inputs]
-    if data is None:
-        # An embedding takes no numbers above its own.
-        sizes = [getattr(layer, "input_dim", None) or 128 for layer in model._flatten_layers()]
-        below = min(sizes)
-        pairs = zip(shapes, dtypes, strict=True)
-        return [_random(examples, *pair, below) for pair in pairs], None
-    labels = None
-    if isinstance(data, tf.data.Dataset):
-        data, labels = _first(data, examples, model)
-    if isinstance(data, dict):
-        data = _in_order(data, model)
-    given = list(data) if isinstance(data, list | tuple) and len(shapes) == len(data) else [data]
-    if len(given) != len(shapes):
-        raise InputError(
-            f"`data` must hold an array for each of the {len(shapes)} inputs, but got {len(given)}."
-        )
-    found = [_images(*each, examples) for each in zip(given, shapes, dtypes, strict=True)]
-    if len({len(images) for images in found}) > 1:
-        raise InputError(
-            "`data` must hold as many images for each input, but got "
-            f"{', '.join(str(len(images)) for images in found)}."
-        )
-    return found, labels
-
-
-def _in_order(data: dict[str, Any], model: tf.keras.Model) -> list[Any]:
-    """Return data that is given by name in the order of the model's inputs."""
-    own = model._nested_inputs
-    # A model that takes a dictionary is given by its keys; Keras orders these by the alphabet.
-    names = sorted(own) if isinstance(own, dict) else model.input_names
-    if set(data) != set(names):
-        raise InputError(
-            f"`data` must hold {', '.join(f'`{name}`' for name in names)}, but holds "
-            f"{', '.join(f'`{name}`' for name in data)}."
-        )
-    return [data[name] for name in names]
-
-
-def _random(examples: int, shape: tuple[int, ...], dtype: Any, below: int) -> np.ndarray:
-    generator = np.random.default_rng(0)
-    if np.issubdtype(dtype, np.integer):
-        return generator.integers(0, below, (examples, *shape)).astype(dtype)
-    images: np.ndarray = generator.standard_normal((examples, *shape)).astype(dtype)
-    return images
-
-
-def _images(data: Any, shape: tuple[int, ...], dtype: Any, examples: int) -> np.ndarray:
-    try:
-        numbers = np.asarray(data)
-        images: np.ndarray = numbers.astype(dtype)
-    except (TypeError, ValueError):
-        numbers = images = np.zeros(())
-    if np.iscomplexobj(numbers) or (
-        np.issubdtype(dtype, np.integer) and not np.array_equal(numbers, images)
-    ):
-        raise InputError(
-            f"`data` must hold numbers of type {np.dtype(dtype).name}, as the model reads them, "
-            f"but holds others ({numbers.dtype}): give the images as the model is given them."
-        )
-    if images.ndim != len(shape) + 1:
-        raise InputError(
-            f"`data` must be an array of images of shape {shape}, or a tf.data.Dataset of batches "
-            f"of them, but got {type(data).__name__}"
-            f"{f' of shape {data.shape}' if isinstance(data, np.ndarray) else ''}."
-        )
-    images = images[:examples]
-    if images.shape[1:] != shape or not len(images):
-        raise InputError(
-            f"`data` must hold images of shape {shape}, but got {len(images)} of shape "
-            f"{images.shape[1:]}."
-        )
-    if not np.isfinite(images).all():
-        raise InputError("`data` must be finite, but holds NaN or Inf: mend the images.")
-    return images

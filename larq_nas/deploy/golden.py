@@ -12,7 +12,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.flatbuffer import read_model
-from larq_nas.deploy.integer_tensor import IntegerTensor
+from larq_nas.deploy.quantization import IntegerTensor
 from larq_nas.errors import ConversionError, InputError
 
 __all__ = [
@@ -42,9 +42,9 @@ _TYPES = {
 _NAMES = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
 
 SHARE = 8
-"""Of so many inputs one may differ: a device rounds otherwise, which can turn a sign."""
+"""One of so many inputs may differ: a device rounds differently, which can flip a sign."""
 CLOSE = 1e-3
-"""What an output may differ by, in units of its spread, where rounding turns no sign."""
+"""What an output may differ by, in standard deviations, where rounding turns no sign."""
 
 _TIE = 1e-4
 
@@ -150,7 +150,7 @@ def natural_order(ends: Sequence[Tensor]) -> list[int]:
 
 
 def integer_inputs(conversion: Conversion) -> dict[str, IntegerTensor]:
-    """Return what the inputs of whole numbers stand for, by name.
+    """Return what the integer inputs stand for, by name.
 
     A network may scale and shift them further than their tensor's scale and zero point say.
     """
@@ -167,8 +167,8 @@ class Expected:
         values: the expected numbers, first axis the examples.
         classes: whether its last axis are classes, of which the best is compared.
         step: what may be added to every difference: steps of a quantized tensor.
-        spread: how much each channel varies over examples: the unit of differences.
-        tolerance: for each example, the largest difference, in units of spread.
+        spread: standard deviation of each channel over examples, the unit of differences.
+        tolerance: for each example, the largest difference, in these units.
         least_same: number of positions, over all examples, whose best class must be the same.
     """
 
@@ -225,7 +225,7 @@ class GoldenResult:
 
 @dataclass(frozen=True)
 class Golden:
-    """Inputs with their expected outputs, and the file of them.
+    """Inputs with their expected outputs, as `golden.bin` holds them.
 
     # Arguments
         inputs: the input tensors.

@@ -1,6 +1,6 @@
-"""Inputs and outputs of whole numbers: what a camera gives and an app reads, in place of float32.
+"""Integer inputs and outputs: what a camera gives and an app reads, in place of float32.
 
-The network itself is not changed. A DEQUANTIZE turns the whole numbers of an input into those that
+The network itself is not changed. A DEQUANTIZE turns the integers of an input into those that
 the network was trained on, and a QUANTIZE rounds its outputs. Where the network computes in int8 at
 its ends, these take the place of its own.
 """
@@ -22,15 +22,21 @@ from larq_nas.deploy.flatbuffer import (
     read_model,
     write_model,
 )
-from larq_nas.deploy.integer_tensor import Integers, IntegerTensor, NumberType, of_pixels, of_range
 from larq_nas.deploy.parity import KERNELS, Kernel
+from larq_nas.deploy.quantization import (
+    LEAST,
+    NUMBER_TYPES,
+    Integers,
+    IntegerTensor,
+    NumberType,
+    of_pixels,
+    of_range,
+)
 from larq_nas.errors import ConversionError, InputError, unknown_name
 
-__all__ = ["NUMBER_TYPES", "in_integers", "with_integers"]
+__all__ = ["in_integers", "with_integers"]
 
-NUMBER_TYPES = ("float32", "uint8", "int8")
 _TYPES = {"uint8": schema.TensorType.UINT8, "int8": schema.TensorType.INT8}
-_FIRST = {"uint8": 0, "int8": -128}
 # What outputs of these operations lie within, as TensorFlow Lite rounds them.
 _FIXED = {"SOFTMAX": (0.0, 255 / 256), "LOGISTIC": (0.0, 255 / 256), "TANH": (-1.0, 127 / 128)}
 # Other images go further than those seen, and what is cut off ties for the largest output.
@@ -51,20 +57,20 @@ def in_integers(
     output_type: NumberType = "float32",
     input_range: Any = None,
 ) -> Conversion:
-    """Return a conversion with inputs and outputs of whole numbers.
+    """Return a conversion with integer inputs and outputs.
 
     # Arguments
         conversion: the one with float inputs and outputs.
         images: one array for each input, in the model's order, first axis the examples; real
-            ones: what whole numbers stand for is found from them.
+            ones: what integers stand for is found from them.
         kernels: the kernels on which it must compute what it does without.
         input_type: type of the inputs that are float32 now.
         output_type: type of the outputs that are float32 now.
-        input_range: what the smallest and the largest whole number stand for, each a number or one
+        input_range: what the smallest and the largest integer stand for, each a number or one
             for each channel; of several inputs a list of pairs. By default found from the images.
 
     # Raises
-        InputError: if the images do not tell what 0 to 255 stand for.
+        InputError: if the images do not show what 0 to 255 stand for.
         ConversionError: if a kernel computes something else than without.
     """
     for kind, given in (("input", input_type), ("output", output_type)):
@@ -75,7 +81,7 @@ def in_integers(
     graph, names, notes = model.subgraphs[0], _names(model), list[str]()
 
     def changed(index: int, kind: NumberType) -> bool:
-        """Return whether a tensor of the model becomes one of whole numbers, or note why not."""
+        """Return whether a tensor of the model becomes one of integers, or note why not."""
         given = TYPE_NAMES[graph.tensors[index].type].lower()
         if kind != "float32" and given not in ("float32", kind):
             notes.append(f"`{names[index]}` is {given}, as the model has it, not {kind}")
@@ -96,7 +102,7 @@ def in_integers(
     flatbuffer = with_integers(before, inputs, outputs)
     for kernel in kernels:
         _require_same(before, flatbuffer, inputs, outputs, images, kernel)
-    # What the images lose is told by the first kernel.
+    # What the images lose is measured on the first kernel.
     integers = Integers(
         inputs=[tensor for tensor in inputs if tensor],
         outputs=[tensor for tensor in outputs if tensor],
@@ -122,7 +128,7 @@ def with_integers(
     inputs: Sequence[IntegerTensor | None],
     outputs: Sequence[IntegerTensor | None],
 ) -> bytes:
-    """Return a flatbuffer with inputs and outputs of whole numbers.
+    """Return a flatbuffer with integer inputs and outputs.
 
     # Arguments
         flatbuffer: one of float inputs and outputs.
@@ -159,7 +165,7 @@ class _Editor:
         self.graph.inputs[self.graph.inputs.index(index)] = given
         self._set_signatures("inputs", index, given)
         for op in self._readers(index):
-            # A network in int8 that counts alike reads the whole numbers themselves.
+            # A network in int8 that counts alike reads the integers themselves.
             if operation(self.model, op) == "QUANTIZE" and self._counts_alike(op, tensor):
                 if tensor.type == "uint8":
                     op.inputs = [given]
@@ -187,7 +193,7 @@ class _Editor:
             self.graph.operators = [op for op in self.graph.operators if op is not maker]
 
     def _dequantize(self, given: int, index: int, tensor: IntegerTensor) -> None:
-        """Compute the float tensor `index` of the whole numbers `given`."""
+        """Compute the float tensor `index` of the integers `given`."""
         steps = [("MUL", tensor.factor), ("ADD", tensor.offset)]
         steps = [(kind, values) for kind, values in steps if values]
         source = given
@@ -204,7 +210,7 @@ class _Editor:
             return False
         scale, zero = written.quantization.scale[0], written.quantization.zeroPoint[0]
         same = np.isclose(scale, tensor.scale, rtol=1e-6, atol=0.0)
-        return bool(same) and zero == tensor.zero_point - _FIRST[tensor.type] - 128
+        return bool(same) and zero == tensor.zero_point - LEAST[tensor.type] - 128
 
     def _readers(self, index: int) -> list[schema.OperatorT]:
         return [op for op in self.graph.operators if index in op.inputs]
@@ -299,14 +305,14 @@ def _ranges(given: Any, inputs: int) -> list[Any]:
 def _output(
     model: schema.ModelT, index: int, name: str, kind: NumberType, seen: np.ndarray
 ) -> IntegerTensor:
-    """Return what the whole numbers of an output stand for."""
+    """Return what the integers of an output stand for."""
     graph = model.subgraphs[0]
     made = {out: op for op in graph.operators for out in op.outputs}
     maker = operation(model, made[index]) if index in made else ""
     if maker == "DEQUANTIZE":
         counted = graph.tensors[made[index].inputs[0]]
         if counted.type == schema.TensorType.INT8:
-            zero = int(counted.quantization.zeroPoint[0]) + 128 + _FIRST[kind]
+            zero = int(counted.quantization.zeroPoint[0]) + 128 + LEAST[kind]
             return IntegerTensor(name, kind, float(counted.quantization.scale[0]), zero)
     if maker in _FIXED:
         return of_range(name, kind, *_FIXED[maker])
@@ -344,7 +350,7 @@ def _require_same(
         if not same:
             name = tensor.name if tensor else "an output"
             raise ConversionError(
-                f"With whole numbers at its ends, the {kernel} kernel gives another `{name}` than "
+                f"With integer inputs and outputs, the {kernel} kernel gives another `{name}` than "
                 "with float: convert with input_type and output_type 'float32'."
             )
 
@@ -376,7 +382,7 @@ def _read(
         limit = _ROUNDING * max(float(np.abs(end).max()) for end in tensor.ends)
         if not np.all(np.abs(values - found[number]) <= limit):
             raise ConversionError(
-                f"The {kernel} kernel reads other numbers from the whole numbers of "
+                f"The {kernel} kernel reads other numbers from the integers of "
                 f"`{tensor.name}` than they stand for: convert with input_type='float32'."
             )
         found[number] = values

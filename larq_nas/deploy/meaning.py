@@ -1,13 +1,16 @@
-"""What the outputs of a network are, read from their shape and activation."""
+"""What the outputs of a network are, read from their shape, their activation and the loss."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import larq as lq
+import numpy as np
 import tensorflow as tf
 
+from larq_nas.cost.graph import Call, read_graph
+from larq_nas.deploy.recording import record
 from larq_nas.errors import InputError
 
 __all__ = ["Kind", "Meaning", "meanings"]
@@ -16,12 +19,12 @@ Kind = Literal["classes", "probabilities", "numbers", "scores"]
 """What a program prints of an output.
 
 `"classes"`: the last axis are classes, of which the largest is best. `"probabilities"`: each
-number is a probability for itself. `"numbers"`: each number is what it is. `"scores"`: nothing
-tells whether they are classes or numbers.
+number is an independent probability. `"numbers"`: plain numbers. `"scores"`: they
+may be classes or numbers.
 """
 
 _LAYERS = tf.keras.layers
-# Layers that hand on what they read, in another shape or size.
+# Layers and functions that give the numbers they read, in another shape or size.
 _PASSING = (
     _LAYERS.Reshape,
     _LAYERS.Flatten,
@@ -33,6 +36,7 @@ _PASSING = (
     _LAYERS.AveragePooling2D,
     _LAYERS.GlobalAveragePooling2D,
 )
+_PASSING_FUNCTIONS = ("reshape", "squeeze", "transpose", "identity")
 _BOUNDED = {"sigmoid": "sigmoid", "hard_sigmoid": "hard sigmoid"}
 _CLASSES = ("crossentropy", "hinge")
 _REGRESSION = ("mean_", "squared", "absolute", "huber", "log_cosh", "logcosh", "poisson", "cosine")
@@ -87,15 +91,14 @@ def meanings(
     # Raises
         InputError: if `class_names` do not fit.
     """
-    outputs = list(zip(model.output_names, model.outputs, strict=True))
+    outputs = zip(model.output_names, model.outputs, strict=True)
     shapes = {name: tuple(output.shape[1:]) for name, output in outputs}
     named = _names_by_output(class_names, shapes)
     found = []
-    for index, (name, output) in enumerate(outputs):
+    for index, (name, activation) in enumerate(zip(shapes, _activations(model), strict=True)):
         known = _task(model, name, index)
-        if known is None and (name in named or (classifies and len(outputs) == 1)):
+        if known is None and (name in named or (classifies and len(shapes) == 1)):
             known = "classes"
-        activation = _activation(output)
         kind, text = _describe(shapes[name], activation, known)
         found.append(Meaning(name, shapes[name], kind, text, named.get(name, ())))
     return found
@@ -150,8 +153,16 @@ def _counts(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _task(model: tf.keras.Model, name: str, index: int) -> str | None:
-    """Return `"classes"` or `"regression"` if the loss the model was compiled with tells."""
+    """Return `"classes"` or `"regression"` if the loss of the model says so."""
     loss = getattr(model, "loss", None)
+    history = model.outputs[index]._keras_history
+    if loss is None and isinstance(history.layer, tf.keras.Model):
+        # A subclassed model stands in a functional one, and has the loss itself.
+        loss, index = getattr(history.layer, "loss", None), history.tensor_index
+        if isinstance(loss, Mapping):
+            # Keras orders the outputs of a dictionary by the alphabet.
+            names = getattr(history.layer, "output_names", None) or sorted(loss)
+            name = names[index] if index < len(names) else name
     if isinstance(loss, Mapping):
         loss = loss.get(name)
     elif isinstance(loss, list | tuple):
@@ -165,38 +176,100 @@ def _task(model: tf.keras.Model, name: str, index: int) -> str | None:
     return None
 
 
-def _activation(tensor: Any) -> str:
-    """Return the activation that `tensor` is behind, `"linear"` if none, empty if not known.
+@dataclass(frozen=True)
+class _Step:
+    """A call of a layer on the way to an output.
+
+    # Arguments
+        layer: the layer.
+        kwargs: the keyword arguments of the call.
+        read: shape of what it read, without the batch; `None` if it read nothing.
+        given: shape of what it gave, without the batch.
+    """
+
+    layer: tf.keras.layers.Layer
+    kwargs: Mapping[str, Any]
+    read: tuple[int, ...] | None
+    given: tuple[int, ...]
+
+    @property
+    def passes(self) -> bool:
+        """Whether the call gives the numbers that it read, in another shape or size."""
+        passing = isinstance(self.layer, _PASSING) or _symbol(self.layer) in _PASSING_FUNCTIONS
+        return passing and self.read is not None
+
+    @property
+    def mixes_axes(self) -> bool:
+        """Whether its last axis is not the last axis of what it read."""
+        moves = isinstance(self.layer, _LAYERS.Permute) or _symbol(self.layer) == "transpose"
+        return moves or self.read is None or self.read[-1:] != self.given[-1:]
+
+
+def _activations(model: tf.keras.Model) -> list[str]:
+    """Return the activation that each output is behind, `"linear"` if none, empty if not known."""
+    calls = read_graph(model)
+    found = []
+    for index in range(len(model.outputs)):
+        activation = _activation(_steps_of_graph(calls, index))
+        # What cannot be taken apart is called: the layers inside of it are seen then.
+        found.append(activation or _activation(_steps_of_recording(model, index)))
+    return found
+
+
+def _activation(steps: Iterator[_Step]) -> str:
+    """Return the activation of the last step that computes, empty if not known.
 
     A softmax over another axis than the last, or one that was reshaped since, is `"mixed"`.
     """
     reshaped = False
-    while True:
-        history = tensor._keras_history
-        layer = history.layer
-        if isinstance(layer, tf.keras.Model):
-            if not layer.outputs:  # subclassed: nobody knows what it computes last
-                return ""
-            tensor = layer.outputs[history.tensor_index]
-            continue
-        node = layer._inbound_nodes[history.node_index]
-        if not isinstance(layer, _PASSING) or not node.keras_inputs:
-            found = _own_activation(layer, node, len(tensor.shape))
+    for step in steps:
+        if not step.passes:
+            found = _own_activation(step)
             return "mixed" if found == "softmax" and reshaped else found
-        before = node.keras_inputs[0]
-        reshaped |= before.shape[-1] != tensor.shape[-1] or isinstance(layer, _LAYERS.Permute)
+        reshaped |= step.mixes_axes
+    return ""
+
+
+def _steps_of_graph(calls: Sequence[Call], index: int) -> Iterator[_Step]:
+    """Yield the calls that lead to output `index`, the last one first."""
+    call = next(call for call in calls if index in call.outputs)
+    while True:
+        before = calls[call.inputs[0]] if call.inputs else None
+        kwargs = call.layer._inbound_nodes[call.index].call_kwargs
+        yield _Step(call.layer, kwargs, before.shape if before else None, call.shape)
+        if before is None:
+            return
+        call = before
+
+
+def _steps_of_recording(model: tf.keras.Model, index: int) -> Iterator[_Step]:
+    """Yield the calls that led to output `index` for an image of zeros, the last one first."""
+    images = [np.zeros((1, *one.shape[1:]), one.dtype.as_numpy_dtype) for one in model.inputs]
+    recording = record(model, images)
+    tensor = recording.outputs[index]
+    while id(tensor) in recording.makers:
+        call = recording.calls[recording.makers[id(tensor)]]
+        before = call.inputs[0] if call.inputs else None
+        read = None if before is None else tuple(before.shape[1:])
+        yield _Step(call.layer, call.kwargs, read, tuple(tensor.shape[1:]))
+        if before is None:
+            return
         tensor = before
 
 
-def _own_activation(layer: Any, node: Any, rank: int) -> str:
+def _symbol(layer: tf.keras.layers.Layer) -> str:
+    """Return the name of the function that a layer of Keras stands for; empty for others."""
+    return str(getattr(layer, "symbol", "")).rpartition(".")[2]
+
+
+def _own_activation(step: _Step) -> str:
+    layer, rank = step.layer, len(step.given) + 1
     if isinstance(layer, _LAYERS.Softmax):
         return "softmax" if layer.axis in (-1, rank - 1) else "mixed"
     if isinstance(layer, _LAYERS.ReLU | _LAYERS.LeakyReLU | _LAYERS.PReLU | _LAYERS.ELU):
         return type(layer).__name__
-    symbol = str(getattr(layer, "symbol", ""))
-    if symbol:
-        name = symbol.rpartition(".")[2]
-        axis = node.call_kwargs.get("axis")
+    if name := _symbol(layer):
+        axis = step.kwargs.get("axis")
         if name == "softmax" and axis not in (None, -1, rank - 1):
             return "mixed"
         bent = ("softmax", "sigmoid", "relu", "tanh", "relu6", "softplus", "elu", "exp", "sign")
@@ -273,7 +346,7 @@ def _probabilities(channels: int, place: Any, function: str) -> str:
     if not place:
         if channels == 1:
             return f"one probability ({function})"
-        return f"{channels} probabilities, each for itself ({function}): several may be near 1"
+        return f"{channels} independent probabilities ({function}): several may be near 1"
     if place[1] == "for each pixel":
         sizes = place[0].removeprefix("a map of ")
         if channels == 1:

@@ -121,10 +121,9 @@ class Operations:
         return found
 
     @property
-    def _options(self) -> dict[str, bool]:
-        """The options of the interpreter."""
-        kernel = self.emulated if self.kernel == AARCH64 else self.kernel
-        return KERNELS[kernel]  # type: ignore[index]
+    def _interpreter_kernel(self) -> Kernel:
+        """The kernel of the interpreters."""
+        return self.emulated if self.kernel == AARCH64 else self.kernel  # type: ignore[return-value]
 
     @cached_property
     def _interpreters(self) -> dict[int, Any]:
@@ -158,11 +157,11 @@ class Operations:
 
     def _load(self, flatbuffer: bytes, what: str) -> Any:
         """Return an interpreter, or raise `ConversionError` saying what cannot run."""
-        kernel = self.emulated if self.kernel == AARCH64 else self.kernel
+        kernel = self._interpreter_kernel
         messages: list[str] = []
         try:
             with engine_messages() as messages:
-                interpreter = engine().testing.Interpreter(flatbuffer, **self._options)
+                interpreter = engine().testing.Interpreter(flatbuffer, **KERNELS[kernel])
         except RuntimeError as error:
             raise ConversionError(
                 f"The {kernel} kernel cannot run {what} ({cause_of(error, messages)}); use other "

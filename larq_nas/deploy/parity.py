@@ -1,8 +1,9 @@
 """How the outputs of a flatbuffer compare with those of its Keras model."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = [
     "Rounding",
     "compare",
     "figures",
+    "kernel_lines",
     "predict",
 ]
 
@@ -30,6 +32,8 @@ _ROUNDING = 1e-6
 _RESOLUTION = 1e-5
 _JITTERS = 3
 _BATCH = 64
+# Axes of a batch of maps.
+_MAP = 4
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ class Rounding:
     In int8 it is fake-quant against fake-quant with numbers moved before they are rounded.
 
     # Arguments
-        mean: mean over images of the largest difference of an output, in units of spread.
-        exact: share of images whose outputs all agree to 1e-4 of the spread.
+        mean: mean over images of the largest difference of an output, in standard deviations.
+        exact: share of images whose outputs all agree to 1e-4 of a standard deviation.
         agreement: share of examples of the same class; `None` where outputs are no classes.
     """
 
@@ -54,7 +58,7 @@ class Parity:
     """How the outputs of a flatbuffer compare with those of its Keras model.
 
     Rounding can turn an activation that is almost zero to the other sign, and one such sign
-    changes the outputs of its image visibly. These figures tell how often that happens. Whether
+    changes the outputs of its image visibly. These figures say how often that happens. Whether
     the flatbuffer computes what Keras does is decided operation by operation
     (`larq_nas.deploy.equivalence`).
 
@@ -63,8 +67,8 @@ class Parity:
         examples: number of images compared.
         worst: largest difference of an output.
         median: median over images of the largest difference.
-        mean: mean over images of the largest difference, in units of its output's spread.
-        exact: share of images whose outputs all agree to 1e-4 of their own spread over images.
+        mean: mean over images of the largest difference, in standard deviations of its output.
+        exact: share of images whose outputs all agree to 1e-4 of their standard deviation.
         agreement: share of images (of pixels, for a map) of the same class, ties allowed;
             `None` where outputs are no classes.
         rounding: what rounding alone does in Keras; not measured where nearly all images are
@@ -72,6 +76,12 @@ class Parity:
         step: in int8, the step that outputs count in: one of it more or less is exact.
         operations: number of operations that were compared one by one.
         meaning: what the outputs are, see `larq_nas.deploy.meaning`.
+        pixels: share of pixels whose numbers all agree to the same measure; `None` where no output
+            is a map.
+        pixel_mean: mean over pixels of the largest difference, in standard deviations of its
+            output; `None` where not every output is a map.
+        classified: number of classes compared, one for each image or each pixel; 0 where outputs
+            are no classes.
     """
 
     kernel: str
@@ -85,11 +95,9 @@ class Parity:
     step: float = 0.0
     operations: int = 0
     meaning: Kind = "scores"
-
-    @property
-    def differing(self) -> int:
-        """Number of images of another class; 0 where outputs are no classes."""
-        return 0 if self.agreement is None else round(self.examples * (1 - self.agreement))
+    pixels: float | None = None
+    pixel_mean: float | None = None
+    classified: int = 0
 
     @property
     def nearly_exact(self) -> bool:
@@ -102,7 +110,7 @@ class Parity:
         rounding = self.rounding
         if self.nearly_exact or rounding is None:
             return self.nearly_exact
-        # Rounding as large as the outputs' own spread, or not finite, explains nothing.
+        # Rounding as large as the outputs' standard deviation, or not finite, explains nothing.
         if not rounding.mean <= 1:
             return False
         # In int8, where weights and ranges are held against the flatbuffer's, one image of doubt.
@@ -114,18 +122,56 @@ class Parity:
             and (self.agreement or 0.0) >= (rounding.agreement or 0.0) - 0.05
         )
 
-    def __str__(self) -> str:
-        exact = f"within one int8 step of {self.step:.1e}" if self.step else "equal to 1e-4"
-        same = ""
-        if self.agreement is not None:
-            what = "class" if self.meaning == "classes" else "largest output"
-            agreeing = f"{self.examples - self.differing} of {self.examples} images"
-            same = f"same {what} on {agreeing}, "
-        compared = f"{self.operations} operations agree one by one; " if self.operations else ""
-        return (
-            f"{self.kernel} kernel: {compared}{same}{self.exact:.1%} {exact}, largest difference "
-            f"of an image {self.median:.1e} (median), {self.worst:.1e} (worst)"
+    @property
+    def agreement_text(self) -> str:
+        """How many images or pixels have the same class, in words; empty if they have none."""
+        if self.agreement is None:
+            return ""
+        number = self.classified or self.examples
+        places = "positions" if self.pixels is None else "pixels"
+        what = "images" if number == self.examples else places
+        same = round(number * self.agreement)
+        return f"same {self._class} on {same:,} of {number:,} {what}"
+
+    @property
+    def text(self) -> str:
+        """The figures in words, without the kernel."""
+        measure = f"within one int8 step of {self.step:.1e}" if self.step else "equal to 1e-4"
+        exact = f"{self.exact:.1%} {measure}"
+        if self.pixels is not None:
+            exact = f"{self.pixels:.1%} of the pixels {measure} ({self.exact:.1%} of whole images)"
+        compared = f"{self.operations} operations agree one by one" if self.operations else ""
+        largest = (
+            f"largest difference of an image {self.median:.1e} (median), {self.worst:.1e} (worst)"
         )
+        equal = ", ".join(filter(None, [self.agreement_text, exact, largest]))
+        return "; ".join(filter(None, [compared, equal]))
+
+    @property
+    def _class(self) -> str:
+        return "class" if self.meaning == "classes" else "largest output"
+
+    def __str__(self) -> str:
+        return f"{self.kernel} kernel: {self.text}"
+
+
+def kernel_lines(
+    results: Sequence[Parity], further: Callable[[Parity], str] | None = None
+) -> list[str]:
+    """Return comparisons in words, one line for all kernels with the same figures.
+
+    # Arguments
+        results: the comparisons, one for each kernel.
+        further: what is to be said of each beside its own words.
+    """
+    kernels: dict[str, list[str]] = {}
+    for result in results:
+        text = result.text + (further(result) if further else "")
+        kernels.setdefault(text, []).append(result.kernel)
+    return [
+        f"{', '.join(names)} kernel{'s' * (len(names) > 1)}: {text}"
+        for text, names in kernels.items()
+    ]
 
 
 class Reference(Protocol):
@@ -166,7 +212,7 @@ class InKeras:
         """Name of the model."""
         return str(self.model.name)
 
-    @property
+    @cached_property
     def meanings(self) -> Sequence[Kind]:
         """What each output is."""
         return [one.kind for one in meanings(self.model)]
@@ -265,7 +311,8 @@ def figures(
         step: in int8, the step that outputs count in.
     """
     worst: list[np.ndarray] = []
-    relative, within, shares = [], [], []
+    relative, within, pixels, pixel_means = [], [], list[float](), list[float]()
+    shares: list[tuple[float, int]] = []
     for one, other, kind in zip(expected, got, kinds, strict=True):
         other = np.reshape(other, one.shape)
         if not one.size:
@@ -275,9 +322,13 @@ def figures(
         spread = _spread(one)
         worst.append(_row_largest(differences))
         relative.append(_row_largest(differences / spread))
-        within.append(_row_largest(differences - _EXACT * spread) <= step)
+        agreeing = differences - _EXACT * spread <= step
+        within.append(agreeing.reshape(len(one), -1).all(axis=1))
+        if one.ndim == _MAP:
+            pixels.append(float(agreeing.all(axis=-1).mean()))
+            pixel_means.append(float((differences / spread).max(axis=-1).mean()))
         if kind == "classes" or (kind == "scores" and one.ndim == 2 and one.shape[-1] > 1):
-            shares.append(_same_class(one, other, spread))
+            shares.append((_same_class(one, other, spread), one.size // one.shape[-1]))
     largest = np.max(worst, axis=0)
     return Parity(
         kernel=kernel,
@@ -286,9 +337,12 @@ def figures(
         median=float(np.median(largest)),
         mean=float(np.max(relative, axis=0).mean()),
         exact=float(np.all(within, axis=0).mean()),
-        agreement=float(np.min(shares)) if shares else None,
+        agreement=min(shares)[0] if shares else None,
         step=step,
         meaning="classes" if "classes" in kinds else kinds[0],
+        pixels=min(pixels, default=None),
+        pixel_mean=max(pixel_means) if 0 < len(pixel_means) == len(worst) else None,
+        classified=min(shares)[1] if shares else 0,
     )
 
 

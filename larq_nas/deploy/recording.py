@@ -12,7 +12,7 @@ __all__ = ["LayerCall", "Recording", "record", "watch"]
 
 _ROUNDING = 1e-6
 _SEEDS = 3
-# The calls that may become one operation, and more.
+# More calls than the converter makes one operation of.
 _MOST_CALLS = 32
 
 
@@ -63,7 +63,7 @@ class Recording:
         return [self.makers[id(value)] for value in inputs if id(value) in self.makers]
 
     def jittered(self, tensor: tf.Tensor, given: set[int]) -> list[np.ndarray]:
-        """Return `tensor` as other roundings might give it.
+        """Return `tensor` as it might be if numbers were rounded differently.
 
         What leads to it from the calls `given` is computed anew, with their outputs and all
         weights changed by 1e-6 of their value, about ten times what float32 rounds. Nothing is
@@ -161,12 +161,12 @@ def record(model: tf.keras.Model, images: Sequence[np.ndarray]) -> Recording:
 def watch(
     model: tf.keras.Model, images: Sequence[np.ndarray], watcher: Callable[[LayerCall], None]
 ) -> list[tf.Tensor]:
-    """Call `model` on `images`, telling `watcher` of each call of a layer, and return its outputs.
+    """Call `model` on `images`, give each call of a layer to `watcher`, and return the outputs.
 
     # Arguments
         model: a built model, functional or subclassed.
         images: one array for each of its inputs, first axis the examples.
-        watcher: is given each call when it ends.
+        watcher: called with each call of a layer when that ends.
     """
     given = [tf.constant(image) for image in images]
     with _watched_by(watcher):

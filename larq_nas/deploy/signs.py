@@ -12,7 +12,7 @@ from larq_nas.cost.quantizers import zero_one
 from larq_nas.deploy.recording import LayerCall, watch
 from larq_nas.deploy.rewriting import Lowered
 
-__all__ = ["Signs", "lines_of", "survey_signs"]
+__all__ = ["Signs", "sign_warnings", "survey_signs"]
 
 _BATCH = 32
 # Of a number: what a straight-through estimator written as x + (sign(x) - x) leaves to rounding.
@@ -30,7 +30,7 @@ class Signs:
         negative: for each channel whether a number was negative; for inputs of 0 and 1, 0.
         positive: for each channel whether one was not.
         other: for each channel whether one was not 0.
-        wrong: how many numbers the layer's quantizer makes something else of than a sign.
+        wrong: number of inputs that the layer's quantizer does not turn into a sign.
         negative_zeros: how many numbers were -0.0.
         numbers: how many there were.
     """
@@ -77,8 +77,8 @@ class Signs:
         self.numbers += numbers.size
 
 
-def lines_of(signs: Sequence[Signs]) -> list[str]:
-    """Return what to tell of channels before a sign that say nothing of an image."""
+def sign_warnings(signs: Sequence[Signs]) -> list[str]:
+    """Return warnings of channels before a sign that are the same for all images."""
     lines, some = [], []
     for sign in signs:
         name = sign.layer.name
@@ -100,7 +100,7 @@ def lines_of(signs: Sequence[Signs]) -> list[str]:
             some.append(f"`{name}` {sign.constant} of {sign.channels} channels ({share:.0%})")
     if some:
         lines.append(
-            "inputs of binary layers that never change sign on these images, and so tell nothing "
+            "inputs of binary layers that never change sign on these images, and so carry nothing "
             f"of an image: {', '.join(some)}"
         )
     return lines
@@ -121,7 +121,7 @@ def survey_signs(
     """
     found: dict[int, Signs] = {}
     outputs: list[list[np.ndarray]] = []
-    # Functions that together are a sign read what it is taken of before the last of them.
+    # Of a sign that several functions compute, the last one does not read the number itself.
     signs = {
         id(call.layer)
         for call in lowered.calls
@@ -133,7 +133,7 @@ def survey_signs(
         if call.inputs and own is not None:
             _count(found, call.layer, own, call.inputs[0])
         elif call.inputs and id(call.layer) in signs:
-            # What it gave, for to call it again would be watched again.
+            # Its recorded output: one more call would be recorded, too.
             _count(found, call.layer, lambda x: call.outputs[0], call.inputs[0])
 
     for start in range(0, len(images[0]), _BATCH):

@@ -33,8 +33,8 @@ class Piece:
         name: name of its first output tensor.
         model: is given what the operation reads and what it will write over, and runs it.
         hollow: is given the same, and runs nothing.
-        given: indices of those tensors in the flatbuffer; a number for `passed_through` comes
-            behind them.
+        given: indices of those tensors in the flatbuffer. Both models have one more input, a
+            number that they pass to their output.
     """
 
     kind: str

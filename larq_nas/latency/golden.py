@@ -10,7 +10,7 @@ from larq_nas.deploy.golden import Golden, natural_order, read_golden, tensors
 from larq_nas.deploy.parity import KERNELS, Kernel
 from larq_nas.errors import ConversionError, InputError
 
-__all__ = ["golden_here", "golden_of", "judged"]
+__all__ = ["golden_here", "golden_of", "verdict"]
 
 
 def golden_of(source: bytes | str | Path, flatbuffer: bytes) -> Golden:
@@ -28,7 +28,7 @@ def golden_of(source: bytes | str | Path, flatbuffer: bytes) -> Golden:
     return golden
 
 
-def judged(golden: Golden, raw: Sequence[np.ndarray], where: str) -> list[str]:
+def verdict(golden: Golden, raw: Sequence[np.ndarray], where: str) -> list[str]:
     """Return what the golden test found, a line for each output.
 
     # Arguments
@@ -42,11 +42,11 @@ def judged(golden: Golden, raw: Sequence[np.ndarray], where: str) -> list[str]:
     results = golden.judge(raw)
     for result in results:
         if not result.passed:
-            raise ConversionError(failed(where, str(result)))
+            raise ConversionError(failure(where, str(result)))
     return [*map(str, results)]
 
 
-def failed(where: str, found: str) -> str:
+def failure(where: str, found: str) -> str:
     """Return the error of a golden test that was not passed."""
     return (
         f"The golden test failed on {where}: {found}; it computes something else than the network "
@@ -55,11 +55,11 @@ def failed(where: str, found: str) -> str:
 
 
 def golden_here(golden: Golden, flatbuffer: bytes, kernel: Kernel) -> list[str]:
-    """Return what the golden test finds on this machine; see `judged`."""
+    """Return what the golden test finds on this machine; see `verdict`."""
     inputs, outputs = tensors(flatbuffer)
     feed = [x.reshape(-1, *end.shape[1:]) for x, end in zip(golden.stored, inputs, strict=True)]
     places, back = natural_order(inputs), natural_order(outputs)
     given = [feed[places.index(place)] for place in range(len(feed))]
     found = run(flatbuffer, given, kernel, **KERNELS[kernel])
     raw = [found[place].reshape(-1, end.elements) for place, end in zip(back, outputs, strict=True)]
-    return judged(golden, raw, "this machine")
+    return verdict(golden, raw, "this machine")

@@ -28,6 +28,8 @@ from larq_nas.training.recipes import RECIPES
 __all__ = ["Bats"]
 
 _CONVOLUTIONS = {
+    # The paper's names, by which architectures and weights are saved. Without `groups` they name
+    # dense convolutions too.
     "group_conv_3x3": (3, 1),
     "group_conv_5x5": (5, 1),
     "dilated_group_conv_3x3": (3, 2),

@@ -1,4 +1,4 @@
-"""`larq-nas convert`: images and layers from files, whole numbers, and layers as they are."""
+"""`larq-nas convert`: images and layers from files, integers, and layers as they are."""
 
 import json
 

@@ -11,6 +11,7 @@ from larq_nas.deploy import gate
 from larq_nas.deploy.audit import audit
 from larq_nas.deploy.export import export_lowered
 from larq_nas.deploy.flatbuffer import operators, pack_signs
+from larq_nas.deploy.images import read_images
 from larq_nas.deploy.rewriting import Lowered, lower
 from larq_nas.errors import ConversionError, InputError
 from larq_nas.layers import BinaryConv2D, binary_conv, classifier, stem
@@ -297,7 +298,7 @@ def test_inputs_are_found_by_name() -> None:
     generator = np.random.default_rng(0)
     named = {name: generator.normal(size=(8, 8, 8, 3)).astype("float32") for name in "za"}
     data = tf.data.Dataset.from_tensor_slices((named, np.zeros(8))).batch(4)
-    given, _ = gate._examples(data, model, 8)
+    given, _ = read_images(data, model, 8)
     for one, other in zip(given, (named["z"], named["a"]), strict=True):
         np.testing.assert_array_equal(one, other)
     larq_nas.convert(model, data)

@@ -1,6 +1,7 @@
 """A dozen of the networks of benchmarks/gate.py each: sound ones, and planted faults."""
 
 import gate
+import gate_faults
 import gate_networks
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def test_sound_networks_are_handed_out_right(number: int) -> None:
 
 @pytest.mark.parametrize("number", quick(PLANTED, 7))
 def test_planted_faults_do_not_pass(number: int) -> None:
-    row = gate.examine(gate_networks.planted(number))
+    row = gate.examine(gate_faults.planted(number))
     assert row["as_expected"], row
 
 
@@ -40,7 +41,7 @@ def test_the_judge_tells_a_wrong_flatbuffer_from_a_deep_network() -> None:
 
 
 def test_networks_are_the_same_whenever_they_are_built() -> None:
-    first, second = (gate_networks.planted(9) for _ in range(2))
+    first, second = (gate_faults.planted(9) for _ in range(2))
     for one, other in zip(first.model.weights, second.model.weights, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
     for one, other in zip(first.images, second.images, strict=True):

@@ -1,4 +1,4 @@
-"""Inputs and outputs of whole numbers, run by the engine's own interpreter."""
+"""Integer inputs and outputs, run by the engine's own interpreter."""
 
 import json
 
@@ -175,7 +175,7 @@ def test_a_range_that_is_told_is_used(model) -> None:
     images = scaled("unit") * 0.3
     conversion = converted(model, images, input_type="uint8", input_range=(0.0, 0.5))
     assert conversion.integers.inputs[0].scale == pytest.approx(0.5 / 255)
-    assert "(as told)" in str(conversion)
+    assert "(as given)" in str(conversion)
     cut = converted(model, images, input_type="uint8", input_range=(0.0, 0.1))
     assert "% of the numbers compared lie outside and are cut off" in str(cut)
     each = converted(model, images, input_type="uint8", input_range=(0.0, [0.3, 0.4, 0.5]))

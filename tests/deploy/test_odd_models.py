@@ -292,7 +292,7 @@ CONVERTING: dict[str, Callable] = {
     "augmentation": before(
         LAYERS.RandomFlip, lambda: LAYERS.RandomRotation(0.1), lambda: LAYERS.RandomZoom(0.1)
     ),
-    "whole numbers": of(lambda x: body(tf.cast(x, tf.float32) / 255.0), dtype="uint8"),
+    "integers": of(lambda x: body(tf.cast(x, tf.float32) / 255.0), dtype="uint8"),
     "words": of(in_words, shape=(16,), dtype="int32"),
     "dynamic reshape": of(dynamic_reshape),
     "layer norm": behind(LAYERS.LayerNormalization, lambda: LAYERS.GroupNormalization(4)),

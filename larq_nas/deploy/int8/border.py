@@ -1,9 +1,10 @@
 """Borders between int8 and float that the converter does not cross.
 
-Left alone, the converter spreads steps from a rounded tensor to its neighbours: it gives a float
-tensor the steps of what it is concatenated with, and cuts off what does not fit; and it lets binary
-convolutions that pad with zeros give int8, which no kernel can. It does not reach through an
-operation that has no int8 form, so one stands at each border, and is taken out of the flatbuffer.
+By itself the converter gives the steps of a rounded tensor to its neighbours. A float tensor then
+has the steps of the tensor it is concatenated with, and larger numbers are cut off; a binary
+convolution that pads with zeros gives int8, which no kernel can. The converter stops at an
+operation that has no int8 form. So one marks each border while it converts, and is removed from
+the flatbuffer afterwards.
 """
 
 import numpy as np
@@ -30,8 +31,8 @@ def border(x: tf.Tensor) -> tf.Tensor:
 def without_borders(flatbuffer: bytes) -> bytes:
     """Return a flatbuffer without the operations that mark borders.
 
-    So goes what the converter rounds by itself within a layer in float, as in an attention: the
-    output of a softmax, sigmoid or tanh, of which it knows the range.
+    The converter also rounds the output of a softmax, sigmoid or tanh by itself, as it knows their
+    range. Within a layer in float, such as an attention, that rounding is removed.
     """
     model = read_model(flatbuffer)
     graph = model.subgraphs[0]

@@ -61,7 +61,7 @@ def in_int8(
     audited = _naming(audited, require_int8(network, flatbuffer))
     parity = compare(network, flatbuffer, images, kernels)
     for result in parity:
-        # Rounding decides more in int8: what the outputs leave open, the operations tell.
+        # Rounding decides more in int8: what the outputs leave open, the operations decide.
         if not result.equal and not _agrees(network, flatbuffer, images, result.kernel):
             raise ConversionError(
                 f"The flatbuffer of `{network.name}` in int8 does not compute what fake-quant does "
@@ -81,6 +81,8 @@ def in_int8(
         accuracy_before=accuracy(expected[0], labels),
         accuracy_after=accuracy(outputs[0].reshape(expected[0].shape), labels),
         notes=[*network.notes, *_within(audited, network, which)],
+        classified=compared.classified,
+        pixel_mean=compared.pixel_mean,
     )
     reasons = network.lowered.reasons
     return dataclasses.replace(

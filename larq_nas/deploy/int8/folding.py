@@ -13,7 +13,7 @@ from larq_nas.deploy.int8.weights import Weights
 from larq_nas.deploy.rewriting.walk import call_layer
 from larq_nas.quantizers import quantized_scope
 
-__all__ = ["Folded", "activates_apart", "foldable", "why_not"]
+__all__ = ["Folded", "cause_of_float", "foldable", "keeps_activation"]
 
 _PROBES = np.array([-1.0, 0.0, 3.0, 9.0], "float32")
 _RELUS = ([0.0, 0.0, 3.0, 9.0], [0.0, 0.0, 3.0, 6.0])
@@ -59,7 +59,7 @@ class Folded:
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         """Return the output for `x`, through fake-quant."""
         y = self.before_activation(x)
-        y = self.call.layer.activation(y) if activates_apart(self.call.layer) else y
+        y = self.call.layer.activation(y) if keeps_activation(self.call.layer) else y
         return self.active(y) if self.active else y
 
     def before_activation(self, x: tf.Tensor) -> tf.Tensor:
@@ -92,7 +92,7 @@ class Folded:
         )
 
 
-def activates_apart(layer: tf.keras.layers.Layer) -> bool:
+def keeps_activation(layer: tf.keras.layers.Layer) -> bool:
     """Return whether the activation of `layer` stays an operation of its own, in float."""
     return own_activation(layer) not in (None, tf.keras.activations.relu)
 
@@ -111,7 +111,7 @@ def foldable(fusing: Fusing, index: int) -> list[int]:
     return chain
 
 
-def why_not(call: Call) -> str:
+def cause_of_float(call: Call) -> str:
     """Return why a real layer cannot run in int8, in one clause; empty if it can."""
     layer, kinds = call.layer, tf.keras.layers
     others = (kinds.Conv2DTranspose, kinds.SeparableConv2D)

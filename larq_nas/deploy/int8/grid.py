@@ -13,7 +13,7 @@ _STEPS = 255
 # Where only the sign of a number is read, a narrower range rounds those near 0 more finely,
 # and what it cuts off keeps its sign.
 _SIGNS_ALONE = 1 / 16
-# Binary convolutions give whole numbers, times a scale: in steps that are a simple fraction of it,
+# Binary convolutions give integers, times a scale: in steps that are a simple fraction of it,
 # many lie in the middle between two steps, where each kernel rounds them all to its own side.
 _OFF_MIDDLE = 1.002
 # Kernels hold biases in whole steps too, and round halves to another side.
@@ -88,7 +88,7 @@ class Grid:
 
 
 class Grids:
-    """All grids of a network; they observe ranges until told to round.
+    """All grids of a network; they observe ranges until they are set to round.
 
     # Attributes
         mode: `"observe"`, `"round"`, or `"jitter"`: round after moving numbers by a small part

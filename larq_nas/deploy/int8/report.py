@@ -16,15 +16,18 @@ class Int8Report:
         layers: names of the layers that run in int8.
         stays_float: number of operations that give float, by kind.
         examples: number of images compared.
-        agreement: share of images of the same class as in Keras; `None` where outputs are no
-            classes.
-        mean: mean over images of the largest difference from Keras, in units of the outputs'
-            spread.
+        agreement: share of images (of pixels, for a map) of the same class as in Keras; `None`
+            where outputs are no classes.
+        mean: mean over images of the largest difference from Keras, in standard
+            deviations of the outputs.
         bytes_before: size of the flatbuffer without int8.
         bytes_after: size with it.
         accuracy_before: accuracy of the Keras model; `None` without labels.
         accuracy_after: accuracy of the flatbuffer, on the first of the kernels compared.
         notes: which layers stay in float although int8 was asked for, and why.
+        classified: number of classes compared, one for each image or each pixel.
+        pixel_mean: mean over pixels of the largest difference from Keras, in standard deviations;
+            `None` where not every output is a map.
     """
 
     layers: Sequence[str]
@@ -37,17 +40,24 @@ class Int8Report:
     accuracy_before: float | None = None
     accuracy_after: float | None = None
     notes: Sequence[str] = ()
+    classified: int = 0
+    pixel_mean: float | None = None
 
     def __str__(self) -> str:
         saved = self.bytes_before - self.bytes_after
         same = ""
         if self.agreement is not None:
-            same = f"same class as in float on {self.agreement:.1%} of {self.examples} images, "
+            number = self.classified or self.examples
+            places = "positions" if self.pixel_mean is None else "pixels"
+            what = "images" if number == self.examples else places
+            same = f"same class as in float on {self.agreement:.1%} of {number:,} {what}, "
+        by_pixel = self.pixel_mean is not None
+        mean = self.mean if self.pixel_mean is None else self.pixel_mean
         lines = [
             f"int8: {len(self.layers)} layers ({', '.join(self.layers)}), {self.bytes_after:,} "
             f"bytes, {abs(saved):,} {'fewer' if saved >= 0 else 'more'} than in float; {same}"
-            f"largest difference of an image on average {self.mean:.2f} standard deviations of "
-            "its output"
+            f"largest difference of {'a pixel' if by_pixel else 'an image'} on average {mean:.2f} "
+            "standard deviations of its output"
         ]
         if self.accuracy_before is not None and self.accuracy_after is not None:
             change = 100 * (self.accuracy_after - self.accuracy_before)
@@ -67,7 +77,7 @@ def accuracy(outputs: np.ndarray, labels: np.ndarray | None) -> float | None:
 
     # Arguments
         outputs: shape `(examples, classes)`.
-        labels: whole numbers, or one-hot; `None` if not known.
+        labels: integers, or one-hot; `None` if not known.
 
     # Returns
         `None` without labels, or if these are none for the outputs.

@@ -11,7 +11,7 @@ from larq_nas.cost.fusing import Fusing
 from larq_nas.cost.graph import Call
 from larq_nas.cost.network import Network
 from larq_nas.deploy.int8.border import border
-from larq_nas.deploy.int8.folding import Folded, activates_apart, foldable, why_not
+from larq_nas.deploy.int8.folding import Folded, cause_of_float, foldable, keeps_activation
 from larq_nas.deploy.int8.grid import Grid, Grids
 from larq_nas.deploy.int8.network import InInt8
 from larq_nas.deploy.int8.plan import Int8, real_layers
@@ -70,8 +70,8 @@ class _Builder:
         self.lowered, self.calls, self.all = lowered, lowered.calls, which == "all"
         self.floats = floats
         self.fusing = Fusing(Network(lowered.calls), moves=False)
-        wanted = real_layers(self.fusing, which)
-        causes = {index: why_not(self.calls[index]) for index in wanted}
+        targets = real_layers(self.fusing, which)
+        causes = {index: cause_of_float(self.calls[index]) for index in targets}
         self.notes = [
             f"`{self.calls[index].name}` stays in float: {cause}"
             for index, cause in {**causes, **floats}.items()
@@ -83,13 +83,13 @@ class _Builder:
                     f"Layer `{self.calls[index].name}` cannot run in int8: {cause}; convert with "
                     'int8="all", which leaves it in float, or without int8.'
                 )
-        self.wanted = {index for index, cause in causes.items() if not cause}
+        self.targets = {index for index, cause in causes.items() if not cause}
         self.grids, self.layers = Grids(), list[Folded]()
         self.rounded: dict[int, Grid] = {}
-        self.joined: set[int] = set()
+        self.joins: set[int] = set()
         # Calls that are part of an operation in int8.
-        self.inside: set[int] = set()
-        self.folded: set[int] = set()
+        self.int8_calls: set[int] = set()
+        self.folded_calls: set[int] = set()
         # An offset before a sign has no range that int8 could divide, which matters for "all".
         self.rewrites = {
             index: one
@@ -98,7 +98,7 @@ class _Builder:
         }
         # What a batch norm that was moved reads fuses with it, which rounding would prevent.
         moved = [index for index in lowered.rewrites if self.fusing.kind(index) == "norm"]
-        self.unrounded = {read for index in moved for read in lowered.rewrites[index].inputs}
+        self.norm_inputs = {read for index in moved for read in lowered.rewrites[index].inputs}
 
     @property
     def network(self) -> InInt8:
@@ -108,19 +108,19 @@ class _Builder:
     def build(self) -> None:
         for index, call in enumerate(self.calls):
             same = self.fusing.network.stands_for[index]
-            if index in self.wanted:
+            if index in self.targets:
                 self.layers.append(self._fold(index))
             elif same != index and same in self.rounded:
                 self.rounded[index] = self.rounded[same]
                 self.rewrites[index] = Rewrite(index, (same,), lambda x: x)
-                self.inside.add(index)
-            elif index not in self.folded and not self._keep_steps(index, call):
+                self.int8_calls.add(index)
+            elif index not in self.folded_calls and not self._keep_steps(index, call):
                 self._round(index, call)
         for index in range(len(self.calls)):
             self._set_borders(index)
 
     def lossy(self, losses: Mapping[int, float]) -> dict[int, str]:
-        """Return the calls between real layers that lose too much, and in which words.
+        """Return the calls between real layers that lose too much, and the reason in words.
 
         # Arguments
             losses: what each call loses, by index.
@@ -130,9 +130,10 @@ class _Builder:
         for index, loss in losses.items():
             if loss <= LARGEST_LOSS:
                 continue
-            lost = f"`{self.calls[index].name}` would lose {loss:.0%} of its spread in int8"
+            name = self.calls[index].name
+            lost = f"`{name}` would lose {loss:.0%} of its standard deviation in int8"
             grid = self.rounded.get(index)
-            ways = [i for i in self.joined if grid and self.rounded[i].seen is grid.seen]
+            ways = [i for i in self.joins if grid and self.rounded[i].seen is grid.seen]
             found |= dict.fromkeys(ways, f"it needs one range for all that it joins, and {lost}")
             if not ways and index not in ends:
                 found[index] = lost
@@ -146,7 +147,7 @@ class _Builder:
         grid = None if read in self.rounded else self.grids.new(exact=True)
         layer = self.calls[index].layer
         active = None
-        if activates_apart(layer):
+        if keeps_activation(layer):
             write, active = self.grids.new(), self._fixed(end, layer.activation)
         else:
             write = self._grid(end)
@@ -158,8 +159,8 @@ class _Builder:
             folded if alone else lambda x: folded(border(x)),
             variables=[folded.weights.variable],
         )
-        self.folded.update(chain)
-        self.inside |= {index, *chain}
+        self.folded_calls.update(chain)
+        self.int8_calls |= {index, *chain}
         return folded
 
     def _gives_steps(self, index: int) -> bool:
@@ -186,7 +187,7 @@ class _Builder:
         return self.rounded[index]
 
     def _keep_steps(self, index: int, call: Call) -> bool:
-        """Return whether a call gives int8 as soon as it reads it, and take note of it."""
+        """Return whether a call gives int8 where it reads int8, and keep its grid if so."""
         known = [self.rounded[read] for read in call.inputs if read in self.rounded]
         kind, layer = self.fusing.kind(index), call.layer
         if not known or len(known) < len(call.inputs) or index in self.floats:
@@ -195,7 +196,7 @@ class _Builder:
             self.rounded[index] = known[0]
         elif kind == "concat":
             self.rounded[index] = self.grids.join(*known)
-            self.joined.add(index)
+            self.joins.add(index)
         elif kind == "average_pool" or (kind == "resize" and _is_bilinear(layer)):
             self.rounded[index] = known[0]
             self._round_output(index, known[0])
@@ -206,7 +207,7 @@ class _Builder:
             if grid:
                 self._round_output(index, grid)
         if index in self.rounded:
-            self.inside.add(index)
+            self.int8_calls.add(index)
         return index in self.rounded
 
     def _round(self, index: int, call: Call) -> None:
@@ -217,14 +218,14 @@ class _Builder:
             return
         chain = self.fusing.chain(index)
         end = chain[-1] if chain else index
-        self.folded.update(chain)
+        self.folded_calls.update(chain)
         if end in self.floats:
             return
         if kind == "add" and len(call.inputs) > 2:
             self.rewrites[index] = self._sum(index, call)
-        self.inside |= {index, *chain}
+        self.int8_calls |= {index, *chain}
         as_bits = binary and self.fusing.read_as_bits(end)
-        if as_bits or end in self.unrounded:
+        if as_bits or end in self.norm_inputs:
             return
         if not binary or not pads_with_zeros(call.layer):
             self._round_output(end, self._grid(end))
@@ -233,7 +234,7 @@ class _Builder:
                 f"`{call.name}` pads with zeros and gives float, which a QUANTIZE behind it "
                 "rounds; with pad_values=1 it would give int8 itself"
             )
-            self._round_output(end, self._grid(end), apart=True)
+            self._round_output(end, self._grid(end), own_operation=True)
 
     def _sum(self, index: int, call: Call) -> Rewrite:
         """Return how to add several tensors, each sum but the last rounded."""
@@ -247,13 +248,17 @@ class _Builder:
 
         return Rewrite(index, call.inputs, compute)
 
-    def _round_output(self, index: int, grid: Grid, apart: bool = False) -> None:
-        """Round what a call gives; `apart`, by an operation of its own."""
-        self._wrap(index, lambda x: x, lambda y: grid(border(y) if apart else y))
+    def _round_output(self, index: int, grid: Grid, own_operation: bool = False) -> None:
+        """Round what a call gives, in its operation or by one of its own."""
+        self._wrap(index, lambda x: x, lambda y: grid(border(y) if own_operation else y))
 
     def _set_borders(self, index: int) -> None:
         """Let a call that is in float read float, but for signs, which are taken of int8."""
-        if index in self.inside or self.fusing.kind(index) == "sign" or self.fusing.binary[index]:
+        if (
+            index in self.int8_calls
+            or self.fusing.kind(index) == "sign"
+            or self.fusing.binary[index]
+        ):
             return
         if any(read in self.rounded for read in self._inputs(index)):
             self._wrap(index, border, lambda y: y)

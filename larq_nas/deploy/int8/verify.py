@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.deploy.flatbuffer import Operator, operators
-from larq_nas.deploy.int8.folding import Folded, activates_apart
+from larq_nas.deploy.int8.folding import Folded, keeps_activation
 from larq_nas.deploy.int8.network import InInt8
 from larq_nas.deploy.rewriting import Lowered
 from larq_nas.deploy.rewriting.walk import compute
@@ -26,7 +26,7 @@ def require_close(network: InInt8, lowered: Lowered, images: Sequence[np.ndarray
     """Refuse a layer whose outputs in int8 differ from those in float by more than int8 costs.
 
     Each layer is judged by itself, on what it reads in float: the root mean square of the
-    differences must be at most a tenth of the outputs' spread.
+    differences must be at most a tenth of the outputs' standard deviation.
 
     # Arguments
         network: the network in int8.
@@ -39,13 +39,13 @@ def require_close(network: InInt8, lowered: Lowered, images: Sequence[np.ndarray
         if not loss <= LARGEST_LOSS:
             raise ConversionError(
                 f"Layer `{names[index]}` loses too much in int8: its outputs differ by {loss:.0%} "
-                f"of their spread, and at most {LARGEST_LOSS:.0%} is rounding; calibrate on images "
-                "as they are trained on, or convert without int8."
+                f"of their standard deviation, and at most {LARGEST_LOSS:.0%} is rounding; "
+                "calibrate on images as they are trained on, or convert without int8."
             )
 
 
 def losses(network: InInt8, lowered: Lowered, images: Sequence[np.ndarray]) -> Mapping[int, float]:
-    """Return how much the outputs of each call in int8 differ, in units of their spread.
+    """Return how much the outputs of each call in int8 differ, in standard deviations.
 
     By index; that of a layer is the last call that is folded into it.
     """
@@ -66,8 +66,8 @@ def losses(network: InInt8, lowered: Lowered, images: Sequence[np.ndarray]) -> M
 
 def _loss_of_layer(layer: Folded, x: tf.Tensor, output: tf.Tensor) -> float:
     # A softmax of large numbers differs more than they do.
-    apart = activates_apart(layer.call.layer)
-    output = _without_activation(layer.call.layer)(x) if apart else output
+    keeps = keeps_activation(layer.call.layer)
+    output = _without_activation(layer.call.layer)(x) if keeps else output
     return _loss(layer.write.cut(output.numpy()), layer.before_activation(x).numpy())
 
 
@@ -80,7 +80,7 @@ def _loss_between(expected: np.ndarray, got: np.ndarray) -> float:
     """Return the loss of what stands between real layers.
 
     Beside one channel of large numbers, rounding may leave nothing of all others: where the
-    median channel loses nine tenths of its spread, its loss is returned.
+    median channel loses nine tenths of its standard deviation, its loss is returned.
     """
     rows, rounded = (x.reshape(-1, x.shape[-1]) for x in (expected, got))
     spread = rows.std(axis=0)

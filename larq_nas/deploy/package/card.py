@@ -3,21 +3,27 @@
 import sys
 from collections.abc import Iterable, Sequence
 from importlib import metadata
-from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
+from larq_nas.cost.graph import read_graph
 from larq_nas.cost.table import size
-from larq_nas.deploy.golden import Tensor, integer_inputs
-from larq_nas.deploy.integer_tensor import IntegerTensor
+from larq_nas.deploy.golden import Tensor
 from larq_nas.deploy.meaning import Meaning
 from larq_nas.deploy.package.facts import Facts, engine_version
+from larq_nas.deploy.package.inputs import (
+    affine,
+    byte_meaning,
+    number,
+    preprocessing,
+    tensor_name,
+    value_range,
+)
 from larq_nas.deploy.package.snippets import flags
 from larq_nas.deploy.package.texts import fill
-from larq_nas.deploy.parity import Parity
+from larq_nas.deploy.parity import Parity, kernel_lines
 
-__all__ = ["card"]
+__all__ = ["card", "cause_of_real", "not_counted", "table"]
 
 
 def card(facts: Facts, standalone: bool) -> str:
@@ -44,7 +50,7 @@ def card(facts: Facts, standalone: bool) -> str:
         precision=_precision(facts),
         kernels=_kernels(facts),
         reference="TensorFlow's fake-quant in int8" if facts.conversion.int8 else "Keras",
-        parity="\n".join(f"- {_parity(result)}" for result in facts.conversion.parity),
+        parity="\n".join(f"- {line}" for line in kernel_lines(facts.conversion.parity, _rounding)),
         flags=flags(facts.kernel),
         golden=_golden(facts),
         latency=_latency(facts),
@@ -62,19 +68,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _ends(facts: Facts) -> str:
     lines = [_input(facts, *pair) for pair in facts.inputs]
     within = _preprocessing_layers(facts.model)
-    bytes_in = any(tensor.scale for tensor, _ in facts.inputs)
-    done = ", which the scale of the bytes above includes: give the bytes as they are"
-    lines.append(
-        f"- Preprocessing: {facts.preprocessing or 'not given'}"
-        f"{done if facts.preprocessing and bytes_in else ''}."
-    )
+    lines.append(f"- {preprocessing(facts)}.")
     if within:
         lines.append(f"- Within the network, so not to be done before: {', '.join(within)}.")
     for tensor, meaning in facts.outputs:
         shape = ", ".join(map(str, tensor.shape))
         lines.append(
-            f"- Output `{meaning.name}`: {tensor.type.lower()}, shape ({shape}): {meaning.text}"
-            f"{_counted(tensor)}."
+            f"- Output {tensor_name(meaning.name, tensor)}: {tensor.type.lower()}, shape "
+            f"({shape}): {meaning.text}{_counted(tensor)}."
         )
         if meaning.names:
             lines.append(f"- {_classes(meaning)}")
@@ -84,38 +85,17 @@ def _ends(facts: Facts) -> str:
 def _input(facts: Facts, tensor: Tensor, name: str) -> str:
     image = len(tensor.shape) == 4
     shape = ", ".join(map(str, tensor.shape))
-    text = (
-        f"- Input `{name}`: {'one image, ' if image else ''}{tensor.type.lower()}, shape ({shape})"
-    )
-    text += ", channels last" if image else ""
-    integer = integer_inputs(facts.conversion).get(tensor.name)
-    if tensor.scale or integer:
-        text += f"; {_byte(tensor, integer)}"
-    if not facts.value_ranges:
-        return f"{text}; value range: not given."
-    least, greatest = facts.value_ranges[facts.model.input_names.index(name)]
-    what = "images" if image else "examples"
-    before = " before they were made bytes" if tensor.scale else ""
-    return (
-        f"{text}; the {what} it was checked on held numbers from {least:g} to {greatest:g}{before}."
-    )
-
-
-def _byte(tensor: Tensor, integer: IntegerTensor | None) -> str:
-    """Return what a byte of an input stands for."""
-    low, high = (np.asarray(end) for end in (integer.ends if integer else tensor.bounds))
-    line = f"b * {_short((high - low) / 255)} + {_short(low)}".replace("+ -", "- ")
-    written = " is written as b - 128 and" if tensor.type == "INT8" else ""
-    return (
-        f"a byte b of 0 to 255{written} stands for {line}, so 0 for {_short(low)} and 255 for "
-        f"{_short(high)}"
-    )
+    kind = f"{'one image, ' if image else ''}{tensor.type.lower()}, shape ({shape})"
+    kind += ", channels last" if image else ""
+    parts = [kind, byte_meaning(facts, tensor), value_range(facts, tensor, name)]
+    return f"- Input {tensor_name(name, tensor)}: {'; '.join(filter(None, parts))}."
 
 
 def _counted(tensor: Tensor) -> str:
     if not tensor.scale:
         return ""
-    return f"; a value v stands for (v - {tensor.zero_point}) * {tensor.scale:g}"
+    step = f"(v - {tensor.zero_point})".replace("- -", "+ ") if tensor.zero_point else "v"
+    return f"; a value v stands for {step} * {tensor.scale:g}"
 
 
 def _classes(meaning: Meaning) -> str:
@@ -131,22 +111,15 @@ def _preprocessing_layers(model: tf.keras.Model) -> list[str]:
     found = []
     for layer in model._flatten_layers():
         if isinstance(layer, tf.keras.layers.Rescaling):
-            text = f"x * {_short(layer.scale)} + {_short(layer.offset)}".replace("+ -", "- ")
+            text = affine("x", layer.scale, layer.offset)
         elif isinstance(layer, tf.keras.layers.Normalization):
-            text = f"(x - {_short(layer.mean)}) / sqrt({_short(layer.variance)})"
+            text = f"(x - {number(layer.mean)}) / sqrt({number(layer.variance)})"
         elif isinstance(layer, tf.keras.layers.Resizing | tf.keras.layers.CenterCrop):
             text = f"to {layer.height} x {layer.width}"
         else:
             continue
         found.append(f"{type(layer).__name__} `{layer.name}` ({text})")
     return found
-
-
-def _short(value: Any) -> str:
-    numbers = np.ravel(value)
-    if len(numbers) == 1:
-        return f"{float(numbers[0]):g}"
-    return f"[{', '.join(f'{number:g}' for number in numbers[:4])}{', ...' * (len(numbers) > 4)}]"
 
 
 def _golden(facts: Facts) -> str:
@@ -187,8 +160,32 @@ def _costs(facts: Facts) -> str:
         "not the engine itself, nor what its kernels set aside for their work."
     )
     if costs.unknown:
-        text += f"\n\nNot counted, so that these are the least: {', '.join(costs.unknown)}."
+        listed = "; ".join(not_counted(facts.model, costs.unknown))
+        text += f"\n\nNot counted, so that these are the least: {listed}."
     return text
+
+
+def not_counted(model: tf.keras.Model, owners: Sequence[str]) -> list[str]:
+    """Return what is not counted in each of `owners`: a function, a layer, or the layers in it.
+
+    # Arguments
+        model: the Keras model.
+        owners: names of layers and models of which something is not counted.
+    """
+    lines = []
+    for call in read_graph(model):
+        if call.owner != call.name and call.owner in owners and call.facts.kind == "unknown":
+            lines.append(f"`tf.{call.layer.symbol}` in `{call.owner}`")
+        elif call.name in owners:
+            layers = call.layer._flatten_layers(include_self=False)
+            inner = [f"`{one.name}`" for one in layers if one.weights and not _has_layers(one)]
+            within = f" (its call cannot be followed), with its layers {', '.join(inner)}"
+            lines.append(f"`{call.name}`{within if inner else ''}")
+    return list(dict.fromkeys(lines))
+
+
+def _has_layers(layer: tf.keras.layers.Layer) -> bool:
+    return any(True for _ in layer._flatten_layers(include_self=False))
 
 
 def _precision(facts: Facts) -> str:
@@ -196,7 +193,7 @@ def _precision(facts: Facts) -> str:
     binary = [row for row in audit.layers if row.binary and not row.cause]
     named = {layer.name: layer for layer in facts.model._flatten_layers()}
     rows = [
-        (f"`{row.layer}`", row.runs_as, row.cause or why_real(named.get(row.layer)))
+        (f"`{row.layer}`", row.runs_as, row.cause or cause_of_real(named.get(row.layer)))
         for row in audit.layers
         if row not in binary
     ]
@@ -210,7 +207,7 @@ def _precision(facts: Facts) -> str:
     return f"{text}\n\nOperations: {counts}."
 
 
-def why_real(layer: tf.keras.layers.Layer | None) -> str:
+def cause_of_real(layer: tf.keras.layers.Layer | None) -> str:
     """Return why a layer is not binary by definition; `None` stands for a part of one."""
     names = ("kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
     weights = any(getattr(layer, name, None) for name in names)
@@ -244,11 +241,10 @@ def _accuracy(facts: Facts) -> str:
     return f"Of the network in float, before int8: {text}\n\nOf `model.tflite`:\n\n{measured}"
 
 
-def _parity(result: Parity) -> str:
-    text = str(result)
+def _rounding(result: Parity) -> str:
     if result.rounding is None:
-        return text
-    text += f"; weights changed by 1e-6 of their value leave {result.rounding.exact:.1%} exact"
+        return ""
+    text = f"; weights changed by 1e-6 of their value leave {result.rounding.exact:.1%} exact"
     if result.rounding.agreement is not None:
         text += f" and {result.rounding.agreement:.1%} of the same class"
     return f"{text} in Keras itself"

@@ -1,4 +1,4 @@
-"""What a package tells about a model, and where each figure comes from."""
+"""What a package reports of a model, and where each figure comes from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Accuracy:
 
     def __str__(self) -> str:
         of = "examples" if self.examples is None else f"{self.examples:,} examples"
-        return f"{self.value:.2%} of {of}, {self.data or 'data set not told'}"
+        return f"{self.value:.2%} of {of}, {self.data or 'data set not given'}"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Facts:
         value_ranges: for each input of the model the least and greatest number in what it
             reads; empty if not known.
         latencies: what an inference takes, where that was measured.
-        preprocessing: how an image becomes what the network reads; empty if not told.
+        preprocessing: how an image becomes what the network reads; empty if not given.
     """
 
     model: tf.keras.Model

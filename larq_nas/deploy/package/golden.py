@@ -45,7 +45,7 @@ def make_golden(
     is what the engine gives here, as Keras does not round. Rounding differs between devices and
     can turn a sign that is almost 0. So those inputs are taken that it changes least: in
     Keras with weights changed by 1e-6 of their value, and in every kernel that was compared.
-    Where too few of the images handed in are steady, random ones are taken as well.
+    Where too few of the given images are steady, random ones are taken as well.
 
     # Arguments
         model: the Keras model.
@@ -61,20 +61,22 @@ def make_golden(
     inputs, outputs = tensors(conversion.flatbuffer)
     places = natural_order(inputs)
     given = [images[place][:_CANDIDATES] for place in places] if images else []
-    whole = [not model.inputs[place].dtype.is_floating for place in places]
-    first = given or _drawn(inputs, whole, conversion)
-    stored = _stored(inputs, first, conversion)
+    discrete = [not model.inputs[place].dtype.is_floating for place in places]
+    first = given or _random_inputs(inputs, discrete, conversion)
+    stored = _stored_inputs(inputs, first, conversion)
     trial = _try(model, conversion, kernel, stored)
     if given and trial.steady < _EXAMPLES:
-        drawn = _stored(inputs, _drawn(inputs, whole, conversion, given), conversion)
+        drawn = _stored_inputs(
+            inputs, _random_inputs(inputs, discrete, conversion, given), conversion
+        )
         stored = [np.concatenate(pair) for pair in zip(stored, drawn, strict=True)]
         trial = _try(model, conversion, kernel, stored)
     chosen = trial.steadiest()
     flags = list(classes) or [False] * len(outputs)
     labels = list(names) or [end.name for end in outputs]
-    handed = int(np.sum(chosen < len(given[0]))) if given else 0
-    parts = [f"{handed} inputs of the images handed in"] if handed else []
-    parts += [f"{len(chosen) - handed} inputs of random numbers"] if handed < len(chosen) else []
+    real = int(np.sum(chosen < len(given[0]))) if given else 0
+    parts = [f"{real} of the given images"] if real else []
+    parts += [f"{len(chosen) - real} inputs of random numbers"] if real < len(chosen) else []
     source = f"Larq Compute Engine's {kernel} kernel" if conversion.int8 else "Keras"
     return Golden(
         inputs,
@@ -84,7 +86,7 @@ def make_golden(
     )
 
 
-def _stored(
+def _stored_inputs(
     inputs: Sequence[Tensor], examples: Sequence[np.ndarray], conversion: Conversion
 ) -> list[np.ndarray]:
     """Return what the inputs hold for examples as the model reads them."""
@@ -95,25 +97,25 @@ def _stored(
     ]
 
 
-def _drawn(
+def _random_inputs(
     inputs: Sequence[Tensor],
-    whole: Sequence[bool],
+    discrete: Sequence[bool],
     conversion: Conversion,
     given: Sequence[np.ndarray] = (),
 ) -> list[np.ndarray]:
-    """Return random inputs, within the range of those given; whole numbers where it must be."""
+    """Return random inputs, within the range of those given; integers where it must be."""
     generator = np.random.default_rng(0)
     drawn: list[np.ndarray] = []
     for index, end in enumerate(inputs):
         shape = (_CANDIDATES, *end.shape[1:])
-        # A whole number may be an index: the least ones are the likeliest to be valid.
+        # An integer may be an index: the least ones are the likeliest to be valid.
         least, greatest = end.bounds if end.scale else (0.0, 1.0)
         if integer := integer_inputs(conversion).get(end.name):
             low, high = integer.ends
             least, greatest = float(np.min(low)), float(np.max(high))
         if given:
             least, greatest = float(given[index].min()), float(given[index].max())
-        if whole[index] and not end.scale:
+        if discrete[index] and not end.scale:
             drawn.append(generator.integers(int(least), int(greatest), shape, endpoint=True))
         elif given or end.scale:
             drawn.append(generator.uniform(least, greatest, shape))
@@ -145,7 +147,7 @@ class _Trial:
 
     @cached_property
     def rounding(self) -> list[np.ndarray]:
-        """For each output, what rounding does to each example, in units of spread."""
+        """For each output, what rounding does to each example, in standard deviations."""
         return [
             np.max(
                 [_worst(values, other[o], self.steps[o], self.spreads[o]) for other in self.others],

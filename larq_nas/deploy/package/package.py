@@ -1,5 +1,6 @@
-"""The directory that is handed to whoever deploys a model."""
+"""The directory with all that it takes to deploy a model."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from larq_nas.architecture import Architecture
 from larq_nas.cost import profile
 from larq_nas.cost.graph import functional
 from larq_nas.deploy.conversion import Conversion, digest
+from larq_nas.deploy.images import read_images
 from larq_nas.deploy.meaning import meanings
 from larq_nas.deploy.package.card import card
 from larq_nas.deploy.package.facts import Accuracy, Facts, choose_kernel, outputs_in_order
@@ -26,6 +28,7 @@ __all__ = ["write_package"]
 
 _MODEL, _CARD, _CPP, _ANDROID = "model.tflite", "README.md", "main.cc", "Network.java"
 _GOLDEN = "golden.bin"
+_MOST_IMAGES = 512
 _FILES = (_MODEL, _GOLDEN, _CARD, _CPP, _ANDROID, NETWORK, WEIGHTS)
 
 
@@ -36,7 +39,7 @@ def write_package(
     *,
     architecture: Architecture | None = None,
     accuracy: Accuracy | float | None = None,
-    images: np.ndarray | Sequence[np.ndarray] | None = None,
+    images: tf.data.Dataset | np.ndarray | Sequence[np.ndarray] | None = None,
     latencies: Sequence[Latency] = (),
     kernel: Kernel | None = None,
     standalone: bool = True,
@@ -64,9 +67,9 @@ def write_package(
         model: the model.
         architecture: the architecture it was built of, for the card.
         accuracy: its accuracy, for the card; a number from 0 to 1 if no more is known.
-        images: images as the model reads them, a list of arrays if it has several inputs; the
-            card takes the range of values from them, and the golden test its inputs. By default
-            the golden test has random inputs.
+        images: images as the model reads them, in any form that `larq_nas.convert` takes; the card
+            takes the range of values from them, and the golden test its inputs. Of a data set the
+            first 512 are read. By default the golden test has random inputs.
         latencies: what an inference takes, for the card.
         kernel: the kernel to deploy with, one that was compared; by default Larq Compute
             Engine's own default, or else the first that was compared.
@@ -91,12 +94,13 @@ def write_package(
     if not isinstance(preprocessing, str):
         raise InputError(f"`preprocessing` must be a text, but got {preprocessing!r}.")
     model = functional(model)
-    examples = None if images is None else _examples(images, model)
+    most = _MOST_IMAGES if isinstance(images, tf.data.Dataset) else sys.maxsize
+    examples = None if images is None else read_images(images, model, most, "images")[0]
     if isinstance(accuracy, int | float):
         accuracy = Accuracy(accuracy)
     kernel = choose_kernel(conversion, kernel)
-    told = meanings(model, class_names, classifies=bool(accuracy or architecture))
-    ends = [meaning for _, meaning in outputs_in_order(conversion, told)]
+    described = meanings(model, class_names, classifies=bool(accuracy or architecture))
+    ends = [meaning for _, meaning in outputs_in_order(conversion, described)]
     golden = make_golden(
         model,
         conversion,
@@ -110,7 +114,7 @@ def write_package(
         conversion,
         profile(model),
         kernel,
-        told,
+        described,
         golden,
         architecture,
         accuracy,
@@ -122,25 +126,6 @@ def write_package(
     files |= standalone_files(model) if standalone else {}
     files |= {_CPP: cpp(facts), _ANDROID: android(facts), _CARD: card(facts, standalone)}
     _write(directory, files)
-
-
-def _examples(images: np.ndarray | Sequence[np.ndarray], model: tf.keras.Model) -> list[np.ndarray]:
-    """Return for each input of `model` its examples, or raise `InputError`."""
-    arrays = [images] if isinstance(images, np.ndarray) else images
-    if not isinstance(arrays, list | tuple) or not all(isinstance(x, np.ndarray) for x in arrays):
-        raise InputError(
-            "`images` must be an array, or a list of them for several inputs, but got "
-            f"{type(images).__name__}."
-        )
-    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-    if [x.shape[1:] for x in arrays] != shapes or len({len(x) for x in arrays}) != 1:
-        wanted = ", ".join(str(("examples", *shape)).replace("'", "") for shape in shapes)
-        got = ", ".join(str(x.shape) for x in arrays)
-        raise InputError(f"`images` must have the shape {wanted}, but got {got}.")
-    for x in arrays:
-        if not len(x) or x.dtype.kind not in "fiub" or not np.isfinite(x).all():
-            raise InputError("`images` must be finite numbers, one image at least: mend them.")
-    return list(arrays)
 
 
 def _require_free(directory: Path) -> None:

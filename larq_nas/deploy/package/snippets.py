@@ -1,15 +1,23 @@
 """Programs that run a flatbuffer: in C++, and on Android."""
 
 import json
+import textwrap
 from collections.abc import Iterable, Sequence
 
-from larq_nas.deploy.golden import Tensor
 from larq_nas.deploy.package.facts import Facts, engine_version
+from larq_nas.deploy.package.inputs import (
+    byte_meaning,
+    layout,
+    preprocessing,
+    tensor_name,
+    value_range,
+)
 from larq_nas.deploy.package.texts import fill
 from larq_nas.deploy.parity import KERNELS, Kernel
 
-__all__ = ["android", "cpp", "flags", "reads"]
+__all__ = ["android", "cpp", "flags"]
 
+_WIDTH = 100
 _OPTIONS = ("use_reference_bconv", "use_indirect_bgemm")
 _JAVA_TYPES = {"FLOAT32": "f", "UINT8": "u", "INT8": "s", "INT32": "i", "INT64": "l", "BOOL": "b"}
 
@@ -29,35 +37,21 @@ def cpp(facts: Facts) -> str:
         kind = f"k{meaning.kind.capitalize()}"
         known = f"kNames{index}" if meaning.names else "nullptr"
         size = f"{tensor.elements}, {meaning.channels}"
-        outputs.append(f"    // {meaning.text}")
+        outputs.append(f"    // {_ascii(tensor_name(meaning.name, tensor))}: {meaning.text}")
         outputs.append(f"    {{{_cpp_text(meaning.name)}, {kind}, {size}, {known}}},")
     files = [f"{_file_name(index, facts)}" for index in range(len(facts.inputs))]
-    reading = [
-        f"//   {file}: {reads(tensor)}"
-        for file, (tensor, _) in zip(files, facts.inputs, strict=True)
-    ]
+    reading = [f"{file}: {line}" for file, line in zip(files, _inputs_in_words(facts), strict=True)]
     return fill(
         "main.cc",
         name=_ascii(facts.model.name),
         engine=engine_version(),
         kernel=facts.kernel,
         files=" ".join(files),
-        reading="\n".join(reading),
+        reading=_commented([*reading, f"{preprocessing(facts)}."], "//   "),
         names="".join(f"{text}\n" for text in names),
         outputs="\n".join(outputs),
         **_arguments(facts.kernel),
     )
-
-
-def reads(tensor: Tensor) -> str:
-    """Return what an input is in the programs, for a reader."""
-    shape = " x ".join(map(str, tensor.shape[1:])) or "1"
-    order = f"in the order {shape}" + (" with channels last" if len(tensor.shape) == 4 else "")
-    if tensor.type == "FLOAT32":
-        return f"{tensor.elements} float32 numbers, {order}"
-    if tensor.type in ("UINT8", "INT8"):
-        return f"{tensor.elements} bytes from 0 to 255, {order}"
-    return f"{tensor.elements} numbers of type {tensor.type.lower()}, {order}"
 
 
 def android(facts: Facts) -> str:
@@ -73,8 +67,8 @@ def android(facts: Facts) -> str:
         )
     ins = [tensor for tensor, _ in facts.inputs]
     outs = [tensor for tensor, _ in facts.outputs]
-    told = [meaning for _, meaning in facts.outputs]
-    names = [f"{{{_listed(map(_java_text, meaning.names))}}}" for meaning in told]
+    meanings = [meaning for _, meaning in facts.outputs]
+    names = [f"{{{_listed(map(_java_text, meaning.names))}}}" for meaning in meanings]
     return fill(
         "Network.java",
         name=_ascii(facts.model.name),
@@ -82,14 +76,17 @@ def android(facts: Facts) -> str:
         registration=registration,
         advice=advice,
         inputs=_listed(tensor.elements for tensor in ins),
-        inputs_told=_bullets(f"{name}: {reads(tensor)}" for tensor, name in facts.inputs),
+        inputs_in_words=_bullets([*_inputs_in_words(facts), f"{preprocessing(facts)}."]),
         input_types=_listed(f"'{_JAVA_TYPES[tensor.type]}'" for tensor in ins),
         outputs=_listed(tensor.elements for tensor in outs),
-        outputs_told=_bullets(f"{meaning.name}: {meaning.text}" for meaning in told),
-        output_names=_listed(_java_text(meaning.name) for meaning in told),
+        outputs_in_words=_bullets(
+            f"{tensor_name(meaning.name, tensor)}: {meaning.text}."
+            for tensor, meaning in facts.outputs
+        ),
+        output_names=_listed(_java_text(meaning.name) for meaning in meanings),
         output_types=_listed(f"'{_JAVA_TYPES[tensor.type]}'" for tensor in outs),
-        kinds=_listed(f"Kind.{meaning.kind.upper()}" for meaning in told),
-        channels=_listed(meaning.channels for meaning in told),
+        kinds=_listed(f"Kind.{meaning.kind.upper()}" for meaning in meanings),
+        channels=_listed(meaning.channels for meaning in meanings),
         class_names=_listed(names),
         scales=_listed(f"{tensor.scale!r}f" for tensor in outs),
         zero_points=_listed(tensor.zero_point for tensor in outs),
@@ -104,9 +101,34 @@ def _listed(values: Iterable[object]) -> str:
     return ", ".join(map(str, values))
 
 
+def _inputs_in_words(facts: Facts) -> list[str]:
+    """Return for each input its name, its numbers, and what they are."""
+    lines = []
+    for tensor, name in facts.inputs:
+        parts = [layout(tensor), byte_meaning(facts, tensor), value_range(facts, tensor, name)]
+        lines.append(f"{tensor_name(name, tensor)}, {'; '.join(filter(None, parts))}.")
+    return lines
+
+
 def _bullets(texts: Iterable[str]) -> str:
     """Return lines of a Java comment, in which neither its end nor an escape may stand."""
-    return "\n".join(f"   * - {_ascii(text).replace('*/', '* /')}" for text in texts)
+    return _commented([text.replace("*/", "* /") for text in texts], "   * - ", "   *   ")
+
+
+def _commented(texts: Iterable[str], first: str, further: str | None = None) -> str:
+    """Return texts as lines of a comment, each with what lines of it begin with."""
+    further = f"{first}  " if further is None else further
+    return "\n".join(
+        textwrap.fill(
+            _ascii(text),
+            _WIDTH,
+            initial_indent=first,
+            subsequent_indent=further,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for text in texts
+    )
 
 
 def _ascii(text: str) -> str:

@@ -80,7 +80,7 @@ class Benchmark:
     def outputs(
         self, inputs: Sequence[Tensor], cuts: Sequence[str], *, xnnpack: bool
     ) -> list[bytes]:
-        """Return what all outputs hold after an inference, one behind the other, for examples.
+        """Return the bytes of all outputs, one after the other, for each example.
 
         # Arguments
             inputs: the inputs of the model.
@@ -89,7 +89,7 @@ class Benchmark:
             xnnpack: whether XNNPACK runs the float operations.
 
         # Raises
-            OutputsError: if the program does not know how to hand them out.
+            OutputsError: if the program has no flag that writes them.
             DeviceError: if it fails, or the connection to the device does.
         """
         path, log = (shlex.quote(f"{self.folder}/{name}") for name in ("outputs", "log"))
@@ -137,7 +137,7 @@ class Benchmark:
         flags = ignored_flags(output)
         if "--output_filepath" in flags or "--input_layer_value_files" in flags:
             raise OutputsError(
-                f"{self.where} cannot hand out outputs, as it does not know {flags.split('=')[0]}: "
+                f"{self.where} cannot write outputs, as it does not know {flags.split('=')[0]}: "
                 "build main.cc of the package for the device and give its path as `program`."
             )
         if flags:

@@ -10,7 +10,7 @@ class DeviceError(LarqNasError, RuntimeError):
 
 
 class OutputsError(DeviceError):
-    """The benchmark program on a device measures, but cannot hand out what a network gives."""
+    """The benchmark program on a device measures, but cannot write the outputs of a network."""
 
 
 def last_line(text: str) -> str:

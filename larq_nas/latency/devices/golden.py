@@ -10,7 +10,7 @@ from larq_nas.errors import ConversionError
 from larq_nas.latency.devices.benchmark import Benchmark
 from larq_nas.latency.devices.errors import DeviceError, last_line
 from larq_nas.latency.devices.program import Program
-from larq_nas.latency.golden import failed, judged
+from larq_nas.latency.golden import failure, verdict
 
 __all__ = ["golden_on"]
 
@@ -29,12 +29,12 @@ def golden_on(
         golden: the golden test.
         flatbuffer: the model.
         program: a build of main.cc, which compares there; without one, the benchmark program
-            hands out what the network gives, and it is compared here.
+            writes the outputs, which are compared here.
         xnnpack: whether XNNPACK runs the float operations of the benchmark program.
 
     # Raises
         ConversionError: if the outputs are not as expected.
-        DeviceError: if a program fails, or cannot hand out outputs.
+        DeviceError: if a program fails, or cannot write outputs.
     """
     path = f"{benchmark.folder}/golden.bin"
     data = golden.to_bytes()
@@ -62,7 +62,7 @@ def golden_on(
         parts = [np.frombuffer(row[at : at + end.bytes], end.dtype) for row in rows]
         raw.append(np.stack(parts))
         at += end.bytes
-    return judged(golden, raw, f"`{benchmark.way.address}`")
+    return verdict(golden, raw, f"`{benchmark.way.address}`")
 
 
 def _cut(golden: str, folder: str, inputs: Sequence[Tensor], at: int) -> str:
@@ -82,7 +82,7 @@ def _by_program(benchmark: Benchmark, program: Program, golden: str) -> list[str
     answer = way.run(" ".join(words))
     if answer.code == _DIFFERS:
         found = last_line(answer.err or answer.out).removeprefix("The golden test failed: ")
-        raise ConversionError(failed(f"`{way.address}`", found))
+        raise ConversionError(failure(f"`{way.address}`", found))
     if answer.code:
         reason = last_line(answer.err) or last_line(answer.out) or "without a word"
         raise DeviceError(

@@ -63,7 +63,7 @@ def test_the_file_holds_inputs_and_what_keras_gives(packed) -> None:
     (output,) = golden.outputs
     assert (output.tensor.name, output.classes) == ("which", True)
     np.testing.assert_allclose(output.values, model(feed).numpy(), atol=1e-6)
-    assert "16 inputs of the images handed in, outputs of Keras" in (golden.origin)
+    assert "16 of the given images, outputs of Keras" in (golden.origin)
 
 
 @pytest.mark.parametrize("kernel", ["default", "reference", "indirect"])
@@ -102,12 +102,12 @@ def test_random_inputs_are_said_to_be_random(packed, tmp_path: Path) -> None:
     before = model.get_weights()
     write_package(tmp_path, conversion, model, images=images(model)[:3], standalone=False)
     golden = read_golden(tmp_path / "golden.bin")
-    assert "3 inputs of the images handed in and 13 inputs of random numbers" in golden.origin
+    assert "3 of the given images and 13 inputs of random numbers" in golden.origin
     assert all(map(np.array_equal, before, model.get_weights()))
 
 
 def test_images_that_rounding_changes_are_replaced_by_random_ones(tmp_path: Path) -> None:
-    """An eighth of what some signs read is 0 but for rounding, in every image handed in."""
+    """An eighth of what some signs read is 0 but for rounding, in every image given."""
     inputs = tf.keras.Input((8, 8, 3))
     stem, norm = layers.Conv2D(32, 1), layers.BatchNormalization()
     x = BinaryConv2D(32, 3)(norm(stem(inputs)))

@@ -19,8 +19,11 @@ from deploy.package.programs import (
 )
 
 import larq_nas
+from larq_nas.cost import profile
+from larq_nas.cost.graph import functional
 from larq_nas.deploy.meaning import meanings
 from larq_nas.deploy.package import write_package
+from larq_nas.deploy.package.card import not_counted
 from larq_nas.errors import InputError
 
 layers = tf.keras.layers
@@ -57,7 +60,7 @@ HEADS = {
     "probabilities": (
         [POOL(), layers.Dense(4, "sigmoid")],
         "probabilities",
-        "4 probabilities, each for itself (sigmoid)",
+        "4 independent probabilities (sigmoid)",
     ),
     "one number": (
         [POOL(), layers.Dense(1)],
@@ -125,6 +128,59 @@ def test_the_loss_tells_what_shape_and_activation_do_not(loss, units, kind, text
     (meaning,) = meanings(model)
     assert meaning.kind == kind
     assert text in meaning.text
+
+
+class UsersModel(tf.keras.Model):
+    """A head as a user writes it: layers, functions, and perhaps a loop Keras cannot follow."""
+
+    def __init__(self, head: str) -> None:
+        super().__init__(name="net")
+        self.head = head
+        self.convolution = conv(8)
+        self.pool = POOL()
+        self.dense = layers.Dense(5, "softmax" if head in ("layer", "loop") else None)
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        x = self.pool(self.convolution(x))
+        if self.head == "loop":
+            x = tf.map_fn(lambda row: 2.0 * row, x)
+        x = self.dense(x)
+        return tf.nn.softmax(x) if self.head == "function" else x
+
+
+@pytest.mark.parametrize(
+    ("head", "text"),
+    [
+        ("layer", "probabilities of 5 classes (softmax)"),
+        ("function", "probabilities of 5 classes (softmax)"),
+        ("loop", "probabilities of 5 classes (softmax)"),
+        ("none", "logits of 5 classes, without softmax"),
+    ],
+)
+def test_a_subclassed_model_has_its_loss_and_its_last_activation(head: str, text: str) -> None:
+    model = UsersModel(head)
+    model(np.zeros((1, 8, 8, 3), "float32"))
+    (unknown,) = meanings(functional(model))
+    assert unknown.kind == ("scores" if head == "none" else "classes")
+    model.compile(loss="sparse_categorical_crossentropy")
+    (meaning,) = meanings(functional(model))
+    assert meaning.kind == "classes"
+    assert meaning.text.startswith(text)
+
+
+def test_what_is_not_counted_is_named_within_a_subclassed_model() -> None:
+    def build(head: str) -> tf.keras.Model:
+        model = UsersModel(head)
+        model(np.zeros((1, 8, 8, 3), "float32"))
+        return functional(model)
+
+    (line,) = not_counted(build("loop"), ["net"])
+    assert line.startswith("`net` (its call cannot be followed), with its layers `conv2d")
+    assert "`dense" in line
+    assert "pooling" not in line
+    own = layers.Input((4,))
+    model = tf.keras.Model(own, layers.Lambda(lambda x: tf.cumsum(x, axis=1), name="sums")(own))
+    assert not_counted(model, profile(model).unknown) == ["`tf.math.cumsum` in `sums`"]
 
 
 def test_class_names_and_an_accuracy_tell_that_it_classifies() -> None:
@@ -221,7 +277,7 @@ def test_the_programs_print_what_an_output_is(name: str, tmp_path: Path) -> None
     image.tofile(tmp_path / "image.bin")
     outputs = model(image).numpy()[0].ravel()
     card = (package / "README.md").read_text()
-    assert f"Output `{model.output_names[0]}`: float32" in card
+    assert f"Output `{model.output_names[0]}` (`output0000` in the flatbuffer): float32" in card
     assert meanings(model, names)[0].text in card
     assert all(one in card for one in names or [])
     done = call(compiled(package, tmp_path), package / "model.tflite", tmp_path / "image.bin")
@@ -245,7 +301,7 @@ def _rounded(text: str) -> list[str | float]:
 
 
 class Subclassed(tf.keras.Model):
-    """A network of which Keras knows what it reads and gives, and nothing else."""
+    """A network of which Keras keeps no graph."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -257,14 +313,14 @@ class Subclassed(tf.keras.Model):
         return self.last(self.pool(self.conv(images)))
 
 
-def test_a_subclassed_model_is_packed_and_its_outputs_are_said_not_to_be_known(tmp_path) -> None:
+def test_a_subclassed_model_is_packed_and_its_outputs_are_known(tmp_path) -> None:
     model = Subclassed()
     photos = np.random.default_rng(0).normal(size=(20, 8, 8, 3)).astype("float32")
     model(photos)
     conversion = larq_nas.convert(model, photos)
     write_package(tmp_path, conversion, model, images=photos, standalone=False)
     card = (tmp_path / "README.md").read_text()
-    assert "3 numbers of a layer whose activation is not known: logits of 3 classes, or" in card
+    assert "probabilities of 3 classes (softmax)" in card
     write_package(
         tmp_path, conversion, model, images=photos, class_names=["a", "b", "c"], standalone=False
     )
@@ -280,7 +336,8 @@ def test_files_of_another_size_are_refused(tmp_path: Path) -> None:
     done = call(program, tmp_path / "package" / "model.tflite", tmp_path / "two.bin")
     assert (done.returncode, done.stderr) == (1, f"{tmp_path}/two.bin must hold 768 bytes.\n")
     done = call(program)
-    assert done.stderr.startswith("usage: main model.tflite input.bin, or main --golden")
+    called = f"usage: {program} model.tflite input.bin, or {program} --golden golden.bin model.tfl"
+    assert done.stderr.startswith(called)
 
 
 def test_preprocessing_and_its_layers_are_on_the_card(tmp_path: Path) -> None:
@@ -293,12 +350,21 @@ def test_preprocessing_and_its_layers_are_on_the_card(tmp_path: Path) -> None:
     write_package(tmp_path, conversion, model, images=pixels, **settings)
     card = (tmp_path / "README.md").read_text()
     assert (
-        "- Input `photo`: one image, float32, shape (1, 8, 8, 3), channels last; the images" in card
+        "- Input `photo` (`image` in the flatbuffer): one image, float32, shape (1, 8, 8, 3), "
+        "channels last; the images" in card
+    )
+    head = " ".join((tmp_path / "main.cc").read_text().split("#include")[0].split("//"))
+    assert " ".join(head.split()).endswith(
+        "input.bin: `photo` (`image` in the flatbuffer), 192 float32 numbers: 8 rows of 8 pixels "
+        "of 3 channels; the images it was checked on held numbers from 0 to 255. Preprocessing: "
+        "crop to 8 x 8. The second runs the inputs of golden.bin and compares with the outputs "
+        "that are expected. It ends with 0 if they agree, with 2 if they do not, and with 1 if the "
+        "test could not be run."
     )
     assert "held numbers from 0 to 255." in card
     assert "- Preprocessing: crop to 8 x 8.\n" in card
     assert "not to be done before: Rescaling `centre` (x * 0.00784314 - 1)." in card
     for wrong in ({"preprocessing": 3}, {"images": pixels[..., :1]}, {"images": [pixels, pixels]}):
-        with pytest.raises(InputError, match=r"must be a text|must have the shape"):
+        with pytest.raises(InputError, match=r"must be a text|must hold|an array of images"):
             write_package(tmp_path / "new", conversion, model, **wrong)
     assert not (tmp_path / "new").exists()

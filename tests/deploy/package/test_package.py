@@ -14,6 +14,8 @@ import larq_nas
 from larq_nas.cli import main
 from larq_nas.cost import profile
 from larq_nas.deploy.package import Accuracy, write_package
+from larq_nas.deploy.package.inputs import affine
+from larq_nas.deploy.parity import kernel_lines
 from larq_nas.errors import ConversionError, InputError
 from larq_nas.latency import Latency
 from larq_nas.layers import classifier
@@ -89,7 +91,7 @@ def test_every_figure_of_the_card_is_one_handed_in(package: Path, conversion, mo
         f"from {IMAGES.min():g} to {IMAGES.max():g}",
         "shape (1, 8, 8, 1)",
         "logits of 10 classes",
-        *map(str, conversion.parity),
+        *kernel_lines(conversion.parity),
         "| a board (aarch64) | default | 2 | 1.23 ms | 3% over 50 runs |",
         ARCHITECTURE.to_json(),
         "| `stem_conv` | CONV_2D | has real weights |",
@@ -111,6 +113,36 @@ def test_what_is_not_known_is_said(conversion, model, tmp_path) -> None:
         assert line in card
     assert "network.py" not in card
     assert "| `stem_conv` | conv | 8x8x24 |" in card
+
+
+def test_a_data_set_is_read_as_convert_reads_it(conversion, model, tmp_path) -> None:
+    labels = np.zeros(len(IMAGES))
+    for name, images in (
+        ("array", IMAGES),
+        ("images", tf.data.Dataset.from_tensor_slices(IMAGES).batch(10)),
+        ("labelled", tf.data.Dataset.from_tensor_slices((IMAGES, labels)).batch(16).repeat()),
+    ):
+        write_package(tmp_path / name, conversion, model, images=images)
+        for file in ("golden.bin", "README.md"):
+            found = (tmp_path / name / file).read_bytes()
+            assert found == (tmp_path / "array" / file).read_bytes()
+    wide = tf.data.Dataset.from_tensor_slices(IMAGES[:, :, :4]).batch(8)
+    with pytest.raises(InputError, match=r"`images` must hold images of shape \(8, 8, 1\)"):
+        write_package(tmp_path / "wide", conversion, model, images=wide)
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "text"),
+    [
+        (1 / 255, 0, "b * 0.00392157"),
+        (1, 0, "b"),
+        (2 / 255, -1, "b * 0.00784314 - 1"),
+        ([1, 2], [0, 3], "b * [1, 2] + [0, 3]"),
+        ([1, 2], [0, 0], "b * [1, 2]"),
+    ],
+)
+def test_what_adds_nothing_is_left_out_of_a_formula(scale, offset, text: str) -> None:
+    assert affine("b", np.array(scale), np.array(offset)) == text
 
 
 def test_a_package_is_replaced_and_other_files_are_kept(conversion, model, tmp_path) -> None:

@@ -74,17 +74,21 @@ def test_outputs_are_told_apart_by_name(packed) -> None:
 
 
 def test_the_card_lists_all_inputs_and_outputs(packed) -> None:
-    directory, _, _ = packed
+    directory, model, _ = packed
     card = (directory / "README.md").read_text()
-    for line in (
-        "- Input `photo`: one image, float32, shape (1, 8, 8, 3), channels last; the images",
-        "- Input `facts`: float32, shape (1, 4); the examples it was checked on held num",
-        "- Output `kind`: float32, shape (1, 3): probabilities of 3 classes (softmax).",
-        "- Classes of `kind`: 0 a, 1 b, 2 c.",
-        "- Output `mask`: float32, shape (1, 8, 8, 1): a mask of 8 x 8: a probability for each",
-        "- Output `number9`: float32, shape (1, 1): one number without activation",
+    names = {name: f"input{n:04d}" for n, name in enumerate(model.input_names)}
+    names |= {name: f"output{n:04d}" for n, name in enumerate(model.output_names)}
+    for kind, name, told in (
+        ("Input", "photo", "one image, float32, shape (1, 8, 8, 3), channels last; the images"),
+        ("Input", "facts", "float32, shape (1, 4); the examples it was checked on held num"),
+        ("Output", "kind", "float32, shape (1, 3): probabilities of 3 classes (softmax)."),
+        ("Output", "mask", "float32, shape (1, 8, 8, 1): a mask of 8 x 8: a probability for each"),
+        ("Output", "number9", "float32, shape (1, 1): one number without activation"),
     ):
-        assert line in card
+        assert f"- {kind} `{name}` (`{names[name]}` in the flatbuffer): {told}" in card
+        program = (directory / "main.cc").read_text()
+        assert program.count(f"`{name}` (`{names[name]}` in the flatbuffer)") == 1
+    assert "- Classes of `kind`: 0 a, 1 b, 2 c." in card
 
 
 @needs_compiler
@@ -126,8 +130,11 @@ def test_images_and_names_that_do_not_fit_are_refused(packed, tmp_path: Path) ->
     _, model, examples = packed
     conversion = larq_nas.convert(model, examples)
     cases = (
-        ({"images": examples[:1]}, r"must have the shape \(examples, 8, 8, 3\), \(examples, 4\), "),
-        ({"images": examples[0]}, "must have the shape"),
+        (
+            {"images": examples[:1]},
+            "`images` must hold an array for each of the 2 inputs, but got 1",
+        ),
+        ({"images": [*examples[1:], examples[0]]}, "`images` must "),
         ({"class_names": ["a"]}, r"for each class of one output \(`kind` has 3, `mask` has 1"),
     )
     for settings, message in cases:
@@ -164,11 +171,14 @@ def test_the_card_says_what_a_byte_stands_for(in_bytes) -> None:
     directory, conversion, _ = in_bytes
     ((given,), (got,)) = tensors(conversion.flatbuffer)
     card = (directory / "README.md").read_text()
-    assert f"- Input `photo`: one image, {given.type.lower()}, shape (1, 8, 8, 3)" in card
+    name = "`photo` (`image` in the flatbuffer)"
+    assert f"- Input {name}: one image, {given.type.lower()}, shape (1, 8, 8, 3)" in card
     written = " is written as b - 128 and" if given.type == "INT8" else ""
     line = "b * 0.00784314 - 1, so 0 for -1 and 255 for 1"
     assert f"a byte b of 0 to 255{written} stands for {line}" in card
-    assert f"a value v stands for (v - {got.zero_point}) * {got.scale:g}." in card
+    value = f"(v - {got.zero_point})".replace("- -", "+ ")
+    assert f"a value v stands for {value} * {got.scale:g}." in card
+    assert "+ 0" not in card
     assert "192 bytes from 0 to 255" in (directory / "main.cc").read_text()
     source = "Larq Compute Engine's default kernel" if conversion.int8 else "Keras"
     assert f"outputs of {source}" in card
@@ -206,7 +216,7 @@ def test_the_programs_take_bytes_of_0_to_255(in_bytes, tmp_path: Path) -> None:
 
 
 def test_channels_of_another_scale_are_told_and_compared(tmp_path: Path) -> None:
-    """Whole numbers are scaled and shifted by the network, beyond what their tensor says."""
+    """Integers are scaled and shifted by the network, beyond what their tensor says."""
     inputs = tf.keras.Input((8, 8, 3), name="photo")
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(inputs))
     model = tf.keras.Model(inputs, layers.Dense(4)(x))

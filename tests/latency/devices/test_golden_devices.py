@@ -129,7 +129,7 @@ def test_a_golden_test_that_cannot_run_is_a_warning_unless_asked_for(
     assert json.loads(result.stdout)["golden"] == []
     result = CliRunner().invoke(main, [*command, "--golden", str(golden)])
     assert result.exit_code == 1
-    assert "cannot hand out outputs" in result.stderr
+    assert "cannot write outputs" in result.stderr
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What the whole numbers of an input or output stand for."""
+"""What the integers of an input or output stand for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,26 +8,39 @@ import numpy as np
 
 from larq_nas.errors import InputError
 
-__all__ = ["IntegerTensor", "Integers", "NumberType", "of_pixels", "of_range"]
+__all__ = [
+    "LEAST",
+    "NUMBER_TYPES",
+    "IntegerTensor",
+    "Integers",
+    "NumberType",
+    "of_pixels",
+    "of_range",
+]
 
 NumberType = Literal["float32", "uint8", "int8"]
 """Types of the numbers that a flatbuffer takes and gives."""
 
+NUMBER_TYPES: tuple[NumberType, ...] = ("float32", "uint8", "int8")
+"""All of these types."""
+
+LEAST = {"uint8": 0, "int8": -128}
+"""The least integer of each type."""
+
 _STEPS = 255
-_FIRST = {"uint8": 0, "int8": -128}
 # What 0 and 255 are turned into by the usual preprocessing of images.
 _USUAL = ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0), (-0.5, 0.5), (0.0, 255 / 256), (-1.0, 127 / 128))
 _SIGNED = (-128.0, 127.0)
-# Resized images lie between the whole numbers, but nearly fill their range.
+# Resized images lie between the integers, but nearly fill their range.
 _FILLED = 0.02
 _ON_STEP = 0.01
-# As many levels in a channel are enough to tell the step from them.
+# So many levels of a channel show its step.
 _LEVELS = 64
 
 
 @dataclass(frozen=True)
 class IntegerTensor:
-    """An input or output of whole numbers.
+    """An integer input or output.
 
     `q` stands for `scale * (q - zero_point) * factor + offset`.
 
@@ -35,7 +48,7 @@ class IntegerTensor:
         name: name in the flatbuffer's signature.
         type: `"uint8"` or `"int8"`.
         scale: scale of the tensor, as its quantization parameters have it.
-        zero_point: the whole number that stands for 0, before `offset`.
+        zero_point: the integer that stands for 0, before `offset`.
         factor: for each channel a further scale, which the network multiplies with; empty for none.
         offset: what the network adds, one number or one for each channel; empty for none.
         note: how this was found.
@@ -50,14 +63,14 @@ class IntegerTensor:
     note: str = ""
 
     def quantize(self, x: np.ndarray) -> np.ndarray:
-        """Return the whole numbers that stand for `x`, or are the nearest to it."""
+        """Return the integers that stand for `x`, or are the nearest to it."""
         x = (x - self._offset) / self._factor / np.float32(self.scale)
-        first = _FIRST[self.type]
+        first = LEAST[self.type]
         whole = np.clip(np.round(x) + self.zero_point, first, first + _STEPS)
         return np.asarray(whole.astype(self.type))
 
     def dequantize(self, q: np.ndarray) -> np.ndarray:
-        """Return what the whole numbers `q` stand for, in the steps of the flatbuffer."""
+        """Return what the integers `q` stand for, in the steps of the flatbuffer."""
         x = np.float32(self.scale) * (q.astype("float32") - np.float32(self.zero_point))
         x = x * self._factor if self.factor else x
         return np.asarray(x + self._offset if self.offset else x)
@@ -65,14 +78,14 @@ class IntegerTensor:
     def is_rounded(self, x: np.ndarray, q: np.ndarray, tie: float) -> bool:
         """Return whether `q` is `x` rounded; a number within `tie` of two steps may be either."""
         exact = x / np.float32(self.scale) + self.zero_point
-        first = _FIRST[self.type]
+        first = LEAST[self.type]
         difference = np.abs(np.clip(exact, first, first + _STEPS) - q.astype("float32"))
         return bool(np.all(difference <= 0.5 + tie))
 
     @property
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """What the smallest and the largest whole number stand for."""
-        first = _FIRST[self.type]
+        """What the smallest and the largest integer stand for."""
+        first = LEAST[self.type]
         low, high = self.dequantize(np.array([[first], [first + _STEPS]]))
         return low, high
 
@@ -85,7 +98,7 @@ class IntegerTensor:
         return np.array(self.offset or 0.0, "float32")
 
     def __str__(self) -> str:
-        first = _FIRST[self.type]
+        first = LEAST[self.type]
         low, high = (_numbers(end) for end in self.ends)
         note = f" ({self.note})" if self.note else ""
         return (
@@ -101,13 +114,13 @@ class IntegerTensor:
 
 @dataclass(frozen=True)
 class Integers:
-    """Inputs and outputs of whole numbers, and what they change.
+    """Integer inputs and outputs, and what they change.
 
     # Arguments
-        inputs: the inputs that are whole numbers.
+        inputs: the inputs that are integers.
         outputs: the outputs that are.
         examples: number of examples compared.
-        mean: mean difference from the outputs of float inputs, in units of their spread; of the
+        mean: mean difference from the outputs of float inputs, in standard deviations; of the
             output that differs most.
         agreement: share of the largest numbers along the last axis that are the same ones; `None`
             where outputs are single numbers.
@@ -126,44 +139,44 @@ class Integers:
         lines += [f"output {tensor}" for tensor in self.outputs]
         same = "" if self.agreement is None else f", same largest output in {self.agreement:.1%}"
         lines.append(
-            f"whole numbers: outputs differ by {self.mean:.2%} of their spread from those of float "
-            f"inputs and outputs{same}, on {self.examples} examples"
+            f"integers: outputs differ by {self.mean:.2%} of a standard deviation from those of "
+            f"float inputs and outputs{same}, on {self.examples} examples"
         )
         lines += self.notes
         return "\n".join(lines)
 
 
 def of_range(name: str, kind: str, low: float, high: float) -> IntegerTensor:
-    """Return an output of whole numbers from `low` to `high`, 0 among them."""
+    """Return an integer output from `low` to `high`, 0 among them."""
     low, high = min(low, 0.0), max(high, 0.0)
     high = high if high > low else 1.0
     zero = round(-low * _STEPS / (high - low))
     below = -low / zero if zero else 0.0
     above = high / (_STEPS - zero) if zero < _STEPS else 0.0
-    return IntegerTensor(name, kind, max(below, above), zero + _FIRST[kind])
+    return IntegerTensor(name, kind, max(below, above), zero + LEAST[kind])
 
 
 def of_pixels(name: str, kind: str, images: np.ndarray, given: Any = None) -> IntegerTensor:
-    """Return what the whole numbers of an input stand for.
+    """Return what the integers of an input stand for.
 
     # Arguments
         name: name of the input.
         kind: `"uint8"` or `"int8"`; in int8, -128 is what 0 is in uint8.
         images: what the network is trained on, float32.
-        given: what the smallest and the largest stand for, if that is told.
+        given: what the smallest and the largest stand for, if the user says so.
 
     # Raises
-        InputError: if that is not told and the images do not show it.
+        InputError: if that is not given and the images do not show it.
     """
-    note = "as told"
+    note = "as given"
     if given is not None:
-        low, high = _told(name, given, images.shape[-1])
+        low, high = _given(name, given, images.shape[-1])
         outside = float(np.mean((images < low) | (images > high)))
         if outside > 0:
             note += f"; {outside:.1%} of the numbers compared lie outside and are cut off"
     else:
         low, high, note = _found(name, images)
-    step, first = (high - low) / _STEPS, _FIRST[kind]
+    step, first = (high - low) / _STEPS, LEAST[kind]
     if step.size > 1 and (np.ptp(step) or np.ptp(low)):
         factor, offset = (
             tuple(map(float, np.broadcast_to(x, (images.shape[-1],)))) for x in (step, low)
@@ -176,7 +189,7 @@ def of_pixels(name: str, kind: str, images: np.ndarray, given: Any = None) -> In
     return IntegerTensor(name, kind, width, zero + first, (), offset, note)
 
 
-def _told(name: str, given: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
+def _given(name: str, given: Any, channels: int) -> tuple[np.ndarray, np.ndarray]:
     try:
         low, high = (np.asarray(end, "float64") for end in given)
         fits = all(end.shape in ((), (1,), (channels,)) for end in (low, high))
@@ -203,8 +216,8 @@ def _found(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
     if len(exact) > 1:
         raise InputError(
             f"Input `{name}` holds only {least:g} and {most:g} or little more, which may be "
-            f"{' or '.join(f'0 to 255 as {ends}' for ends in exact)}: tell with input_range=(low, "
-            "high) what the smallest and the largest whole number stand for."
+            f"{' or '.join(f'0 to 255 as {ends}' for ends in exact)}: give input_range=(low, "
+            "high), what the smallest and the largest integer stand for."
         )
     lows, highs = _of_channels(images)
     if all(
@@ -218,9 +231,9 @@ def _found(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
             note = f"taken for {low:g} to {high:g}, which the images nearly fill"
             return np.asarray(low), np.asarray(high), note
     raise InputError(
-        f"What whole numbers input `{name}` reads is not known: the images hold {least:.4g} to "
-        f"{most:.4g}, which is no usual scale of 0 to 255; tell with input_range=(low, high) what "
-        "the smallest and the largest whole number stand for, each a number or one for each "
+        f"What integers input `{name}` reads is not known: the images hold {least:.4g} to "
+        f"{most:.4g}, which is no usual scale of 0 to 255; give input_range=(low, high), what "
+        "the smallest and the largest integer stand for, each a number or one for each "
         "channel."
     )
 

@@ -10,6 +10,7 @@ Here is only where offsets go. How large they are is found where a network is re
 """
 
 from collections import Counter
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,7 +64,6 @@ class MovedOffsets:
         self._times = Counter(id(call.layer) for call in self._calls)
         self._ends = {chain[0]: end for end, chain in fusing.thresholds.items()}
         self._inner = {index for chain in fusing.thresholds.values() for index in chain}
-        self._whole: dict[int, bool] = {}
         # By call whose output is moved, what takes the offset.
         self._moving: dict[int, tuple[int, ...]] = {}
         self.dropped: dict[int, tuple[int, ...]] = {}
@@ -118,7 +118,7 @@ class MovedOffsets:
         fusing, call = self._fusing, self._calls[index]
         if index in self._inner:
             end = self._ends.get(index)
-            takes = end is not None and fusing.kind(end) == "offset" and self._is_real(read)
+            takes = end is not None and fusing.kind(end) == "offset" and read in self._real
             return (end,) if takes and end is not None else None
         if index in self.dropped:
             return self._pushed(index)
@@ -134,7 +134,7 @@ class MovedOffsets:
             return (branch,) if branch is not None else self._pushed(index)
         if kind in _COMMUTING and kind != "add":
             return self._pushed(index)
-        takes = self._is_offset(index) and self._is_real(read)
+        takes = self._is_offset(index) and read in self._real
         return (index,) if takes or self._has_bias(index) else None
 
     def _branch(self, index: int, read: int | None = None) -> int | None:
@@ -154,7 +154,7 @@ class MovedOffsets:
         once = all(self._times[id(self._calls[i].layer)] == 1 for i in inside)
         wide = self._calls[branch].shape[-1] == self._calls[index].shape[-1]
         takes = once and wide and not fusing.emulated[start] and fusing.ends_in(branch, index)
-        return takes and self._is_real(index)
+        return takes and index in self._real
 
     def _taken_before(self, index: int) -> tuple[int, ...] | None:
         """Return the branch of the sum that offset `index` reads, if that takes the offset."""
@@ -189,28 +189,33 @@ class MovedOffsets:
         once = self._times[id(layer)] == 1
         return bool(bias) and whole and once and self._fusing.takes_affine(index)
 
-    def _is_real(self, index: int) -> bool:
-        """Return whether the numbers of call `index` are no whole numbers, or multiples of some.
+    @cached_property
+    def _real(self) -> set[int]:
+        """The calls whose numbers are neither whole numbers nor multiples of some.
 
         Sums of whole numbers and offsets are often exactly 0, where another order of adding
         could turn a sign.
         """
-        if index not in self._whole:
-            self._whole[index] = not self._are_real(index)
-        return not self._whole[index]
+        found: set[int] = set()
+        for index in sorted(self._fusing.needed):
+            call, inputs = self._calls[index], self._fusing.inputs[index]
+            if _makes_real(call) or (
+                call.facts.kind in _KEEPS_WHOLE
+                and inputs
+                and (any if call.facts.kind == "add" else all)(read in found for read in inputs)
+            ):
+                found.add(index)
+        return found
 
-    def _are_real(self, index: int) -> bool:
-        call, inputs = self._calls[index], self._fusing.inputs[index]
-        kind = call.facts.kind
-        if kind == "norm":
-            return _is_plain(call) and not _has_few_bits(affine_of(call)[0])
-        if kind in _REAL:
-            plain = call.facts.kernel_scale == "ones" and min(call.facts.kernel_bits) == 32
-            return plain or call.facts.kernel_scale == "scaled"
-        if kind not in _KEEPS_WHOLE:
-            return False
-        found = [self._is_real(read) for read in inputs]
-        return any(found) if kind == "add" else bool(found) and all(found)
+
+def _makes_real(call: Call) -> bool:
+    """Return whether a call gives multiples of no whole number, whatever it reads."""
+    if call.facts.kind == "norm":
+        return _is_plain(call) and not _has_few_bits(affine_of(call)[0])
+    if call.facts.kind not in _REAL:
+        return False
+    plain = call.facts.kernel_scale == "ones" and min(call.facts.kernel_bits) == 32
+    return plain or call.facts.kernel_scale == "scaled"
 
 
 def affine_of(call: Call) -> tuple[np.ndarray, np.ndarray]:

@@ -330,6 +330,22 @@ def test_a_wrong_offset_is_refused_though_it_is_told_to_be_lacking() -> None:
     assert not holds(model, with_more(lowered, "moved", 0.05), told)
 
 
+def test_what_lacks_an_offset_is_matched_without_it() -> None:
+    """So that a fault behind it is not looked for before it."""
+    model = model_of(through_sum)
+    lowered = lower(model)
+    flatbuffer = export_lowered(with_more(lowered, "taking", 0.5))
+
+    def differing(lacking) -> list[str]:
+        operations = Operations(flatbuffer, "reference")
+        found = compare_operations(record(model, [images()]), operations, [images()], None, lacking)
+        return [layer.name for layer in found.differing]
+
+    assert "taking" in differing(lowered.lacking_by_layer)
+    assert "moved" not in differing(lowered.lacking_by_layer)
+    assert "moved" in differing({})
+
+
 def test_outputs_lack_nothing() -> None:
     inputs = tf.keras.Input((9, 10, 3))
     outputs = norm(pool(layers.Conv2D(8, 3)(inputs)), name="output")

@@ -55,7 +55,8 @@ class MovedOffsets:
             add it.
         taking: the calls that add what was moved to them.
         branches: by sums the call in one of their branches that adds what moves into them.
-        back: by sums the offset behind them that is moved into a branch of theirs.
+        back: by sums and convolutions the offset behind them that is moved into them, and which of
+            its channels is their first.
     """
 
     def __init__(self, fusing: "Fusing") -> None:
@@ -68,7 +69,7 @@ class MovedOffsets:
         self._moving: dict[int, tuple[int, ...]] = {}
         self.dropped: dict[int, tuple[int, ...]] = {}
         self.branches: dict[int, int] = {}
-        self.back: dict[int, int] = {}
+        self.back: dict[int, tuple[int, int]] = {}
         # From the end, so that what keeps its offset is known to those before.
         for index in sorted(fusing.needed, reverse=True):
             if self._is_offset(index) and index not in self._inner:
@@ -126,9 +127,7 @@ class MovedOffsets:
         if kind != fusing.kind(index):
             return None
         if kind == "concat":
-            last = len(call.shape)
-            along = getattr(call.layer, "axis", None)
-            return self._pushed(index) if along in (-1, last) else None
+            return self._pushed(index) if _joins_channels(call) else None
         if kind == "add" and call.shape[-1] == self._calls[read].shape[-1]:
             branch = self._branch(index, read)
             return (branch,) if branch is not None else self._pushed(index)
@@ -148,32 +147,57 @@ class MovedOffsets:
         return self.branches.get(index)
 
     def _takes_as_branch(self, branch: int, index: int) -> bool:
-        fusing = self._fusing
-        start = fusing.chain_start(branch)
-        inside = {start, branch, *fusing.chain(start)}
-        once = all(self._times[id(self._calls[i].layer)] == 1 for i in inside)
         wide = self._calls[branch].shape[-1] == self._calls[index].shape[-1]
-        takes = once and wide and not fusing.emulated[start] and fusing.ends_in(branch, index)
-        return takes and index in self._real
+        return wide and index in self._real and self._ends_in(branch, index)
+
+    def _ends_in(self, index: int, reader: int) -> bool:
+        """Return whether a convolution alone gives what `reader` reads, and takes an offset."""
+        fusing = self._fusing
+        start = fusing.chain_start(index)
+        inside = {start, index, *fusing.chain(start)}
+        once = all(self._times[id(self._calls[i].layer)] == 1 for i in inside)
+        return once and not fusing.emulated[start] and fusing.ends_in(index, reader)
 
     def _taken_before(self, index: int) -> tuple[int, ...] | None:
-        """Return the branch of the sum that offset `index` reads, if that takes the offset."""
-        fusing = self._fusing
-        (read,), reader = fusing.inputs[index], index
-        while self._passes_alone(read, reader) and fusing.kind(read) == "pass":
-            if self._calls[read].facts.kind != "pass":
-                return None
-            read, reader = fusing.inputs[read][0], read
-        if self._calls[read].facts.kind != "add" or not self._passes_alone(read, reader):
-            return None
-        branch = self._branch(read)
-        if branch is None:
-            return None
-        self.back[read] = index
-        return (branch,)
+        """Return what takes offset `index` before it, if nothing else reads what it reads."""
+        before = dict(self.branches), dict(self.back)
+        (read,) = self._fusing.inputs[index]
+        takers = self._before(read, index, index, 0)
+        if takers is None:
+            self.branches, self.back = before
+        return takers
 
-    def _passes_alone(self, index: int, reader: int) -> bool:
-        return self._fusing.readers[index] == [reader] and not self._calls[index].output
+    def _before(self, index: int, reader: int, offset: int, start: int) -> tuple[int, ...] | None:
+        """Return what takes an offset for the output of call `index`; `None` if nothing does.
+
+        # Arguments
+            index: the call.
+            reader: what has to be all that reads it.
+            offset: the call whose offset it is.
+            start: which of its channels is the first here.
+        """
+        fusing, call = self._fusing, self._calls[index]
+        kind = call.facts.kind
+        alone = fusing.readers[index] == [reader] and not call.output
+        if not alone or kind != fusing.kind(index):
+            return None
+        if index in self._real and self._ends_in(index, reader):
+            self.back[index] = offset, start
+            return (index,)
+        if kind == "add":
+            branch = self._branch(index)
+            self.back[index] = offset, start
+            return None if branch is None else (branch,)
+        if kind not in _COMMUTING or (kind == "concat" and not _joins_channels(call)):
+            return None
+        takers: list[int] = []
+        for read in fusing.inputs[index]:
+            found = self._before(read, index, offset, start)
+            if found is None:
+                return None
+            takers += found
+            start += self._calls[read].shape[-1]
+        return tuple(dict.fromkeys(takers))
 
     def _has_bias(self, index: int) -> bool:
         """Return whether call `index` is a real layer whose bias takes an offset of its inputs.
@@ -206,6 +230,10 @@ class MovedOffsets:
             ):
                 found.add(index)
         return found
+
+
+def _joins_channels(call: Call) -> bool:
+    return getattr(call.layer, "axis", None) in (-1, len(call.shape))
 
 
 def _makes_real(call: Call) -> bool:

@@ -106,6 +106,14 @@ def back_into_branch(x: tf.Tensor) -> tf.Tensor:
     return binary(prelu(Offset(name="moved")(layers.Dropout(0.1)(total))))
 
 
+def back_into_parts(x: tf.Tensor) -> tf.Tensor:
+    """Into both parts of a concatenation, of which one is a sum and one a convolution."""
+    total = layers.Add()([norm(binary(x)), x])
+    halved = layers.AveragePooling2D(padding="same")(total)
+    joined = layers.Concatenate()([halved, norm(binary(x, strides=2))])
+    return binary(prelu(Offset(name="moved")(joined)))
+
+
 def twice(x: tf.Tensor) -> tf.Tensor:
     """One tensor in a sum with itself."""
     moved = norm(pool(x), name="moved")
@@ -122,6 +130,7 @@ MOVED: dict[str, tuple[Callable[[tf.Tensor], tf.Tensor], int]] = {
     "branch": (into_branch, 1),
     "norm": (through_norm, 2),
     "back": (back_into_branch, 1),
+    "parts": (back_into_parts, 1),
     "twice": (twice, 1),
 }
 

@@ -36,27 +36,37 @@ class Shifts:
         moved = fusing.offsets
         if moved is None or not moved.dropped:
             return
-        self._back = {offset: total for total, offset in moved.back.items()}
         self._inner = {i for chain in fusing.thresholds.values() for i in chain}
         for index in sorted(fusing.needed):
             if index in moved.branches:
-                self._balance(index, moved.branches[index], moved.back.get(index))
-            elif index in moved.dropped and index not in self._back:
+                self._balance(index, moved.branches[index])
+            elif index in moved.dropped:
                 scale, offset = affine_of(self._calls[index])
-                self.lacking[index] = scale * self._read(index) + offset
-            elif index not in self._back:
+                vector = scale * self._read(index) + offset
+                # Nothing is left of what was moved back.
+                self.lacking |= {index: vector} if np.any(vector) else {}
+            elif index in moved.back:
+                self._add(index, self._behind(index))
+                self.lacking[index] = -self._behind(index)
+            else:
                 self._follow(index)
 
-    def _balance(self, total: int, branch: int, behind: int | None) -> None:
+    def _balance(self, total: int, branch: int) -> None:
         """Let a branch of a sum add what the other branches lack, and the offset behind it."""
-        none = np.zeros(self._width(total))
-        offset = none if behind is None else affine_of(self._calls[behind])[1]
+        behind = self._behind(total)
         others = [read for read in self._fusing.inputs[total] if read != branch]
-        vector = self._sum(others, total) + offset
+        vector = self._sum(others, total) + behind
         self._add(branch, vector)
         self.lacking[branch] = -vector
-        if behind is not None:
-            self.lacking[total] = -offset
+        self.lacking |= {total: -behind} if np.any(behind) else {}
+
+    def _behind(self, index: int) -> np.ndarray:
+        """Return the offset behind call `index` that is moved into it; zeros if none is."""
+        moved = self._fusing.offsets
+        if moved is None or index not in moved.back:
+            return np.zeros(self._width(index))
+        offset, start = moved.back[index]
+        return affine_of(self._calls[offset])[1][start : start + self._width(index)]
 
     def _follow(self, index: int) -> None:
         """Find what a call makes of what its inputs lack: it hands that on, or adds it."""

@@ -190,6 +190,12 @@ def test_nothing_is_moved_unless_asked() -> None:
     assert moved(lower(model, offsets=False)) == []
 
 
+def test_int8_leaves_offsets_where_they_are() -> None:
+    data = np.random.default_rng(0).normal(size=(32, 9, 10, 3)).astype("float32")
+    conversion = larq_nas.convert(model_of(through_sum), data, int8="ends")
+    assert not any("adds nothing" in line for line in conversion.rewrites)
+
+
 def product(x: tf.Tensor) -> tf.Tensor:
     return binary(norm(layers.Multiply()([norm(pool(x)), prelu(x)])))
 

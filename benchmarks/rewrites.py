@@ -37,9 +37,45 @@ def demo() -> tf.keras.Model:
     return space.build(choose, (8, 8, 1), CLASSES)
 
 
+class Offset(tf.keras.layers.Layer):
+    """An offset for each channel, as RSign and RPReLU are made of."""
+
+    def build(self, shape: Any) -> None:
+        self.offset = self.add_weight("offset", (shape[-1],))
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return x + self.offset
+
+
+def reactnet(blocks: int = 4, channels: int = 32) -> tf.keras.Model:
+    """Return a network of blocks as in ReActNet: every other one halves the image."""
+    inputs = tf.keras.Input((32, 32, 3))
+    stem = tf.keras.layers.Conv2D(channels, 3, padding="same", use_bias=False)(inputs)
+    x = tf.keras.layers.BatchNormalization()(stem)
+    for number in range(blocks):
+        strides = 1 + number % 2
+        shortcut = tf.keras.layers.AveragePooling2D()(x) if strides > 1 else x
+        x = _rprelu(tf.keras.layers.Add()([_binary(x, 3, strides), shortcut]))
+        sums = [tf.keras.layers.Add()([_binary(x, 1), x]) for _ in range(strides)]
+        x = _rprelu(tf.keras.layers.Concatenate()(sums) if strides > 1 else sums[0])
+    pooled = tf.keras.layers.GlobalAveragePooling2D()(x)
+    return tf.keras.Model(inputs, tf.keras.layers.Dense(CLASSES)(pooled))
+
+
+def _binary(x: tf.Tensor, kernel_size: int, strides: int = 1) -> tf.Tensor:
+    layer = larq_nas.layers.BinaryConv2D(x.shape[-1], kernel_size, strides=strides)
+    return tf.keras.layers.BatchNormalization()(layer(Offset()(x)))
+
+
+def _rprelu(x: tf.Tensor) -> tf.Tensor:
+    slope = tf.keras.initializers.Constant(0.25)
+    return Offset()(tf.keras.layers.PReLU(slope, shared_axes=[1, 2])(Offset()(x)))
+
+
 NETWORKS: dict[str, Callable[[], tf.keras.Model]] = {
     "QuickNetSmall": lambda: larq_zoo.sota.QuickNetSmall(weights=None),
     "QuickNet": lambda: larq_zoo.sota.QuickNet(weights=None),
+    "ReActNet": reactnet,
     "BATS": published("bats", cells=5, channels=32, groups=1, activation="relu"),
     "BATS, groups and PReLU": published("bats", cells=5),
     "BNAS": published("bnas_cifar", cells=5, channels=32),

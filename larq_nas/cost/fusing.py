@@ -12,6 +12,7 @@ import tensorflow as tf
 from larq_nas.cost.fallback import runs_in_binary, zero_padded
 from larq_nas.cost.graph import Call
 from larq_nas.cost.network import WEIGHTED, Network
+from larq_nas.cost.offsets import MovedOffsets
 from larq_nas.cost.padding import Paddings, folds, paddings_of, reached, taken_in
 from larq_nas.cost.quantizers import is_sign, zero_one
 from larq_nas.layers import Scale
@@ -33,6 +34,7 @@ class Fusing:
         binary: whether binary layers run in binary; otherwise it is the float twin's.
         moves: whether batch norms and activations that the export computes elsewhere, or in
             another way, count as such.
+        offsets: whether offsets that the export moves to where they cost nothing do so too.
 
     # Attributes
         inputs: what each call reads, as it is exported, equal calls merged.
@@ -44,9 +46,12 @@ class Fusing:
         handed_on: reshapes behind these pads, which change no shape and are left out.
         thresholds: the last calls of which the signs alone are read, and the increasing calls
             up to them that become one offset.
+        offsets: the offsets that are moved, and what takes them; `None` if none is looked for.
     """
 
-    def __init__(self, network: Network, binary: bool = True, moves: bool = True) -> None:
+    def __init__(
+        self, network: Network, binary: bool = True, moves: bool = True, offsets: bool = True
+    ) -> None:
         self.network = network
         calls = range(len(network.calls))
         self.binary = [binary and runs_in_binary(network, index) for index in calls]
@@ -84,6 +89,17 @@ class Fusing:
             # From the end, so that what is read for its signs is known to what it reads.
             for index in reversed(calls):
                 self._find_threshold(index)
+        self.offsets: MovedOffsets | None = None
+        self.offsets = MovedOffsets(self) if binary and moves and offsets else None
+
+    def leave_out_offset(self, index: int) -> None:
+        """Take note that norm or offset `index` adds nothing, as its offset is moved."""
+        self._kinds[index] = "scale" if self.kind(index) == "norm" else "pass"
+
+    def takes_offset(self, index: int) -> bool:
+        """Return whether an offset is moved into call `index`, or what goes into it."""
+        inside = (index, *self.chain(index))
+        return self.offsets is not None and not self.offsets.taking.isdisjoint(inside)
 
     def _needed(self) -> set[int]:
         calls, same = self.network.calls, self.network.stands_for
@@ -158,7 +174,7 @@ class Fusing:
         start = self.chain_start(source)
         if network.calls[source].shape[-1] != network.calls[read].shape[-1]:
             return
-        if start in self._with_relu or not self._ends_in(source, read):
+        if start in self._with_relu or not self.ends_in(source, read):
             return
         if kind != "relu":
             self.crossing.add(index)
@@ -243,9 +259,9 @@ class Fusing:
         last = getattr(self.network.calls[read].layer, "axis", -1) in (-1, 3)
         positive = not layer.scale or bool(np.all(layer.gamma.numpy() > 0))
         keeps = {"concat": last, "max_pool": positive}.get(self.kind(read), False)
-        return keeps and all(self._ends_in(source, read) for source in self.inputs[read])
+        return keeps and all(self.ends_in(source, read) for source in self.inputs[read])
 
-    def _ends_in(self, index: int, reader: int) -> bool:
+    def ends_in(self, index: int, reader: int) -> bool:
         """Return whether `reader` alone reads call `index`, and that could take an affine."""
         only = self.readers[index] == [reader] and not self.network.calls[index].output
         start = self.chain_start(index)
@@ -287,11 +303,12 @@ class Fusing:
             # A number for all channels moves before a reshape.
             only = len(readers) == 1 and not self.network.calls[index].output
             return only and self.takes_flip(self.inputs[index][0])
-        return len(readers) == 1 and self._ends_in(index, readers[0])
+        return len(readers) == 1 and self.ends_in(index, readers[0])
 
     def fused_kinds(self, index: int) -> set[str]:
         """Return the kinds of what goes into the operation of call `index`."""
         kinds = {self.kind(i) for i in self.chain(index)}
+        kinds |= {"offset"} if self.takes_offset(index) else set()
         return kinds | {self.network.facts[i].kind for i in self.moved_into(index)}
 
     def moved_into(self, index: int) -> list[int]:

@@ -407,7 +407,9 @@ class _Lowering:
             self._images.add(Tensor(end))
         kind, count = self.fusing.kind(index), self.calls[index].facts.constants
         values = numbers(count) if count else vector(index)
-        if hasattr(self.calls[index].layer, "symbol"):
+        if self.fusing.takes_offset(index):
+            values = vector(index)
+        elif hasattr(self.calls[index].layer, "symbol"):
             values = known(count, *self._line((index,)))
         if kind == "norm":
             scaled = Tensor(index, "scaled")

@@ -17,7 +17,7 @@ fused into it. That the whole does what its operations do is tested bit by bit.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -83,6 +83,7 @@ def compare_operations(
     operations: Operations,
     images: Sequence[np.ndarray],
     whole: Sequence[np.ndarray] | None = None,
+    lacking: Mapping[int, np.ndarray] | None = None,
 ) -> Equivalence:
     """Compare each operation of a flatbuffer with Keras.
 
@@ -91,20 +92,27 @@ def compare_operations(
         operations: the flatbuffer, on the kernel to be compared.
         images: one array for each input of the model.
         whole: the outputs of the whole flatbuffer for `images`, if the kernel runs here.
+        lacking: by id of a layer that is called once, the vector that its output in the
+            flatbuffer lacks, as an offset is added later there. Outputs of the model lack
+            nothing; and were the vector wrong, no operation would give what it leaves.
     """
-    return _Comparison(recording, operations, images).result(whole)
+    return _Comparison(recording, operations, images, lacking or {}).result(whole)
 
 
 class _Comparison:
     """Runs the operations one by one, and matches what they write."""
 
     def __init__(
-        self, recording: Recording, operations: Operations, images: Sequence[np.ndarray]
+        self,
+        recording: Recording,
+        operations: Operations,
+        images: Sequence[np.ndarray],
+        lacking: Mapping[int, np.ndarray],
     ) -> None:
         self.recording, self.operations, self.images = recording, operations, images
         self.examples = len(images[0])
         self.candidates: dict[int, list[_Candidate]] = defaultdict(list)
-        for candidate in _candidates(recording, images):
+        for candidate in _candidates(recording, images, lacking):
             self.candidates[candidate.values.size].append(candidate)
         # Keras's numbers where they are matched, the engine's elsewhere.
         self.values: dict[int, np.ndarray] = {}
@@ -440,7 +448,9 @@ def _within(expected: np.ndarray, got: np.ndarray, limit: np.ndarray) -> np.ndar
     return np.asarray(np.abs(expected - got) <= limit)
 
 
-def _candidates(recording: Recording, images: Sequence[np.ndarray]) -> Iterator[_Candidate]:
+def _candidates(
+    recording: Recording, images: Sequence[np.ndarray], lacking: Mapping[int, np.ndarray]
+) -> Iterator[_Candidate]:
     """Yield the tensors that those of a flatbuffer may be."""
     examples = len(images[0])
     for image in images:
@@ -450,10 +460,29 @@ def _candidates(recording: Recording, images: Sequence[np.ndarray]) -> Iterator[
         for tensor in call.outputs:
             if tensor.shape.rank and tensor.shape[0] == examples:
                 yield _Candidate(tensor.numpy(), number, tensor, rounding=roundings[number])
+                if id(call.layer) in lacking:
+                    yield _without(tensor, number, lacking[id(call.layer)], roundings[number])
         for tensor, function in _taken(call):
             values = function(tensor.numpy())
             # The call itself is not what was matched, but what it makes of its input.
             yield _Candidate(values, -1, tensor, function)
+
+
+def _without(
+    tensor: tf.Tensor, call: int, vector: np.ndarray, rounding: np.ndarray | float
+) -> _Candidate:
+    """Return a tensor of Keras without an offset that the flatbuffer adds later.
+
+    Keras rounds numbers that have the offset.
+    """
+
+    def function(x: np.ndarray) -> np.ndarray:
+        return np.asarray((x - vector).astype("float32"))
+
+    values = tensor.numpy()
+    largest = np.abs(values).reshape(-1, len(vector)).max(axis=0)
+    rounding = rounding + _FLOAT32 * np.maximum(largest, np.abs(vector))
+    return _Candidate(function(values), call, tensor, function, rounding)
 
 
 def _roundings(recording: Recording) -> list[np.ndarray | float]:

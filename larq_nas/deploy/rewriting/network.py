@@ -1,6 +1,7 @@
 """A network in the form that is converted."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from larq_nas.deploy.rewriting.binary import rewrite_binary, rewrite_sign
 from larq_nas.deploy.rewriting.form import SMALLEST
 from larq_nas.deploy.rewriting.groups import GroupCost
 from larq_nas.deploy.rewriting.norms import rewrite_norm, rewrite_threshold
+from larq_nas.deploy.rewriting.offsets import Shifts, rewrite_offset
 from larq_nas.deploy.rewriting.walk import Rewrite, call_layer, compute, needed
 
 __all__ = ["Lowered", "lower"]
@@ -33,11 +35,14 @@ class Lowered:
         model: the Keras model.
         calls: its calls.
         rewrites: those computed in another way, by index.
+        lacking: by index of a call, the vector that its output lacks of that in Keras, where an
+            offset is added later.
     """
 
     model: tf.keras.Model
     calls: Sequence[Call] = field(repr=False)
     rewrites: dict[int, Rewrite] = field(repr=False)
+    lacking: Mapping[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __call__(self, *images: tf.Tensor) -> list[tf.Tensor]:
         """Return the outputs for `images`, one tensor for each input."""
@@ -65,6 +70,16 @@ class Lowered:
         computed = needed(self.calls, self.outputs, self.rewrites)
         rewrites = (rewrite for index, rewrite in self.rewrites.items() if index in computed)
         return [rewrite.reason for rewrite in rewrites if rewrite.reason]
+
+    @property
+    def lacking_by_layer(self) -> dict[int, np.ndarray]:
+        """What the outputs of layers lack of those in Keras, by id of the layer.
+
+        Of layers that are called once: of others it would not say which output it is.
+        """
+        times = Counter(id(call.layer) for call in self.calls)
+        found = {id(self.calls[index].layer): lacks for index, lacks in self.lacking.items()}
+        return {layer: lacks for layer, lacks in found.items() if times[layer] == 1}
 
     @property
     def binary_layers(self) -> set[int]:
@@ -98,6 +113,7 @@ def lower(
     *,
     rewrite: bool = True,
     guard: Collection[int] = (),
+    offsets: bool = True,
 ) -> Lowered:
     """Return `model` in the form that is converted.
 
@@ -108,21 +124,24 @@ def lower(
         rewrite: whether to rewrite anything.
         guard: indices of calls that take signs where -0.0 was seen: what they read is kept from
             being -0.0.
+        offsets: whether offsets are moved to where they cost nothing.
     """
     calls = merge_signs(read_graph(model))
     require_inference(calls)
     if not rewrite:
         return Lowered(model, calls, {})
-    fusing = Fusing(Network(calls))
+    fusing = Fusing(Network(calls), offsets=offsets)
+    shifts = Shifts(fusing)
     rewrites: dict[int, Rewrite] = {}
     for index in range(len(calls)):
         found = (
             rewrite_binary(calls, index, cost)
             or rewrite_sign(calls[index], index)
             or rewrite_norm(fusing, index)
-            or rewrite_threshold(fusing, index)
+            or rewrite_threshold(fusing, index, shifts.added.get(index))
             or _rewrite_pad(fusing, index)
         )
+        found = rewrite_offset(fusing, shifts, index, found)
         if found:
             rewrites[index] = found
     # A quantizer may take the sign of -x, say: then more than 0 would be less.
@@ -131,7 +150,7 @@ def lower(
         # What reads an image adds the offset itself: an input cannot be computed otherwise.
         reads = index in guard
         rewrites[index] = _guarded(calls[index], rewrites.get(index), index, reads)
-    return Lowered(model, calls, dict(sorted(rewrites.items())))
+    return Lowered(model, calls, dict(sorted(rewrites.items())), shifts.lacking)
 
 
 def _rewrite_pad(fusing: Fusing, index: int) -> Rewrite | None:

@@ -10,7 +10,7 @@ from larq_nas.cost.graph import Call
 from larq_nas.deploy.rewriting.form import SMALLEST
 from larq_nas.deploy.rewriting.walk import Rewrite, call_layer
 
-__all__ = ["rewrite_norm", "rewrite_threshold"]
+__all__ = ["rewrite_norm", "rewrite_threshold", "without_zeros"]
 
 # Larger than any activation, and small enough to be added to one.
 _LARGEST = np.float32(1e30)
@@ -62,12 +62,15 @@ def _each_part(
     return compute
 
 
-def rewrite_threshold(fusing: Fusing, index: int) -> Rewrite | None:
+def rewrite_threshold(
+    fusing: Fusing, index: int, moved: np.ndarray | None = None
+) -> Rewrite | None:
     """Return how to compute call `index`, and those before it, as an offset before a sign.
 
     # Arguments
         fusing: the network, with what fuses in it.
         index: a call of any layer.
+        moved: what is added to what it reads in Keras, and is left for it to add.
     """
     if index not in fusing.thresholds:
         return None
@@ -79,6 +82,8 @@ def rewrite_threshold(fusing: Fusing, index: int) -> Rewrite | None:
         reason = f"{names} left out: only {levels} read, and kept by it"
         return Rewrite(index, read, lambda x: x, reason, signs_only=True)
     offset = _offset([calls[i] for i in chain])
+    if moved is not None:
+        offset = without_zeros(offset + moved)
     reason = f"{names} reduced to an addition: only signs are read, and no scale is negative"
     return Rewrite(index, read, lambda x: x + offset, reason, signs_only=True)
 
@@ -101,8 +106,11 @@ def _offset(chain: Sequence[Call]) -> np.ndarray:
         bounds = np.concatenate([[low], candidates, [high]])
         below = np.sum(values.numpy().reshape(candidates.shape) < 0, axis=0)
         low, high = (np.take_along_axis(bounds, below[np.newaxis] + i, 0)[0] for i in (0, 1))
-    offset = -_number(high)
-    # Nor an offset of 0, which would leave a -0.0 as it is.
+    return without_zeros(-_number(high))
+
+
+def without_zeros(offset: np.ndarray) -> np.ndarray:
+    """Return an offset before a sign without zeros, which would leave a -0.0 as it is."""
     small = np.abs(offset) < SMALLEST
     offset = np.where(small, np.where(offset < 0, -SMALLEST, SMALLEST), offset)
     return offset.astype("float32")

@@ -38,8 +38,9 @@ def test_zero_one_activations_run_in_binary_and_bits_pass_between(block, seed: i
     model = model_of(block, seed=seed)
     conversion = converted(model)
     assert conversion.audit.operations["LceBconv2d"] == 3
-    assert len(conversion.rewrites) == 3
-    assert all("inputs of 0 and 1 run as signs" in line for line in conversion.rewrites)
+    lines = [line for line in conversion.rewrites if "adds nothing" not in line]
+    assert len(lines) == 3
+    assert all("inputs of 0 and 1 run as signs" in line for line in lines)
     names = [layer.name for layer in model.layers if isinstance(layer, lq.layers.QuantConv2D)]
     before = larq_nas.convert(model, rewrite=False, allow_float=names)
     assert len(conversion.flatbuffer) < 0.15 * len(before.flatbuffer)

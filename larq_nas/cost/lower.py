@@ -377,7 +377,7 @@ class _Lowering:
             source = self._signs_before(index, source)
             around = self._surrounding(index)
             parts = [self._once(index, constants, group) for group in range(groups)]
-            self._append(grouped(index, source, parts, around))
+            self._append(grouped(index, source, self._tensors[end], parts, around))
         else:
             packed = self._bits_of(index)
             self._add("LceBconv2d", index, (packed,), self._tensors[end], constants)

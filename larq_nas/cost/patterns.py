@@ -53,13 +53,18 @@ def _surrounding(paddings: str, value: float, channels: Any) -> list[Constant]:
 
 
 def grouped(
-    index: int, source: Tensor, constants: Sequence[Constants], around: Surrounding
+    index: int,
+    source: Tensor,
+    output: Tensor,
+    constants: Sequence[Constants],
+    around: Surrounding,
 ) -> list[Operator]:
     """Return a grouped binary convolution: one convolution for each part of the channels.
 
     # Arguments
         index: index of the call.
         source: what it reads.
+        output: what it writes.
         constants: the constants of the convolution of each group.
         around: what is added before the signs.
     """
@@ -78,7 +83,7 @@ def grouped(
         for packed, output, held in zip(signs, outputs, constants, strict=True)
     ]
     split = Operator("SPLIT", index, (source,), parts, known(1, "channel axis"))
-    joined = Operator("CONCATENATION", index, outputs, (Tensor(index),))
+    joined = Operator("CONCATENATION", index, outputs, (output,))
     return [split, *chain(*padded), *quantized, *convolved, joined]
 
 

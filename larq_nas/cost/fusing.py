@@ -375,7 +375,7 @@ class Fusing:
             return not (flipped or layer.use_bias)
         halved = bool(around and around.doubles)
         zeros = zero_padded(self.network, index)
-        return not (facts.kernel_scale != "ones" or zeros or flipped or halved)
+        return not (facts.kernel_scale != "ones" or facts.bias or zeros or flipped or halved)
 
     def read_as_bits(self, index: int) -> bool:
         """Return whether all that reads the output of call `index` wants its signs alone."""

@@ -403,6 +403,9 @@ class _Lowering:
 
     def _emit_affine(self, index: int, end: int) -> None:
         (tensor,) = self._found(index)
+        if self._goes_into_dense(index, self.fusing.kind(index) != "scale"):
+            self._tensors[end] = tensor
+            return
         if tensor in self._images:
             self._images.add(Tensor(end))
         kind, count = self.fusing.kind(index), self.calls[index].facts.constants
@@ -418,6 +421,24 @@ class _Lowering:
         else:
             self._add("MUL" if kind == "scale" else "ADD", index, (tensor,), Tensor(end), values)
         self._tensors[end] = Tensor(end)
+
+    def _goes_into_dense(self, index: int, adds: bool) -> bool:
+        """Return whether what call `index` multiplies by and adds goes into dense layers behind it.
+
+        The converter multiplies their weights, and adds to their biases where they have some.
+        """
+        readers = self.fusing.readers[index]
+        if not readers or self.calls[index].output:
+            return False
+        for reader in readers:
+            kind = self.fusing.kind(reader)
+            if kind == "dense" and not self.fusing.binary[reader]:
+                fused = self.fusing.fused_kinds(reader) & {"norm", "offset"}
+                if adds and not (self.calls[reader].facts.bias or fused):
+                    return False
+            elif kind not in AFFINE or not self._goes_into_dense(reader, adds or kind != "scale"):
+                return False
+        return True
 
     def _emit_sum(self, index: int, end: int) -> None:
         reads, inputs = self._read(index), self.fusing.inputs[index]

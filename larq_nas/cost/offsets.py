@@ -35,6 +35,8 @@ _COMMUTING = (
 )
 # What gives whole numbers if it reads such, at least for some inputs.
 _KEEPS_WHOLE = (*_COMMUTING, "offset", "scale", "relu", "prelu", "reshape", "pad", "resize")
+# What gives numbers that vary in a channel if those that it reads do.
+_VARIES = (*_COMMUTING, "norm", "offset", "scale", "prelu", "reshape", "resize")
 _REAL = ("conv", "dense", "depthwise", "separable", "transposed")
 # A norm gives numbers about as large as its scale and offset. What it adds is far larger where
 # it takes almost the same from numbers that hardly vary: added later, rounding would be left.
@@ -222,18 +224,56 @@ class MovedOffsets:
         """
         found: set[int] = set()
         for index in sorted(self._fusing.needed):
-            call, inputs = self._calls[index], self._fusing.inputs[index]
-            if _makes_real(call) or (
-                call.facts.kind in _KEEPS_WHOLE
-                and inputs
-                and (any if call.facts.kind == "add" else all)(read in found for read in inputs)
-            ):
+            call = self._calls[index]
+            handed_on = call.facts.kind in _KEEPS_WHOLE and self._reads_from(found, index)
+            if index in self._varying and (_makes_real(call) or handed_on):
                 found.add(index)
         return found
+
+    @cached_property
+    def _varying(self) -> set[int]:
+        """The calls whose numbers vary in every channel.
+
+        A ReLU gives exactly 0 in many places, and filters of zeros give one number everywhere.
+        Such constants may cancel, where another order of adding could turn a sign as well.
+        """
+        found: set[int] = set()
+        for index in sorted(self._fusing.needed):
+            call = self._calls[index]
+            handed_on = call.facts.kind in _VARIES and self._reads_from(found, index)
+            if call.facts.kind in ("input", *_REAL):
+                varies = not _has_constant_filters(call)
+            else:
+                varies = handed_on and not _has_constant_channels(call)
+            if varies:
+                found.add(index)
+        return found
+
+    def _reads_from(self, found: set[int], index: int) -> bool:
+        """Return whether call `index` reads calls that are in `found`; of a sum, one is enough."""
+        inputs = self._fusing.inputs[index]
+        enough = any if self._calls[index].facts.kind == "add" else all
+        return bool(inputs) and enough(read in found for read in inputs)
 
 
 def _joins_channels(call: Call) -> bool:
     return getattr(call.layer, "axis", None) in (-1, len(call.shape))
+
+
+def _has_constant_filters(call: Call) -> bool:
+    """Return whether a convolution has filters of zeros alone."""
+    kernels = [weight.numpy() for weight in call.layer.weights if weight.shape.rank > 1]
+    return any(
+        bool(np.any(np.all(kernel == 0, axis=tuple(range(kernel.ndim - 1))))) for kernel in kernels
+    )
+
+
+def _has_constant_channels(call: Call) -> bool:
+    """Return whether a norm has scales of 0, or a PReLU slopes of 0."""
+    if call.facts.kind == "norm":
+        return not _is_plain(call) or bool(np.any(affine_of(call)[0] == 0))
+    slopes = call.layer.weights if call.facts.kind == "prelu" else []
+    return any(bool(np.any(slope.numpy() == 0)) for slope in slopes)
 
 
 def _makes_real(call: Call) -> bool:

@@ -426,7 +426,10 @@ class _Candidate:
             channels = self.values.size // (values.size // values.shape[-1])
             return None if channels != self.values.shape[-1] else self.rows(values)
         octets = np.ascontiguousarray(values).view("u1").reshape(-1, 4 * values.shape[-1])
-        bits = np.unpackbits(octets, axis=-1, bitorder="little")[:, :channels]
+        bits = np.unpackbits(octets, axis=-1, bitorder="little")
+        if bits[:, channels:].any():
+            return None  # Signs of more channels than it has.
+        bits = bits[:, :channels]
         return bits.astype(bool) if bits.size == self.values.size else None
 
     def in_form_of(self, values: np.ndarray) -> np.ndarray:

@@ -481,3 +481,33 @@ def test_a_vector_is_reshaped_for_what_does_not_broadcast_it() -> None:
         predicted = Structure(understand(read_graph(model))).operators
         assert convert(model).kinds.count("RESHAPE") == reshapes
         assert [operator.kind for operator in predicted].count("RESHAPE") == reshapes
+
+
+POOL, FLAT, BATCH_NORM = LAYERS.GlobalAveragePooling2D, LAYERS.Flatten, LAYERS.BatchNormalization
+HEADS: dict[str, Callable] = {
+    "a norm": lambda x: LAYERS.Dense(8)(BATCH_NORM()(POOL()(x))),
+    "a norm, no bias": lambda x: LAYERS.Dense(8, use_bias=False)(BATCH_NORM()(POOL()(x))),
+    "a norm of many": lambda x: LAYERS.Dense(8)(BATCH_NORM()(FLAT()(x))),
+    "two norms": lambda x: LAYERS.Dense(8)(BATCH_NORM()(BATCH_NORM()(POOL()(x)))),
+    "a norm of a map": lambda x: LAYERS.Dense(8, activation="relu")(
+        BATCH_NORM()(LAYERS.MaxPool2D()(x))
+    ),
+    "a norm that two read": lambda x: (lambda y: LAYERS.Dense(8)(y) + LAYERS.Dense(8)(y))(
+        BATCH_NORM()(POOL()(x))
+    ),
+    "a factor": lambda x: LAYERS.Dense(8)(POOL()(x) * np.linspace(0.5, 1.5, 32, dtype="float32")),
+    "a binary kernel": lambda x: lq.layers.QuantDense(8, kernel_quantizer="ste_sign")(
+        BATCH_NORM()(POOL()(x))
+    ),
+    "a ReLU behind a bias": lambda x: LAYERS.ReLU()(quant_conv(32, use_bias=True)(x)),
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=list(HEADS))
+def test_what_goes_into_a_dense_layer_is_no_operation(head: Callable) -> None:
+    model = randomize(build(head))
+    predicted, real = Structure(understand(read_graph(model))), convert(model)
+    kinds = [operator.kind for operator in predicted.operators]
+    assert len(kinds) == len(real.kinds)
+    assert kinds.count("MUL") == real.kinds.count("MUL")
+    assert abs(predicted.costs()["flatbuffer_bytes"] - real.bytes) <= max(0.01 * real.bytes, 512)

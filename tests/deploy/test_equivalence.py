@@ -336,3 +336,23 @@ def test_data_that_is_none_is_refused_in_one_line(data) -> None:
         larq_nas.convert(model, np.full((2, 8, 8, 8), np.nan))
     with pytest.raises(InputError, match="must be lists of names"):
         larq_nas.convert(model, kernels=5)
+
+
+@pytest.mark.parametrize("widths", [(16, 16), (4, 28)])
+def test_signs_of_more_channels_are_not_those_of_the_first(widths: tuple[int, int]) -> None:
+    """A word of 32 signs holds those of a concatenation, of which one part equals its first."""
+    layers = tf.keras.layers
+    images = tf.keras.Input((8, 8, 8))
+    one, other = (layers.Conv2D(width, 3, padding="same")(images) for width in widths)
+    x = layers.Concatenate()([layers.BatchNormalization(name="norm")(one), other])
+    x = lq.layers.QuantConv2D(
+        16,
+        3,
+        padding="same",
+        pad_values=1,
+        input_quantizer="ste_sign",
+        kernel_quantizer="ste_sign",
+        use_bias=False,
+    )(x)
+    conversion = larq_nas.convert(randomize(tf.keras.Model(images, x)))
+    assert conversion.audit.fallbacks == []

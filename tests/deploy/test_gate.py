@@ -228,7 +228,7 @@ def test_the_gate_sees_a_wrong_layer_where_rounding_changes_every_image(monkeypa
     space = Bats(cells=8, channels=32, nodes=2)
     model = randomize(random_architecture(space, 0, (64, 64, 3)).build((64, 64, 3), 10))
     kernels = ("reference",)
-    assert larq_nas.convert(model, examples=12, kernels=kernels).parity[0].operations > 200
+    assert larq_nas.convert(model, examples=12, kernels=kernels).parity[0].operations > 150
     whole = gate.lower
 
     def broken(original: tf.keras.Model, *args, **kwargs) -> Lowered:

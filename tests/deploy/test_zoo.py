@@ -104,10 +104,10 @@ def test_one_bit_runs_in_binary_only_rewritten() -> None:
 
 
 @pytest.mark.slow
-def test_images_too_small_for_zero_padding_are_refused_and_the_reference_kernel_is_right() -> None:
+def test_images_too_small_for_zero_padding_are_right_on_every_kernel() -> None:
     """At 64 pixels the last block sees 2x2, and pads with zeros: the default kernel is wrong."""
     model = network(zoo.literature.BiRealNet, size=64)
-    with pytest.raises(ConversionError, match=r"pads with zeros an image of \(2, 2\)"):
-        larq_nas.convert(model, images_of(model))
-    (parity,) = larq_nas.convert(model, images_of(model), kernels=["reference"]).parity
-    assert parity.exact >= 0.8
+    conversion = larq_nas.convert(model, images_of(model))
+    assert any("padded with zeros" in line for line in conversion.rewrites)
+    assert conversion.audit.fallbacks == []
+    assert all(parity.exact >= 0.8 for parity in conversion.parity)

@@ -377,3 +377,30 @@ def with_more_at_the_end(lowered: Lowered, more: float) -> Lowered:
     layer = lowered.calls[index].layer
     wrong = Rewrite(index, lowered.calls[index].inputs, lambda x: layer(x) + more)
     return dataclasses.replace(lowered, rewrites={index: wrong})
+
+
+def _relu(x: tf.Tensor) -> tf.Tensor:
+    return layers.MaxPool2D(1)(layers.ReLU()(layers.Conv2D(CHANNELS, 1, use_bias=False)(x)))
+
+
+def _dead_filters(x: tf.Tensor) -> tf.Tensor:
+    return layers.MaxPool2D(1)(layers.Conv2D(CHANNELS, 1, kernel_initializer="zeros")(x))
+
+
+@pytest.mark.parametrize("constant", [_relu, _dead_filters])
+def test_offsets_of_what_is_constant_stay(constant: Callable) -> None:
+    """Constants may cancel, and 0 has a sign that another order of adding would turn."""
+    images = tf.keras.Input((8, 8, 8))
+    x = layers.BatchNormalization(name="first")(constant(images))
+    x = layers.BatchNormalization(name="second", center=False)(layers.MaxPool2D(2, 1, "same")(x))
+    x = lq.layers.QuantConv2D(
+        32, 1, input_quantizer="ste_sign", kernel_quantizer="ste_sign", use_bias=False
+    )(x)
+    model = tf.keras.Model(images, x)
+    vectors = [np.full(CHANNELS, value, "float32") for value in (1.3, 0.1, 0.7, 1.7, 0.77, 2.7)]
+    first, second = model.get_layer("first"), model.get_layer("second")
+    first.set_weights(vectors[:4])
+    constant_of = first(np.zeros((1, 1, 1, CHANNELS), "float32")).numpy().ravel()
+    second.set_weights([vectors[4], constant_of, vectors[5]])
+    conversion = larq_nas.convert(model)
+    assert not [line for line in conversion.rewrites if "adds nothing" in line]

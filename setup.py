@@ -33,6 +33,7 @@ setup(
     python_requires=">=3.10,<3.13",
     install_requires=[
         "click>=8",
+        "filelock>=3.12",
         "keras-tuner>=1.4.8,<1.5",
         "larq>=0.14,<0.15",
         # No wheel exists for Linux on ARM: search there, convert elsewhere.
@@ -50,6 +51,7 @@ setup(
         "dev": [
             *datasets,
             "matplotlib>=3.7",
+            "import-linter>=2",
             "mypy>=1.11",
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 import larq_nas
 from larq_nas.choices import share_parameter_free
-from larq_nas.choosers import Relax
 from larq_nas.searchers import Differentiable
-from larq_nas.training.history import read_history
+from larq_nas.supernet.relax import Relax
+from larq_nas.training.loop import read_history
 
 from record import record  # isort: skip  (beside this file)
 

@@ -11,12 +11,12 @@ import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.choosers import Sample
 from larq_nas.deploy import Kernel
 from larq_nas.deploy.parity import predict
 from larq_nas.errors import ConversionError
 from larq_nas.layers import BinaryConv2D
 from larq_nas.spaces import Bats, Bnas, Darts, ResNet18, ResNet18Cifar, Space, Vgg11, VggSmall
+from larq_nas.spaces.chooser import Sample
 
 from record import record  # isort: skip  (beside this file)
 from trained import calibrate, center, randomize  # isort: skip

@@ -7,10 +7,10 @@ from typing import Any
 
 import larq_nas
 from larq_nas.searchers import Dimension
-from larq_nas.searchers.widths import read_widths
+from larq_nas.searchers.dms.search import read_widths
 from larq_nas.spaces import Vgg11
-from larq_nas.training.history import read_history
-from larq_nas.training.recipes import RECIPES
+from larq_nas.training.loop import read_history
+from larq_nas.training.recipe import RECIPES
 
 from record import record  # isort: skip  (beside this file)
 
@@ -111,7 +111,7 @@ def _searcher(arguments: argparse.Namespace) -> Dimension:
 
 def _found(directory: Path) -> dict[str, Any]:
     choices = larq_nas.Architecture.load(directory / "architecture.json").choices
-    model = SPACE.build(larq_nas.choosers.Fix(choices), (32, 32, 3), 10)
+    model = SPACE.build(larq_nas.spaces.Fix(choices), (32, 32, 3), 10)
     counted = larq_nas.cost.by_convention("dms", larq_nas.cost.profile(model))
     means = {row["choice"]: float(row["mean"]) for row in read_widths(directory / "widths.csv")}
     return {"choices": dict(choices), "means": means, **counted}

@@ -52,16 +52,17 @@ def build(case: dict[str, Any], formulation: str) -> Any:
     """Return a compiled model, and what it trains on."""
     import tensorflow as tf
 
-    from larq_nas.choosers import Survey, Widest
-    from larq_nas.dimension import DimensionModel, Dimensions, Supernet
-    from larq_nas.dimension.masks import Masks
-    from larq_nas.dimension.reference import AllWidths, Separate
+    from larq_nas.data.validation import DataFacts
     from larq_nas.layers import DEPLOYED
-    from larq_nas.pipeline.check import DataFacts
-    from larq_nas.resizing import resizable_optimizer
+    from larq_nas.searchers.dms.model import DimensionModel
+    from larq_nas.searchers.dms.reference import AllWidths, Separate
+    from larq_nas.searchers.dms.supernet import Masks, Supernet
+    from larq_nas.searchers.dms.widths import Dimensions
     from larq_nas.spaces import Vgg11, resolve
+    from larq_nas.spaces.chooser import Survey, Widest
+    from larq_nas.supernet.resizable import resizable_optimizer
     from larq_nas.training.recipe import Recipe
-    from larq_nas.training.trainee import Trainee
+    from larq_nas.training.trainer import Trainee
 
     tf.keras.utils.set_random_seed(0)
     shape = (32, 32, 3) if case["space"] == "vgg11" else (8, 8, 3)

@@ -26,8 +26,9 @@ def searched(case: dict[str, Any], formulation: str, first_step: bool) -> dict[s
     import tensorflow as tf
 
     import larq_nas
-    from larq_nas.choosers import Fuse, Relax
-    from larq_nas.searchers import differentiable
+    from larq_nas.searchers.differentiable.settings import settings as differentiable
+    from larq_nas.supernet.fuse import Fuse
+    from larq_nas.supernet.relax import Relax
 
     class Clock(tf.keras.callbacks.Callback):
         """Notes when stages begin, the first step of each ends, and they end."""

@@ -70,8 +70,8 @@ import tensorflow as tf
 
 from larq_nas.deploy.flatbuffer import extract, operators, read_model
 from larq_nas.errors import ConversionError, InputError
-from larq_nas.latency.here import measure_here
-from larq_nas.training.forget import forgetting_graphs
+from larq_nas.latency.interpreter import measure_here
+from larq_nas.training.loop import forgetting_graphs
 
 from gate_faults import FAULTS, PLANTED, planted  # isort: skip  (beside this file)
 from gate_networks import FAMILIES, IMAGES, Network, sound  # isort: skip

@@ -14,9 +14,9 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.choosers import Sample
 from larq_nas.layers import BinaryConv2D
 from larq_nas.spaces import Bats, Bnas, Darts
+from larq_nas.spaces.chooser import Sample
 
 from trained import calibrate  # isort: skip  (beside this file)
 

@@ -8,12 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 import larq_nas
+from larq_nas.data.augmentation import pad_crop_flip
 from larq_nas.deploy.export import run
 from larq_nas.deploy.int8.report import accuracy
 from larq_nas.deploy.parity import KERNELS, Kernel
 from larq_nas.layers import binary_conv, classifier, stem
-from larq_nas.pipeline.augment import pad_crop_flip
-from larq_nas.seeding import seed_everything
+from larq_nas.training.loop import seed_everything
 
 from record import record  # isort: skip  (beside this file)
 

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 import larq_nas
-from larq_nas.candidates import Shared
 from larq_nas.searchers import Evolution
+from larq_nas.searchers.evolution.candidates import Shared
 from larq_nas.training import Recipe
 
 from record import record  # isort: skip  (beside this file)

@@ -4,8 +4,8 @@ import statistics
 
 import larq_nas
 from larq_nas.deploy.export import export
-from larq_nas.latency.here import measure_here
-from larq_nas.latency.weights import randomize
+from larq_nas.latency.build import randomize
+from larq_nas.latency.interpreter import measure_here
 
 from record import record  # isort: skip  (beside this file)
 

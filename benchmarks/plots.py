@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from larq_nas.report.comparison import plot_comparison
+from larq_nas.report.plots import plot_comparison
 
 RESULTS = Path(__file__).parent / "results"
 OPERATIONS = {

@@ -13,7 +13,7 @@ import larq_nas
 from larq_nas.layers import ComputedIn
 from larq_nas.searchers import Differentiable
 from larq_nas.spaces import Bnas
-from larq_nas.training.history import read_history
+from larq_nas.training.loop import read_history
 
 from record import record  # isort: skip  (beside this file)
 

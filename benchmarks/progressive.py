@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from larq_nas.training.history import read_history
+from larq_nas.training.loop import read_history
 
 from record import record  # isort: skip  (beside this file)
 

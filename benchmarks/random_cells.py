@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 import larq_nas
-from larq_nas.choosers import Sample
-from larq_nas.searchers import derive_again
-from larq_nas.training.history import read_history
+from larq_nas.select import derive_again
+from larq_nas.spaces.chooser import Sample
+from larq_nas.training.loop import read_history
 
 from record import record  # isort: skip  (beside this file)
 

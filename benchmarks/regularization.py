@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 import larq_nas
-from larq_nas.pipeline.streams import validation_stream
+from larq_nas.data.streams import validation_stream
 from larq_nas.training import RECIPES
 
 from record import record  # isort: skip  (beside this file)

@@ -10,13 +10,13 @@ import larq_zoo
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.choosers import Sample
 from larq_nas.deploy.export import export_lowered, run
 from larq_nas.deploy.flatbuffer import operators
 from larq_nas.deploy.parity import KERNELS, Kernel
 from larq_nas.deploy.rewriting import Lowered, lower
-from larq_nas.latency.here import measure_all_here
+from larq_nas.latency.interpreter import measure_all_here
 from larq_nas.spaces import Bats
+from larq_nas.spaces.chooser import Sample
 
 from record import record  # isort: skip  (beside this file)
 from trained import calibrate, randomize  # isort: skip

@@ -46,10 +46,11 @@ def supernet(case: dict[str, Any], formulation: str) -> Any:
     """Return the compiled supernet, as a search has it."""
     import tensorflow as tf
 
-    from larq_nas.choosers import Fuse, Relax
     from larq_nas.layers import BinaryConv2D, building_in
-    from larq_nas.searchers.bilevel import BilevelModel
+    from larq_nas.searchers.differentiable.model import BilevelModel
     from larq_nas.spaces import Bats, Bnas
+    from larq_nas.supernet.fuse import Fuse
+    from larq_nas.supernet.relax import Relax
 
     if formulation == "native":  # grouped convolutions as Keras has them: compiled by XLA
         BinaryConv2D.convolution_op = lambda layer, x, kernel: tf.function(
@@ -160,7 +161,7 @@ def conv_rates(found: list[Any]) -> dict[str, float]:
 
 
 def _child(connection: Any, run: Callable[..., Any], *arguments: Any) -> None:
-    from larq_nas.training.exact import exact
+    from larq_nas.training.loop import exact
 
     with exact():  # as a search runs
         connection.send(run(*arguments))

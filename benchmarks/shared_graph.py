@@ -8,10 +8,16 @@ import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.candidates import CandidateTraining, Inheritance, Rebuilt, Shared, draw_subset
-from larq_nas.choosers import Widest
+from larq_nas.data.data import check_task
+from larq_nas.searchers.evolution.candidates import (
+    CandidateTraining,
+    Inheritance,
+    Rebuilt,
+    Shared,
+    draw_subset,
+)
 from larq_nas.spaces import resolve
-from larq_nas.task import check_task
+from larq_nas.spaces.chooser import Widest
 from larq_nas.training import Recipe
 
 from record import record  # isort: skip  (beside this file)

@@ -7,11 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 import larq_nas
+from larq_nas.data.streams import training_stream
+from larq_nas.data.validation import check_data
 from larq_nas.layers import BinaryConv2D
-from larq_nas.pipeline.check import check_data
-from larq_nas.pipeline.streams import training_stream
-from larq_nas.seeding import seed_everything
 from larq_nas.training import RECIPES
+from larq_nas.training.loop import seed_everything
 from larq_nas.training.optimizers import amplifications, descend, learning_rate, optimizer
 
 from record import record  # isort: skip  (beside this file)

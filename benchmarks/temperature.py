@@ -5,12 +5,12 @@ import tempfile
 from pathlib import Path
 
 import larq_nas
-from larq_nas.pipeline.check import check_data
-from larq_nas.run import Run
+from larq_nas.data.data import Task
+from larq_nas.data.validation import check_data
+from larq_nas.run_directory import Run
 from larq_nas.searchers import Differentiable
 from larq_nas.spaces import Bats
-from larq_nas.task import Task
-from larq_nas.training.history import read_history
+from larq_nas.training.loop import read_history
 
 from record import record  # isort: skip  (beside this file)
 

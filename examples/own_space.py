@@ -7,8 +7,8 @@ larq-nas search --space examples/own_space.py:own_space --directory runs/own_spa
 import tensorflow as tf
 
 import larq_nas
-from larq_nas.choosers import Chooser
 from larq_nas.layers import binary_conv, classifier, stem
+from larq_nas.spaces.chooser import Chooser
 
 
 def own_space(choose: Chooser, input_shape: tuple[int, int, int], classes: int) -> tf.keras.Model:

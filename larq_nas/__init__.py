@@ -6,19 +6,19 @@ prepare()
 
 from larq_nas import (  # noqa: E402
     architectures,
-    choosers,
     cost,
-    datasets,
     errors,
     latency,
     layers,
     quantizers,
     searchers,
     spaces,
+    supernet,
     training,
 )
 from larq_nas.architecture import Architecture  # noqa: E402
 from larq_nas.compare import compare  # noqa: E402
+from larq_nas.data import datasets  # noqa: E402
 from larq_nas.deploy import Conversion, convert  # noqa: E402
 from larq_nas.search import search  # noqa: E402
 from larq_nas.train import train  # noqa: E402
@@ -27,7 +27,6 @@ __all__ = [
     "Architecture",
     "Conversion",
     "architectures",
-    "choosers",
     "compare",
     "convert",
     "cost",
@@ -39,6 +38,7 @@ __all__ = [
     "search",
     "searchers",
     "spaces",
+    "supernet",
     "train",
     "training",
 ]

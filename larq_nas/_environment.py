@@ -1,4 +1,4 @@
-"""Prepares the process before TensorFlow is imported: versions, Keras 2, log noise."""
+"""Check versions and select Keras 2 before TensorFlow is imported."""
 
 import importlib
 import importlib.util

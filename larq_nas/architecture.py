@@ -1,4 +1,4 @@
-"""The result of a search: a value per choice, in a small JSON file."""
+"""The result of a search: a value for each choice, in a small JSON file."""
 
 import dataclasses
 import json
@@ -11,9 +11,9 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.choices import Value
-from larq_nas.choosers import Fix
 from larq_nas.errors import InputError, unknown_name
 from larq_nas.files import write_atomically
+from larq_nas.spaces.chooser import Fix
 from larq_nas.spaces.space import Space, SpaceLike, names, resolve
 
 __all__ = ["Architecture"]

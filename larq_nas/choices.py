@@ -1,14 +1,34 @@
-"""A question a search space asks, and the values that answer it."""
+"""Questions that a search space asks about operations and widths, and their values."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from larq_nas.errors import InputError, unknown_name
+from larq_nas.errors import InputError, require_whole, unknown_name
 
-__all__ = ["Choice", "Pair", "Value", "share_parameter_free", "share_zero"]
+__all__ = [
+    "Cell",
+    "Choice",
+    "Chosen",
+    "Expansion",
+    "Filters",
+    "Pair",
+    "Value",
+    "all_alive",
+    "at",
+    "exchanges",
+    "expand",
+    "require_ratios",
+    "revivals",
+    "revive",
+    "share_parameter_free",
+    "share_zero",
+]
+
 
 Pair = tuple[str, int]
 """An operation and the index of the input it reads."""
@@ -137,3 +157,254 @@ def share_zero(choices: Mapping[str, Choice], chosen: Mapping[str, Sequence[Pair
 def _share(found: Iterable[bool]) -> float:
     counted = list(found)
     return sum(counted) / max(len(counted), 1)
+
+
+_MOST = 64
+
+
+def expand(filters: int, ratio: float) -> int:
+    """Return `ratio` times `filters` as a whole number, at least 1."""
+    return max(1, int(filters * ratio + 0.5))
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """How many times its own width a layer gets.
+
+    # Arguments
+        name: name of the choice; asked again, the same name has the same answer.
+        filters: number of filters at ratio 1.
+        ratios: the ratios to choose from.
+    """
+
+    name: str
+    filters: int
+    ratios: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        require_whole(**{f"filters of choice {self.name}": self.filters})
+        if not self.ratios:
+            raise InputError(f"`ratios` of choice `{self.name}` must hold one, but is empty.")
+        require_ratios("ratios", self.ratios)
+        for ratio in self.ratios:
+            if self.filters * ratio < 1:
+                raise InputError(
+                    f"Each of `ratios` must leave choice `{self.name}` one channel or more, but "
+                    f"it has {self.filters}, and got {ratio}."
+                )
+        if len(set(self.ratios)) < len(self.ratios):
+            raise InputError(f"`ratios` must differ from each other, but got {self.ratios}.")
+
+    @property
+    def options(self) -> list[int]:
+        """Number of filters for each ratio."""
+        return [expand(self.filters, ratio) for ratio in self.ratios]
+
+    def question(self) -> list[Any]:
+        """Return what is asked, apart from the name, as a run's settings hold it."""
+        return ["filters", self.filters, list(self.ratios)]
+
+    def decode(self, value: object) -> float:
+        """Return the ratio of a JSON `value`, or raise `InputError` if it is none.
+
+        It need not be one of `ratios`, which are those that a search by sampling tries.
+        """
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 1 / self.filters <= value < math.inf:  # type: ignore[operator]
+            raise InputError(
+                f"Choice `{self.name}` expects a ratio that leaves it a channel or more, but got "
+                f"{value!r}."
+            )
+        return value  # type: ignore[return-value]
+
+
+def require_ratios(name: str, ratios: Sequence[float]) -> None:
+    """Raise `InputError` for a ratio that is no number above 0 and up to 64."""
+    for ratio in ratios:
+        number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
+        if not number or not 0 < ratio <= _MOST:
+            raise InputError(f"`{name}` must be positive, up to {_MOST}, but got {ratio!r}.")
+
+
+class Filters(int):
+    """A number of filters that remembers which choice it came from.
+
+    Layers keep it as they keep any whole number. It lets the costs of every other width be
+    computed from one build of the network. `+`, `-`, `*` and `//` with whole numbers are
+    remembered too; what turns it into a plain `int` is not.
+
+    # Arguments
+        value: the number of filters.
+        at: returns the number for other answers, given them by the name of the choice.
+    """
+
+    at: Callable[[Mapping[str, Any]], Any]
+
+    def __new__(cls, value: int, at: Callable[[Mapping[str, Any]], Any]) -> "Filters":
+        filters = super().__new__(cls, value)
+        filters.at = at
+        return filters
+
+    def __deepcopy__(self, memo: Any) -> "Filters":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, (int(self),)
+
+    def __add__(self, other: int) -> "Filters":
+        return self._with(other, lambda a, b: a + b)
+
+    def __radd__(self, other: int) -> "Filters":
+        return self._with(other, lambda a, b: b + a)
+
+    def __sub__(self, other: int) -> "Filters":
+        return self._with(other, lambda a, b: a - b)
+
+    def __rsub__(self, other: int) -> "Filters":
+        return self._with(other, lambda a, b: b - a)
+
+    def __mul__(self, other: int) -> "Filters":
+        return self._with(other, lambda a, b: a * b)
+
+    def __rmul__(self, other: int) -> "Filters":
+        return self._with(other, lambda a, b: b * a)
+
+    def __floordiv__(self, other: int) -> "Filters":
+        return self._with(other, lambda a, b: a // b)
+
+    def _with(self, other: int, operation: Callable[[Any, Any], Any]) -> "Filters":
+        if not isinstance(other, int):
+            return NotImplemented
+        value = operation(int(self), int(other))
+        return Filters(value, lambda answers: operation(self.at(answers), at(other, answers)))
+
+
+def at(filters: int, answers: Mapping[str, Any]) -> Any:
+    """Return `filters` for other answers; a plain number stays as it is."""
+    return filters.at(answers) if isinstance(filters, Filters) else filters
+
+
+Chosen: TypeAlias = Mapping[str, Sequence[Pair]]
+"""Operations and inputs of each choice."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """How the choices of a kind of cell hang together.
+
+    # Arguments
+        name: kind of the cell.
+        inputs: number of its inputs, the first of its states.
+        questions: name of the choice of each node, by the node's index among the states.
+        concat: indices of the states that are concatenated.
+    """
+
+    name: str
+    inputs: int
+    questions: Mapping[int, str]
+    concat: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Revival:
+    """One pair of a choice replaced, so that a cell is no longer zero on every path.
+
+    # Arguments
+        cell: kind of the cell.
+        choice: name of the choice.
+        pairs: what is chosen then.
+        pair: the pair that is new.
+        gain: by how much the sum of scores grows.
+    """
+
+    cell: str
+    choice: str
+    pairs: list[Pair]
+    pair: Pair
+    gain: float
+
+
+def all_alive(cells: Iterable[Cell], choices: Mapping[str, Choice], chosen: Chosen) -> bool:
+    """Return whether each kind of cell has a path that is not zero."""
+    return all(_is_alive(cell, choices, chosen) for cell in cells)
+
+
+def revive(
+    cells: Iterable[Cell],
+    choices: Mapping[str, Choice],
+    scores: Mapping[str, np.ndarray],
+    chosen: Chosen,
+) -> tuple[Chosen, list[Revival]]:
+    """Return `chosen` with one operation changed in each cell that is zero on every path.
+
+    Of all changes that bring such a cell to life, it is the one that costs least score.
+
+    # Arguments
+        cells: the kinds of cells.
+        choices: the choices by name.
+        scores: how good each pair of each choice is, shape `(inputs, operations)`.
+        chosen: operations and inputs of each choice.
+
+    # Returns
+        What is chosen then, and what was changed.
+    """
+    changes: list[Revival] = []
+    for cell in cells:
+        if not _is_alive(cell, choices, chosen):
+            best = max(revivals(cell, choices, scores, chosen), key=lambda way: way.gain)
+            chosen = {**chosen, best.choice: best.pairs}
+            changes.append(best)
+    return chosen, changes
+
+
+def _is_alive(cell: Cell, choices: Mapping[str, Choice], chosen: Chosen) -> bool:
+    return not _alive(cell, choices, chosen).isdisjoint(cell.concat)
+
+
+def _alive(cell: Cell, choices: Mapping[str, Choice], chosen: Chosen) -> set[int]:
+    """Return the states of a cell that depend on its inputs."""
+    alive = set(range(cell.inputs))
+    for node, name in cell.questions.items():
+        zeros = choices[name].zeros
+        if any(operation not in zeros and index in alive for operation, index in chosen[name]):
+            alive.add(node)
+    return alive
+
+
+def revivals(
+    cell: Cell, choices: Mapping[str, Choice], scores: Mapping[str, np.ndarray], chosen: Chosen
+) -> Iterator[Revival]:
+    """Yield each change of one pair that gives life. There are some: any node may read an input."""
+    alive = _alive(cell, choices, chosen)
+    for name in cell.questions.values():
+        choice, old = choices[name], chosen[name]
+        before = _total(choice, scores[name], old)
+        lively = [operation for operation in choice.operations if operation not in choice.zeros]
+        indices = sorted(alive & set(range(choice.inputs)))
+        for pair, pairs in exchanges(old, lively, indices):
+            if _is_alive(cell, choices, {**chosen, name: pairs}):
+                gain = _total(choice, scores[name], pairs) - before
+                yield Revival(cell.name, name, pairs, pair, gain)
+
+
+def exchanges(
+    pairs: Sequence[Pair], operations: Iterable[str], indices: Sequence[int]
+) -> Iterator[tuple[Pair, list[Pair]]]:
+    """Yield each other pair that one of `pairs` can be exchanged for, and the pairs then.
+
+    # Arguments
+        pairs: what is chosen, each on an input of its own.
+        operations: operations of the new pair.
+        indices: inputs that it may read.
+    """
+    for slot, operation in product(range(len(pairs)), operations):
+        others = [pair for number, pair in enumerate(pairs) if number != slot]
+        taken = {index for _, index in others}
+        for index in indices:
+            new = operation, index
+            if index not in taken and new != pairs[slot]:
+                yield new, sorted([*others, new], key=lambda pair: pair[1])
+
+
+def _total(choice: Choice, scores: np.ndarray, pairs: Sequence[Pair]) -> float:
+    return float(sum(scores[index, choice.operations.index(name)] for name, index in pairs))

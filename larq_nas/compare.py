@@ -1,33 +1,470 @@
-"""Architectures on equal terms: trained alike on one data set, several times each."""
+"""Compare architectures trained alike on one data set, with several seeds each."""
 
+import dataclasses
+import json
+import re
 import statistics
 import warnings
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from filelock import FileLock
 
 from larq_nas.architecture import Architecture
-from larq_nas.comparing import (
-    Entry,
-    Job,
-    Record,
-    drawn_from,
-    finished_before,
-    jobs_of,
-    read_entries,
-    summarize,
+from larq_nas.data.augmentation import Augment
+from larq_nas.data.data import Task, check_seed, check_task
+from larq_nas.data.validation import DataFacts
+from larq_nas.errors import (
+    DivergenceError,
+    InputError,
+    LarqNasError,
+    callers_level,
+    require_whole,
+    unknown_name,
 )
-from larq_nas.errors import InputError, LarqNasError, callers_level, require_whole
-from larq_nas.latency.here import measure_all_here
-from larq_nas.pipeline.augment import Augment
-from larq_nas.spaces import SpaceLike
-from larq_nas.task import Task, check_seed, check_task
-from larq_nas.training.recipe import Recipe
-from larq_nas.training.recipes import RecipeLike, resolve_recipe
+from larq_nas.files import LEFTOVERS, write_atomically, write_table
+from larq_nas.latency.interpreter import measure_all_here
+from larq_nas.report.plots import plot_comparison
+from larq_nas.run_directory import LOCK, Run, differences, flat, lock_directory, unwritable
+from larq_nas.spaces import Space, SpaceLike, WidthSpace, names, resolve
+from larq_nas.spaces.chooser import Sample
+from larq_nas.train import require_living, run_of, train_task
+from larq_nas.training.recipe import Recipe, RecipeLike, resolve_recipe
+from larq_nas.training.trainer import require_stages
 
-__all__ = ["compare"]
+__all__ = ["Record", "compare", "drawn_from", "read_entries", "summarize", "table"]
+
+
+_RANDOM = re.compile(r"random(?::(\d+))?")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Architectures that are one row of a comparison: one, or several random ones.
+
+    # Arguments
+        label: what the row is called.
+        architectures: what is trained.
+        space: the space they are of.
+        told: its settings, what was changed, and what it does not have.
+    """
+
+    label: str
+    architectures: tuple[Architecture, ...]
+    space: Space
+    told: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder of its runs."""
+        return re.sub(r"[^\w.-]", "_", self.label)
+
+    def folders(self, directory: Path, seed: int) -> list[Path]:
+        """Return where the runs of a seed are kept, in the order of the architectures."""
+        place = directory / self.folder
+        if len(self.architectures) == 1:
+            return [place / f"seed{seed}"]
+        return [place / f"{n}_seed{seed}" for n in range(len(self.architectures))]
+
+
+@dataclass
+class _Reader:
+    """Reads entries, and remembers which settings were used."""
+
+    settings: Mapping[str, Any]
+    space: Space
+    facts: DataFacts
+    used: set[str] = field(default_factory=set)
+
+    def read(self, source: str | Path | Architecture) -> Entry:
+        """Return what `source` stands for; digits of its own tell it apart that has no name."""
+        drawn = _RANDOM.fullmatch(source) if isinstance(source, str) else None
+        if drawn:
+            return self._random(int(drawn[1] or 1))
+        if isinstance(source, Architecture):
+            digits = zlib.crc32(source.to_json().encode())
+            return self._one(f"{source.space} {digits:08x}", source)
+        if not isinstance(source, str | Path):
+            raise InputError(
+                "`architectures` must hold names, paths and objects of larq_nas.Architecture, but "
+                f"got {source!r}."
+            )
+        if source in names() and source not in Architecture.published_names():
+            return self._one(str(source), _backbone(str(source)))
+        if source not in Architecture.published_names():
+            _require_file(source)
+        return self._one(_label(source), Architecture.read(source))
+
+    def _one(self, label: str, found: Architecture) -> Entry:
+        own = self.space if found.space == self.space.name and found.space not in names() else None
+        before = found.resolve(own)
+        changes = self._changes(before)
+        found = found.with_settings(**changes) if changes else found
+        space = found.resolve(own)
+        return Entry(label, (found,), space, self._told(before, space))
+
+    def _random(self, count: int) -> Entry:
+        if not count:
+            raise InputError("`random:0` is no architecture: ask for 1 or more.")
+        changes = self._changes(self.space)
+        space = resolve(self.space, changes) if changes else self.space
+        found = []
+        for seed in range(count):
+            choose = Sample.seeded(seed)
+            space.build(choose, self.facts.input_shape, self.facts.classes)
+            found.append(Architecture(space.name, space.settings(), choose.values))
+        label = f"{count} random {space.name}"
+        return Entry(label, tuple(found), space, self._told(self.space, space))
+
+    def _told(self, before: Space, after: Space) -> tuple[str, ...]:
+        """Return what a row is: rows may differ in more than their cells."""
+        old, new = before.settings(), after.settings()
+        told = [
+            f"{name}={value}" + (f" (was {old[name]})" if old[name] != value else "")
+            for name, value in new.items()
+            if isinstance(value, int | float | str)
+        ]
+        return *told, *(f"no {name}" for name in self.settings if name not in new)
+
+    def _changes(self, space: Space) -> dict[str, Any]:
+        """Return the settings that a space has, and that make it binary as BATS does."""
+        known = {one.name for one in fields(space)} if is_dataclass(space) else set[str]()
+        changes = {name: value for name, value in self.settings.items() if name in known}
+        self.used.update(changes)
+        if getattr(space, "precision", "binary") != "binary":
+            binary = {"precision": "binary", "activation": "prelu"}
+            changes = {name: v for name, v in binary.items() if name in known} | changes
+        return changes
+
+
+def read_entries(
+    sources: Sequence[str | Path | Architecture],
+    settings: Mapping[str, Any],
+    space: Space,
+    facts: DataFacts,
+    recipe: Recipe,
+    adds: bool = False,
+) -> list[Entry]:
+    """Return what is compared, each network built once for each stage of its training.
+
+    # Arguments
+        sources: see `larq_nas.compare`.
+        settings: settings of spaces, for each that has them.
+        space: where random architectures are drawn from.
+        facts: the data that they are compared on.
+        recipe: how they are trained.
+        adds: whether there are others already, which may have the settings that these have not.
+
+    # Raises
+        InputError: if a source cannot be read or built, or nothing has one of the settings.
+    """
+    if not isinstance(sources, list | tuple) or not sources:
+        raise InputError(f"`architectures` must be a list of one or more, but got {sources!r}.")
+    reader = _Reader(settings, space, facts)
+    entries: list[Entry] = []
+    for source in sources:
+        entry = reader.read(source)
+        for other in entries:
+            if other.folder == entry.folder or other.architectures == entry.architectures:
+                raise InputError(
+                    f"`architectures` must be different ones, of different names, but got "
+                    f"`{other.label}` and `{entry.label}`."
+                )
+        entries.append(entry)
+    for name in () if adds else settings.keys() - reader.used:
+        raise InputError(f"None of the architectures has a setting `{name}`: leave it out.")
+    for entry in entries:
+        try:
+            for architecture in entry.architectures:
+                require_living(architecture, entry.space, facts)
+                require_stages(
+                    partial(architecture.build, facts.input_shape, facts.classes, entry.space),
+                    recipe,
+                )
+        except InputError as error:
+            raise InputError(
+                f"`{entry.label}` cannot be built in these settings: {error}"
+            ) from None
+    return entries
+
+
+def drawn_from(space: SpaceLike) -> Space:
+    """Return a space; by the name of a published architecture, in the settings of that."""
+    if isinstance(space, str) and space in Architecture.published_names():
+        return Architecture.published(space).resolve()
+    return resolve(space)
+
+
+def _backbone(name: str) -> Architecture:
+    if not isinstance(resolve(name), WidthSpace):
+        raise InputError(
+            f"`{name}` is a space, not an architecture: compare random:5 of it with `space`, or "
+            "the directory of a run."
+        )
+    return Architecture(name, {"expansion": 1, "binarization": "bats"})
+
+
+def _require_file(source: str | Path) -> None:
+    """Raise `InputError` for a name of nothing, in words of all that may be compared."""
+    path = Path(source)
+    if not path.exists() and not path.suffix:
+        backbones = [name for name in names() if isinstance(resolve(name), WidthSpace)]
+        known = (*Architecture.published_names(), *backbones, "random:5")
+        raise unknown_name("architecture", source, known)
+
+
+def _label(source: str | Path) -> str:
+    path = Path(source)
+    path = path.parent if path.name == "architecture.json" else path
+    return path.as_posix().strip("./") or path.resolve().name
+
+
+_DIVERGED = "diverged.txt"
+
+
+@dataclasses.dataclass
+class Job:
+    """A training of a comparison."""
+
+    entry: Entry
+    architecture: Architecture
+    task: Task
+    folder: Path
+    result: dict[str, Any] | None = None
+    failure: str | None = None
+
+    @property
+    def flatbuffer(self) -> Path:
+        """The file of its network, if it was converted."""
+        return self.folder / "model.tflite"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has a result, or diverged."""
+        return self.result is not None or self.failure is not None
+
+    def run(self, recipe: Recipe, epochs: int) -> Run:
+        """Return its run."""
+        return run_of(self.architecture, self.task, recipe, None, epochs, self.folder)
+
+    def train(self, recipe: Recipe, epochs: int, verbose: int | str) -> None:
+        """Train, or note why that has no end."""
+        run, space = self.run(recipe, epochs), self.entry.space
+        self.failure = None
+        if verbose:
+            print(f"{self.entry.label}, seed {self.task.seed}: `{self.folder}`", flush=True)
+        try:
+            train_task(self.architecture, space, self.task, recipe, None, epochs, run, (), verbose)
+            self.read()
+        except DivergenceError as error:
+            self.failure = str(error)
+            write_atomically(self.folder / _DIVERGED, self.failure)
+            warnings.warn(f"`{self.folder}` is left out: {error}", stacklevel=callers_level())
+        tf.keras.backend.clear_session()
+
+    def read(self) -> None:
+        """Read what a training that has ended has left, if it has."""
+        result, diverged = self.folder / "result.json", self.folder / _DIVERGED
+        if result.exists():
+            self.result = json.loads(result.read_text(encoding="utf-8"))
+        elif diverged.exists():
+            self.failure = diverged.read_text(encoding="utf-8")
+
+
+def jobs_of(entry: Entry, task: Task, directory: Path, seed: int) -> list[Job]:
+    """Return the trainings of an entry by one seed."""
+    task = dataclasses.replace(task, seed=seed)
+    folders = entry.folders(directory, seed)
+    return [
+        Job(entry, architecture, task, folder)
+        for architecture, folder in zip(entry.architectures, folders, strict=True)
+    ]
+
+
+def finished_before(entry: Entry, task: Task, directory: Path, seeds: Sequence[int]) -> list[Job]:
+    """Return what of an entry has ended in earlier calls, by other seeds than these."""
+    names = [path.name for path in (directory / entry.folder).glob("*seed*")]
+    known = {int(found[1]) for name in names if (found := re.search(r"seed(\d+)$", name))}
+    others = [
+        job for seed in sorted(known - set(seeds)) for job in jobs_of(entry, task, directory, seed)
+    ]
+    for job in others:
+        job.read()
+    return [job for job in others if job.has_ended]
+
+
+Result = Mapping[str, Any]
+
+_COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
+    "accuracy": ("accuracy", lambda value: f"{value:.2%}"),
+    "spread": ("spread", lambda value: f"{100 * value:.2f}"),
+    "runs": ("runs", str),
+    "diverged": ("diverged", str),
+    "binary_macs": ("binary MACs", lambda value: f"{value:,.0f}"),
+    "macs": ("real MACs", lambda value: f"{value:,.0f}"),
+    "weight_bytes": ("weights (bytes)", lambda value: f"{value:,.0f}"),
+    "flatbuffer_bytes": ("flatbuffer (bytes)", lambda value: f"{value:,.0f}"),
+    "microseconds": ("latency (ms)", lambda value: f"{value / 1000:.2f}"),
+}
+
+
+def summarize(
+    label: str,
+    results: Sequence[Result],
+    failures: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the row of an entry: means over its runs, and the spread of the accuracies.
+
+    # Arguments
+        label: what the row is called.
+        results: what is in `result.json` of each run that came to its end.
+        failures: of the others, why they did not.
+    """
+    accuracies = [result["accuracy"] for result in results]
+    row: dict[str, Any] = {"architecture": label, "runs": len(results)}
+    if failures:
+        row |= {"diverged": len(failures), "failures": list(failures)}
+    if not results:
+        return row
+    row["accuracy"] = statistics.mean(accuracies)
+    row["spread"] = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+    row["accuracies"] = accuracies
+    costs = [result["costs"] for result in results]
+    row |= {name: statistics.mean(cost[name] for cost in costs) for name in ("binary_macs", "macs")}
+    row["weight_bytes"] = statistics.mean(cost["weight_bits"] / 8 for cost in costs)
+    sizes = [result["bytes"] for result in results if "bytes" in result]
+    row["flatbuffer_bytes"] = statistics.mean(sizes) if sizes else None
+    return row
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as text, the most accurate first."""
+    ordered = sorted(rows, key=lambda row: -row.get("accuracy", -1.0))
+    shown = [name for name in _COLUMNS if any(row.get(name) is not None for row in ordered)]
+    lines = [["architecture", *(_COLUMNS[name][0] for name in shown)]]
+    for row in ordered:
+        lines.append([str(row["architecture"]), *(_shown(name, row.get(name)) for name in shown)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _shown(name: str, value: Any) -> str:
+    return "" if value is None else _COLUMNS[name][1](value)
+
+
+class Record:
+    """The rows of a comparison, which grows from call to call on the same terms.
+
+    Within a `with` block, no other process can add to it.
+
+    # Arguments
+        directory: where it is kept.
+        terms: settings that all of its trainings share.
+
+    # Raises
+        InputError: if the directory holds something else, or a comparison on other terms.
+    """
+
+    def __init__(self, directory: Path, terms: Mapping[str, Any]) -> None:
+        self._directory = directory
+        self._path = directory / "comparison.json"
+        self._terms = json.loads(json.dumps(terms))
+        _require_free(directory)
+        self._earlier = self._read()
+        self._lock: FileLock | None = None
+
+    def __enter__(self) -> "Record":
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._lock = lock_directory(self._directory)
+        except OSError as error:
+            raise unwritable(self._directory, error) from None
+        self._earlier = self._read()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock:
+            self._lock.release()
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether earlier calls have left any."""
+        return bool(self._earlier)
+
+    def others(self, labels: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the rows of earlier calls, of other architectures than `labels`."""
+        return [row for label, row in self._earlier.items() if label not in labels]
+
+    def with_earlier(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return rows and those of earlier calls; what was timed of the same networks stays."""
+        whole = []
+        for row in rows:
+            before = self._earlier.get(row["architecture"], {})
+            alike = before.get("flatbuffers") == row.get("flatbuffers")
+            whole.append({**row, "microseconds": before.get("microseconds") if alike else None})
+        return whole + self.others([row["architecture"] for row in rows])
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write `comparison.json`, `comparison.csv` and, if it can be drawn, the plot."""
+        record = {"terms": self._terms, "rows": list(rows)}
+        write_atomically(self._path, json.dumps(record, indent=1) + "\n")
+        scalars = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in rows]
+        write_table(self._directory / "comparison.csv", scalars)
+        plot_comparison(rows, self._directory / "comparison.png")
+
+    def show(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Print the rows as a table, and where they are."""
+        print(table(rows), flush=True)
+        if not (self._directory / "comparison.png").exists():
+            print("No plot: matplotlib is not installed; pip install 'larq_nas[plots]'", flush=True)
+        print(f"written: {self._directory}", flush=True)
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        if not self._path.exists():
+            return {}
+        try:
+            record = json.loads(self._path.read_text(encoding="utf-8"))
+            old = flat(record["terms"])
+            rows = {row["architecture"]: dict(row) for row in record["rows"]}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(
+                f"`{self._path}` is damaged, or not of a comparison: delete it, and it is written "
+                "again from the runs of the architectures that are given."
+            ) from None
+        changed = differences(old, flat(self._terms))
+        if changed:
+            raise InputError(
+                f"`{self._directory}` holds a comparison on other terms ({changed}): use those, "
+                "or another directory."
+            )
+        return rows
+
+
+def _require_free(directory: Path) -> None:
+    """Raise `InputError` for a directory that holds something else than comparisons."""
+    try:
+        paths = sorted(directory.iterdir()) if directory.exists() else []
+    except OSError as error:
+        raise unwritable(directory, error) from None
+    for path in paths:
+        ours = path.name == LOCK or path.match(LEFTOVERS)
+        known = ours or path.name.startswith("comparison.")
+        if not known and not any(path.glob("*seed*/")):
+            raise InputError(
+                f"`directory` must be new, empty or hold a comparison, but `{directory}` holds "
+                f"other files, such as {path.name}."
+            )
 
 
 def compare(

@@ -1,4 +1,4 @@
-"""What larq_nas raises, and the wording shared by those errors."""
+"""Errors of larq_nas, and the wording they share."""
 
 import math
 import numbers

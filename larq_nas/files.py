@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, whenever the process is killed."""
+"""Write files that are whole or absent, whenever the process is killed."""
 
 import csv
 import io

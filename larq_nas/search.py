@@ -1,41 +1,122 @@
-"""The one call: from data to a trained binary network in a file that deploys."""
+"""Search a space, train what is found, and convert it."""
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
-from larq_nas.choosers import Survey
-from larq_nas.cost import Budget
-from larq_nas.errors import require_count, require_whole
-from larq_nas.finish import train_and_finish
+from larq_nas.cost import Budget, Limits, SpaceCosts
+from larq_nas.data.augmentation import Augment
+from larq_nas.data.data import check_callbacks, check_seed, check_task
+from larq_nas.data.validation import DataFacts
+from larq_nas.errors import InputError, callers_level, require_count, require_whole
 from larq_nas.latency import LatencyTable
-from larq_nas.pipeline.augment import Augment
-from larq_nas.pipeline.check import DataFacts
-from larq_nas.run import Run
-from larq_nas.searchers import Searcher, resolve_searcher
-from larq_nas.searchers.roles import require_one_device, require_role, work
-from larq_nas.searchers.within import limits_of, resolve_table
+from larq_nas.run_directory import Run
+from larq_nas.searchers import Search, Searcher, resolve_searcher
+from larq_nas.searchers.evolution.processes import current_role
 from larq_nas.spaces import Space, SpaceLike, resolve
-from larq_nas.spaces.fingerprint import fingerprint
-from larq_nas.spaces.space import is_built_in
-from larq_nas.task import check_callbacks, check_seed, check_task
-from larq_nas.training.forget import forgetting_graphs
-from larq_nas.training.processes import (
+from larq_nas.spaces.chooser import Survey
+from larq_nas.spaces.space import fingerprint, is_built_in
+from larq_nas.train import train_and_finish
+from larq_nas.training.distribution import (
     noticing_lost_processes,
     require_one_directory,
     verbose_here,
     working_in,
 )
-from larq_nas.training.ready import check_training
-from larq_nas.training.recipes import RecipeLike, resolve_recipe
+from larq_nas.training.loop import forgetting_graphs
+from larq_nas.training.recipe import RecipeLike, resolve_recipe
 from larq_nas.training.teacher import Teacher
-from larq_nas.training.train import Trainer
-from larq_nas.tuning import current_role
+from larq_nas.training.trainer import Trainer, check_training
 
-__all__ = ["search"]
+__all__ = ["search", "work"]
+
+
+def require_one_device(searcher: Searcher, strategy: object) -> None:
+    """Raise `InputError` for a strategy that the searcher does not train on."""
+    if isinstance(strategy, tf.distribute.Strategy) and not searcher.several_devices:
+        raise InputError(
+            f"Searcher `{searcher.name}` trains on one device: leave `strategy` out, and give it "
+            "to larq_nas.train for the network that was found."
+        )
+
+
+def require_role(searcher: Searcher, directory: str | Path | None) -> None:
+    """Raise `InputError` if processes of keras-tuner are to do what one does."""
+    role = current_role()
+    if role == "alone":
+        return
+    if not searcher.several_processes:
+        raise InputError(
+            f"KERASTUNER_ORACLE_IP is set in the environment, but searcher `{searcher.name}` runs "
+            "in one process: unset it."
+        )
+    if directory is None:
+        raise InputError(
+            f"`directory` must be given to a {role}: one that all processes of the search share."
+        )
+
+
+def work(
+    prepared: Search,
+    run: Run,
+    callbacks: Sequence[tf.keras.callbacks.Callback],
+    verbose: int | str,
+) -> NoReturn:
+    """Train candidates for a chief, and end the process: the chief returns the network."""
+    if verbose:
+        print(f"Worker: waiting for the chief of `{run.directory}`", flush=True)
+    run.wait_for_chief()
+    prepared.work(run, callbacks)  # type: ignore[attr-defined]
+    if verbose:
+        print("Worker: the search has ended; the chief trains the found network", flush=True)
+    raise SystemExit(0)
+
+
+def resolve_table(
+    given: str | Path | LatencyTable | None, max_latency: float | str | None
+) -> LatencyTable | None:
+    """Return the table of latencies, if any, or raise `InputError` if there must be one."""
+    if max_latency is not None and given is None:
+        raise InputError(
+            "`max_latency` needs `latency_table`, of the device that it is about: measure one "
+            "with larq-nas latency --build-table."
+        )
+    return given if given is None or isinstance(given, LatencyTable) else LatencyTable.load(given)
+
+
+def limits_of(
+    budget: Budget,
+    space: Space,
+    facts: DataFacts,
+    table: LatencyTable | None,
+    searcher: Searcher,
+    verbose: int | str,
+) -> Limits | None:
+    """Return what the search must keep to, or raise `InputError` if nothing can."""
+    if not budget:
+        return None
+    if verbose:
+        print("Costing the space: one build of all of it", flush=True)
+        if table:
+            print(table, flush=True)
+    # It finds any width, down to this one.
+    least = searcher.smallest_ratio
+    limits = Limits(SpaceCosts(space, facts.input_shape, facts.classes, table, least), budget)
+    feasible = limits.require_feasible()
+    if verbose:
+        print(feasible, flush=True)
+    if limits.costs.unknown:
+        warnings.warn(
+            f"The budget does not count the operations of {', '.join(limits.costs.unknown)}: "
+            "larq_nas does not know these layers.",
+            stacklevel=callers_level(),
+        )
+    return limits
 
 
 def search(

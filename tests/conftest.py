@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_nas.choosers import Relax, Sample
-from larq_nas.cost.graph import functional
+from larq_nas.choices import Expansion
 from larq_nas.cost.structure import Structure
-from larq_nas.dimension import Dimensions
-from larq_nas.expansion import Expansion
+from larq_nas.graph.calls import functional
 from larq_nas.layers import Domain, building_in
+from larq_nas.searchers.dms.widths import Dimensions
 from larq_nas.spaces import Bats, Space
-from larq_nas.training.forget import forgetting_graphs
+from larq_nas.spaces.chooser import Sample
+from larq_nas.supernet.relax import Relax
+from larq_nas.training.loop import forgetting_graphs
 
 # Between collections, tests make millions of objects that stay until their module ends.
 gc.set_threshold(50_000, 20, 50)

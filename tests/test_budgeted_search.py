@@ -12,7 +12,7 @@ from conftest import quick
 
 import larq_nas
 from larq_nas.cost import BUDGETS, Budget, SpaceCosts, profile
-from larq_nas.cost.limits import require_feasible
+from larq_nas.cost.budget import require_feasible
 from larq_nas.cost.structure import read_structure
 from larq_nas.errors import InputError
 from larq_nas.latency import LatencyTable, build_table, measure

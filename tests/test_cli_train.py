@@ -10,7 +10,7 @@ from test_cli import invoke, refused
 
 import larq_nas
 from larq_nas.spaces import Bnas
-from larq_nas.training.history import read_history
+from larq_nas.training.loop import read_history
 
 SMALL = ("--set", "cells=3", "--set", "channels=4", "--set", "nodes=1", "--batch-size", "300")
 

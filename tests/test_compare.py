@@ -16,12 +16,12 @@ from click.testing import CliRunner
 from conftest import one_choice
 
 from larq_nas.architecture import Architecture
-from larq_nas.choosers import Chooser
 from larq_nas.cli import main
-from larq_nas.comparing import Record, drawn_from, read_entries, summarize, table
+from larq_nas.compare import Record, drawn_from, read_entries, summarize, table
+from larq_nas.data.validation import DataFacts
 from larq_nas.errors import InputError
-from larq_nas.pipeline.check import DataFacts
 from larq_nas.spaces import Bats
+from larq_nas.spaces.chooser import Chooser
 from larq_nas.training import Recipe
 
 SMALL = {"cells": 3, "channels": 12}

@@ -4,7 +4,7 @@ import pytest
 
 from larq_nas.errors import InputError
 from larq_nas.files import replacing
-from larq_nas.run import Run
+from larq_nas.run_directory import Run
 
 SETTINGS = {"seed": 0, "space": {"name": "bats", "cells": 5}, "betas": (0.5, 0.9)}
 

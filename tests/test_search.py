@@ -14,7 +14,7 @@ import larq_nas
 from larq_nas.errors import InputError
 from larq_nas.spaces import Bats
 from larq_nas.spaces.space import load_function
-from larq_nas.training.history import read_history
+from larq_nas.training.loop import read_history
 from larq_nas.training.transfer import transfer_weights
 
 SETTINGS = {"space": Bats(cells=1, channels=4, nodes=1), "epochs": 2, "train_epochs": 2}

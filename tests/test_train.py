@@ -16,7 +16,7 @@ from larq_nas.errors import InputError
 from larq_nas.layers import DropPath
 from larq_nas.spaces import Bats
 from larq_nas.training import RECIPES, Recipe
-from larq_nas.training.history import read_history
+from larq_nas.training.loop import read_history
 
 PAIRS = [["group_conv_3x3", 0], ["max_pool_3x3", 1]]
 ARCHITECTURE = larq_nas.Architecture(
@@ -122,7 +122,7 @@ def test_another_seed_gives_another_network(whole: Path, tmp_path) -> None:
         ({"teacher": teacher(1)}, "(teacher was 'sequential "),
         ({"teacher": None}, "(teacher was 'sequential "),
         ({"epochs": 5}, "(epochs was 4, now 5)"),
-        ({"augment": None}, "(augment was 'larq_nas.pipeline.augment.pad_crop_flip', now None)"),
+        ({"augment": None}, "(augment was 'larq_nas.data.augmentation.pad_crop_flip', now None)"),
         (
             {"architecture": ARCHITECTURE.with_settings(channels=8)},
             "(architecture.settings.channels was 4, now 8)",

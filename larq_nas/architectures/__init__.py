@@ -1,4 +1,4 @@
-"""The architectures that ship with larq_nas: the cells of the papers, by name."""
+"""Published architectures: the papers' cells, by name."""
 
 from larq_nas.architecture import Architecture
 

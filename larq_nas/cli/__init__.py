@@ -1,4 +1,4 @@
-"""`larq-nas`: the same from a shell."""
+"""The command line, `larq-nas`."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""`python -m larq_nas.cli`: the same as `larq-nas`."""
+"""Run the command line by `python -m larq_nas.cli`."""
 
 from larq_nas.cli import main
 

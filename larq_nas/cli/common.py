@@ -1,4 +1,4 @@
-"""What the commands share: errors in one line, settings, and models from files."""
+"""Errors in one line, settings and models from files, for all commands."""
 
 import json
 import re
@@ -13,7 +13,7 @@ import click
 import tensorflow as tf
 
 from larq_nas.errors import InputError, LarqNasError, first_line
-from larq_nas.run import read_settings
+from larq_nas.run_directory import read_settings
 from larq_nas.spaces import SpaceLike
 from larq_nas.spaces.space import load_function
 

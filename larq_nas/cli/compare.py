@@ -1,4 +1,4 @@
-"""`larq-nas compare`."""
+"""The command `larq-nas compare`."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,10 @@ from typing import Any
 import click
 
 from larq_nas.cli.common import one_line_errors, read_space, settings_option
-from larq_nas.cli.data import Data, data_options
-from larq_nas.cli.progressive import Numbers
-from larq_nas.cli.run import verbosity
+from larq_nas.cli.options import Data, data_options, verbosity
+from larq_nas.cli.search import Numbers
 from larq_nas.compare import compare as run_comparison
-from larq_nas.training.recipes import RECIPES
+from larq_nas.training.recipe import RECIPES
 
 __all__ = ["compare"]
 

@@ -1,4 +1,4 @@
-"""`larq-nas convert`."""
+"""The command `larq-nas convert`."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from larq_nas.deploy import convert as convert_model
 from larq_nas.deploy.package import Accuracy, write_package
 from larq_nas.deploy.quantization import NUMBER_TYPES, NumberType
 from larq_nas.errors import InputError, first_line
-from larq_nas.run import read_settings
+from larq_nas.run_directory import read_settings
 
 __all__ = ["convert"]
 

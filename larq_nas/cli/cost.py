@@ -1,4 +1,4 @@
-"""`larq-nas cost`."""
+"""The command `larq-nas cost`."""
 
 import json
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from larq_nas.cli.common import (
     settings_option,
 )
 from larq_nas.cost import CONVENTIONS, Profile, by_convention, profile, table
-from larq_nas.cost.form import columns
+from larq_nas.cost.conventions import columns
 from larq_nas.errors import InputError, unknown_name
-from larq_nas.run import read_settings
+from larq_nas.run_directory import read_settings
 from larq_nas.spaces import Space, SpaceLike, WidthSpace, names, resolve
 
 __all__ = ["cost"]

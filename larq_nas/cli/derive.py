@@ -1,4 +1,4 @@
-"""`larq-nas derive`."""
+"""The command `larq-nas derive`."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import click
 
 from larq_nas.cli.common import one_line_errors, read_space
 from larq_nas.errors import InputError
-from larq_nas.searchers import derive_again
+from larq_nas.select import derive_again
 
 __all__ = ["derive"]
 

@@ -1,4 +1,4 @@
-"""`larq-nas latency`."""
+"""The command `larq-nas latency`."""
 
 import json
 from functools import partial
@@ -10,7 +10,7 @@ import click
 from larq_nas.cli.common import image_size, one_line_errors, read_space, settings_option
 from larq_nas.errors import InputError
 from larq_nas.latency import Latency, LatencyTable, build_table, measure
-from larq_nas.latency.devices.errors import OutputsError
+from larq_nas.latency.devices.transport import OutputsError
 from larq_nas.latency.measure import HERE
 from larq_nas.spaces import resolve
 

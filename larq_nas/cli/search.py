@@ -1,27 +1,176 @@
-"""`larq-nas search`."""
+"""The command `larq-nas search`, with the options of each searcher."""
 
 import dataclasses
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from larq_nas.cli.common import one_line_errors, read_space, settings_option
-from larq_nas.cli.data import Data, data_options
-from larq_nas.cli.dimension import dimension_options
-from larq_nas.cli.evolution import evolution_options, launch_workers
-from larq_nas.cli.progressive import progressive_options
-from larq_nas.cli.recipe import choose_recipe, load_teacher, recipe_options
-from larq_nas.cli.run import print_outcome, run_options, verbosity
+from larq_nas.cli.common import named, one_line_errors, read_space, settings_option
+from larq_nas.cli.options import (
+    Data,
+    choose_recipe,
+    data_options,
+    load_teacher,
+    print_outcome,
+    recipe_options,
+    run_options,
+    verbosity,
+)
 from larq_nas.cost import BUDGETS
-from larq_nas.errors import InputError
+from larq_nas.errors import InputError, require_whole
 from larq_nas.layers import ComputedIn
 from larq_nas.search import search as run_search
 from larq_nas.searchers import Searcher, resolve_searcher
+from larq_nas.searchers.evolution.processes import current_role, end_with_parent, launch
 from larq_nas.spaces import resolve
-from larq_nas.tuning import end_with_parent
 
 __all__ = ["search"]
+
+
+_DIMENSION_OPTIONS = (
+    click.option(
+        "--initial-ratio", type=float, help="Mean of each width at the start [default: 1.5]."
+    ),
+    click.option(
+        "--memory-target",
+        type=float,
+        help="MiB above which widths are charged, as larq-nas cost --convention dms counts.",
+    ),
+    click.option(
+        "--weight-epochs",
+        type=int,
+        help="Epochs for the weights before each for the widths [default: 5].",
+    ),
+    click.option(
+        "--mean-learning-rate",
+        type=float,
+        help="Learning rate of the widths; higher moves them in fewer steps.",
+    ),
+    click.option(
+        "--budget-weight",
+        type=float,
+        help="Loss for a limit that is exceeded by its own size.",
+    ),
+)
+
+
+def dimension_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` the options of a dimension search."""
+    for option in reversed(_DIMENSION_OPTIONS):
+        command = option(command)
+    return command
+
+
+_EVOLUTION_OPTIONS = (
+    click.option("--population", type=int, help="Candidates of a generation [default: 32]."),
+    click.option(
+        "--candidate-epochs", type=int, help="Epochs each candidate is trained for [default: 10]."
+    ),
+    click.option(
+        "--widest-epochs",
+        type=int,
+        help="Epochs of the widest network, which candidates start from [default: 150].",
+    ),
+    click.option("--subset", type=int, help="Images that candidates train on; by default all."),
+    click.option(
+        "--trade-off",
+        type=float,
+        help="Evolution: points of accuracy given for the operations of the original network "
+        "[default: 4]; dimension: loss for each MiB above --memory-target [default: 0.01].",
+    ),
+    click.option("--strategy", help="genetic, aging or random [default: genetic]."),
+    click.option(
+        "--objectives",
+        callback=lambda _, __, text: None if text is None else tuple(named(text)),
+        help="What to maximize, such as accuracy,memory for a Pareto front [default: fitness].",
+    ),
+    click.option("--keep", type=int, help="Candidates whose weights are kept [default: 3]."),
+    click.option(
+        "--shared/--rebuilt",
+        default=None,
+        help="One trace for all candidates, or a network for each: the same results, slower.",
+    ),
+    click.option(
+        "--worker-timeout",
+        type=float,
+        help="Seconds after which a silent worker's candidate is given to another [default: 60].",
+    ),
+    click.option(
+        "--workers",
+        type=int,
+        help="Processes on this machine that train candidates at the same time.",
+    ),
+)
+
+
+def evolution_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` the options of an evolution."""
+    for option in reversed(_EVOLUTION_OPTIONS):
+        command = option(command)
+    return command
+
+
+def launch_workers(workers: int | None, searcher: Searcher, directory: Path) -> None:
+    """Run this command again as a chief and workers, and end with the chief's status.
+
+    # Arguments
+        workers: number of workers; `None` goes on in this process.
+        searcher: must be one that many processes can run.
+        directory: directory of the run.
+    """
+    if workers is None or current_role() != "alone":
+        return
+    require_whole(workers=workers)
+    if searcher.name != "evolution":
+        raise InputError(f"`--workers` needs `--searcher evolution`, but got {searcher.name}.")
+    command = [sys.executable, "-m", "larq_nas.cli", *sys.argv[1:]]
+    raise SystemExit(launch(command, workers, directory))
+
+
+class Numbers(click.ParamType):
+    """Whole numbers, separated by commas."""
+
+    name = "N,N,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        try:
+            return tuple(int(number) for number in str(value).split(","))
+        except ValueError:
+            self.fail(f"expected whole numbers such as 5,11,17, but got {value!r}", param, ctx)
+
+
+_PROGRESSIVE_OPTIONS = (
+    click.option(
+        "--stage-cells",
+        type=Numbers(),
+        help="Cells of the supernet in each stage, such as 5,11,17.",
+    ),
+    click.option(
+        "--stage-operations",
+        type=Numbers(),
+        help="Operations of each edge in each stage, such as 8,5,3.",
+    ),
+    click.option(
+        "--weights",
+        type=click.Choice(["binary", "real"]),
+        help="What weights are while searched; by default as in the space's paper.",
+    ),
+    click.option(
+        "--activations",
+        type=click.Choice(["binary", "real"]),
+        help="What the convolutions' inputs are while searched.",
+    ),
+)
+
+
+def progressive_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` the options of a progressive search."""
+    for option in reversed(_PROGRESSIVE_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""`larq-nas train`."""
+"""The command `larq-nas train`."""
 
 from pathlib import Path
 from typing import Any
@@ -7,9 +7,16 @@ import click
 
 from larq_nas.architecture import Architecture
 from larq_nas.cli.common import one_line_errors, read_space, settings_option
-from larq_nas.cli.data import Data, data_options
-from larq_nas.cli.recipe import choose_recipe, load_teacher, recipe_options
-from larq_nas.cli.run import print_outcome, run_options, verbosity
+from larq_nas.cli.options import (
+    Data,
+    choose_recipe,
+    data_options,
+    load_teacher,
+    print_outcome,
+    recipe_options,
+    run_options,
+    verbosity,
+)
 from larq_nas.layers import ComputedIn
 from larq_nas.train import train as run_training
 

@@ -1,13 +1,11 @@
-"""What a network costs, exactly; what a supernet costs, differentiably; and budgets."""
+"""Exact costs of networks, differentiable costs of supernets, and budgets."""
 
-from larq_nas.cost.budget import BUDGETS, Budget
+from larq_nas.cost.budget import BUDGETS, Budget, Limits, require_feasible, strongest_within
 from larq_nas.cost.conventions import CONVENTIONS, Convention, by_convention
 from larq_nas.cost.expected import Expected
-from larq_nas.cost.limits import Limits, require_feasible, strongest_within
-from larq_nas.cost.profile import LayerProfile, Profile, profile
+from larq_nas.cost.profile import LayerProfile, Profile, profile, table
 from larq_nas.cost.space import SpaceCosts
 from larq_nas.cost.structure import LATENCY, QUANTITIES
-from larq_nas.cost.table import table
 
 __all__ = [
     "BUDGETS",

@@ -1,4 +1,4 @@
-"""The costs a supernet stands for, differentiable in its architecture parameters."""
+"""Expected costs of a supernet, differentiable in its architecture parameters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,13 +6,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cells import Chosen, revive
-from larq_nas.choices import Choice
-from larq_nas.cost.linear import Linearized, linearize
+from larq_nas.choices import Choice, Chosen, expand, revive
+from larq_nas.cost.budget import Linearized, linearize
 from larq_nas.cost.space import SpaceCosts
 from larq_nas.cost.structure import LATENCY, Structure
 from larq_nas.errors import InputError
-from larq_nas.expansion import expand
 
 __all__ = ["Expected", "kept_share"]
 

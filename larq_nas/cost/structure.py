@@ -6,12 +6,12 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from larq_nas.cost.count import Counted, count, understand
-from larq_nas.cost.graph import read_graph
-from larq_nas.cost.lower import lower
-from larq_nas.cost.network import Network
-from larq_nas.cost.operators import Operator
-from larq_nas.cost.runtime import flatbuffer_bytes, order, peak_memory
+from larq_nas.graph.calls import read_graph
+from larq_nas.lce.count import Counted, count, understand
+from larq_nas.lce.lowering import lower
+from larq_nas.lce.network import Network
+from larq_nas.lce.operators import Operator
+from larq_nas.lce.runtime import flatbuffer_bytes, order, peak_memory
 
 __all__ = ["LATENCY", "QUANTITIES", "LatencyModel", "Structure", "read_structure"]
 
@@ -59,7 +59,7 @@ class Structure:
         return order(self.network, lower(self.network, binary=False))
 
     def count(self, answers: Mapping[str, Any] | None = None) -> list[Counted]:
-        """Return what each call costs; see `larq_nas.cost.count.count`."""
+        """Return what each call costs; see `larq_nas.lce.count.count`."""
         return count(self.network, answers)
 
     def costs(self, answers: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which layer of a model became which operation of its flatbuffer."""
+"""Audit which layer of a model became which operation of its flatbuffer."""
 
 import re
 from collections import Counter
@@ -8,18 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.fallback import has_quantizer, is_binary, weight_quantizers
-from larq_nas.cost.graph import functional, unread_weights
-from larq_nas.cost.kinds import is_own, shape_read
-from larq_nas.cost.quantizers import scale_of, sign_of_zero
 from larq_nas.deploy.causes import likely_cause, quantized_kernel
 from larq_nas.deploy.flatbuffer import Operator, operators, pack_signs
 from larq_nas.errors import ConversionError
+from larq_nas.graph.calls import functional, unread_weights
+from larq_nas.graph.layers import is_own, shape_read
+from larq_nas.graph.quantizers import scale_of, sign_of_zero
+from larq_nas.lce.fallback import has_quantizer, is_binary, weight_quantizers
 from larq_nas.quantizers import quantized_scope
 
-__all__ = ["Audit", "LayerAudit", "audit", "float_signs", "require_kernels", "weighted_layers"]
+__all__ = ["Audit", "LayerAudit", "audit", "float_signs", "require_kernels"]
 
 _BINARY = "LceBconv2d"
+_CONSTANT = "constant"
 _FLOAT_KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 _WEIGHTED = (
     tf.keras.layers.Conv1D,
@@ -39,7 +40,8 @@ class LayerAudit:
     # Arguments
         layer: name of the Keras layer.
         binary: whether its inputs and weights are binary by definition.
-        runs_as: the operation that computes it, `"float"` for a fallback.
+        runs_as: the operation that computes it, `"float"` for a fallback, `"constant"` if no image
+            changes what it gives.
         cause: why a binary layer does not run in binary; empty if it does.
         note: what a layer that is not binary wastes, such as 31 bits of each binary weight.
     """
@@ -70,13 +72,18 @@ class Audit:
         return [row for row in self.layers if row.cause]
 
     def __str__(self) -> str:
-        binary = [row for row in self.layers if row.binary]
+        binary = [row for row in self.layers if row.binary and row.runs_as != _CONSTANT]
         ran = len(binary) - len(self.fallbacks)
         lines = [f"{ran} of {len(binary)} binary layers run as {_BINARY}"]
         lines += [
             f"{row.layer}: {row.runs_as} (real{f': {row.note}' if row.note else ''})"
             for row in self.layers
             if not row.binary
+        ]
+        lines += [
+            f"{row.layer}: a constant, computed beforehand"
+            for row in self.layers
+            if row.binary and row.runs_as == _CONSTANT
         ]
         lines += [f"{row.layer}: {row.runs_as} (FELL BACK: {row.cause})" for row in self.fallbacks]
         counts = ", ".join(f"{kind} {count}" for kind, count in self.operations.items())
@@ -97,6 +104,7 @@ def audit(
     flatbuffer: bytes,
     rewritten: Mapping[int, Sequence[np.ndarray]] | None = None,
     binary: Collection[int] = (),
+    constant: Collection[int] = (),
 ) -> Audit:
     """Match the layers of `model` with the operations of `flatbuffer`.
 
@@ -109,6 +117,7 @@ def audit(
         rewritten: for layers that are computed in another way, by id, the signs of their
             binary convolutions.
         binary: ids of further layers that are binary, by what they read.
+        constant: ids of layers whose outputs no image changes: the converter computes them.
     """
     rewritten = rewritten or {}
     found = operators(flatbuffer)
@@ -123,7 +132,10 @@ def audit(
         ran += [kernel for way in ways for kernel in way] if runs_in_binary else []
         taken = [] if runs_in_binary else _take_floats(floats, layer, calls)
         kinds = " + ".join(dict.fromkeys(op.kind for op in taken)) or "not found"
-        if is_binary(layer) or id(layer) in binary:
+        if id(layer) in constant and not (runs_in_binary or taken):
+            of_signs = is_binary(layer) or id(layer) in binary
+            rows.append(LayerAudit(layer.name, of_signs, _CONSTANT))
+        elif is_binary(layer) or id(layer) in binary:
             cause = "" if runs_in_binary else likely_cause(layer)
             rows.append(LayerAudit(layer.name, True, "float" if cause else _BINARY, cause))
         elif runs_in_binary:

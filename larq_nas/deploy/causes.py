@@ -1,4 +1,4 @@
-"""Why a layer that is binary by definition runs in float, or gives wrong numbers."""
+"""Causes for which a binary layer runs in float or computes wrong numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,14 +7,14 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.fallback import cause_in_layer, is_binary, no_binary_kernel, pads_with_zeros
-from larq_nas.cost.graph import Call
-from larq_nas.cost.kinds import facts_of, shape_read
-from larq_nas.cost.padding import folds
-from larq_nas.cost.quantizers import zero_one
 from larq_nas.deploy.flatbuffer import is_constant, operators, read_model
 from larq_nas.errors import InputError
+from larq_nas.graph.calls import Call
+from larq_nas.graph.layers import facts_of, shape_read
+from larq_nas.graph.quantizers import zero_one
 from larq_nas.layers.conv import BinaryConv2D
+from larq_nas.lce.fallback import cause_in_layer, is_binary, no_binary_kernel, pads_with_zeros
+from larq_nas.lce.padding import folds
 from larq_nas.quantizers import quantized_scope
 
 __all__ = [
@@ -150,6 +150,13 @@ def likely_cause_of_difference(calls: Sequence[Call], index: int) -> str:
             f"`{source.name}` pads it on both sides before a stride, which the converter takes "
             'for padding="same"; use padding="same"'
         )
+    if is_binary(layer) and call.facts.kernel_scale == "scaled":
+        return (
+            "sums that are exactly 0 get either sign by the rounding of its scales; put a batch "
+            "norm between it and the next sign"
+        )
+    if call.facts.kind == "relu":
+        return "before a sign it leaves +1 alone; leave it out, or put a batch norm behind it"
     if is_binary(layer):
         return "use larq_nas.layers.BinaryConv2D with its defaults"
     return "use another layer of Keras or Larq in its place"

@@ -1,4 +1,4 @@
-"""The output of a conversion: the flatbuffer and the evidence for it."""
+"""The result of a conversion: the flatbuffer and the evidence for it."""
 
 import dataclasses
 import hashlib

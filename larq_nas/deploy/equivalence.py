@@ -27,10 +27,10 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.quantizers import zero_one
 from larq_nas.deploy.causes import quantized_kernel
 from larq_nas.deploy.operations import Operations, Step, pack
 from larq_nas.deploy.recording import LayerCall, Recording
+from larq_nas.graph.quantizers import zero_one
 
 __all__ = ["Equivalence", "compare_operations"]
 

@@ -1,4 +1,4 @@
-"""To the bytes of a Larq Compute Engine flatbuffer, and through its interpreter."""
+"""Export a model to a flatbuffer with Larq Compute Engine's converter."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.graph import functional
 from larq_nas.deploy.flatbuffer import input_names, output_names
 from larq_nas.errors import ConversionError, InputError, LarqNasError
+from larq_nas.graph.calls import functional
 from larq_nas.layers.conv import exporting
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Reads the operations of a flatbuffer, and takes some of them out as a model of their own."""
+"""Read the operations of a flatbuffer, and cut some of them out."""
 
 import copy
 from collections.abc import Iterator, Sequence

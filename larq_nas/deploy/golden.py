@@ -1,4 +1,4 @@
-"""Golden test: inputs with the outputs that a network must give for them on any device."""
+"""Golden test: inputs with the outputs that a network must give on any device."""
 
 import math
 import struct
@@ -20,7 +20,6 @@ __all__ = [
     "SHARE",
     "Expected",
     "Golden",
-    "GoldenResult",
     "Tensor",
     "integer_inputs",
     "natural_order",

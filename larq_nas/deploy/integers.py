@@ -1,4 +1,4 @@
-"""Integer inputs and outputs: what a camera gives and an app reads, in place of float32.
+"""Integer inputs and outputs in place of float32.
 
 The network itself is not changed. A DEQUANTIZE turns the integers of an input into those that
 the network was trained on, and a QUANTIZE rounds its outputs. Where the network computes in int8 at

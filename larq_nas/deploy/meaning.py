@@ -1,4 +1,4 @@
-"""What the outputs of a network are, read from their shape, their activation and the loss."""
+"""What the outputs of a network stand for: classes, numbers, masks or maps."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,9 +9,9 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.graph import Call, read_graph
 from larq_nas.deploy.recording import record
 from larq_nas.errors import InputError
+from larq_nas.graph.calls import Call, read_graph
 
 __all__ = ["Kind", "Meaning", "meanings"]
 

@@ -1,4 +1,4 @@
-"""Runs a flatbuffer one operation at a time, on a kernel of Larq Compute Engine."""
+"""Run a flatbuffer one operation at a time, on a kernel of the engine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

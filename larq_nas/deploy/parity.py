@@ -1,4 +1,4 @@
-"""How the outputs of a flatbuffer compare with those of its Keras model."""
+"""Parity of a flatbuffer's outputs with those of its Keras model."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,6 @@ __all__ = [
     "InKeras",
     "Kernel",
     "Parity",
-    "Reference",
     "Rounding",
     "compare",
     "figures",

@@ -1,4 +1,4 @@
-"""Record of every layer call of a Keras model on given images."""
+"""Record every layer call of a Keras model on given images."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Survey of the numbers that the binary layers of a model take the sign of."""
+"""Survey the numbers of which a model takes signs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,9 +8,9 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.quantizers import zero_one
 from larq_nas.deploy.recording import LayerCall, watch
 from larq_nas.deploy.rewriting import Lowered
+from larq_nas.graph.quantizers import zero_one
 
 __all__ = ["Signs", "sign_warnings", "survey_signs"]
 

@@ -1,4 +1,4 @@
-"""How long a converted network takes: here, on a device, and by a table."""
+"""Latency of converted networks: measured here, on devices, and by tables."""
 
 from larq_nas.latency.build import build_table
 from larq_nas.latency.devices import DeviceError

@@ -1,24 +1,159 @@
-"""Builds a latency table: measures a few networks, and checks what it predicts on others."""
+"""Build a latency table: measure a few networks, and check it on others."""
 
 import dataclasses
+import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
+
 from larq_nas.architecture import Architecture
+from larq_nas.choices import Value
 from larq_nas.cost.space import SpaceCosts
 from larq_nas.deploy.export import export
 from larq_nas.deploy.parity import KERNELS, Kernel
 from larq_nas.errors import InputError, require_whole, unknown_name
-from larq_nas.latency.figures import Check, Measured, Timing
 from larq_nas.latency.latency import Latency
-from larq_nas.latency.plan import Plan, Values, plan
-from larq_nas.latency.read import timed_operations
-from larq_nas.latency.table import LatencyTable
-from larq_nas.latency.weights import randomize
+from larq_nas.latency.signature import predicted, timed_operations
+from larq_nas.latency.table import Check, LatencyTable, Measured, Timing
 from larq_nas.spaces import SpaceLike
 
-__all__ = ["Measure", "build_table"]
+__all__ = [
+    "Measure",
+    "Plan",
+    "build_table",
+    "draw",
+    "plan",
+    "randomize",
+]
+
+
+_BATCH = 4
+
+
+def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
+    """Give `model` random weights that leave no operation out, and return it.
+
+    The converter drops a scale of 1 and an offset of 0, as fresh layers have them. Batch norms
+    get the statistics of random images, so that the numbers stay as large as in a trained
+    network.
+
+    # Arguments
+        model: a functional model, freshly built.
+        seed: seed of the weights and the images.
+    """
+    generator = np.random.default_rng(seed)
+    for weight in model.weights:
+        weight.assign(_values(generator, weight))
+    norms = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, tf.keras.layers.BatchNormalization)
+    ]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    images = generator.standard_normal((_BATCH, *model.input_shape[1:]))
+    model(tf.constant(images, tf.float32), training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model
+
+
+def _values(generator: np.random.Generator, weight: tf.Variable) -> np.ndarray:
+    shape = tuple(weight.shape)
+    if len(shape) > 1:
+        return generator.standard_normal(shape) / np.sqrt(max(1, np.prod(shape[:-1])))
+    return generator.uniform(0.5, 1.5, shape)
+
+
+_SAMPLED, _EACH = 400, 5
+
+Values = Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    # Arguments
+        networks: the networks to measure operation by operation, in order.
+        checks: networks to check predictions with, which could not be chosen to be measured; fewer
+            than asked for if the space has no more.
+        operations: the operations of all sampled networks, with how many of them have each.
+    """
+
+    networks: Sequence[Values]
+    checks: Sequence[Values]
+    operations: Mapping[str, int]
+
+
+def plan(costs: SpaceCosts, networks: int, checks: int, seed: int) -> Plan:
+    """Return which networks to measure.
+
+    Of many random networks, each next one taken is that with the most that no network before
+    it has, each operation counted by how many of the networks have it.
+
+    # Arguments
+        costs: the costs of the space.
+        networks: number of networks to measure at most.
+        checks: number of networks to check predictions with.
+        seed: seed of the random networks.
+    """
+    sampled, unseen = _sample(costs, checks, random.Random(seed))
+    held = [operations_of(costs, values) for values in sampled]
+    weights = Counter(operation for operations in held for operation in operations)
+    left = set(weights)
+    taken: list[Values] = []
+    while left and len(taken) < networks:
+        gains = [sum(weights[operation] for operation in found & left) for found in held]
+        best = max(range(len(held)), key=gains.__getitem__)
+        taken.append(sampled[best])
+        left -= held[best]
+    return Plan(taken, unseen[:checks], weights)
+
+
+def operations_of(costs: SpaceCosts, values: Values) -> set[str]:
+    """Return the operations that a network is predicted to have."""
+    return {str(signature) for signature in predicted(*costs.network(values))}
+
+
+def _sample(
+    costs: SpaceCosts, checks: int, generator: random.Random
+) -> tuple[list[Values], list[Values]]:
+    """Return random networks that differ: those to choose from, and those to check with.
+
+    Each fifth is to check with, so that asking for more of either changes none of the others.
+    """
+    seen: set[str] = set()
+    sampled: list[Values] = []
+    unseen: list[Values] = []
+    for _ in range(10 * (_SAMPLED + _EACH * checks)):
+        values = draw(costs, generator)
+        if repr(values) not in seen:
+            seen.add(repr(values))
+            (sampled if len(seen) % _EACH else unseen).append(values)
+        if len(sampled) >= _SAMPLED and len(unseen) >= checks:
+            break
+    return sampled[:_SAMPLED], unseen
+
+
+def draw(costs: SpaceCosts, generator: random.Random) -> dict[str, Value]:
+    """Return the choices of a random network."""
+    chosen = {
+        name: [
+            (generator.choice(choice.eligible), index)
+            for index in sorted(generator.sample(range(choice.inputs), len(choice.any())))
+        ]
+        for name, choice in costs.choices.items()
+    }
+    ratios = {name: generator.choice(asked.ratios) for name, asked in costs.expansions.items()}
+    return costs.encode(chosen, ratios)
+
 
 Measure = Callable[..., Latency]
 """Measures a flatbuffer: called as `measure(flatbuffer, kernel=..., per_operation=...)`."""

@@ -1,4 +1,4 @@
-"""Golden test of a flatbuffer where it is measured."""
+"""Golden test of a flatbuffer where its latency is measured."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a measurement of a flatbuffer says."""
+"""The latency of a flatbuffer, whole and by operation."""
 
 import dataclasses
 from collections.abc import Sequence

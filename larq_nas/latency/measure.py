@@ -1,4 +1,4 @@
-"""Measures a flatbuffer here or on a device, by its address."""
+"""Measure a flatbuffer here or on a device, by its address."""
 
 import dataclasses
 from pathlib import Path
@@ -9,7 +9,7 @@ from larq_nas.deploy.parity import Kernel
 from larq_nas.errors import InputError
 from larq_nas.latency.devices import measure_on
 from larq_nas.latency.golden import golden_here, golden_of
-from larq_nas.latency.here import measure_here
+from larq_nas.latency.interpreter import measure_here
 from larq_nas.latency.latency import Latency
 
 __all__ = ["HERE", "measure"]

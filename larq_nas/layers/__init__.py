@@ -1,15 +1,6 @@
 """Layers and blocks that search spaces are written with."""
 
-from larq_nas.layers.blocks import (
-    Activation,
-    batch_norm,
-    binary_conv,
-    factorized_reduce,
-    sign_conv,
-    split_halves,
-)
-from larq_nas.layers.conv import BinaryConv2D
-from larq_nas.layers.domain import (
+from larq_nas.layers.binary_policy import (
     BINARY_SEARCH,
     DEPLOYED,
     REAL_WEIGHTS,
@@ -18,8 +9,19 @@ from larq_nas.layers.domain import (
     building_in,
     current_domain,
 )
+from larq_nas.layers.blocks import (
+    Activation,
+    batch_norm,
+    binary_conv,
+    classifier,
+    factorized_reduce,
+    imagenet_stem,
+    sign_conv,
+    split_halves,
+    stem,
+)
+from larq_nas.layers.conv import BinaryConv2D
 from larq_nas.layers.drop_path import DropPath
-from larq_nas.layers.ends import classifier, imagenet_stem, stem
 from larq_nas.layers.mixture import Mixture, Probabilities
 from larq_nas.layers.precision import ComputedIn, computing_in
 from larq_nas.layers.scale import Scale

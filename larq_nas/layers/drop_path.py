@@ -1,4 +1,4 @@
-"""Drops operations of a cell at random, while a network is trained."""
+"""Drop operations of a cell at random during training."""
 
 import zlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""The searchable layers: architecture parameters, and the weighted sum over operations."""
+"""The weighted sum over candidate operations, and its architecture parameters."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 __all__ = ["Kept", "Mixture", "Probabilities", "WeightedSum"]
+
 
 Kept: TypeAlias = Sequence[Sequence[bool]]
 """Of each input, whether each operation on it is still a candidate."""

@@ -1,4 +1,4 @@
-"""The numbers binary convolutions are computed in."""
+"""The floating-point precision of binary convolutions."""
 
 import warnings
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Scales of binary weights: learned as in XNOR-Net++, or as XNOR-Net keeps weights for its own."""
+"""Scales of binary weights, as in XNOR-Net++ and XNOR-Net."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a node without inputs gives, and how a cell leaves it out."""
+"""Outputs of nodes without inputs, and cells without them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ __all__ = [
     "channel_padding",
     "concatenate",
     "image_of",
-    "is_zero",
     "pad_plan",
     "reads_image",
 ]

@@ -1,52 +1,24 @@
-"""Ways to search a space."""
+"""Searchers, by name or of your own."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+from typing import Any
 
 from larq_nas.errors import InputError, unknown_name
-from larq_nas.searchers.again import derive_again
-from larq_nas.searchers.differentiable import Differentiable
-from larq_nas.searchers.dimension import Dimension
-from larq_nas.searchers.dimensioning import Dimensioning
-from larq_nas.searchers.evolution import Evolution
-from larq_nas.searchers.evolving import Evolving
-from larq_nas.searchers.prepared import Prepared
-from larq_nas.searchers.progressive import Progressive
-from larq_nas.searchers.stages import Staged
-from larq_nas.spaces import Space
-from larq_nas.task import Task
+from larq_nas.searchers.differentiable.progressive import Progressive
+from larq_nas.searchers.differentiable.settings import Differentiable
+from larq_nas.searchers.dms.settings import Dimension
+from larq_nas.searchers.evolution.settings import Evolution
+from larq_nas.searchers.searcher import Search, Searcher
 
 __all__ = [
     "Differentiable",
     "Dimension",
     "Evolution",
-    "Prepared",
     "Progressive",
-    "Ready",
+    "Search",
     "Searcher",
-    "derive_again",
     "resolve_searcher",
 ]
-
-
-Ready: TypeAlias = Prepared | Staged | Evolving | Dimensioning
-"""A search that is ready to run."""
-
-
-@runtime_checkable
-class Searcher(Protocol):
-    """Finds an architecture in a space; settings are checked before anything is written."""
-
-    name: ClassVar[str]
-
-    def epochs(self, space: Space) -> int:
-        """Return the number of epochs it takes if none is given."""
-
-    def settings(self, space: Space) -> dict[str, Any]:
-        """Return the settings as a run keeps them, all of them known."""
-
-    def prepare(self, space: Space, task: Task, epochs: int) -> Ready:
-        """Return a search that is ready to run, or raise `InputError`."""
 
 
 _BY_NAME: dict[str, Callable[[], Any]] = {

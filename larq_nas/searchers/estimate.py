@@ -1,21 +1,35 @@
-"""What a search will need, before it starts."""
+"""Estimate memory and time of a search, and print them before it starts."""
 
 import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.structure import Structure
 from larq_nas.errors import callers_level
-from larq_nas.fused import FusedCell, kept
 from larq_nas.layers import BinaryConv2D
-from larq_nas.training.processes import process_count
+from larq_nas.layers.precision import warn_if_unused
+from larq_nas.searchers.differentiable.penalty import BudgetPenalty
+from larq_nas.supernet.fuse import Fuse
+from larq_nas.supernet.fused_cell import FusedCell, kept
+from larq_nas.training.distribution import process_count
 
-__all__ = ["RUNTIME_BYTES", "estimate", "estimate_widths", "free_memory", "warn_if_too_large"]
+if TYPE_CHECKING:
+    from larq_nas.searchers.differentiable.search import DifferentiableSearch
+
+__all__ = [
+    "RUNTIME_BYTES",
+    "announce",
+    "estimate",
+    "estimate_widths",
+    "free_memory",
+    "warn_if_too_large",
+]
+
 
 _MEMORY = Path("/proc/meminfo")
 _CONTAINER = Path("/sys/fs/cgroup/memory.max")
@@ -120,3 +134,56 @@ def _inside(node: Any) -> int:
     plan = node.layer.plan
     shapes = [tensor.shape for tensor in tf.nest.flatten(node.keras_inputs)[: plan.inputs]]
     return kept(plan, [shape[1:] for shape in shapes])
+
+
+_LONG = 5.0
+
+
+def announce(search: "DifferentiableSearch", verbose: int | str) -> None:
+    """Say what a search will need, and warn of settings that do nothing.
+
+    # Arguments
+        search: the search that is ready to run.
+        verbose: as in `fit`; warnings are given in any case.
+    """
+    model, choose, batch_size = search.model, search.choose, search.task.facts.batch_size
+    memory = estimate(model, batch_size)
+    if verbose:
+        print(
+            f"Supernet: {model.count_params():,} parameters, about {memory / 2**30:.1f} GiB of "
+            f"memory, {search.stream.steps * search.epochs:,} steps of {batch_size} images from "
+            "each half.",
+            flush=True,
+        )
+        _say_what_is_slow(search)
+    warn_if_too_large(memory, can_rematerialize=bool(choose.fused) and not choose.rematerialize)
+    warn_if_unused(model, model.precision)
+    if choose.rematerialize and not choose.fused:
+        warnings.warn(
+            f"`rematerialize=True` has no effect: {_why_none(choose)}.",
+            stacklevel=callers_level(),
+        )
+
+
+def _say_what_is_slow(search: "DifferentiableSearch") -> None:
+    obstacles = search.choose.obstacles
+    if obstacles:
+        first, reason = next(iter(obstacles.items()))
+        print(
+            f"{len(obstacles)} of {len(obstacles) + search.choose.fused} cells are computed "
+            f"operation by operation, which takes longer; `{first}`: {reason}",
+            flush=True,
+        )
+    penalty = search.model.terms.get("budget_penalty")
+    if isinstance(penalty, BudgetPenalty) and penalty.seconds > _LONG:
+        print(
+            f"Budget: its costs take up to {penalty.seconds:.0f} s before each epoch",
+            flush=True,
+        )
+
+
+def _why_none(choose: Fuse) -> str:
+    if not choose.obstacles:
+        return "the space has no cells"
+    first, reason = next(iter(choose.obstacles.items()))
+    return f"no cell is fused; `{first}`: {reason}"

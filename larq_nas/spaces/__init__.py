@@ -2,8 +2,9 @@
 
 from larq_nas.spaces.bats import Bats
 from larq_nas.spaces.bnas import Bnas
+from larq_nas.spaces.chooser import Chooser, Fix, Sample, Survey, Widest
 from larq_nas.spaces.darts import Darts
-from larq_nas.spaces.model import ModelWidths
+from larq_nas.spaces.model_widths import ModelWidths
 from larq_nas.spaces.resnet import ResNet18, ResNet18Cifar
 from larq_nas.spaces.space import (
     FunctionSpace,
@@ -15,21 +16,26 @@ from larq_nas.spaces.space import (
     resolve,
 )
 from larq_nas.spaces.vgg import Vgg11, VggSmall
-from larq_nas.spaces.width import WidthSpace
+from larq_nas.spaces.width_space import WidthSpace
 
 __all__ = [
     "Bats",
     "Bnas",
+    "Chooser",
     "Darts",
+    "Fix",
     "FunctionSpace",
     "ModelWidths",
     "ResNet18",
     "ResNet18Cifar",
+    "Sample",
     "Space",
     "SpaceFunction",
     "SpaceLike",
+    "Survey",
     "Vgg11",
     "VggSmall",
+    "Widest",
     "WidthSpace",
     "is_built_in",
     "names",

@@ -1,4 +1,4 @@
-"""The search space of BATS: cells of grouped binary convolutions."""
+"""The search space of BATS: cells of binary group convolutions."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from larq_nas.choosers import Chooser, Operation
 from larq_nas.errors import InputError, require_whole
 from larq_nas.layers import (
     Activation,
@@ -19,11 +18,18 @@ from larq_nas.layers import (
     imagenet_stem,
     stem,
 )
-from larq_nas.spaces.operations import identity, pools_and_zero
-from larq_nas.spaces.skeleton import CellSpace, Place, StemName, groups_of_stem, require_known
+from larq_nas.spaces.cell_space import (
+    CellSpace,
+    Place,
+    StemName,
+    groups_of_stem,
+    identity,
+    pools_and_zero,
+    require_known,
+)
+from larq_nas.spaces.chooser import Chooser, Operation
 from larq_nas.spaces.space import Precision, register
-from larq_nas.training.recipe import Recipe
-from larq_nas.training.recipes import RECIPES
+from larq_nas.training.recipe import RECIPES, Recipe
 
 __all__ = ["Bats"]
 

@@ -1,4 +1,4 @@
-"""The search space of BNAS: cells of binary convolutions, bridged by skips, and zeros."""
+"""The search space of BNAS: cells of binary convolutions, skips and Zeroise."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from larq_nas.choosers import Chooser, Operation
 from larq_nas.errors import InputError
 from larq_nas.layers import (
     BINARY_SEARCH,
@@ -19,11 +18,10 @@ from larq_nas.layers import (
     imagenet_stem,
     stem,
 )
-from larq_nas.spaces.operations import pools_and_zero
-from larq_nas.spaces.skeleton import CellSpace, Place, StemName, groups_of_stem
+from larq_nas.spaces.cell_space import CellSpace, Place, StemName, groups_of_stem, pools_and_zero
+from larq_nas.spaces.chooser import Chooser, Operation
 from larq_nas.spaces.space import register
-from larq_nas.training.recipe import Recipe
-from larq_nas.training.recipes import RECIPES
+from larq_nas.training.recipe import RECIPES, Recipe
 
 __all__ = ["Bnas"]
 

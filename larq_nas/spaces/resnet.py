@@ -1,16 +1,15 @@
-"""ResNet-18, by the width of its stages and of each block within."""
+"""ResNet-18 as a space of widths, by stage and block."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import tensorflow as tf
 
-from larq_nas.choosers import Chooser
 from larq_nas.errors import require_whole, unknown_name
+from larq_nas.spaces.chooser import Chooser
 from larq_nas.spaces.space import Precision, register
-from larq_nas.spaces.width import WidthSpace
-from larq_nas.training.recipe import Recipe
-from larq_nas.training.recipes import RECIPES
+from larq_nas.spaces.width_space import WidthSpace
+from larq_nas.training.recipe import RECIPES, Recipe
 
 __all__ = ["ResNet18", "ResNet18Cifar"]
 

@@ -1,8 +1,11 @@
-"""What a search space is, and how one is found by its name."""
+"""The contract of a search space, and spaces by name."""
 
 import dataclasses
+import hashlib
 import importlib
 import importlib.util
+import json
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -11,9 +14,10 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import tensorflow as tf
 
-from larq_nas.choosers import Chooser, Survey
 from larq_nas.errors import InputError, first_line, unknown_name
+from larq_nas.graph.calls import read_graph
 from larq_nas.layers import SEARCH, Domain
+from larq_nas.spaces.chooser import Chooser, Survey
 from larq_nas.training.recipe import Recipe
 
 __all__ = [
@@ -22,10 +26,12 @@ __all__ = [
     "Space",
     "SpaceFunction",
     "SpaceLike",
+    "fingerprint",
     "names",
     "register",
     "resolve",
 ]
+
 
 SpaceFunction: TypeAlias = Callable[[Chooser, tuple[int, int, int], int], tf.keras.Model]
 
@@ -61,7 +67,7 @@ class Space(ABC):
         """Build the network that `choose` answers.
 
         # Arguments
-            choose: answers each question; see `larq_nas.choosers`.
+            choose: answers each question; see `larq_nas.spaces.Chooser`.
             input_shape: `(height, width, channels)` of the images, in pixels.
             classes: number of classes.
 
@@ -252,3 +258,32 @@ def _fields(space: Space) -> dict[str, Any]:
     if not dataclasses.is_dataclass(space):
         return {}
     return {entry.name: getattr(space, entry.name) for entry in dataclasses.fields(space)}
+
+
+# What Keras and Python number anew in each process.
+_NUMBER, _ADDRESS = re.compile(r'("name": "[^"]*?)_\d+"'), re.compile(r" at 0x[0-9a-f]+")
+
+
+def fingerprint(model: tf.keras.Model) -> str:
+    """Return a text that is another one if layers, their settings or their inputs differ.
+
+    Names that Keras numbers anew in each process count as the same, and so does what the
+    functions of `Lambda` layers do.
+    """
+    described = [
+        (type(call.layer).__name__, _settings(call.layer), call.inputs, call.index, call.output)
+        for call in read_graph(model, apart=False)
+    ]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
+
+
+def _settings(layer: tf.keras.layers.Layer) -> str:
+    try:
+        settings: dict[str, Any] = dict(layer.get_config())
+    except NotImplementedError:
+        settings = {"name": layer.name}
+    if isinstance(layer, tf.keras.layers.Lambda):
+        # Its code changes with the line it stands in.
+        settings.pop("function", None)
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return _ADDRESS.sub("", _NUMBER.sub(r'\1"', text))

@@ -1,16 +1,15 @@
-"""VGG-small and VGG-11: chains of convolutions, by the width of each."""
+"""VGG-small and VGG-11 as spaces of widths."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import tensorflow as tf
 
-from larq_nas.choosers import Chooser
 from larq_nas.errors import InputError
+from larq_nas.spaces.chooser import Chooser
 from larq_nas.spaces.space import register
-from larq_nas.spaces.width import WidthSpace
-from larq_nas.training.recipe import Recipe
-from larq_nas.training.recipes import RECIPES
+from larq_nas.spaces.width_space import WidthSpace
+from larq_nas.training.recipe import RECIPES, Recipe
 
 __all__ = ["Vgg11", "VggSmall"]
 

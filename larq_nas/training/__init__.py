@@ -1,6 +1,5 @@
-"""How a network is trained, and a fit loop that resumes."""
+"""Recipes, the trainer that runs them, and a fit loop that resumes."""
 
-from larq_nas.training.recipe import Recipe
-from larq_nas.training.recipes import RECIPES
+from larq_nas.training.recipe import RECIPES, Recipe
 
 __all__ = ["RECIPES", "Recipe"]

@@ -1,4 +1,4 @@
-"""A network that learns on two levels: its weights, and parameters of its architecture."""
+"""Two-level training: weights, and parameters of the architecture."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol

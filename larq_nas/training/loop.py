@@ -1,21 +1,147 @@
-"""Runs `fit` so that it can be killed at any moment and go on with the same result."""
+"""A fit loop that is killed at any moment and resumes with the same result."""
 
+import csv
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
+from larq_nas.data.streams import Stream
 from larq_nas.errors import DivergenceError, InputError, first_line
-from larq_nas.pipeline.streams import Stream
-from larq_nas.run import Run
-from larq_nas.training.distribution import building_on, shared_out, whole_batches
-from larq_nas.training.exact import exact
-from larq_nas.training.history import History
-from larq_nas.training.processes import process_index
-from larq_nas.training.randomness import RandomLayers
+from larq_nas.files import write_table
+from larq_nas.run_directory import Run
+from larq_nas.training.distribution import building_on, process_index, shared_out, whole_batches
 
-__all__ = ["fit"]
+__all__ = [
+    "History",
+    "RandomLayers",
+    "exact",
+    "fit",
+    "forgetting_graphs",
+    "read_history",
+    "seed_everything",
+]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and TensorFlow.
+
+    # Arguments
+        seed: 0 or a whole number above.
+    """
+    # TensorFlow takes a global seed of 0 for none at all where a data set is shuffled.
+    tf.keras.utils.set_random_seed(seed + 1)
+
+
+_OPTION = "disable_meta_optimizer"
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Run functions as they were traced, so that the same seed gives the same result.
+
+    In large graphs TensorFlow's memory optimizer adds gradients up in the order in which they
+    come, which is another one each time, with `enable_op_determinism` too. Without rewrites
+    steps take as long, and the first one less.
+    """
+    before = tf.config.optimizer.get_experimental_options().get(_OPTION, False)
+    tf.config.optimizer.set_experimental_options({_OPTION: True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({_OPTION: before})
+
+
+class RandomLayers:
+    """The layers of a network that draw random numbers of Keras, such as `Dropout`.
+
+    As Keras makes them they go on drawing from where they are, which a process that is
+    started again does not know.
+
+    # Arguments
+        network: built, and not traced yet.
+    """
+
+    def __init__(self, network: tf.keras.Model) -> None:
+        self._generators: list[tf.random.Generator] = []
+        for layer in network._flatten_layers(include_self=False):
+            drawn = getattr(layer, "_random_generator", None)
+            if hasattr(drawn, "make_legacy_seed"):
+                self._generators.append(_stateful(layer, type(drawn)))
+
+    def reset(self, *seeds: int) -> None:
+        """Draw from the start of the sequence that `seeds` give, which are 0 or more."""
+        for place, generator in enumerate(self._generators):
+            words = np.random.SeedSequence([*seeds, place]).generate_state(1, np.uint64)
+            generator.reset_from_seed(int(words[0] >> np.uint64(1)))
+
+
+def _stateful(layer: tf.keras.layers.Layer, kind: Any) -> tf.random.Generator:
+    drawn = kind(seed=0, rng_type="stateful")
+    # Set as Keras sets attributes, it would be a weight of the layer.
+    object.__setattr__(layer, "_random_generator", drawn)
+    drawn._maybe_init()
+    generator: tf.random.Generator = drawn._generator
+    return generator
+
+
+@contextmanager
+def forgetting_graphs() -> Iterator[None]:
+    """Forget, at the end, the gradients that quantizers have registered inside.
+
+    Each call of a function with `tf.custom_gradient` in a graph registers its gradient under
+    a name of its own, which TensorFlow never removes. It holds the graph, and through it all
+    weights. Only the gradient of a function that was traced inside, and not taken yet, would
+    need it.
+    """
+    registered = ops.gradient_registry._registry
+    before = set(registered)
+    try:
+        yield
+    finally:
+        for name in set(registered) - before:
+            if name.startswith("CustomGradient-"):
+                del registered[name]
+
+
+class History(tf.keras.callbacks.Callback):
+    """Keeps `history.csv` whole: a stage resumed at an epoch has each epoch once.
+
+    # Arguments
+        path: the CSV file.
+        stage: name of the stage, unique in the run.
+        first: epoch the stage starts or goes on with; later rows of it are dropped.
+    """
+
+    def __init__(self, path: Path, stage: str, first: int) -> None:
+        super().__init__()
+        self._path = path
+        self._stage = stage
+        self._rows = [
+            row for row in read_history(path) if row["stage"] != stage or int(row["epoch"]) <= first
+        ]
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        figures = {name: f"{float(value):.6g}" for name, value in (logs or {}).items()}
+        self._rows.append({"stage": self._stage, "epoch": str(epoch + 1), **figures})
+        write_table(self._path, self._rows)
+
+
+def read_history(path: Path) -> list[dict[str, str]]:
+    """Return the rows of `history.csv`, without the figures a stage does not have."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+    if not all({"stage", "epoch"} <= row.keys() for row in rows):
+        raise InputError(f"`{path}` is not the history of a run: restore or delete it.")
+    return rows
 
 
 def fit(

@@ -1,4 +1,4 @@
-"""Optimizers and how their learning rates go."""
+"""Optimizers and learning-rate schedules."""
 
 from collections.abc import Sequence
 from typing import Literal, TypeAlias

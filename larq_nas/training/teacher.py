@@ -1,4 +1,4 @@
-"""A network that another one learns from."""
+"""A teacher for knowledge distillation."""
 
 import hashlib
 import re
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.data.data import Task
+from larq_nas.data.streams import validation_stream
 from larq_nas.errors import InputError, callers_level, first_line
-from larq_nas.pipeline.streams import validation_stream
-from larq_nas.task import Task
 
 __all__ = ["Teacher"]
 

@@ -1,4 +1,4 @@
-"""Carries weights between networks that were built by the same space."""
+"""Transfer weights between networks of one space."""
 
 import numpy as np
 import tensorflow as tf

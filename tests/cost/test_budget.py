@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from conftest import PerOperation, quick
 
-from larq_nas.cells import all_alive
+from larq_nas.choices import all_alive
 from larq_nas.cost import BUDGETS, Budget, SpaceCosts, require_feasible, strongest_within
 from larq_nas.errors import InputError
 from larq_nas.spaces import Bats, Bnas, Vgg11

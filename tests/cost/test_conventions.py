@@ -6,7 +6,7 @@ from conftest import quick
 
 import larq_nas
 from larq_nas.cost import CONVENTIONS, by_convention, profile
-from larq_nas.cost.form import columns
+from larq_nas.cost.conventions import columns
 from larq_nas.errors import InputError
 from larq_nas.spaces import resolve
 

@@ -5,10 +5,10 @@ import tensorflow as tf
 from conftest import quick, random_architecture, randomize
 from runtime import convert
 
-from larq_nas.cost.count import understand
-from larq_nas.cost.graph import read_graph
 from larq_nas.cost.structure import Structure
+from larq_nas.graph.calls import read_graph
 from larq_nas.layers import BinaryConv2D, Scale
+from larq_nas.lce.count import understand
 from larq_nas.spaces import (
     Bats,
     Bnas,

@@ -10,8 +10,8 @@ from conftest import randomize
 
 import larq_nas
 from larq_nas.cost import profile
-from larq_nas.cost.quantizers import is_sign, sign_of_zero
 from larq_nas.errors import ConversionError
+from larq_nas.graph.quantizers import is_sign, sign_of_zero
 
 LAYERS = tf.keras.layers
 

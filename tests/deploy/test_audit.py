@@ -174,3 +174,18 @@ def test_one_reason_of_many_layers_is_one_line() -> None:
     assert len(conversion.rewrites) == 5
     assert line.count("`") == 6
     assert "and 2 more: QuantDense runs as a binary convolution" in line
+
+
+def test_a_layer_that_no_image_changes_is_no_fallback() -> None:
+    """A convolution of a node of zeros is a constant, which the converter computes."""
+    chosen = {
+        "reduction/2": [["zero", 0], ["zero", 1]],
+        "reduction/3": [["dilated_conv_5x5", 1], ["conv_3x3", 2]],
+    }
+    space = larq_nas.spaces.Bnas(cells=2, channels=8, nodes=2)
+    model = randomize(space.build(larq_nas.spaces.Fix(chosen), (8, 8, 1), 10))
+    conversion = larq_nas.convert(model)
+    constant = [row.layer for row in conversion.audit.layers if row.runs_as == "constant"]
+    assert constant == [f"cell{cell}_node3_in2_conv_3x3_conv" for cell in (0, 1)]
+    assert conversion.audit.fallbacks == []
+    assert "4 of 4 binary layers" in str(conversion.audit)

@@ -3,14 +3,13 @@ import pytest
 from conftest import quick, random_architecture
 
 from larq_nas.cost import SpaceCosts
-from larq_nas.cost.count import understand
-from larq_nas.cost.graph import read_graph
 from larq_nas.cost.structure import Structure
 from larq_nas.deploy.export import export
 from larq_nas.errors import InputError
-from larq_nas.latency.read import signatures
-from larq_nas.latency.signature import Signature, Size, parse, predicted
-from larq_nas.latency.weights import randomize
+from larq_nas.graph.calls import read_graph
+from larq_nas.latency.build import randomize
+from larq_nas.latency.signature import Signature, Size, parse, predicted, signatures
+from larq_nas.lce.count import understand
 from larq_nas.spaces import (
     Bats,
     Bnas,

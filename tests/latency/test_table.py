@@ -9,9 +9,8 @@ import pytest
 from larq_nas.cost import SpaceCosts
 from larq_nas.errors import InputError
 from larq_nas.latency import LatencyTable
-from larq_nas.latency.estimate import Estimate
-from larq_nas.latency.figures import Check, Measured, Timing
 from larq_nas.latency.signature import parse, predicted
+from larq_nas.latency.table import Check, Estimate, Measured, Timing
 from larq_nas.spaces import VggSmall
 
 SHAPE = (16, 16, 3)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_nas.layers import Mixture
+from larq_nas.layers.mixture import Mixture
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.2])

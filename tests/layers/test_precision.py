@@ -8,10 +8,11 @@ import tensorflow as tf
 from conftest import quick
 
 import larq_nas
-from larq_nas.choosers import Fuse, Relax
 from larq_nas.errors import InputError
 from larq_nas.layers import BINARY_SEARCH, BinaryConv2D, building_in, computing_in
 from larq_nas.spaces import Bnas
+from larq_nas.supernet.fuse import Fuse
+from larq_nas.supernet.relax import Relax
 from larq_nas.training import RECIPES
 
 

@@ -6,23 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from larq_nas.choosers import Fuse
 from larq_nas.layers import SEARCH, building_in
 from larq_nas.searchers import estimate as module
 from larq_nas.searchers.estimate import estimate, warn_if_too_large
 from larq_nas.spaces import Bats
+from larq_nas.supernet.fuse import Fuse
 
 GIGABYTE = 2**30
 STEP = """
 import pathlib
 import re
 import tensorflow as tf
-from larq_nas.choosers import Fuse
+from larq_nas.supernet import Fuse
 from larq_nas.layers import building_in
-from larq_nas.searchers.bilevel import BilevelModel
+from larq_nas.searchers.differentiable.model import BilevelModel
 from larq_nas.searchers.estimate import estimate
 from larq_nas.spaces import Bnas
-from larq_nas.training.exact import exact
+from larq_nas.training.loop import exact
 
 space, choose = Bnas(cells=2, channels=16), Fuse()
 with building_in(space.search_domain):

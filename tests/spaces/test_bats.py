@@ -7,13 +7,13 @@ from conftest import one_hot_supernet, quick, random_architecture, randomize
 from counting import binary_macs, float_operations
 
 import larq_nas
-from larq_nas.choosers import Relax
 from larq_nas.deploy.flatbuffer import operators
 from larq_nas.errors import InputError
 from larq_nas.layers import DEPLOYED, SEARCH, BinaryConv2D, building_in
 from larq_nas.layers.scale import Scale
 from larq_nas.searchers import Differentiable
 from larq_nas.spaces import Bats
+from larq_nas.supernet.relax import Relax
 from larq_nas.training.transfer import transfer_weights
 
 SMALL = Bats(cells=3, channels=8, nodes=2)

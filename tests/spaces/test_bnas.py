@@ -8,12 +8,13 @@ from conftest import one_hot_supernet, quick, random_architecture, randomize
 from counting import parameters
 
 import larq_nas
-from larq_nas.choosers import Fix, Relax
 from larq_nas.deploy.flatbuffer import operators
 from larq_nas.errors import InputError
 from larq_nas.layers import BINARY_SEARCH, DEPLOYED, BinaryConv2D, Domain, Zeros, building_in
 from larq_nas.quantizers import XnorSign
 from larq_nas.spaces import Bnas
+from larq_nas.spaces.chooser import Fix
+from larq_nas.supernet.relax import Relax
 from larq_nas.training.transfer import transfer_weights
 
 SMALL = Bnas(cells=3, channels=8, nodes=2)

@@ -5,11 +5,11 @@ from conftest import quick, random_architecture, randomize
 from counting import parameters
 
 import larq_nas
-from larq_nas.choosers import Relax
 from larq_nas.errors import InputError
 from larq_nas.layers import BinaryConv2D
 from larq_nas.spaces import Darts
-from larq_nas.spaces.convolutions import Style, convolution, steps_of
+from larq_nas.spaces.darts import Style, convolution, steps_of
+from larq_nas.supernet.relax import Relax
 
 SMALL = Darts(cells=3, channels=4, nodes=2)
 

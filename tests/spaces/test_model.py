@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 from conftest import random_architecture, randomize
 
-from larq_nas.choosers import Sample
 from larq_nas.cost import SpaceCosts, profile
 from larq_nas.cost.structure import QUANTITIES
 from larq_nas.errors import InputError
 from larq_nas.spaces import ModelWidths
+from larq_nas.spaces.chooser import Sample
 
 layers = tf.keras.layers
 SHAPE = (16, 16, 3)

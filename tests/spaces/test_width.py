@@ -4,11 +4,11 @@ import tensorflow as tf
 from conftest import quick, random_architecture, randomize
 
 import larq_nas
-from larq_nas.choosers import Sample
 from larq_nas.errors import InputError
+from larq_nas.graph.channels import latent
 from larq_nas.layers import building_in
-from larq_nas.resizing import latent
 from larq_nas.spaces import ResNet18, ResNet18Cifar, Vgg11, VggSmall, resolve
+from larq_nas.spaces.chooser import Sample
 from larq_nas.training.transfer import transfer_weights
 
 
@@ -24,7 +24,7 @@ def test_every_layer_has_its_own_ratio() -> None:
 
 def test_a_stage_has_one_width_and_each_block_its_own() -> None:
     space = ResNet18Cifar(expansion=(1, 2, 0.5, 2, 1, 1, 1, 1, 1, 1, 1, 1))
-    names = filters(space.build(larq_nas.choosers.Fix({}), (32, 32, 3), 10))
+    names = filters(space.build(larq_nas.spaces.Fix({}), (32, 32, 3), 10))
     assert names["stem_conv"] == names["stage1_block1_2_conv"] == 16
     assert (names["stage1_block1_1_conv"], names["stage1_block2_1_conv"]) == (32, 8)
     assert names["stage2_block1_2_conv"] == names["stage2_block1_downsample_conv"] == 64
@@ -59,7 +59,7 @@ def test_sampled_networks_convert_in_binary(space, shape) -> None:
 def test_binarized_as_bats_does_it_is_its_section_3() -> None:
     """Batch norm, sign, convolution by signs, a learned scale, PReLU."""
     space = ResNet18Cifar(expansion=0.25, binarization="bats")
-    model = randomize(space.build(larq_nas.choosers.Fix({}), (8, 8, 3), 10))
+    model = randomize(space.build(larq_nas.spaces.Fix({}), (8, 8, 3), 10))
     name = "stage1_block1_1"
     norm, conv, scale, prelu = (
         model.get_layer(f"{name}_{layer}") for layer in ("bn", "conv", "scale", "prelu")
@@ -78,8 +78,8 @@ def test_its_float_twin_has_the_same_layers() -> None:
     """So that a recipe which trains the twin first can hand its weights on."""
     space = ResNet18Cifar(expansion=0.25, binarization="bats")
     with building_in(space.recipe().domain("float")):
-        twin = randomize(space.build(larq_nas.choosers.Fix({}), (8, 8, 3), 10))
-    model = space.build(larq_nas.choosers.Fix({}), (8, 8, 3), 10)
+        twin = randomize(space.build(larq_nas.spaces.Fix({}), (8, 8, 3), 10))
+    model = space.build(larq_nas.spaces.Fix({}), (8, 8, 3), 10)
     transfer_weights(twin, model)
     name = "stage2_block1_1_prelu"
     ours, theirs = (network.get_layer(name).get_weights() for network in (model, twin))

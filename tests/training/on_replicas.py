@@ -12,12 +12,12 @@ import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.choosers import Relax
 from larq_nas.layers import DropPath, building_in
-from larq_nas.searchers.bilevel import BilevelModel
+from larq_nas.searchers.differentiable.model import BilevelModel
 from larq_nas.spaces import Bats
+from larq_nas.supernet.relax import Relax
 from larq_nas.training.distribution import building_on, shared_out
-from larq_nas.training.exact import exact
+from larq_nas.training.loop import exact
 from larq_nas.training.optimizers import optimizer
 
 SPACE = Bats(

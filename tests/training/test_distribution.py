@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 from replicas import run, run_two
 
+from larq_nas.data.data import check_task
+from larq_nas.data.validation import DataFacts
 from larq_nas.errors import InputError
-from larq_nas.pipeline.check import DataFacts
 from larq_nas.spaces import Bats
-from larq_nas.task import check_task
 from larq_nas.training.distribution import require_halves, require_strategy, warn_if_apart
 
 SPACE = Bats(cells=2, channels=4, nodes=1)

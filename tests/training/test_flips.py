@@ -3,7 +3,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.layers import BinaryConv2D
-from larq_nas.training.flips import FlipRatio
+from larq_nas.training.trainer import FlipRatio
 
 
 def epoch(model: tf.keras.Model, change) -> dict[str, float]:

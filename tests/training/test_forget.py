@@ -4,7 +4,7 @@ import weakref
 import tensorflow as tf
 
 from larq_nas.layers import binary_conv, classifier
-from larq_nas.training.forget import forgetting_graphs
+from larq_nas.training.loop import forgetting_graphs
 
 
 def network() -> tf.keras.Model:

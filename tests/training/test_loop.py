@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_nas.pipeline.check import check_data
-from larq_nas.pipeline.streams import training_stream
-from larq_nas.run import Run
-from larq_nas.seeding import seed_everything
-from larq_nas.training.exact import exact
-from larq_nas.training.loop import fit
+from larq_nas.data.streams import training_stream
+from larq_nas.data.validation import check_data
+from larq_nas.run_directory import Run
+from larq_nas.training.loop import exact, fit, seed_everything
 
 
 def rewrites() -> bool:

@@ -12,10 +12,10 @@ import tensorflow as tf
 from replicas import TIMEOUT, run, run_two, two_processes
 
 from larq_nas.errors import DivergenceError, InputError, ProcessLostError
-from larq_nas.run import Run
+from larq_nas.run_directory import Run
 from larq_nas.spaces import Bats
-from larq_nas.training import processes
-from larq_nas.training.history import read_history
+from larq_nas.training import distribution as processes
+from larq_nas.training.loop import read_history
 
 SPACE = Bats(cells=2, channels=4, nodes=1)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.training.mix_up import mix_up
+from larq_nas.training.trainer import mix_up
 
 IMAGES = np.random.default_rng(0).normal(size=(6, 4, 4, 2)).astype("float32")
 TARGETS = np.eye(3, dtype="float32")[[0, 1, 2, 0, 1, 1]]

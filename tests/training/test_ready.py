@@ -12,7 +12,7 @@ from larq_nas.errors import InputError
 from larq_nas.layers import REAL_WEIGHTS, binary_conv, classifier, current_domain
 from larq_nas.spaces import Bats, Bnas
 from larq_nas.training import RECIPES, Recipe
-from larq_nas.training.ready import require_reading
+from larq_nas.training.trainer import require_reading
 
 ARCHITECTURE = random_architecture(Bats(cells=1, channels=4, nodes=1), 0)
 

@@ -7,7 +7,7 @@ import pytest
 from larq_nas.errors import InputError
 from larq_nas.spaces import Bats, Bnas
 from larq_nas.training import RECIPES, Recipe
-from larq_nas.training.recipes import resolve_recipe
+from larq_nas.training.recipe import resolve_recipe
 
 
 def changes(one: Recipe, other: Recipe) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import tensorflow as tf
 from conftest import random_architecture
 
 import larq_nas
+from larq_nas.data.data import Task
+from larq_nas.data.validation import check_data
 from larq_nas.errors import InputError
-from larq_nas.pipeline.check import check_data
 from larq_nas.spaces import Bats
-from larq_nas.task import Task
 from larq_nas.training.teacher import Teacher
 
 SHAPE, CLASSES = (8, 8, 1), 10

@@ -3,14 +3,13 @@ import pytest
 import tensorflow as tf
 from scipy.special import log_softmax, softmax
 
+from larq_nas.data.data import Task
+from larq_nas.data.validation import check_data
 from larq_nas.layers import BinaryConv2D, DropPath, classifier
-from larq_nas.layers.auxiliary import auxiliary_classifier
-from larq_nas.pipeline.check import check_data
-from larq_nas.task import Task
+from larq_nas.spaces.cell_space import auxiliary_classifier
 from larq_nas.training import Recipe
-from larq_nas.training.mix_up import mix_up
 from larq_nas.training.teacher import Teacher
-from larq_nas.training.trainee import DropPathSchedule, Trainee
+from larq_nas.training.trainer import DropPathSchedule, Trainee, mix_up
 
 SHAPE, CLASSES, RATE = (6, 6, 2), 4, 0.2
 

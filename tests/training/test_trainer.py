@@ -9,15 +9,15 @@ from conftest import quick, random_architecture
 
 import larq_nas
 from larq_nas.architecture import Architecture
+from larq_nas.data.data import Task
+from larq_nas.data.validation import check_data
 from larq_nas.errors import InputError
 from larq_nas.layers import BinaryConv2D, classifier
-from larq_nas.pipeline.check import check_data
-from larq_nas.run import Run
+from larq_nas.run_directory import Run
 from larq_nas.spaces import Bats, VggSmall
-from larq_nas.task import Task
 from larq_nas.training import Recipe
 from larq_nas.training.optimizers import learning_rate
-from larq_nas.training.train import Trainer
+from larq_nas.training.trainer import Trainer
 
 SPACE = Bats(cells=1, channels=4, nodes=1, operations=("group_conv_3x3", "max_pool_3x3"))
 ARCHITECTURE = random_architecture(SPACE, 0)

@@ -7,7 +7,7 @@ from conftest import random_architecture
 
 import larq_nas
 from larq_nas.spaces import Bats
-from larq_nas.training.history import read_history
+from larq_nas.training.loop import read_history
 
 zoo = pytest.importorskip("larq_zoo")
 

@@ -1,4 +1,4 @@
-"""From a conversion to the same in int8, checked again."""
+"""Convert a model with its real layers in int8."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,17 +10,14 @@ from larq_nas.deploy.audit import Audit, audit
 from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.equivalence import compare_operations
 from larq_nas.deploy.export import export_lowered, run
-from larq_nas.deploy.int8.border import without_borders
-from larq_nas.deploy.int8.network import InInt8
-from larq_nas.deploy.int8.plan import Int8
+from larq_nas.deploy.int8.network import InInt8, quantize, require_close, require_int8, stays_float
+from larq_nas.deploy.int8.plan import Int8, without_borders
 from larq_nas.deploy.int8.report import Int8Report, accuracy
-from larq_nas.deploy.int8.rounding import quantize
-from larq_nas.deploy.int8.verify import require_close, require_int8, stays_float
 from larq_nas.deploy.operations import Operations
 from larq_nas.deploy.parity import KERNELS, Kernel, compare, figures, predict
 from larq_nas.deploy.recording import LayerCall, Recording
 from larq_nas.deploy.rewriting import Lowered
-from larq_nas.deploy.rewriting.walk import compute
+from larq_nas.deploy.rewriting.forms import compute
 from larq_nas.errors import ConversionError
 
 __all__ = ["in_int8"]
@@ -57,7 +54,13 @@ def in_int8(
         return dataclasses.replace(conversion, warnings=[*conversion.warnings, nothing])
     require_close(network, lowered, images)
     flatbuffer = without_borders(export_lowered(network.lowered))
-    audited = audit(lowered.model, flatbuffer, network.lowered.kernels(), lowered.binary_layers)
+    audited = audit(
+        lowered.model,
+        flatbuffer,
+        network.lowered.kernels(),
+        lowered.binary_layers,
+        lowered.constant_layers,
+    )
     audited = _naming(audited, require_int8(network, flatbuffer))
     parity = compare(network, flatbuffer, images, kernels)
     for result in parity:

@@ -1,4 +1,4 @@
-"""What int8 costs and saves."""
+"""Bytes saved and accuracy lost by int8."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

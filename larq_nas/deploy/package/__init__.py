@@ -1,4 +1,4 @@
-"""All that it takes to deploy a model: flatbuffer, card, programs, and plain source."""
+"""Packages to deploy: flatbuffer, card, programs and plain source."""
 
 from larq_nas.deploy.package.facts import Accuracy
 from larq_nas.deploy.package.package import write_package

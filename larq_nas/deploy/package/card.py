@@ -6,24 +6,24 @@ from importlib import metadata
 
 import tensorflow as tf
 
-from larq_nas.cost.graph import read_graph
-from larq_nas.cost.table import size
+from larq_nas.cost.profile import size
 from larq_nas.deploy.golden import Tensor
 from larq_nas.deploy.meaning import Meaning
-from larq_nas.deploy.package.facts import Facts, engine_version
-from larq_nas.deploy.package.inputs import (
+from larq_nas.deploy.package.facts import (
+    Facts,
     affine,
     byte_meaning,
+    engine_version,
     number,
     preprocessing,
     tensor_name,
     value_range,
 )
-from larq_nas.deploy.package.snippets import flags
-from larq_nas.deploy.package.texts import fill
+from larq_nas.deploy.package.programs import fill, flags
 from larq_nas.deploy.parity import Parity, kernel_lines
+from larq_nas.graph.calls import read_graph
 
-__all__ = ["card", "cause_of_real", "not_counted", "table"]
+__all__ = ["card", "not_counted", "table"]
 
 
 def card(facts: Facts, standalone: bool) -> str:

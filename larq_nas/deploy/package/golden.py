@@ -1,4 +1,4 @@
-"""Choose the inputs of a golden test, and how exactly a device must give their outputs."""
+"""Choose the inputs of a golden test, and its tolerance on devices."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Exact rewritings of what Larq Compute Engine would run in float, or slowly."""
+"""Exact rewritings of what the engine would run in float, or slowly."""
 
 from larq_nas.deploy.rewriting.network import Lowered, lower
 

@@ -1,4 +1,4 @@
-"""Binary layers that the converter would run in float, in the form that runs in binary."""
+"""Rewrite layers that would run in float to the form that runs in binary."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -8,24 +8,22 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.fallback import name_of, odd_padding
-from larq_nas.cost.functions import is_convolution_function
-from larq_nas.cost.graph import Call
-from larq_nas.cost.kinds import shape_read
-from larq_nas.cost.network import Network
-from larq_nas.cost.padding import Border, paddings_of
-from larq_nas.cost.quantizers import (
+from larq_nas.deploy.causes import quantized_kernel
+from larq_nas.deploy.rewriting.forms import SMALLEST, BinaryForm, Rewrite, call_layer
+from larq_nas.deploy.rewriting.groups import GroupCost, SplitGroups, group_computation
+from larq_nas.graph.calls import Call
+from larq_nas.graph.layers import is_convolution_function, shape_read
+from larq_nas.graph.quantizers import (
     gives_signs,
     gives_signs_of_another,
     sign_of_zero,
     turns,
     zero_one,
 )
-from larq_nas.deploy.causes import quantized_kernel
-from larq_nas.deploy.rewriting.form import SMALLEST, BinaryForm
-from larq_nas.deploy.rewriting.groups import GroupCost, SplitGroups, group_computation
-from larq_nas.deploy.rewriting.walk import Rewrite, call_layer
 from larq_nas.layers import BinaryConv2D
+from larq_nas.lce.fallback import name_of, odd_padding
+from larq_nas.lce.network import Network
+from larq_nas.lce.padding import Border, paddings_of
 
 __all__ = ["rewrite_binary", "rewrite_sign"]
 

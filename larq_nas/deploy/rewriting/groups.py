@@ -1,15 +1,18 @@
-"""Ways to compute groups of channels that do not mix, with binary convolutions."""
+"""Ways to compute groups of channels with binary convolutions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.deploy.rewriting.form import BinaryForm
+from larq_nas.deploy.export import export_function
+from larq_nas.deploy.parity import Kernel
+from larq_nas.deploy.rewriting.forms import BinaryForm
 
-__all__ = ["GroupCost", "PaddedGroups", "SplitGroups", "group_computation"]
+__all__ = ["GroupCost", "SplitGroups", "group_computation", "group_cost"]
+
 
 _WORD = 32
 
@@ -145,3 +148,33 @@ def group_computation(
     taken, left = (figures, others) if takes_padded else (others, figures)
     other = split if takes_padded else padded
     return chosen, f"{chosen.name} ({taken}) rather than {other.name} ({left})"
+
+
+def group_cost(kernels: Sequence[Kernel]) -> GroupCost:
+    """Return what converts a way to compute groups and times it, once for each geometry.
+
+    # Arguments
+        kernels: the kernels that are to run the model; the fastest of them here is timed.
+    """
+    known: dict[object, tuple[int, float]] = {}
+    kernel: Kernel = "indirect" if "indirect" in kernels else kernels[0]
+
+    def cost(computation: Computation, shape: tuple[int, ...]) -> tuple[int, float]:
+        form = computation.form
+        geometry = (type(computation), shape, form.signs.shape, form.groups, form.strides)
+        key = (*geometry, form.dilation_rate, form.padding, form.activation)
+        if key not in known:
+            known[key] = _measure(computation, shape, kernel)
+        return known[key]
+
+    return cost
+
+
+def _measure(computation: Computation, shape: tuple[int, ...], kernel: Kernel) -> tuple[int, float]:
+    from larq_nas.latency.interpreter import measure_here  # it measures what this package converts
+
+    def alone(image: tf.Tensor) -> tf.Tensor:
+        return computation(image)
+
+    flatbuffer = export_function(alone, [shape], computation.variables)
+    return len(flatbuffer), measure_here(flatbuffer, kernel=kernel).milliseconds

@@ -8,19 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.cost.fusing import Fusing
-from larq_nas.cost.graph import Call, read_graph
-from larq_nas.cost.network import Network
-from larq_nas.cost.padding import folds
-from larq_nas.cost.quantizers import zero_one
-from larq_nas.cost.signs import merge_signs
 from larq_nas.deploy.causes import require_inference
 from larq_nas.deploy.rewriting.binary import rewrite_binary, rewrite_sign
-from larq_nas.deploy.rewriting.form import SMALLEST
+from larq_nas.deploy.rewriting.forms import SMALLEST, Rewrite, call_layer, compute, needed
 from larq_nas.deploy.rewriting.groups import GroupCost
-from larq_nas.deploy.rewriting.norms import rewrite_norm, rewrite_threshold
-from larq_nas.deploy.rewriting.offsets import Shifts, rewrite_offset
-from larq_nas.deploy.rewriting.walk import Rewrite, call_layer, compute, needed
+from larq_nas.deploy.rewriting.norms import Shifts, rewrite_norm, rewrite_offset, rewrite_threshold
+from larq_nas.graph.calls import Call, read_graph
+from larq_nas.graph.quantizers import zero_one
+from larq_nas.lce.fusing import Fusing
+from larq_nas.lce.network import Network, merge_signs
+from larq_nas.lce.padding import folds
 
 __all__ = ["Lowered", "lower"]
 
@@ -91,6 +88,17 @@ class Lowered:
             if getattr(call.layer, "kernel_quantizer", None)
             and (network.binary(index) or self._reads_zero_one(index))
         }
+
+    @property
+    def constant_layers(self) -> set[int]:
+        """The ids of the layers whose outputs no image changes, such as those behind zeros."""
+        constant: set[int] = set()
+        for index, call in enumerate(self.calls):
+            reads = bool(call.inputs) and constant.issuperset(call.inputs)
+            if call.facts.kind in ("zeros", "static") or reads:
+                constant.add(index)
+        varying = {id(call.layer) for i, call in enumerate(self.calls) if i not in constant}
+        return {id(self.calls[index].layer) for index in constant} - varying
 
     def _reads_zero_one(self, index: int) -> bool:
         """Return whether call `index` reads the output of a quantizer to 0 and 1, or its pool."""

@@ -1,30 +1,329 @@
-"""Measures a flatbuffer on a device."""
+"""Measure a flatbuffer on a device, and describe the device."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from larq_nas.deploy.golden import Golden, Tensor, tensors
 from larq_nas.deploy.parity import KERNELS, Kernel
 from larq_nas.errors import (
+    ConversionError,
     InputError,
     require_not_negative,
     require_positive,
     require_whole,
     unknown_name,
 )
-from larq_nas.latency.devices.address import reach
-from larq_nas.latency.devices.benchmark import Benchmark
-from larq_nas.latency.devices.describe import describe
-from larq_nas.latency.devices.errors import DeviceError
-from larq_nas.latency.devices.golden import golden_on
-from larq_nas.latency.devices.output import Timing, read_operations, read_timing
-from larq_nas.latency.devices.program import built_program, find_program
-from larq_nas.latency.devices.state import doubts, drift, read_state
-from larq_nas.latency.golden import golden_of
+from larq_nas.latency.devices.benchmark import (
+    Benchmark,
+    Program,
+    Timing,
+    built_program,
+    find_program,
+    read_operations,
+    read_timing,
+)
+from larq_nas.latency.devices.transport import DeviceError, Transport, last_line, reach
+from larq_nas.latency.golden import failure, golden_of, verdict
 from larq_nas.latency.latency import Latency, OperationLatency
 
-__all__ = ["measure_on"]
+__all__ = ["Description", "State", "describe", "doubts", "drift", "measure_on", "read_state"]
+
+
+_SCRIPT = "; ".join(
+    [
+        "echo machine=$(uname -m)",
+        "echo host=$(uname -n)",
+        "[ -r /proc/device-tree/model ] && echo model=$(tr -d '\\000' < /proc/device-tree/model)",
+        "echo processor=$(LC_ALL=C lscpu | sed -n 's/^Model name: *//p' | head -n 1)",
+        "echo information=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)",
+        "echo maker=$(getprop ro.product.manufacturer)",
+        "echo phone=$(getprop ro.product.model)",
+        "echo chip=$(getprop ro.soc.model)",
+        "echo board=$(getprop ro.board.platform)",
+        "command -v taskset > /dev/null && echo taskset=yes",
+        "for core in /sys/devices/system/cpu/cpu[0-9]*; do "
+        "[ -r $core/cpufreq/cpuinfo_max_freq ] && "
+        "echo core${core##*cpu}=$(cat $core/cpufreq/cpuinfo_max_freq); done",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a device says of itself.
+
+    # Arguments
+        machine: its architecture, as `uname -m` prints it.
+        name: its model, or else its name in the network.
+        processor: what its processor is called; may be empty.
+        frequencies: highest frequency of each core whose frequency can be read.
+        has_taskset: whether a program can be bound to cores.
+    """
+
+    machine: str
+    name: str
+    processor: str
+    frequencies: Mapping[int, int]
+    has_taskset: bool
+
+    def fastest_cores(self, threads: int) -> str:
+        """Return the mask of the fastest cores, at least `threads` of them, in hexadecimal.
+
+        Empty if all cores are equal, or nothing is known of them.
+        """
+        if not self.has_taskset or len(set(self.frequencies.values())) < 2:
+            return ""
+        ranked = sorted(self.frequencies.values(), reverse=True)
+        slowest = ranked[min(threads, len(ranked)) - 1]
+        cores = [core for core, frequency in self.frequencies.items() if frequency >= slowest]
+        return f"{sum(1 << core for core in cores):x}"
+
+    def __str__(self) -> str:
+        parts = [part for part in (self.processor, self.machine) if part]
+        return f"{self.name} ({', '.join(parts)})"
+
+
+def describe(way: Transport) -> Description:
+    """Return what the device says of itself."""
+    facts: dict[str, str] = {}
+    for line in way.read(_SCRIPT).splitlines():
+        key, _, value = line.partition("=")
+        if value.strip():
+            facts[key.strip()] = value.strip()
+    phone = " ".join(facts[key] for key in ("maker", "phone") if key in facts)
+    processors = (facts.get(key) for key in ("processor", "information", "chip", "board"))
+    return Description(
+        machine=facts.get("machine", ""),
+        name=facts.get("model") or phone or facts.get("host", way.address),
+        processor=next((name for name in processors if name), ""),
+        frequencies={
+            int(key[4:]): int(value)
+            for key, value in facts.items()
+            if key.startswith("core") and key[4:].isdigit() and value.isdigit()
+        },
+        has_taskset="taskset" in facts,
+    )
+
+
+_STATE_SCRIPT = "; ".join(
+    [
+        "vcgencmd get_throttled",
+        "for zone in /sys/class/thermal/thermal_zone*; do "
+        "[ -r $zone/temp ] && echo temperature=$(cat $zone/temp); done",
+        "for core in /sys/devices/system/cpu/cpu[0-9]*/cpufreq; do "
+        "[ -r $core/scaling_governor ] && echo core=$(cat $core/scaling_cur_freq "
+        "$core/scaling_max_freq $core/cpuinfo_max_freq $core/scaling_governor); done",
+    ]
+)
+
+# The bits of `vcgencmd get_throttled`; the same, 16 higher, say that it has been so since booting.
+_BITS = {
+    0: "its voltage is too low",
+    1: "its frequency is capped",
+    2: "it is throttled",
+    3: "it is at its soft temperature limit",
+}
+_OCCURRED = 16
+_HOT = 80.0
+_NONSENSE = 150.0
+_SLOWER = 0.9
+_DRIFT = 1.1
+
+
+@dataclass(frozen=True)
+class Core:
+    """Frequencies of a core in kHz: now, the highest allowed, the highest it has; its governor."""
+
+    now: int
+    allowed: int
+    highest: int
+    governor: str
+
+
+@dataclass(frozen=True)
+class State:
+    """What a device says of its processor at one moment; what it does not say is empty.
+
+    # Arguments
+        throttled: the bits of a Raspberry Pi's `vcgencmd get_throttled`.
+        temperatures: of its thermal zones, in degrees Celsius.
+        cores: its cores.
+    """
+
+    throttled: int = 0
+    temperatures: Sequence[float] = ()
+    cores: Sequence[Core] = field(default=())
+
+
+def read_state(way: Transport) -> State:
+    """Return the state of the device's processor."""
+    throttled, temperatures, cores = 0, [], []
+    for line in way.read(_STATE_SCRIPT).splitlines():
+        key, _, value = line.partition("=")
+        try:
+            if key == "throttled":
+                throttled = int(value, 16)
+            elif key == "temperature":
+                temperatures.append(_celsius(float(value)))
+            elif key == "core":
+                now, allowed, highest, governor = value.split()
+                cores.append(Core(int(now), int(allowed), int(highest), governor))
+        except ValueError:
+            # A zone without a sensor, a core that is switched off: nothing is known of it.
+            continue
+    return State(throttled, [t for t in temperatures if t < _NONSENSE], cores)
+
+
+def _celsius(value: float) -> float:
+    """Return a temperature that may be in thousandths of a degree."""
+    return value / 1000 if abs(value) >= 1000 else value
+
+
+def doubts(before: State, after: State) -> list[str]:
+    """Return what in the states before and after a measurement makes it doubtful."""
+    found = [
+        f"the device says of its processor that {text}"
+        for bit, text in _BITS.items()
+        if (before.throttled | after.throttled) >> bit & 1
+    ]
+    found += [
+        _of_the_past(text, before.throttled >> (bit + _OCCURRED) & 1 == 0)
+        for bit, text in _BITS.items()
+        if after.throttled >> (bit + _OCCURRED) & 1
+        and not (before.throttled | after.throttled) >> bit & 1
+    ]
+    hottest = max(after.temperatures, default=0.0)
+    if hottest >= _HOT:
+        found.append(f"a part of the device was at {hottest:.0f} °C afterwards")
+    return found + _of_cores(after.cores)
+
+
+def _of_the_past(text: str, new: bool) -> str:
+    if new:
+        return f"the device says that while measuring {text.replace(' is ', ' was ')}"
+    return (
+        f"the device says that since it was started {text.replace(' is ', ' was ')}; "
+        "whether again while measuring, it cannot tell"
+    )
+
+
+def _of_cores(cores: Sequence[Core]) -> list[str]:
+    found = []
+    capped = [core for core in cores if core.allowed < _SLOWER * core.highest]
+    if capped:
+        found.append(
+            f"{len(capped)} of {len(cores)} cores may run at {capped[0].allowed / 1000:.0f} MHz "
+            f"at most, though they can at {capped[0].highest / 1000:.0f}"
+        )
+    # Any other governor lowers the frequency as soon as nothing runs, which is now.
+    steady = [core for core in cores if core.governor == "performance" and core not in capped]
+    slow = [core for core in steady if core.now < _SLOWER * core.highest]
+    if slow:
+        found.append(
+            f"{len(slow)} of {len(cores)} cores ran at {slow[0].now / 1000:.0f} MHz "
+            f"in place of {slow[0].highest / 1000:.0f}"
+        )
+    others = sorted({core.governor for core in cores} - {"performance"})
+    if others:
+        found.append(
+            f"the frequency is governed by {', '.join(others)} in place of performance, so it "
+            "may have changed while measuring"
+        )
+    return found
+
+
+def drift(averages: Sequence[float]) -> list[str]:
+    """Return that the later of `averages` are slower than the first, if they are."""
+    later = sorted(averages[1:])
+    if not later:
+        return []
+    slower = later[len(later) // 2] / averages[0]
+    if slower <= _DRIFT:
+        return []
+    return [f"later repeats took {100 * (slower - 1):.0f} % longer than the first"]
+
+
+_DIFFERS = 2
+# Outputs that come in one answer of the device, as text of three times the size.
+_MOST_BYTES = 1 << 20
+
+
+def golden_on(
+    benchmark: Benchmark, golden: Golden, flatbuffer: bytes, program: Program | None, xnnpack: bool
+) -> list[str]:
+    """Return what the golden test found on a device, a line for each output.
+
+    # Arguments
+        benchmark: the benchmark program, with model and device.
+        golden: the golden test.
+        flatbuffer: the model.
+        program: a build of main.cc, which compares there; without one, the benchmark program
+            writes the outputs, which are compared here.
+        xnnpack: whether XNNPACK runs the float operations of the benchmark program.
+
+    # Raises
+        ConversionError: if the outputs are not as expected.
+        DeviceError: if a program fails, or cannot write outputs.
+    """
+    path = f"{benchmark.folder}/golden.bin"
+    data = golden.to_bytes()
+    benchmark.way.push(data, path)
+    if program is not None:
+        return _by_program(benchmark, program, path)
+    inputs, outputs = tensors(flatbuffer)
+    # Of each example the inputs come first, then the expected outputs, four bytes a number.
+    stride = sum(end.bytes for end in inputs) + 4 * sum(end.elements for end in outputs)
+    start = len(data) - golden.examples * stride
+    cuts = [
+        _cut(path, benchmark.folder, inputs, start + i * stride) for i in range(golden.examples)
+    ]
+    wanted = sum(end.bytes for end in outputs)
+    together = max(1, _MOST_BYTES // wanted)
+    rows: list[bytes] = []
+    for i in range(0, len(cuts), together):
+        rows += benchmark.outputs(inputs, cuts[i : i + together], xnnpack=xnnpack)
+    if any(len(row) != wanted for row in rows):
+        raise DeviceError(
+            f"{benchmark.where} wrote {len(rows[0])} bytes of outputs in place of {wanted}."
+        )
+    raw, at = [], 0
+    for end in outputs:
+        parts = [np.frombuffer(row[at : at + end.bytes], end.dtype) for row in rows]
+        raw.append(np.stack(parts))
+        at += end.bytes
+    return verdict(golden, raw, f"`{benchmark.way.address}`")
+
+
+def _cut(golden: str, folder: str, inputs: Sequence[Tensor], at: int) -> str:
+    """Return the shell that writes the inputs of one example, which lie at a place of a file."""
+    lines = []
+    for index, end in enumerate(inputs):
+        file = shlex.quote(f"{folder}/input{index}")
+        lines.append(f"tail -c +{at + 1} {shlex.quote(golden)} | head -c {end.bytes} > {file}")
+        at += end.bytes
+    return "; ".join(lines)
+
+
+def _by_program(benchmark: Benchmark, program: Program, golden: str) -> list[str]:
+    way, folder = benchmark.way, benchmark.folder
+    path = program.install(way, folder, "golden_program")
+    words = map(shlex.quote, (path, "--golden", golden, benchmark.model))
+    answer = way.run(" ".join(words))
+    if answer.code == _DIFFERS:
+        found = last_line(answer.err or answer.out).removeprefix("The golden test failed: ")
+        raise ConversionError(failure(f"`{way.address}`", found))
+    if answer.code:
+        reason = last_line(answer.err) or last_line(answer.out) or "without a word"
+        raise DeviceError(
+            f"The build of main.cc failed on `{way.address}` with exit code {answer.code}: "
+            f"{reason}."
+        )
+    return [line for line in answer.out.splitlines() if line.startswith("output ")]
+
 
 _FAR_APART = 0.1
 

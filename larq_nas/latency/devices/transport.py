@@ -1,18 +1,35 @@
-"""One way to run commands on a device, whatever it is connected by."""
+"""Run commands on a device by ssh or adb."""
 
 import contextlib
+import re
 import shlex
 import subprocess
+import tempfile
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
-from larq_nas.errors import callers_level
-from larq_nas.latency.devices.errors import DeviceError, last_line
+from larq_nas.errors import InputError, LarqNasError, callers_level
 
-__all__ = ["Answer", "Transport"]
+__all__ = ["Answer", "DeviceError", "OutputsError", "Ssh", "Transport", "last_line", "reach"]
+
+
+class DeviceError(LarqNasError, RuntimeError):
+    """A device cannot be reached, or cannot measure; nothing is wrong with what it was given."""
+
+
+class OutputsError(DeviceError):
+    """The benchmark program on a device measures, but cannot write the outputs of a network."""
+
+
+def last_line(text: str) -> str:
+    """Return the last line of `text` that is not empty, without its full stop."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else ""
+
 
 _BEGIN = "larq_nas: begin"
 _END = "larq_nas: end"
@@ -176,3 +193,208 @@ class Transport(ABC):
             ) from None
         out, err = (stream.decode("utf-8", "replace") for stream in (done.stdout, done.stderr))
         return Answer(done.returncode, out, err)
+
+
+_WHAT_TO_DO = {
+    "unauthorized": "unlock it and allow USB debugging for this computer",
+    "offline": "unplug it, plug it in again, or run `adb reconnect`",
+    "no permissions": "allow your user to use it (on Linux, by a udev rule)",
+}
+
+
+class Adb(Transport):
+    """A device on which `adb` runs commands and puts files.
+
+    # Arguments
+        serial: its serial number, as `adb devices` prints it; empty if there is one device only.
+        address, timeout: see `Transport`.
+    """
+
+    folder = "/data/local/tmp"
+    pins_cores = True
+
+    def __init__(self, serial: str, address: str, timeout: float) -> None:
+        super().__init__(address, timeout)
+        self._serial = serial
+
+    def check(self) -> None:
+        listed = self._execute(["adb", "devices"])
+        if listed.code:
+            raise DeviceError(f"`adb devices` failed: {last_line(listed.err)}.")
+        self._serial = self._choose(_states(listed.out))
+        self._greet()
+
+    def push(self, data: bytes, path: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="larq_nas-") as folder:
+            source = Path(folder) / "file"
+            source.write_bytes(data)
+            done = self._execute(["adb", "-s", self._serial, "push", str(source), path])
+        if done.code:
+            raise DeviceError(
+                f"Copying to `{self.address}` failed: {last_line(done.err) or last_line(done.out)}."
+            )
+        self._check_size(path, len(data), self.read(f"wc -c < {shlex.quote(path)}"))
+
+    def _choose(self, states: dict[str, str]) -> str:
+        """Return the serial number of the device to use."""
+        if self._serial:
+            if self._serial not in states:
+                known = ", ".join(states) or "none"
+                raise DeviceError(
+                    f"`{self.address}` is not connected; adb sees these devices: {known}."
+                )
+            chosen = [self._serial]
+        else:
+            ready = [serial for serial, state in states.items() if state == "device"]
+            chosen = ready or list(states)
+        if not chosen:
+            raise DeviceError(
+                "adb sees no device: plug it in and switch USB debugging on in its developer "
+                "options."
+            )
+        if len(chosen) > 1:
+            named = ", ".join(f"adb://{serial}" for serial in chosen)
+            raise InputError(f"adb sees several devices: say which by its serial number, {named}.")
+        self._require_ready(chosen[0], states[chosen[0]])
+        return chosen[0]
+
+    def _require_ready(self, serial: str, state: str) -> None:
+        if state == "device":
+            return
+        advice = next((text for key, text in _WHAT_TO_DO.items() if state.startswith(key)), None)
+        raise DeviceError(
+            f"The Android device {serial} is not ready, adb calls it `{state}`: "
+            f"{advice or 'see what `adb devices` says of it'}."
+        )
+
+    def _command(self, script: str) -> list[str]:
+        return ["adb", "-s", self._serial, "shell", script]
+
+    def _lost(self, message: str) -> DeviceError:
+        return DeviceError(
+            f"The connection to `{self.address}` was lost ({message or 'without a word'})."
+        )
+
+
+def _states(listing: str) -> dict[str, str]:
+    """Return the state of each serial number that `adb devices` prints."""
+    states = {}
+    for line in listing.splitlines():
+        serial, tab, state = line.partition("\t")
+        if tab and not serial.startswith("*"):
+            states[serial.strip()] = state.strip()
+    return states
+
+
+_SECONDS_TO_CONNECT = 10
+
+
+class Ssh(Transport):
+    """A device on which `ssh` runs commands; files go through its input.
+
+    # Arguments
+        host: name or address of the device, or a `Host` of the user's ssh configuration.
+        user: who logs in; empty for what ssh decides.
+        port: port of its ssh server; `None` for what ssh decides.
+        options: options of the program `ssh`, such as `["-i", "key"]`.
+        address, timeout: see `Transport`.
+    """
+
+    folder = "${TMPDIR:-/tmp}"
+
+    def __init__(
+        self,
+        host: str,
+        user: str,
+        port: int | None,
+        options: Sequence[str],
+        address: str,
+        timeout: float,
+    ) -> None:
+        super().__init__(address, timeout)
+        self._destination = f"{user}@{host}" if user else host
+        self._port = [] if port is None else ["-p", str(port)]
+        self._options = list(options)
+        self._reached = False
+
+    def check(self) -> None:
+        self._greet()
+        self._reached = True
+
+    def push(self, data: bytes, path: str) -> None:
+        quoted = shlex.quote(path)
+        got = self.run(f"cat > {quoted}; wc -c < {quoted}", data=data)
+        self._check_size(path, len(data), got.out.strip())
+
+    def _command(self, script: str) -> list[str]:
+        seconds = max(1, int(min(_SECONDS_TO_CONNECT, self.timeout)))
+        # Of options given twice ssh takes the first, so those of the user come before ours,
+        # except for the two without which it would ask a question or never let go.
+        return [
+            *("ssh", "-T", "-o", "BatchMode=yes", "-o", "ControlMaster=no"),
+            *(*self._options, *self._port, "-o", f"ConnectTimeout={seconds}"),
+            *("-o", "ServerAliveInterval=10", "--", self._destination, script),
+        ]
+
+    def _lost(self, message: str) -> DeviceError:
+        if self._reached:
+            return DeviceError(
+                f"The connection to `{self.address}` was lost ({message or 'without a word'})."
+            )
+        if "Permission denied" in message or "Too many authentication failures" in message:
+            return DeviceError(
+                f"`{self.address}` refused the login ({message}): no password can be given here, "
+                "so put your key there with `ssh-copy-id`, or name another by `-i` in the options."
+            )
+        if "Host key verification failed" in message:
+            return DeviceError(
+                f"`{self.address}` is not known to ssh, or not the device it was: log in once with "
+                "`ssh` by hand and settle what it asks."
+            )
+        return DeviceError(
+            f"`{self.address}` does not answer ({message or 'without a word'}): is it switched "
+            "on, and does `ssh` reach it by hand?"
+        )
+
+
+# Neither a user nor a host begins with a hyphen: ssh would take it for an option.
+_SSH = re.compile(
+    r"ssh://(?:(?P<user>[^\s@/:-][^\s@/:]*)@)?"
+    r"(?P<host>\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s@/:\[\]-][^\s@/:\[\]]*)(?::(?P<port>\d{1,5}))?/?"
+)
+_ADB = re.compile(r"adb://(?P<serial>[^\s/-][^\s/]*)?/?")
+
+
+def reach(device: str, ssh_options: Sequence[str], timeout: float) -> Transport:
+    """Return the way to `device`, which is not contacted yet.
+
+    # Arguments
+        device: `"ssh://[user@]host[:port]"` or `"adb://[serial]"`.
+        ssh_options: options of the program `ssh`.
+        timeout: seconds after which a command is given up.
+
+    # Raises
+        InputError: if `device` has another form, or `ssh_options` is not a list of texts.
+    """
+    if isinstance(ssh_options, str) or not all(isinstance(text, str) for text in ssh_options):
+        raise InputError(
+            f'`ssh_options` must be a list such as ["-i", "key"], but got {ssh_options!r}.'
+        )
+    if not isinstance(device, str):
+        raise _unknown(device)
+    if match := _SSH.fullmatch(device):
+        port = int(match["port"]) if match["port"] else None
+        if port is not None and not 0 < port < 65536:
+            raise InputError(f"The port in `{device}` must be between 1 and 65535.")
+        host = match["host"].strip("[]")
+        return Ssh(host, match["user"] or "", port, ssh_options, device, timeout)
+    if match := _ADB.fullmatch(device):
+        return Adb(match["serial"] or "", device, timeout)
+    raise _unknown(device)
+
+
+def _unknown(device: object) -> InputError:
+    return InputError(
+        "`device` must be ssh://[user@]host[:port], such as ssh://pi@raspberrypi, or "
+        f"adb://[serial] for Android, but got {device!r}."
+    )

@@ -5,8 +5,8 @@ from conftest import randomize
 
 import larq_nas
 from larq_nas.deploy.int8 import InInt8, convert, folding
-from larq_nas.deploy.int8.grid import Grid
-from larq_nas.deploy.int8.weights import Weights
+from larq_nas.deploy.int8.folding import Weights
+from larq_nas.deploy.int8.plan import Grid
 from larq_nas.errors import ConversionError, InputError
 from larq_nas.layers import BinaryConv2D, binary_conv, classifier, stem
 

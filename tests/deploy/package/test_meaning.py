@@ -20,11 +20,11 @@ from deploy.package.programs import (
 
 import larq_nas
 from larq_nas.cost import profile
-from larq_nas.cost.graph import functional
 from larq_nas.deploy.meaning import meanings
 from larq_nas.deploy.package import write_package
 from larq_nas.deploy.package.card import not_counted
 from larq_nas.errors import InputError
+from larq_nas.graph.calls import functional
 
 layers = tf.keras.layers
 POOL = layers.GlobalAveragePooling2D

@@ -14,7 +14,7 @@ import larq_nas
 from larq_nas.cli import main
 from larq_nas.cost import profile
 from larq_nas.deploy.package import Accuracy, write_package
-from larq_nas.deploy.package.inputs import affine
+from larq_nas.deploy.package.facts import affine
 from larq_nas.deploy.parity import kernel_lines
 from larq_nas.errors import ConversionError, InputError
 from larq_nas.latency import Latency

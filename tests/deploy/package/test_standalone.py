@@ -18,8 +18,13 @@ from deploy.package.odd import odd_model
 
 from larq_nas.deploy.export import export_lowered
 from larq_nas.deploy.flatbuffer import operators
-from larq_nas.deploy.package.again import load_module, require_equal
-from larq_nas.deploy.package.standalone import network_source, standalone, weights_archive
+from larq_nas.deploy.package.standalone import (
+    load_module,
+    network_source,
+    require_equal,
+    standalone,
+    weights_archive,
+)
 from larq_nas.deploy.rewriting import lower
 from larq_nas.errors import ConversionError
 from larq_nas.layers import BinaryConv2D, classifier

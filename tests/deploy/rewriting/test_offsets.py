@@ -19,7 +19,7 @@ from larq_nas.deploy.flatbuffer import operators
 from larq_nas.deploy.operations import Operations
 from larq_nas.deploy.recording import record
 from larq_nas.deploy.rewriting import Lowered, lower
-from larq_nas.deploy.rewriting.walk import Rewrite
+from larq_nas.deploy.rewriting.forms import Rewrite
 from larq_nas.layers import classifier
 
 layers = tf.keras.layers

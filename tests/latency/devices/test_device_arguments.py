@@ -4,8 +4,7 @@ import pytest
 
 from larq_nas.errors import InputError
 from larq_nas.latency.devices import measure_on
-from larq_nas.latency.devices.address import reach
-from larq_nas.latency.devices.ssh import Ssh
+from larq_nas.latency.devices.transport import Ssh, reach
 
 MODEL = b"\x1c\x00\x00\x00TFL3" + bytes(8)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from larq_nas.latency.devices.output import (
+from larq_nas.latency.devices.benchmark import (
     Timing,
     ignored_flags,
     read_operations,

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from larq_nas.latency.devices.errors import DeviceError
-from larq_nas.latency.devices.state import Core, State, doubts, drift, read_state
-from larq_nas.latency.devices.transport import Transport
+from larq_nas.latency.devices.measure import Core, State, doubts, drift, read_state
+from larq_nas.latency.devices.transport import DeviceError, Transport
 
 FAST = Core(1800000, 1800000, 1800000, "performance")
 

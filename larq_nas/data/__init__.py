@@ -1,0 +1,1 @@
+"""Validated data, shuffled streams, augmentation and data sets."""

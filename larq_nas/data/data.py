@@ -1,0 +1,101 @@
+"""Validated training and validation data, and how they are used."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+from larq_nas.data.augmentation import Augment, check_augment, describe, resolve_augment
+from larq_nas.data.validation import DataFacts, check_data
+from larq_nas.errors import InputError
+from larq_nas.training.distribution import require_strategy
+
+if TYPE_CHECKING:
+    from larq_nas.cost import Limits
+    from larq_nas.spaces import Space
+
+__all__ = ["Task", "check_callbacks", "check_seed", "check_task"]
+
+
+_SEEDS = 2**31
+_RATES = (tf.keras.callbacks.LearningRateScheduler, tf.keras.callbacks.ReduceLROnPlateau)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data that was checked, and how it is used.
+
+    # Arguments
+        train: batches of `(images, labels)` in a fixed order.
+        validation: batches of `(images, labels)` that are only measured on.
+        facts: what they hold.
+        seed: seed of everything random.
+        augment: random changes to the training images.
+        limits: what the found network may cost at most, if anything.
+        strategy: the devices to train on.
+    """
+
+    train: tf.data.Dataset
+    validation: tf.data.Dataset
+    facts: DataFacts
+    seed: int = 0
+    augment: Augment | None = None
+    limits: "Limits | None" = None
+    strategy: tf.distribute.Strategy | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a run keeps of it."""
+        # The range of values follows from the rest, and need not be the same on each pass.
+        data = {k: v for k, v in dataclasses.asdict(self.facts).items() if k != "value_range"}
+        # One replica of a strategy is not the same: its supernets are not fused.
+        shared = {"replicas": self.strategy.num_replicas_in_sync} if self.strategy else {}
+        return {"data": data, "augment": describe(self.augment), "seed": self.seed, **shared}
+
+
+def check_seed(seed: int) -> None:
+    """Raise `InputError` for a seed, or a policy of Keras, that cannot be used."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < _SEEDS:
+        raise InputError(f"`seed` must be a whole number from 0 to {_SEEDS - 1}, but got {seed!r}.")
+    policy = tf.keras.mixed_precision.global_policy().name
+    if policy != "float32":
+        raise InputError(f"Keras's precision policy must be float32 to convert, but is {policy}.")
+
+
+def check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Raise `InputError` for callbacks that are none, or would have no effect."""
+    for callback in callbacks:
+        if not isinstance(callback, tf.keras.callbacks.Callback):
+            raise InputError(
+                f"`callbacks` must hold objects of tf.keras.callbacks.Callback, but got "
+                f"{callback!r}."
+            )
+        if isinstance(callback, _RATES):
+            raise InputError(
+                f"`callbacks` cannot set the learning rate, but got {type(callback).__name__}: the "
+                "recipe does (its `learning_rate` and `schedule`)."
+            )
+
+
+def check_task(
+    train: tf.data.Dataset,
+    validation: tf.data.Dataset,
+    classes: int | None,
+    augment: str | Augment | None,
+    seed: int,
+    space: "Space",
+    verbose: int | str,
+    strategy: tf.distribute.Strategy | None = None,
+) -> Task:
+    """Return the task of data that was looked at once, or raise `InputError`."""
+    augmentation = resolve_augment(augment)
+    if verbose:
+        print("Checking the data: every image and label once", flush=True)
+    facts = check_data(train, validation, classes, crops=augmentation is not None)
+    space.check(facts.input_shape)
+    check_augment(augmentation, facts.input_shape, facts.train_shape)
+    if strategy is tf.distribute.get_strategy():
+        strategy = None  # TensorFlow's default, which is none
+    require_strategy(strategy, min(facts.batch_size, facts.train_examples))
+    return Task(train, validation, facts, seed, augmentation, strategy=strategy)

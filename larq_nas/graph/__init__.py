@@ -1,0 +1,1 @@
+"""Keras networks read as graphs of layer calls."""

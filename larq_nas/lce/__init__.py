@@ -1,0 +1,1 @@
+"""Predictions of what Larq Compute Engine's converter makes of a network."""

@@ -1,0 +1,246 @@
+"""Channels, multiply-accumulates and weights of each call of a network.
+
+Every formula takes numbers of channels that are whole numbers, arrays (one element for each
+of many candidates) or tensors alike: the costs of a network, of a thousand widths of it,
+and what a gradient flows through are one computation.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import larq as lq
+import numpy as np
+
+from larq_nas.choices import at
+from larq_nas.graph.calls import Call
+from larq_nas.graph.layers import Facts
+from larq_nas.lce.fallback import is_binary
+from larq_nas.lce.network import Network, merge_signs
+
+__all__ = [
+    "Counted",
+    "Weights",
+    "count",
+    "divide",
+    "understand",
+]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of one precision.
+
+    # Arguments
+        count: how many.
+        bits: bits of each.
+    """
+
+    count: Any
+    bits: int
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What one call costs.
+
+    # Arguments
+        channels: number of channels of its output.
+        macs: multiply-accumulates that are not binary.
+        binary_macs: multiply-accumulates of binary inputs with binary weights.
+        weights: its weights, by precision; none after the first call of a shared layer.
+        kernel_weights: number of those that are in kernels.
+    """
+
+    channels: Any
+    macs: Any = 0
+    binary_macs: Any = 0
+    weights: tuple[Weights, ...] = ()
+    kernel_weights: Any = 0
+
+
+def understand(calls: Sequence[Call]) -> Network:
+    """Return `calls` with what their costs depend on.
+
+    A layer whose weights are not what its kind would give is unknown: its weights are counted,
+    its operations are not, and it is named.
+    """
+    calls = merge_signs(calls)
+    network = Network(calls)
+    checked, unknown = [], []
+    computed = _computed(calls)
+    for index, call in enumerate(calls):
+        facts = call.facts
+        counted = _count(network, index, [calls[i].shape[-1] for i in call.inputs], None)
+        dropped = facts.folded * counted.channels + facts.stored
+        # Those of the layer around it are counted here, but are none of its own.
+        trained = _total(counted.weights) - call.first * call.variables + call.first * dropped
+        # A function has its kernel as a constant.
+        sized = hasattr(call.layer, "symbol") or trained == call.first * _size(call.layer)
+        if facts.kind == "unknown" or not sized:
+            facts = Facts("unknown")
+            unknown += [call.owner] if index in computed else []
+        elif counted.channels != call.shape[-1]:  # such as a reshape, or concatenated rows
+            facts = dataclasses.replace(facts, filters=call.shape[-1])
+        checked.append(dataclasses.replace(call, facts=facts))
+    return Network(checked, tuple(dict.fromkeys(unknown)))
+
+
+def _computed(calls: Sequence[Call]) -> set[int]:
+    """Return the calls whose numbers the outputs depend on: of some, only the shape is read."""
+    computed, waiting = set[int](), [index for index, call in enumerate(calls) if call.output]
+    while waiting:
+        index = waiting.pop()
+        if index not in computed:
+            computed.add(index)
+            waiting += () if calls[index].facts.kind == "static" else calls[index].inputs
+    return computed
+
+
+def count(network: Network, answers: Mapping[str, Any] | None = None) -> list[Counted]:
+    """Return what each call of `network` costs.
+
+    # Arguments
+        network: the network.
+        answers: the widths that were asked for, by name of the choice; by default those that
+            the network was built with.
+    """
+    counted: list[Counted] = []
+    for index, call in enumerate(network.calls):
+        read = [counted[i].channels for i in call.inputs]
+        counted.append(_count(network, index, read, answers))
+    return counted
+
+
+def _count(
+    network: Network, index: int, read: Sequence[Any], answers: Mapping[str, Any] | None
+) -> Counted:
+    call, facts = network.calls[index], network.facts[index]
+    channels = _channels(network, index, read, answers)
+    weights = _weights(call, facts, read, channels) if call.first else ()
+    formula = _MACS.get(facts.kind)
+    macs = formula(network, index, read[0], channels) if formula else 0
+    binary = network.binary(index)
+    return Counted(
+        channels,
+        macs=0 if binary else macs,
+        binary_macs=macs if binary else 0,
+        weights=tuple(weights),
+        kernel_weights=sum(_kernels(facts, read, channels)) if call.first else 0,
+    )
+
+
+def _size(layer: Any) -> int:
+    return sum(_numbers(weight) for weight in layer.weights)
+
+
+def _total(weights: Sequence[Weights]) -> Any:
+    return sum(part.count for part in weights)
+
+
+def _channels(
+    network: Network, index: int, read: Sequence[Any], answers: Mapping[str, Any] | None
+) -> Any:
+    call, facts = network.calls[index], network.facts[index]
+    if facts.filters is not None:
+        return int(facts.filters) if answers is None else at(facts.filters, answers)
+    return channels_from(call, read, network.calls)
+
+
+def channels_from(call: Call, read: Sequence[Any], calls: Sequence[Call]) -> Any:
+    """Return the channels of a call that does not set them itself.
+
+    # Arguments
+        call: the call.
+        read: channels of what it reads.
+        calls: those it is one of.
+    """
+    kind = call.facts.kind
+    if kind in ("input", "unknown", "converted") or not read:
+        return call.shape[-1]
+    if kind == "depthwise":
+        return read[0] * call.facts.multiplier
+    if kind == "concat":
+        return sum(read[1:], read[0])
+    if kind == "reshape":
+        return divide(read[0] * calls[call.inputs[0]].area, call.area)
+    return read[0]
+
+
+def divide(value: Any, by: int) -> Any:
+    """Return `value / by`, whole if `value` is."""
+    return value // by if isinstance(value, int | np.ndarray) else value / by
+
+
+def _conv(network: Network, index: int, inputs: Any, outputs: Any) -> Any:
+    call, facts = network.calls[index], network.facts[index]
+    return divide(call.area * facts.taps * inputs * outputs, facts.groups)
+
+
+def _transposed(network: Network, index: int, inputs: Any, outputs: Any) -> Any:
+    area = network.calls[network.calls[index].inputs[0]].area
+    return area * network.facts[index].taps * inputs * outputs
+
+
+def _depthwise(network: Network, index: int, inputs: Any, outputs: Any) -> Any:
+    return network.calls[index].area * network.facts[index].taps * outputs
+
+
+def _separable(network: Network, index: int, inputs: Any, outputs: Any) -> Any:
+    call, facts = network.calls[index], network.facts[index]
+    return call.area * inputs * facts.multiplier * (facts.taps + outputs)
+
+
+_MACS = {
+    "conv": _conv,
+    "dense": _conv,
+    "transposed": _transposed,
+    "depthwise": _depthwise,
+    "separable": _separable,
+}
+
+
+def _weights(call: Call, facts: Facts, read: Sequence[Any], channels: Any) -> list[Weights]:
+    own = [Weights(call.variables, 32)] if call.variables else []
+    if facts.kind in ("unknown", "converted"):
+        return [*own, *_weights_inside(call.layer)]
+    weights = own + [
+        Weights(kernel, bits)
+        for kernel, bits in zip(_kernels(facts, read, channels), facts.kernel_bits, strict=False)
+    ]
+    vectors = facts.vectors + facts.bias
+    if facts.vectors < 0:  # a slope for each position
+        vectors = call.area
+    return [*weights, Weights(vectors * channels, 32)] if vectors else weights
+
+
+def _weights_inside(layer: Any) -> list[Weights]:
+    """Return the weights of a layer that is one call, those of binary layers in it as bits."""
+    binary = {
+        id(
+            inner.kernel.latent_variable
+            if hasattr(inner.kernel, "latent_variable")
+            else inner.kernel
+        )
+        for inner in layer._flatten_layers()
+        if is_binary(inner) and isinstance(inner, lq.layers.QuantConv2D) and inner.built
+    }
+    packed = sum(_numbers(weight) for weight in layer.weights if id(weight) in binary)
+    weights = [Weights(packed, 1), Weights(_size(layer) - packed, 32)]
+    return [part for part in weights if part.count]
+
+
+def _numbers(weight: Any) -> int:
+    return int(weight.shape.num_elements())
+
+
+def _kernels(facts: Facts, read: Sequence[Any], channels: Any) -> list[Any]:
+    if facts.kind in ("conv", "dense", "transposed"):
+        return [divide(facts.taps * read[0] * channels, facts.groups)]
+    if facts.kind == "depthwise":
+        return [facts.taps * channels]
+    if facts.kind == "separable":
+        inputs = read[0] * facts.multiplier
+        return [facts.taps * inputs, inputs * channels]
+    return []

@@ -1,0 +1,257 @@
+"""The directory of a run: its lock, its settings and its files."""
+
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from larq_nas.errors import InputError, first_line
+from larq_nas.files import LEFTOVERS, write_atomically
+
+__all__ = [
+    "LOCK",
+    "Run",
+    "differences",
+    "flat",
+    "lock_directory",
+    "unwritable",
+]
+
+
+_SCHEMA = 1
+_SETTINGS = "settings.json"
+_WAIT_SECONDS = 0.5
+
+
+class Run:
+    """A directory that holds one run and nothing else.
+
+    Every file in it is whole: it was finished, or it is not there. What is there is not
+    done again. Within a `with` block, no other process can work in it.
+
+    # Arguments
+        directory: the directory; `None` for a temporary one.
+        settings: the settings of the run.
+        resume: whether a run that is there may be continued.
+
+    # Raises
+        InputError: on entering, if the directory cannot be used, holds a run of other
+            settings, or another process works in it.
+    """
+
+    def __init__(
+        self, directory: str | Path | None, settings: Mapping[str, Any], resume: bool = True
+    ) -> None:
+        if directory is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="larq_nas-")
+            directory = self._temporary.name
+        self.directory = Path(directory)
+        self.settings = json.loads(json.dumps(dict(settings)))
+        self._resume = resume
+        self._lock: FileLock | None = None
+        self.is_copy = False
+        self.architecture = self.directory / "architecture.json"
+        self.history = self.directory / "history.csv"
+        self.probabilities = self.directory / "probabilities.csv"
+        self.widths = self.directory / "widths.csv"
+        self.plot = self.directory / "widths.png"
+        self.stages = self.directory / "stages.json"
+        self.candidates = self.directory / "candidates.csv"
+        self.pareto = self.directory / "pareto"
+        self.widest = self.directory / "widest.weights.h5"
+        self.model = self.directory / "model.keras"
+        self.sample = self.directory / "sample.npy"
+        self.flatbuffer = self.directory / "model.tflite"
+        self.result = self.directory / "result.json"
+
+    @classmethod
+    def copy_of(cls, run: "Run") -> "Run":
+        """Return a run of its own, in a temporary directory, that has done what `run` has.
+
+        # Raises
+            InputError: if the files cannot be read or written.
+        """
+        copy = cls(None, run.settings)
+        ends = (run.logs("").name, run.flatbuffer.name, run.sample.name, run.result.name)
+        ignored = shutil.ignore_patterns(LOCK, LEFTOVERS, *ends)
+        try:
+            shutil.copytree(run.directory, copy.directory, ignore=ignored, dirs_exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"`{run.directory}` cannot be copied to `{copy.directory}`: {first_line(error)}."
+            ) from None
+        copy.is_copy = True
+        return copy
+
+    def digest(self) -> int:
+        """Return 24 bits that stand for what the directory holds: names and sizes of files."""
+        held = sorted(
+            (path.relative_to(self.directory).as_posix(), path.stat().st_size)
+            for path in self.directory.rglob("*")
+            if path.is_file() and path.name != LOCK and not path.match(f"{LEFTOVERS}/*")
+        )
+        return zlib.crc32(json.dumps(held).encode()) & 0xFFFFFF
+
+    def checkpoints(self, stage: str) -> Path:
+        """Return where the checkpoints of `stage` are kept."""
+        return self.directory / "checkpoints" / stage
+
+    def logs(self, stage: str) -> Path:
+        """Return where the TensorBoard logs of `stage` are kept."""
+        return self.directory / "logs" / stage
+
+    def wait_for_chief(self, seconds: float = math.inf) -> None:
+        """Wait until the chief of the run has opened the directory.
+
+        # Arguments
+            seconds: how long at most.
+
+        # Raises
+            InputError: if it was not opened by then, or the chief has other settings.
+        """
+        start = time.monotonic()
+        while not (self.directory / _SETTINGS).exists():
+            if time.monotonic() > start + seconds:
+                raise InputError(
+                    f"`directory` must be one that all processes share, but `{self.directory}` is "
+                    "not the chief's here."
+                )
+            time.sleep(_WAIT_SECONDS)
+        self._compare(read_settings(self.directory), "the chief's run")
+
+    def check(self) -> None:
+        """Raise `InputError` if the directory holds a run that cannot be continued."""
+        try:
+            present = (self.directory / _SETTINGS).exists()
+            if not present and self.directory.exists():
+                self._refuse_other_files()
+        except OSError as error:
+            raise unwritable(self.directory, error) from None
+        if not present:
+            return
+        self._compare(read_settings(self.directory))
+        if not self._resume:
+            raise InputError(
+                f"`{self.directory}` holds a run already: resume it, or use another directory."
+            )
+
+    def __enter__(self) -> "Run":
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock = lock_directory(self.directory)
+            self._open()
+        except OSError as error:
+            self.__exit__()
+            raise unwritable(self.directory, error) from None
+        except InputError:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock:
+            self._lock.release()
+            self._lock = None
+
+    def _open(self) -> None:
+        settings_path = self.directory / _SETTINGS
+        self.check()
+        for path in self.directory.glob(LEFTOVERS):
+            shutil.rmtree(path, ignore_errors=True)
+        if not settings_path.exists():
+            record = {"schema": _SCHEMA, "settings": self.settings}
+            write_atomically(settings_path, json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+    def _refuse_other_files(self) -> None:
+        ours = {LOCK, *(path.name for path in self.directory.glob(LEFTOVERS))}
+        others = sorted(set(os.listdir(self.directory)) - ours)
+        if others:
+            (self.directory / LOCK).unlink(missing_ok=True)
+            raise InputError(
+                f"`directory` must be new, empty or hold a run, but `{self.directory}` "
+                f"holds other files, such as {others[0]}."
+            )
+
+    def _compare(self, found: Mapping[str, Any], what: str = "a run") -> None:
+        old, new = flat(found), flat(self.settings)
+        # Left out where it is the default, so that earlier runs go on.
+        for key in old.keys() ^ new.keys():
+            if key in ("searcher.precision", "recipe.precision"):
+                old.setdefault(key, "float32")
+                new.setdefault(key, "float32")
+        changed = differences(old, new)
+        if changed:
+            raise InputError(
+                f"`{self.directory}` holds {what} with other settings ({changed}): "
+                "use those, or another directory."
+            )
+
+
+def read_settings(directory: Path) -> dict[str, Any]:
+    """Return the settings of the run in `directory`."""
+    path = directory / _SETTINGS
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        schema, settings = record["schema"], record["settings"]
+    except OSError as error:
+        raise InputError(f"`{directory}` holds no run: {error.strerror}, {path.name}.") from None
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"`{path}` is not the settings of a run: use another directory.") from None
+    if schema != _SCHEMA:
+        raise InputError(f"`{path}` has schema {schema}, but this larq_nas reads {_SCHEMA}.")
+    return dict(settings)
+
+
+LOCK = ".lock"
+"""The file that is locked; it stays, empty."""
+
+
+def lock_directory(directory: Path) -> FileLock:
+    """Return a lock on a directory, held until it is released.
+
+    # Raises
+        InputError: if another process holds it.
+    """
+    lock = FileLock(directory / LOCK, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"Another process works in `{directory}`: wait for it, or use another directory."
+        ) from None
+    return lock
+
+
+def unwritable(directory: Path, error: OSError) -> InputError:
+    """Return the error for a directory that cannot be written in."""
+    if directory.is_file():
+        return InputError(f"`directory` must be a folder, but `{directory}` is a file.")
+    return InputError(f"`directory` must be writable, but `{directory}` is not: {error.strerror}.")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return which of two flat settings differ, and what each was and is."""
+    return "; ".join(
+        f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    )
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as one mapping, with names such as `recipe.optimizer`."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

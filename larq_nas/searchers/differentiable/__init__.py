@@ -1,0 +1,1 @@
+"""Differentiable search: architecture parameters learned with the weights of a supernet."""

@@ -1,0 +1,147 @@
+"""Health of a search: entropy, chosen operations, flipped weights."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.choices import share_parameter_free, share_zero
+from larq_nas.errors import InputError
+from larq_nas.files import write_atomically
+from larq_nas.run_directory import Run
+from larq_nas.searchers.differentiable.derivation import scores_of, strongest
+from larq_nas.supernet.relax import Relax
+from larq_nas.training.trainer import FlipRatio
+
+__all__ = ["Health", "read_probabilities"]
+
+
+_COLUMNS = ("epoch", "choice", "input", "operation", "probability")
+
+
+class Health(FlipRatio):
+    """Reports after each epoch what is being chosen, and keeps it.
+
+    `parameter_free` and `zero` are the shares of operations without weights, and of zeros, in
+    the architecture as it would be derived; `flip_ratio` is that of `FlipRatio`. TensorBoard
+    shows how often each operation would be chosen, and the entropy of each edge, in nats.
+    `probabilities.csv` has every edge of every epoch.
+
+    # Arguments
+        choose: the chooser that built the supernet.
+        run: where the record goes.
+        stage: name of the stage of the run.
+        epochs_before: epochs of the stages before it, which the record counts too.
+        transfer_factor: by how much the zero operation is weakened in what would be derived;
+            the record has probabilities as they are.
+    """
+
+    def __init__(
+        self,
+        choose: Relax,
+        run: Run,
+        stage: str = "search",
+        epochs_before: int = 0,
+        transfer_factor: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self._choose = choose
+        self._transfer_factor = transfer_factor
+        self._path = run.probabilities
+        self._logs = run.logs(stage) / "choices"
+        self._epochs_before = epochs_before
+        self._rows: list[dict[str, Any]] | None = None
+        self._writer: tf.summary.SummaryWriter | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        if self._rows is None:
+            kept = _read_rows(self._path) if self._path.exists() else []
+            self._rows = [row for row in kept if int(row["epoch"]) <= self._epochs_before + epoch]
+            self._writer = tf.summary.create_file_writer(str(self._logs))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        probabilities = scores_of(self._choose)
+        choices = self._choose.choices
+        chosen = strongest(choices, scores_of(self._choose, self._transfer_factor))
+        if logs is not None:
+            logs["parameter_free"] = share_parameter_free(choices, chosen)
+            if any(choice.keeps_zero for choice in choices.values()):
+                logs["zero"] = share_zero(choices, chosen)
+        self._keep(self._epochs_before + epoch + 1, probabilities)
+        self._show(epoch, probabilities, chosen)
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        if self._writer:
+            self._writer.close()
+
+    def _keep(self, epoch: int, probabilities: dict[str, np.ndarray]) -> None:
+        assert self._rows is not None
+        for name, matrix in probabilities.items():
+            operations = self._choose.choices[name].operations
+            for (index, column), value in np.ndenumerate(matrix):
+                figures = (epoch, name, index, operations[column], f"{value:.9g}")
+                self._rows.append(dict(zip(_COLUMNS, map(str, figures), strict=True)))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_atomically(self._path, text.getvalue())
+
+    def _show(self, epoch: int, probabilities: dict[str, np.ndarray], chosen: Any) -> None:
+        assert self._writer is not None
+        counts: dict[str, int] = {}
+        for name, choice in self._choose.choices.items():
+            for operation in choice.operations:
+                label = f"operations/{choice.group}/{operation}"
+                counted = sum(operation == kept for kept, _ in chosen[name])
+                counts[label] = counts.get(label, 0) + counted
+        with self._writer.as_default(step=epoch):
+            for label, count in counts.items():
+                tf.summary.scalar(label, count)
+            for name, matrix in probabilities.items():
+                safe = np.maximum(matrix, np.finfo(np.float64).tiny)
+                for index, entropy in enumerate(-(safe * np.log(safe)).sum(axis=1)):
+                    tf.summary.scalar(f"entropy/{name}/input{index}", entropy)
+
+
+def read_probabilities(path: Path) -> dict[str, dict[tuple[int, str], float]]:
+    """Return the last epoch's probabilities: of each choice, by input and operation.
+
+    # Raises
+        InputError: if `path` is not the record of a search.
+    """
+    rows = _read_rows(path)
+    last = max(int(row["epoch"]) for row in rows)
+    found: dict[str, dict[tuple[int, str], float]] = {}
+    for row in rows:
+        if int(row["epoch"]) == last:
+            pair = int(row["input"]), str(row["operation"])
+            found.setdefault(str(row["choice"]), {})[pair] = float(row["probability"])
+    return found
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"Cannot read the record of the search, `{path}` ({type(error).__name__}): restore it, "
+            "or search again in another directory."
+        ) from None
+    if not rows or tuple(rows[0]) != _COLUMNS or not all(map(_is_whole, rows)):
+        raise InputError(f"`{path}` is not the record of a search: restore or delete it.")
+    return rows
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    try:
+        int(row["epoch"]), int(row["input"]), float(row["probability"])
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,317 @@
+"""Progressive search: deeper networks of fewer operations, stage by stage."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.architecture import Architecture
+from larq_nas.choices import Choice
+from larq_nas.data.data import Task
+from larq_nas.errors import InputError, require_whole
+from larq_nas.files import write_atomically
+from larq_nas.layers.mixture import Kept
+from larq_nas.run_directory import Run
+from larq_nas.searchers.differentiable.derivation import scores_of, warn_if_undecided
+from larq_nas.searchers.differentiable.search import DifferentiableSearch
+from larq_nas.searchers.differentiable.settings import Differentiable
+from larq_nas.searchers.estimate import announce, estimate, warn_if_too_large
+from larq_nas.spaces import Space
+from larq_nas.spaces.cell_space import CellSpace
+from larq_nas.spaces.chooser import Survey
+from larq_nas.training.loop import forgetting_graphs
+
+__all__ = ["Progressive", "ProgressiveSearch", "strongest_operations"]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """How deep the supernet of each stage is, and of how many operations on each edge."""
+
+    cells: Sequence[int]
+    operations: Sequence[int]
+
+    @property
+    def count(self) -> int:
+        """The number of stages."""
+        return len(self.cells)
+
+    def describe(self, index: int) -> str:
+        """Return what a stage is, as its user reads it."""
+        return (
+            f"stage {index + 1} of {self.count}: {self.cells[index]} cells, "
+            f"{self.operations[index]} operations on each edge"
+        )
+
+
+class ProgressiveSearch:
+    """A progressive search that is ready to run.
+
+    # Arguments
+        stages: the stages.
+        epochs: number of epochs of each.
+        prepare: returns a stage that is ready to run, given its index and the operations that
+            are kept.
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        epochs: int,
+        prepare: Callable[[int, Mapping[str, Kept] | None], DifferentiableSearch],
+    ) -> None:
+        self.stages = stages
+        self.epochs = epochs
+        self._choices: Mapping[str, Choice] = {}
+        self._prepare = prepare
+        self._bytes = [self._estimate(index) for index in range(stages.count)]
+
+    def search(
+        self,
+        run: Run,
+        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+        verbose: int | str = "auto",
+    ) -> Architecture:
+        """Return the architecture found.
+
+        # Arguments
+            run: where checkpoints, history and logs go, and `stages.json`.
+            callbacks: further Keras callbacks.
+            verbose: as in `fit`.
+        """
+        records = _read(run, self._choices, self.stages)
+        self._announce(len(records), verbose)
+        for index in range(len(records), self.stages.count):
+            with forgetting_graphs():
+                prepared = self._prepare(index, records[-1]["kept"] if records else None)
+                if verbose:
+                    print(f"Progressive search, {self.stages.describe(index)}", flush=True)
+                announce(prepared, verbose)
+                prepared.learn(run, callbacks, verbose)
+                if index == self.stages.count - 1:
+                    return prepared.derive()
+                record = self._record(index, prepared)
+                records.append(record)
+                write_atomically(run.stages, json.dumps({"stages": records}, indent=1) + "\n")
+                if verbose:
+                    print(_dropped(record["dropped"]), flush=True)
+        raise AssertionError("the last stage returns")
+
+    def _announce(self, done: int, verbose: int | str) -> None:
+        for index, needed in enumerate(self._bytes):
+            told = f"about {needed / 2**30:.1f} GiB of memory, {self.epochs} epochs"
+            if verbose:
+                stage = self.stages.describe(index).capitalize()
+                print(f"{stage}: {'done before' if index < done else told}", flush=True)
+        # Each stage warns of itself when it starts; of later ones it would be late.
+        warn_if_too_large(max(self._bytes[done + 1 :], default=0), self._can_rematerialize)
+
+    def _estimate(self, index: int) -> float:
+        """Return the bytes that a stage takes, whatever operations it will have."""
+        with forgetting_graphs():
+            prepared = self._prepare(index, self._largest(index) if index else None)
+            choose = prepared.choose
+            self._choices = self._choices or dict(choose.choices)
+            self._can_rematerialize = bool(choose.fused) and not choose.rematerialize
+            return estimate(prepared.model, prepared.task.facts.batch_size)
+
+    def _largest(self, index: int) -> dict[str, Kept]:
+        """Return the operations that take most: those with weights first."""
+        number = self.stages.operations[index]
+        kept: dict[str, Kept] = {}
+        for name, choice in self._choices.items():
+            free = [
+                operation in choice.zeros
+                or all(
+                    (operation, index) in choice.parameter_free for index in range(choice.inputs)
+                )
+                for operation in choice.operations
+            ]
+            order = np.argsort(free, kind="stable")[:number]
+            row = [place in order for place in range(len(free))]
+            kept[name] = [row] * choice.inputs
+        return kept
+
+    def _record(self, index: int, prepared: DifferentiableSearch) -> dict[str, Any]:
+        """Return what a stage was, and what of it goes on."""
+        warn_if_undecided(prepared.model, f"Stage {index + 1}")
+        scores, fewer = scores_of(prepared.choose), self.stages.operations[index + 1]
+        before = {name: mixture.kept for name, mixture in prepared.choose.mixtures.items()}
+        kept = {
+            name: strongest_operations(probabilities, before[name], fewer)
+            for name, probabilities in scores.items()
+        }
+        dropped = {
+            name: [
+                [self._choices[name].operations[o], int(i), float(scores[name][i, o])]
+                for i, o in np.argwhere(before[name] & ~np.array(kept[name]))
+            ]
+            for name in scores
+        }
+        return {
+            "cells": self.stages.cells[index],
+            "operations": self.stages.operations[index],
+            "parameters": prepared.model.count_params(),
+            "kept": kept,
+            "dropped": dropped,
+        }
+
+
+def strongest_operations(probabilities: np.ndarray, kept: np.ndarray, number: int) -> Kept:
+    """Return which operations of each edge go on: the most probable ones.
+
+    # Arguments
+        probabilities: of each operation on each input, shape `(inputs, operations)`.
+        kept: which of them are candidates, of that shape.
+        number: of operations that go on, for each input.
+    """
+    order = np.argsort(np.where(kept, -probabilities, np.inf), axis=1, kind="stable")
+    found = np.zeros_like(kept)
+    np.put_along_axis(found, order[:, :number], True, axis=1)
+    going: list[list[bool]] = found.tolist()
+    return going
+
+
+def _dropped(dropped: Mapping[str, Sequence[Sequence[Any]]]) -> str:
+    counted = Counter(operation for pairs in dropped.values() for operation, *_ in pairs)
+    listed = ", ".join(f"{name} {count}" for name, count in counted.most_common())
+    return f"Dropped from the edges, on how many of them: {listed}"
+
+
+def _read(run: Run, choices: Mapping[str, Choice], stages: Stages) -> list[dict[str, Any]]:
+    """Return the records of the stages that are done."""
+    if not run.stages.exists():
+        return []
+    try:
+        records: list[dict[str, Any]] = json.loads(run.stages.read_text(encoding="utf-8"))["stages"]
+        for index, record in enumerate(records):
+            for name, choice in choices.items():
+                kept = np.array(record["kept"][name])
+                shape = choice.inputs, len(choice.operations)
+                if kept.shape != shape or set(kept.sum(axis=1)) != {stages.operations[index + 1]}:
+                    raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        raise InputError(
+            f"`{run.stages}` is damaged, or not of this search: delete it, and the last stage that "
+            "was finished is read from its checkpoint."
+        ) from None
+    return records
+
+
+@dataclass(frozen=True)
+class Progressive(Differentiable):
+    """Search in stages: the supernet gets deeper, and of each edge the worst operations go.
+
+    Found in a shallow network, cells need not be the best ones of a deep one; and a deep supernet
+    of all operations is large (P-DARTS). Each stage starts from new weights and new architecture
+    parameters, and trains weights alone in its first two fifths. What is not given is BATS'
+    (section 6.1): three stages of 25 epochs, with 5, 11 and 17 cells of 8, 5 and 3 operations,
+    and no dropout on skips. `epochs` of `search` are those of each stage.
+
+    !!! example
+        ```python
+        searcher = larq_nas.searchers.Progressive(stage_cells=(3, 5, 7))
+        model = larq_nas.search(train, validation, space="bats", searcher=searcher)
+        ```
+
+    # Arguments
+        stage_cells: cells of the supernet in each stage, rising.
+        stage_operations: operations of each edge in each stage, falling; the first has all of the
+            space.
+        **settings: those of `larq_nas.searchers.Differentiable`.
+
+    # References
+        - [BATS: Binary ArchitecTure Search](https://arxiv.org/abs/2003.01711)
+        - [Progressive Differentiable Architecture Search](https://arxiv.org/abs/1904.12760)
+    """
+
+    name: ClassVar[str] = "progressive"
+
+    stage_cells: tuple[int, ...] = (5, 11, 17)
+    stage_operations: tuple[int, ...] = (8, 5, 3)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("stage_cells", "stage_operations"):
+            value = getattr(self, name)
+            if not isinstance(value, list | tuple) or not value:
+                raise InputError(
+                    f"`{name}` must be a number for each stage, such as "
+                    f"{getattr(type(self), name)}, but got {value!r}."
+                )
+            for place, number in enumerate(value):
+                require_whole(**{f"{name}[{place}]": number})
+            object.__setattr__(self, name, tuple(value))
+        if len(self.stage_cells) != len(self.stage_operations):
+            raise InputError(
+                "`stage_cells` and `stage_operations` must be of as many stages, but got "
+                f"{len(self.stage_cells)} and {len(self.stage_operations)}."
+            )
+        _require_order("stage_cells", "rise", self.stage_cells, sorted(set(self.stage_cells)))
+        falling = sorted(set(self.stage_operations), reverse=True)
+        _require_order("stage_operations", "fall", self.stage_operations, falling)
+
+    def prepare(self, space: Space, task: Task, epochs: int) -> ProgressiveSearch:  # type: ignore[override]
+        """Return a search that is ready to run; each stage was built once.
+
+        # Arguments
+            space: where to search, a space of cells.
+            task: the data to search on; its training data is halved.
+            epochs: number of epochs of each stage.
+
+        # Raises
+            InputError: if the space or the settings cannot be searched.
+        """
+        shape, classes = task.facts.input_shape, task.facts.classes
+        if not isinstance(space, CellSpace):
+            raise InputError(
+                f"Searcher `{self.name}` changes the number of cells, which space `{space.name}` "
+                "does not have: search it by `differentiable`."
+            )
+        if space.search_cells is not None:
+            raise InputError(
+                f"`search_cells` of space `{space.name}` has no effect in a search by "
+                f"`{self.name}`: leave it out, and give `stage_cells`."
+            )
+        survey = Survey()
+        space.build(survey, shape, classes)
+        self._require_operations(space, survey)
+        proxies = [space.proxy().with_cells(cells) for cells in self.stage_cells]
+        for proxy in proxies:
+            proxy.check(shape)
+        # Deeper ones ask for the same; 3 cells or more have cells of each kind.
+        space.require_like(proxies[0], shape, classes)
+
+        def prepare(index: int, kept: Mapping[str, Kept] | None) -> DifferentiableSearch:
+            stage, before = f"search_{index + 1}", index * epochs
+            return self.prepare_stage(space, proxies[index], task, epochs, kept, stage, before)
+
+        return ProgressiveSearch(Stages(self.stage_cells, self.stage_operations), epochs, prepare)
+
+    def _require_operations(self, space: Space, survey: Survey) -> None:
+        counts = {len(choice.operations) for choice in survey.choices.values()}
+        first, last = self.stage_operations[0], self.stage_operations[-1]
+        if counts != {first}:
+            raise InputError(
+                f"`stage_operations` must start with all {_listed(counts)} operations of space "
+                f"`{space.name}`, but got {first}: of which to drop nothing is known yet."
+            )
+        zeros = max(len(choice.zeros) for choice in survey.choices.values())
+        if last <= zeros:
+            raise InputError(
+                f"`stage_operations` must end with {zeros + 1} or more, since one of them may be "
+                f"zero, but got {last}."
+            )
+
+
+def _require_order(name: str, verb: str, given: Sequence[Any], ordered: Sequence[Any]) -> None:
+    if list(given) != list(ordered):
+        raise InputError(f"`{name}` must {verb} from stage to stage, but got {given}.")
+
+
+def _listed(counts: set[int]) -> str:
+    return " or ".join(map(str, sorted(counts)))

@@ -1,0 +1,1 @@
+"""Differentiable search of widths (DMS): the mean of each width is learned."""

@@ -1,0 +1,205 @@
+"""Fitness of candidates (Eq. 4), and Pareto ranks for several objectives."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from larq_nas.cost import LATENCY, SpaceCosts
+from larq_nas.errors import InputError, unknown_name
+
+__all__ = [
+    "OBJECTIVES",
+    "Worth",
+    "crowding_distances",
+    "fitness",
+    "flops",
+    "front",
+    "pareto_ranks",
+    "ranking",
+    "require_objectives",
+    "scores_of",
+]
+
+
+def pareto_ranks(scores: np.ndarray) -> np.ndarray:
+    """Return the number of the front each candidate is in, 0 for those that none dominates.
+
+    A candidate dominates another if it is nowhere worse and somewhere better.
+
+    # Arguments
+        scores: what to maximize, shape `(candidates, objectives)`.
+
+    # References
+        - [A Fast and Elitist Multiobjective Genetic Algorithm:
+          NSGA-II](https://doi.org/10.1109/4235.996017)
+    """
+    at_least = (scores[:, None] >= scores[None]).all(axis=-1)
+    better = (scores[:, None] > scores[None]).any(axis=-1)
+    dominates = at_least & better
+    ranks = np.full(len(scores), -1)
+    rank = 0
+    while (ranks < 0).any():
+        open_ = ranks < 0
+        ranks[open_ & ~dominates[open_].any(axis=0)] = rank
+        rank += 1
+    return ranks
+
+
+def crowding_distances(scores: np.ndarray) -> np.ndarray:
+    """Return how much room each candidate of one front has to itself; infinite at the ends.
+
+    For each objective, the distance between the two neighbours as a share of the range.
+
+    # Arguments
+        scores: what to maximize, shape `(candidates, objectives)`.
+    """
+    distances = np.zeros(len(scores))
+    for column in scores.T:
+        order = np.argsort(column, kind="stable")
+        ordered = column[order]
+        span = ordered[-1] - ordered[0]
+        distances[order[[0, -1]]] = np.inf
+        if span > 0 and len(order) > 2:
+            distances[order[1:-1]] += (ordered[2:] - ordered[:-2]) / span
+    return distances
+
+
+def ranking(scores: Sequence[Sequence[float]]) -> list[int]:
+    """Return the candidates from the best to the worst: by front, then by crowding, then by age.
+
+    # Arguments
+        scores: what to maximize of each candidate, in the order they were made.
+    """
+    if not len(scores):
+        return []
+    array = np.asarray(scores, dtype=np.float64)
+    ranks = pareto_ranks(array)
+    distances = np.zeros(len(array))
+    for rank in range(ranks.max() + 1):
+        members = np.flatnonzero(ranks == rank)
+        distances[members] = crowding_distances(array[members])
+    if array.shape[1] == 1:
+        # Candidates of one front are equals then: of those, the older is as good as any.
+        distances[:] = 0
+    return sorted(range(len(array)), key=lambda i: (ranks[i], -distances[i], i))
+
+
+def front(scores: Sequence[Sequence[float]]) -> list[int]:
+    """Return the candidates that none dominates, in the order they were made."""
+    if not len(scores):
+        return []
+    return [int(i) for i in np.flatnonzero(pareto_ranks(np.asarray(scores, np.float64)) == 0)]
+
+
+BINARY_SPEEDUP = 64
+"""Binary operations that count as one of floating point."""
+
+OBJECTIVES = {
+    "fitness": "fitness",
+    "accuracy": "accuracy",
+    "flops": "flops",
+    "memory": "weight_bits",
+    "flatbuffer": "flatbuffer_bytes",
+    "activation_memory": "activation_bytes",
+    "macs": "macs",
+    "binary_macs": "binary_macs",
+    "parameters": "parameters",
+    "latency": LATENCY,
+}
+"""The figure each objective is about."""
+
+_MAXIMIZED = ("fitness", "accuracy")
+
+
+def flops(costs: Mapping[str, Any]) -> Any:
+    """Return operations as Shen et al. count them: a binary one is 1/64.
+
+    # Arguments
+        costs: `macs` and `binary_macs` of a network, or arrays of them.
+    """
+    return costs["macs"] + costs["binary_macs"] / BINARY_SPEEDUP
+
+
+def fitness(accuracy: float, operations: float, original: float, trade_off: float) -> float:
+    r"""Return what a candidate is worth (Eq. 4).
+
+    \\[ f = \max(100 \, Acc - \lambda \frac{FLOPs}{FLOPs_{original}}, 0) \\]
+
+    # Arguments
+        accuracy: share of the validation images it classifies rightly, 0 to 1.
+        operations: its FLOPs.
+        original: those of the original binary network, all ratios 1.
+        trade_off: lambda: points of accuracy for as many operations again.
+
+    # References
+        - [Searching for Accurate Binary Neural Architectures](https://arxiv.org/abs/1909.07378)
+    """
+    return max(100 * accuracy - trade_off * operations / original, 0.0)
+
+
+def scores_of(figures: Mapping[str, float], objectives: tuple[str, ...]) -> tuple[float, ...]:
+    """Return what is to be maximized of a candidate, for each objective.
+
+    # Arguments
+        figures: its accuracy, fitness and costs.
+        objectives: names from `OBJECTIVES`; costs are taken negative.
+    """
+    return tuple(
+        float(figures[OBJECTIVES[name]]) * (1 if name in _MAXIMIZED else -1) for name in objectives
+    )
+
+
+def require_objectives(objectives: object) -> None:
+    """Raise `InputError` for objectives that a search cannot have."""
+    if not isinstance(objectives, tuple | list) or not objectives:
+        raise InputError(f"`objectives` must be a list of names, but got {objectives!r}.")
+    for name in objectives:
+        if not isinstance(name, str) or name not in OBJECTIVES:
+            raise unknown_name("objective", name, OBJECTIVES)
+    if len(set(objectives)) < len(objectives):
+        raise InputError(f"`objectives` must differ from each other, but got {objectives!r}.")
+    if not set(objectives) & set(_MAXIMIZED):
+        raise InputError(
+            f"`objectives` must hold accuracy or fitness, but got {', '.join(objectives)}: the "
+            "smallest network needs no search."
+        )
+
+
+class Worth:
+    """Costs and fitness of the candidates of a space.
+
+    # Arguments
+        costs: the costs of the space.
+        trade_off: lambda of Eq. 4.
+    """
+
+    def __init__(self, costs: SpaceCosts, trade_off: float) -> None:
+        self.costs = costs
+        self.trade_off = trade_off
+        # Each generation asks for all candidates before it.
+        self._known: dict[tuple[tuple[str, float], ...], dict[str, Any]] = {}
+
+    @cached_property
+    def original(self) -> float:
+        """FLOPs of the original binary network: every ratio 1, or the nearest there is."""
+        return float(flops(self.costs.exact(self.costs.usual)))
+
+    def _costs(self, values: Mapping[str, float]) -> dict[str, Any]:
+        key = tuple(values.items())
+        if key not in self._known:
+            self._known[key] = self.costs.exact(values)
+        return self._known[key]
+
+    def figures(self, values: Mapping[str, float], accuracy: float) -> dict[str, Any]:
+        """Return accuracy, costs and fitness of a candidate.
+
+        # Arguments
+            values: the ratio of each choice by name.
+            accuracy: what it reached, 0 to 1.
+        """
+        costs = self._costs(values)
+        operations = float(flops(costs))
+        worth = fitness(accuracy, operations, self.original, self.trade_off)
+        return {"fitness": worth, "accuracy": accuracy, "flops": operations, **costs}

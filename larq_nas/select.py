@@ -1,0 +1,93 @@
+"""Derive another architecture from a finished search."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from larq_nas.architecture import Architecture
+from larq_nas.errors import InputError, callers_level, require_at_least
+from larq_nas.run_directory import Run, read_settings
+from larq_nas.searchers.differentiable.derivation import derive, weakened
+from larq_nas.searchers.differentiable.health import read_probabilities
+from larq_nas.spaces import Space, SpaceLike, resolve
+from larq_nas.spaces.chooser import Survey
+
+__all__ = ["derive_again"]
+
+
+def derive_again(
+    directory: str | Path, *, transfer_factor: float | None = None, space: SpaceLike | None = None
+) -> Architecture:
+    r"""Derive an architecture from a finished search once more, for more data.
+
+    Searched on a small data set and trained on a large one, a network underfits if it has as
+    many zeros as the search found best: their probabilities are divided by \\(\gamma\\).
+    Budgets are not kept to, and a warning says so if the run had one.
+
+    !!! example
+        ```python
+        architecture = larq_nas.searchers.derive_again("runs/cifar10", transfer_factor=3.0)
+        model = larq_nas.train(architecture.with_settings(stem="imagenet"), train, validation)
+        ```
+
+    # Arguments
+        directory: the directory of the run.
+        transfer_factor: \\(\gamma\\), 1 or more; by default that of the search.
+        space: the search space, needed if it is a function of your own.
+
+    # Raises
+        InputError: if the run has no finished search, or never keeps the zero operation.
+
+    # References
+        - [Learning Architectures for Binary Networks](https://arxiv.org/abs/2002.06963)
+    """
+    if transfer_factor is not None:
+        require_at_least(1, transfer_factor=transfer_factor)
+    settings = read_settings(Path(directory))
+    run = Run(directory, settings)
+    if not {"space", "data"} <= settings.keys() or not run.architecture.exists():
+        raise InputError(f"`{directory}` holds no finished search: run larq-nas search first.")
+    if transfer_factor is None:
+        transfer_factor = float(settings["searcher"].get("transfer_factor", 1.0))
+    if settings["budget"]:
+        limits = ", ".join(f"{name} {limit:,}" for name, limit in settings["budget"].items())
+        warnings.warn(
+            f"The run's budget ({limits}) is not kept to: see larq-nas cost.",
+            stacklevel=callers_level(),
+        )
+    searched = _space(dict(settings["space"]), space)
+    choose = Survey()
+    data = settings["data"]
+    searched.build(choose, tuple(data["input_shape"]), data["classes"])
+    if transfer_factor != 1 and not any(c.keeps_zero for c in choose.choices.values()):
+        raise InputError(
+            f"`transfer_factor` weakens the zero operation, but space `{searched.name}` never "
+            "keeps it."
+        )
+    recorded = read_probabilities(run.probabilities)
+    scores = {}
+    for name, choice in choose.choices.items():
+        pairs = recorded.get(name, {})
+        rows = [
+            [pairs.get((i, o), np.nan) for o in choice.operations] for i in range(choice.inputs)
+        ]
+        if np.isnan(rows).any():
+            raise InputError(
+                f"`{run.probabilities}` is damaged, or not the record of space `{searched.name}`: "
+                "restore it, or search again in another directory."
+            )
+        scores[name] = weakened(choice, np.array(rows), transfer_factor)
+    chosen = derive(choose.choices, choose.cells, scores)
+    values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
+    return Architecture(searched.name, searched.settings(), values)
+
+
+def _space(settings: dict[str, object], space: SpaceLike | None) -> Space:
+    name = str(settings.pop("name"))
+    if space is None:
+        return resolve(name, settings)
+    given = resolve(space)
+    if given.name != name:
+        raise InputError(f"The run is of space `{name}`, but got `{given.name}`.")
+    return resolve(space, settings)

@@ -1,0 +1,423 @@
+"""Choosers: the contract, and choosers that fix, sample or take the widest."""
+
+import random
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Any, TypeAlias
+
+import tensorflow as tf
+
+from larq_nas.choices import Cell, Choice, Expansion, Filters, Pair, Value, expand
+from larq_nas.errors import InputError, require_whole
+from larq_nas.layers.binary_policy import current_domain
+from larq_nas.layers.drop_path import DropPath
+from larq_nas.layers.zeros import Zeros, concatenate, image_of
+
+__all__ = [
+    "Chooser",
+    "Fix",
+    "Operation",
+    "Operations",
+    "Sample",
+    "Survey",
+    "Widest",
+]
+
+
+Operation: TypeAlias = Callable[[tf.Tensor, str], tf.Tensor] | None
+"""Builds layers on a tensor, given the prefix of their names; `None` is the zero operation."""
+
+Operations: TypeAlias = Mapping[str, Operation]
+
+
+_KEEP = 2
+
+
+class Chooser(ABC):
+    """Answers a search space while it builds its network.
+
+    A space asks where a person would write a layer. Layers are named after the question,
+    so the same part of two networks of a space has the same name.
+    """
+
+    def __init__(self) -> None:
+        self.choices: dict[str, Choice] = {}
+        self.expansions: dict[str, Expansion] = {}
+        self.cells: dict[str, Cell] = {}
+        self._asked: Counter[str] = Counter()
+        self._prefixes: set[str] = set()
+
+    def op(self, name: str, x: tf.Tensor, operations: Operations) -> tf.Tensor:
+        """Apply one of `operations` to `x`.
+
+        !!! example
+            ```python
+            x = choose.op("block1", x, {
+                "conv3": lambda x, name: larq_nas.layers.binary_conv(x, 64, 3, name=name),
+                "conv5": lambda x, name: larq_nas.layers.binary_conv(x, 64, 5, name=name),
+            })
+            ```
+
+        # Arguments
+            name: name of the choice; asked again, the same name has the same answer.
+            x: tensor the operation reads.
+            operations: the candidates by name.
+
+        # Returns
+            The output of the chosen operation (in a supernet: the weighted sum of all).
+        """
+        return self.node(name, [x], [operations], keep=1)
+
+    def node(
+        self,
+        name: str,
+        inputs: Sequence[tf.Tensor],
+        operations: Sequence[Operations],
+        keep: int = _KEEP,
+        prefix: str | None = None,
+        keep_zero: bool = False,
+    ) -> tf.Tensor:
+        """Sum one operation on each of `keep` of the `inputs`.
+
+        # Arguments
+            name: name of the choice; asked again, the same name has the same answer.
+            inputs: tensors to choose from.
+            operations: the candidates by name, for each input.
+            keep: number of inputs the final network keeps.
+            prefix: prefix of the layers' names; by default the choice's name and how often
+                it was asked before.
+            keep_zero: whether the zero operation may be chosen; an input it is chosen on
+                adds nothing.
+        """
+        known = self._ask(name, operations, keep, keep_zero)
+        if len(inputs) != len(operations):
+            raise InputError(
+                f"Choice `{name}` has {len(inputs)} inputs, {len(operations)} op sets."
+            )
+        if prefix is None:
+            count = self._asked[name]
+            prefix = name.replace("/", "_") + (f"_{count}" if count else "")
+        self._asked[name] += 1
+        self._claim(name, prefix)
+        return self._answer(known, inputs, operations, prefix)
+
+    def _ask(
+        self,
+        name: str,
+        operations: Sequence[Operations],
+        keep: int = _KEEP,
+        keep_zero: bool = False,
+    ) -> Choice:
+        """Return the choice of that name, or raise `InputError` if another was asked."""
+        choice = _describe(name, operations, keep, keep_zero)
+        if name in self.expansions:
+            raise InputError(f"Choice `{name}` was asked before for filters; rename it.")
+        known = self.choices.setdefault(name, choice)
+        if known.question() != choice.question():
+            raise InputError(
+                f"Choice `{name}` was asked before with other operations or inputs; "
+                "give it a name of its own."
+            )
+        return known
+
+    def _claim(self, name: str, prefix: str) -> None:
+        """Raise `InputError` if layers were named by that prefix before."""
+        if prefix in self._prefixes:
+            raise InputError(
+                f"Choice `{name}` would name its layers `{prefix}`, as another does: rename it, "
+                "or give a `prefix`."
+            )
+        self._prefixes.add(prefix)
+
+    def cell(
+        self,
+        name: str,
+        inputs: Sequence[tf.Tensor],
+        operations: Callable[[int], Operations],
+        nodes: int = 4,
+        prefix: str | None = None,
+        concat: Sequence[int] | None = None,
+        keep_zero: bool = False,
+    ) -> tf.Tensor:
+        """Build a cell: nodes that each read two earlier states, concatenated.
+
+        # Arguments
+            name: kind of the cell, such as `"normal"`; cells of a kind share their choices.
+            inputs: tensors the cell reads, all of one shape unless `operations` mend it.
+            operations: the candidates by name, for the index of the state they read (the
+                inputs first, then the nodes).
+            nodes: number of nodes.
+            prefix: prefix of the layers' names; by default the kind and a count.
+            concat: indices of the states that are concatenated; by default all nodes.
+            keep_zero: whether the zero operation may be chosen; see `node`.
+        """
+        require_whole(nodes=nodes)
+        wanted = _concatenated(name, concat, range(len(inputs), len(inputs) + nodes))
+        if prefix is None:
+            prefix = f"{name}{self._asked[name]}"
+        self._asked[name] += 1
+        indices = range(len(inputs), len(inputs) + nodes)
+        questions = {index: f"{name}/{index}" for index in indices}
+        cell = Cell(name, len(inputs), questions, tuple(wanted))
+        if self.cells.setdefault(name, cell) != cell:
+            raise InputError(
+                f"Cell `{name}` was asked before with other inputs, nodes or `concat`; give it a "
+                "name of its own."
+            )
+        return self._answer_cell(cell, inputs, operations, prefix, keep_zero)
+
+    def _answer_cell(
+        self,
+        cell: Cell,
+        inputs: Sequence[tf.Tensor],
+        operations: Callable[[int], Operations],
+        prefix: str,
+        keep_zero: bool,
+    ) -> tf.Tensor:
+        """Build the answer to all choices of `cell`."""
+        states = list(inputs)
+        for index, question in cell.questions.items():
+            candidates = [operations(i) for i in range(len(states))]
+            label = f"{prefix}_node{index}"
+            states.append(
+                self.node(question, states, candidates, prefix=label, keep_zero=keep_zero)
+            )
+        return concatenate([states[i] for i in cell.concat], prefix=prefix)
+
+    def filters(self, name: str, filters: int, ratios: Sequence[float]) -> int:
+        """Return how many filters a layer gets: one of `ratios` times its own number.
+
+        !!! example
+            ```python
+            filters = choose.filters("conv1", 64, ratios=(0.5, 1, 2))
+            x = larq_nas.layers.BinaryConv2D(filters, 3)(x)
+            ```
+
+        # Arguments
+            name: name of the choice; asked again, the same name has the same answer.
+            filters: number of filters at ratio 1.
+            ratios: the ratios to choose from.
+        """
+        expansion = Expansion(name, filters, tuple(ratios))
+        if name in self.choices or self.expansions.setdefault(name, expansion) != expansion:
+            raise InputError(
+                f"Choice `{name}` was asked before with other filters or ratios; "
+                "give it a name of its own."
+            )
+        return self._answer_filters(expansion)
+
+    @abstractmethod
+    def _answer_filters(self, expansion: Expansion) -> int:
+        """Return the answer to `expansion`."""
+
+    @abstractmethod
+    def _answer(
+        self,
+        choice: Choice,
+        inputs: Sequence[tf.Tensor],
+        operations: Sequence[Operations],
+        prefix: str,
+    ) -> tf.Tensor:
+        """Build the answer to `choice`."""
+
+
+def _concatenated(name: str, concat: Sequence[int] | None, nodes: range) -> Sequence[int]:
+    """Return the states a cell concatenates, or raise `InputError` if they are not its nodes."""
+    if concat is None:
+        return nodes
+    if not concat or len(set(concat)) != len(concat) or not set(concat) <= set(nodes):
+        raise InputError(
+            f"`concat` of cell `{name}` must hold nodes, {nodes[0]} to {nodes[-1]}, each once, but "
+            f"got {list(concat)}."
+        )
+    return concat
+
+
+def _describe(
+    name: str,
+    operations: Sequence[Operations],
+    keep: int,
+    keep_zero: bool,
+) -> Choice:
+    require_whole(keep=keep)
+    if not operations:
+        raise InputError(f"Choice `{name}` must have inputs to choose from, but has none.")
+    names = tuple(operations[0])
+    zeros = frozenset(key for key, operation in operations[0].items() if operation is None)
+    if not set(names) - zeros:
+        raise InputError(f"Choice `{name}` has no operation to choose, only {names}.")
+    if any(tuple(named) != names for named in operations):
+        raise InputError(f"Choice `{name}` must offer the same operations on every input.")
+    return Choice(name, names, len(operations), keep, zeros, keep_zero=keep_zero)
+
+
+class Fix(Chooser):
+    """Answers with the chosen operations alone: the final network.
+
+    # Arguments
+        values: the value of each choice by name, as an `Architecture` holds them.
+    """
+
+    def __init__(self, values: Mapping[str, Value]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pairs(self, choice: Choice) -> list[Pair]:
+        if choice.name not in self.values:
+            raise InputError(f"The architecture has no value for choice `{choice.name}`.")
+        return choice.decode(self.values[choice.name])
+
+    def _answer_filters(self, expansion: Expansion) -> int:
+        if expansion.name not in self.values:
+            raise InputError(f"The architecture has no value for choice `{expansion.name}`.")
+        return expand(expansion.filters, expansion.decode(self.values[expansion.name]))
+
+    def _answer(
+        self,
+        choice: Choice,
+        inputs: Sequence[tf.Tensor],
+        operations: Sequence[Operations],
+        prefix: str,
+    ) -> tf.Tensor:
+        outputs = []
+        used: Counter[str] = Counter()
+        for name, i in self._pairs(choice):
+            operation = operations[i][name]
+            if operation is None:
+                if not choice.keep_zero:
+                    raise InputError(f"Choice `{choice.name}` cannot keep the zero operation.")
+                outputs += self._zero(inputs[i], operations[i], f"{prefix}_in{i}")
+                continue
+            label = f"{prefix}_in{i}_{name}"
+            used[label] += 1
+            suffix = f"_{used[label]}" if used[label] > 1 else ""
+            y = operation(inputs[i], label + suffix)
+            if current_domain().drop_path and choice.keep > 1 and y is not inputs[i]:
+                y = DropPath(name=f"{label}{suffix}_drop_path")(y)
+            outputs.append(y)
+        if not outputs:
+            return zeros(inputs[0], operations[0], prefix, image_of(inputs[0]))
+        if len(outputs) == 1:
+            return outputs[0]
+        return tf.keras.layers.Add(name=f"{prefix}_sum")(outputs)
+
+    def _zero(self, x: tf.Tensor, operations: Operations, prefix: str) -> list[tf.Tensor]:
+        """Return what an input adds to its node that the zero operation was chosen on."""
+        return []
+
+    def unused(self) -> list[str]:
+        """Return the names of values that no choice asked for."""
+        return sorted(set(self.values) - set(self.choices) - set(self.expansions))
+
+
+class Survey(Fix):
+    """Takes the first operation everywhere, to learn what a space asks."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def _pairs(self, choice: Choice) -> list[Pair]:
+        return choice.any()
+
+    def _answer_filters(self, expansion: Expansion) -> int:
+        return ask(expansion)
+
+    def questions(self) -> dict[str, list[Any]]:
+        """Return each question by name."""
+        widths = {name: expansion.question() for name, expansion in self.expansions.items()}
+        return {name: choice.question() for name, choice in self.choices.items()} | widths
+
+
+def ask(expansion: Expansion) -> Filters:
+    """Return the width nearest to a layer's own, remembering the choice."""
+    nearest = min(expansion.options, key=lambda width: abs(width - expansion.filters))
+    return Filters(nearest, lambda answers: answers[expansion.name])
+
+
+def zeros(x: tf.Tensor, operations: Operations, prefix: str, reads: tf.Tensor) -> tf.Tensor:
+    """Return zeros of the shape that an operation on `x` would give, which depend on `reads`."""
+    operation = next(operation for operation in operations.values() if operation is not None)
+    # What this builds is read by nothing, and so is no part of the model.
+    shape = operation(x, f"{prefix}_shape").shape[1:]
+    return Zeros(shape, name=f"{prefix}_zeros")(reads)
+
+
+class Sample(Fix):
+    """Answers with what keras-tuner's hyperparameters draw: a candidate.
+
+    !!! example
+        ```python
+        choose = larq_nas.spaces.Sample(keras_tuner.HyperParameters())
+        model = space.build(choose, (32, 32, 3), classes=10)
+        choose.values  # the choices made, as an `Architecture` holds them
+        ```
+
+    # Arguments
+        hyperparameters: a `keras_tuner.HyperParameters`; each choice becomes `Choice`
+            parameters of the same name.
+    """
+
+    def __init__(self, hyperparameters: Any) -> None:
+        super().__init__({})
+        self.hyperparameters = hyperparameters
+        self.values: dict[str, Value] = {}
+
+    @classmethod
+    def seeded(cls, seed: int) -> "Sample":
+        """Return a chooser that draws each choice from a seed, all options being as likely."""
+        return cls(_Seeded(seed))
+
+    def _pairs(self, choice: Choice) -> list[Pair]:
+        if choice.name not in self.values:
+            self.values[choice.name] = choice.encode(self._draw(choice))
+        return super()._pairs(choice)
+
+    def _answer_filters(self, expansion: Expansion) -> int:
+        if expansion.name not in self.values:
+            # keras-tuner wants numbers of one type.
+            ratios = [float(ratio) for ratio in expansion.ratios]
+            drawn = self.hyperparameters.Choice(expansion.name, ratios)
+            self.values[expansion.name] = expansion.decode(drawn)
+        return super()._answer_filters(expansion)
+
+    def _draw(self, choice: Choice) -> list[Pair]:
+        names = list(choice.eligible)
+        kept = list(combinations(range(choice.inputs), min(choice.keep, choice.inputs)))
+        indices = kept[0]
+        if len(kept) > 1:
+            options = [",".join(map(str, option)) for option in kept]
+            drawn = self.hyperparameters.Choice(f"{choice.name}/inputs", options)
+            indices = kept[options.index(drawn)]
+        return [
+            (self.hyperparameters.Choice(f"{choice.name}/operation{slot}", names), index)
+            for slot, index in enumerate(indices)
+        ]
+
+
+class _Seeded:
+    """Draws like `keras_tuner.HyperParameters`, from a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def Choice(self, name: str, values: list[Any]) -> Any:  # noqa: N802 - keras-tuner's name
+        return self._random.choice(values)
+
+
+class Widest(Survey):
+    """Answers with the largest width everywhere, remembering the choice.
+
+    # Arguments
+        widths: number of filters of each choice by name, in place of the largest of its options.
+    """
+
+    def __init__(self, widths: Mapping[str, int] | None = None) -> None:
+        super().__init__()
+        self._widths = widths
+
+    def _answer_filters(self, expansion: Expansion) -> int:
+        widths = self._widths
+        widest = max(expansion.options) if widths is None else widths[expansion.name]
+        return Filters(widest, lambda answers: answers[expansion.name])

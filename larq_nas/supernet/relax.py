@@ -1,0 +1,124 @@
+"""Relax a space: every candidate operation, weighted."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from larq_nas.choices import Choice, Expansion, Pair
+from larq_nas.errors import InputError, require_positive, unknown_name
+from larq_nas.graph.rebuild import has_weights
+from larq_nas.layers.mixture import Kept, Mixture, Probabilities
+from larq_nas.spaces.chooser import Chooser, Operations, ask
+
+__all__ = ["Relax", "require_temperature"]
+
+
+class Relax(Chooser):
+    """Answers with every candidate, weighted: the supernet.
+
+    # Arguments
+        temperature: temperature of the softmax over operations, for all choices or by the
+            group of the choice (for cells: their kind).
+        kept: for choices of which not all operations are candidates, by name, whether each
+            is: shape `(inputs, operations)`.
+
+    # Attributes
+        mixtures: the weighted sum of each choice, by its name.
+        prefixes: the prefix of the layers' names, for each time a choice was asked.
+    """
+
+    def __init__(
+        self,
+        temperature: float | Mapping[str, float] = 1.0,
+        *,
+        kept: Mapping[str, Kept] | None = None,
+    ) -> None:
+        super().__init__()
+        require_temperature(temperature)
+        self.temperature = temperature
+        self.kept = kept or {}
+        self.mixtures: dict[str, Probabilities] = {}
+        self.prefixes: dict[str, list[str]] = {}
+
+    def _answer(
+        self,
+        choice: Choice,
+        inputs: Sequence[tf.Tensor],
+        operations: Sequence[Operations],
+        prefix: str,
+    ) -> tf.Tensor:
+        candidates, outputs, free = [], [], set()
+        for i, (x, named) in enumerate(zip(inputs, operations, strict=True)):
+            for o, (name, operation) in enumerate(named.items()):
+                if operation is None or not self._is_kept(choice.name, i, o):
+                    continue
+                y = operation(x, f"{prefix}_in{i}_{name}")
+                candidates.append((i, o))
+                outputs.append(y)
+                if not has_weights(x, y):
+                    free.add((name, i))
+        _require_one_shape(choice, candidates, outputs)
+        if choice.name not in self.mixtures:
+            self._note_free(choice, frozenset(free))
+        self.prefixes.setdefault(choice.name, []).append(prefix)
+        return self._mix(choice, candidates, outputs, prefix)
+
+    def _is_kept(self, name: str, index: int, operation: int) -> bool:
+        return name not in self.kept or bool(self.kept[name][index][operation])
+
+    def _answer_filters(self, expansion: Expansion) -> int:
+        return ask(expansion)
+
+    def _note_free(self, choice: Choice, free: frozenset[Pair]) -> None:
+        self.choices[choice.name] = dataclasses.replace(choice, parameter_free=free)
+
+    def _mix(
+        self,
+        choice: Choice,
+        candidates: list[tuple[int, int]],
+        outputs: list[tf.Tensor],
+        prefix: str,
+    ) -> tf.Tensor:
+        """Return the weighted sum of the outputs of `candidates`."""
+        if choice.name not in self.mixtures:
+            self.mixtures[choice.name] = Mixture(candidates, **self._settings(choice))
+        return self.mixtures[choice.name](outputs)
+
+    def _settings(self, choice: Choice) -> dict[str, Any]:
+        """Return the settings of the layer that has the architecture parameters."""
+        return {
+            "inputs": choice.inputs,
+            "operations": len(choice.operations),
+            "temperature": self._temperature(choice),
+            "kept": self.kept.get(choice.name),
+            "name": f"mixture_{choice.name.replace('/', '_')}",
+        }
+
+    def _temperature(self, choice: Choice) -> float:
+        if not isinstance(self.temperature, Mapping):
+            return self.temperature
+        if choice.group not in self.temperature:
+            raise unknown_name("choice group in `temperature`", choice.group, self.temperature)
+        return self.temperature[choice.group]
+
+
+def require_temperature(temperature: float | Mapping[str, float]) -> None:
+    """Raise `InputError` for a temperature that is not positive."""
+    values = temperature.values() if isinstance(temperature, Mapping) else [temperature]
+    for value in values:
+        require_positive(temperature=value)
+
+
+def _require_one_shape(
+    choice: Choice, candidates: list[tuple[int, int]], outputs: list[tf.Tensor]
+) -> None:
+    for (i, o), y in zip(candidates, outputs, strict=True):
+        if y.shape != outputs[0].shape:
+            first = candidates[0]
+            raise InputError(
+                f"Operations of choice `{choice.name}` must give tensors of one shape, but "
+                f"`{choice.operations[first[1]]}` on input {first[0]} gives {outputs[0].shape} "
+                f"and `{choice.operations[o]}` on input {i} gives {y.shape}."
+            )

@@ -1,0 +1,505 @@
+"""Check a recipe, and train a network by it."""
+
+import functools
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.data.augmentation import Augment, color_jitter
+from larq_nas.data.data import Task
+from larq_nas.data.streams import training_stream, validation_stream
+from larq_nas.errors import InputError, callers_level, first_line
+from larq_nas.graph.layers import facts_of
+from larq_nas.layers import DEPLOYED, Domain, DropPath, building_in, computing_in
+from larq_nas.layers.precision import warn_if_unused
+from larq_nas.layers.zeros import reads_image
+from larq_nas.run_directory import Run
+from larq_nas.training.distribution import building_on, warn_if_apart
+from larq_nas.training.loop import fit, seed_everything
+from larq_nas.training.optimizers import amplifications, descend, optimizer
+from larq_nas.training.recipe import Recipe, Stage
+from larq_nas.training.teacher import Teacher
+from larq_nas.training.transfer import constrain, initialize_scales, transfer_weights
+
+if TYPE_CHECKING:
+    from larq_nas.architecture import Architecture
+    from larq_nas.spaces import Space
+
+__all__ = [
+    "DropPathSchedule",
+    "FlipRatio",
+    "Trainee",
+    "Trainer",
+    "check_training",
+    "mix_up",
+    "require_reading",
+    "require_stages",
+]
+
+
+class FlipRatio(tf.keras.callbacks.Callback):
+    """Reports `flip_ratio`: the share of binary weights whose sign an epoch has changed.
+
+    Next to nothing flips where the learning rate is too low for signs to learn; all flips
+    where it is so high that they cannot settle. Networks without binary weights have none.
+
+    # References
+        - [Latent Weights Do Not Exist](https://arxiv.org/abs/1906.02107)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._before: list[np.ndarray] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._before = self._signs()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if logs is None or not self._before:
+            return
+        pairs = zip(self._before, self._signs(), strict=True)
+        flipped = sum(np.count_nonzero(before != after) for before, after in pairs)
+        logs["flip_ratio"] = flipped / sum(before.size for before in self._before)
+
+    def _signs(self) -> list[np.ndarray]:
+        return [binary.numpy() >= 0 for binary in _binary_kernels(self.model)]
+
+
+def _binary_kernels(model: tf.keras.Model) -> list[tf.Tensor]:
+    """Return the binary weights of the layers that have them."""
+    found = []
+    for layer in model._flatten_layers(include_self=False):
+        if hasattr(layer, "binary_kernels"):
+            found += layer.binary_kernels()
+        for kind in ("", "depthwise_", "pointwise_"):
+            quantizer = getattr(layer, f"{kind or 'kernel_'}quantizer", None)
+            if quantizer is not None and getattr(quantizer, "precision", 32) == 1:
+                kernel = getattr(layer, f"{kind}kernel")
+                latent = getattr(kernel, "latent_variable", kernel)
+                found.append(quantizer(tf.convert_to_tensor(latent)))
+    return found
+
+
+_TINY = 1e-12
+
+Mixed = tuple[tf.Tensor, tf.Tensor]
+"""Mixed images, and probabilities of the classes."""
+
+
+def mix_up(images: tf.Tensor, targets: tf.Tensor, alpha: float, seed: tf.Tensor) -> Mixed:
+    r"""Mix each image with another of its batch, and their labels alike.
+
+    \\[ \lambda x_i + (1 - \lambda) x_j, \quad \lambda \sim \operatorname{Beta}(\alpha, \alpha) \\]
+
+    One \\(\lambda\\) serves a batch, whose images are in no order: the other one is that as far
+    from its end as the first from its start.
+
+    # Arguments
+        images: shape `(batch, height, width, channels)`.
+        targets: probabilities of the classes, shape `(batch, classes)`.
+        alpha: \\(\alpha\\); the smaller, the more of one of the two.
+        seed: two integers, shape `(2,)`.
+
+    # References
+        - [mixup: Beyond Empirical Risk Minimization](https://arxiv.org/abs/1710.09412)
+    """
+    # The share of one of two gamma variables in their sum is beta distributed.
+    both = tf.random.stateless_gamma((2,), seed, alpha) + _TINY
+    share = both[0] / tf.reduce_sum(both)
+    return tuple(share * x + (1 - share) * tf.reverse(x, [0]) for x in (images, targets))
+
+
+class Trainee(tf.keras.Model):
+    r"""A network in training by a recipe.
+
+    Its loss is the cross-entropy with smoothed labels; with a teacher,
+
+    \\[ (1 - w) L_{CE} + w T^2 D_{KL}(\operatorname{softmax}(z_t / T) \,\|\,
+    \operatorname{softmax}(z / T)) \\]
+
+    Weight decay is added to the gradients, as PyTorch does, and is no part of the loss. On
+    validation data the loss is the cross-entropy alone.
+
+    # Arguments
+        network: the network; its layers are shared.
+        recipe: how it is trained.
+        teacher: what it learns from, besides the labels.
+        seed: of what is random.
+    """
+
+    def __init__(
+        self,
+        network: tf.keras.Model,
+        recipe: Recipe,
+        teacher: Teacher | None = None,
+        seed: int = 0,
+    ) -> None:
+        # The second output is that of the auxiliary classifier.
+        super().__init__(network.inputs, network.outputs, name=network.name)
+        self._recipe = recipe
+        self._seed = seed
+        self._classes = network.outputs[0].shape[-1]
+        self._amplified = amplifications(network, self.trainable_variables)
+        # As members, their weights would be a part of this model's.
+        self._teacher_logits = teacher.logits if teacher else None
+        self._save_network = network.save
+        self._mean = tf.keras.metrics.Mean("loss")
+        self._accuracy = tf.keras.metrics.SparseCategoricalAccuracy("accuracy")
+
+    @property
+    def metrics(self) -> list[tf.keras.metrics.Metric]:
+        return [self._mean, self._accuracy]
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save the network, as `tf.keras.Model.save` does, without how it is trained."""
+        self._save_network(*args, **kwargs)
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        images, labels = data
+        images, targets = self._mixed(images, labels)
+        with tf.GradientTape() as tape:
+            with computing_in(self._recipe.precision):
+                logits, *auxiliary = tf.nest.flatten(self(images, training=True))
+            loss = self._loss(images, targets, logits)
+            further = [self._recipe.auxiliary * self._entropy(targets, y) for y in auxiliary]
+            total = tf.add_n([loss, *further, *self.losses])
+        descend(
+            self.optimizer,
+            tape.gradient(total, self.trainable_variables),
+            self.trainable_variables,
+            decay=self._recipe.weight_decay,
+            clip_norm=self._recipe.clip_norm,
+            amplified=self._amplified,
+        )
+        self._mean.update_state(loss, tf.shape(labels)[0])
+        self._accuracy.update_state(labels, logits)
+        return self._measured()
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        # Weights, 0 for what fills a batch up, come where replicas share it.
+        images, labels, *weights = data
+        logits = tf.nest.flatten(self(images, training=False))[0]
+        losses = tf.keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        self._mean.update_state(losses, *weights)
+        self._accuracy.update_state(labels, logits, *weights)
+        return self._measured()
+
+    def _measured(self) -> dict[str, tf.Tensor]:
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _mixed(self, images: tf.Tensor, labels: tf.Tensor) -> Mixed:
+        """Return images and the probabilities of their classes, mixed if the recipe says so."""
+        targets = tf.one_hot(tf.cast(labels, tf.int64), self._classes)
+        if not self._recipe.mix_up:
+            return images, targets
+        # By the step, so that a training that is resumed goes on as it would have.
+        key = tf.stack([tf.constant(self._seed, tf.int64), self.optimizer.iterations])
+        return mix_up(images, targets, self._recipe.mix_up, key)
+
+    def _entropy(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(
+            tf.keras.losses.categorical_crossentropy(
+                targets, logits, from_logits=True, label_smoothing=self._recipe.label_smoothing
+            )
+        )
+
+    def _loss(self, images: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        loss = self._entropy(targets, logits)
+        if self._teacher_logits is None:
+            return loss
+        share, temperature = self._recipe.distillation, self._recipe.distillation_temperature
+        known = tf.nn.log_softmax(self._teacher_logits(images) / temperature)
+        distances = tf.exp(known) * (known - tf.nn.log_softmax(logits / temperature))
+        distance = tf.reduce_mean(tf.reduce_sum(distances, axis=-1))
+        return (1 - share) * loss + share * temperature**2 * distance
+
+
+class DropPathSchedule(tf.keras.callbacks.Callback):
+    """Raises the probability to drop an operation evenly over the epochs, from 0.
+
+    # Arguments
+        last: the probability it would have after the last epoch.
+        epochs: number of epochs.
+    """
+
+    def __init__(self, last: float, epochs: int) -> None:
+        super().__init__()
+        self._last = last
+        self._epochs = epochs
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        for layer in self.model.layers:
+            if isinstance(layer, DropPath):
+                layer.rate.assign(self._last * epoch / self._epochs)
+
+
+_CALLED = {
+    "float": "stage of the float twin",
+    "real": "stage of real weights",
+    "binary": "stage of binary weights",
+}
+_QUANTIZERS = (
+    "input_quantizer",
+    "kernel_quantizer",
+    "depthwise_quantizer",
+    "pointwise_quantizer",
+)
+
+
+def check_training(
+    build: Callable[[], tf.keras.Model],
+    task: Task,
+    recipe: Recipe,
+    teacher: Teacher | None,
+    epochs: int,
+    verbose: int | str,
+) -> None:
+    """Build each stage once, so that what fails does so now, and say what is not as given.
+
+    # Arguments
+        build: builds a network of the space, in the domain at hand.
+        task: the data to train on.
+        recipe: how to train.
+        teacher: what is learned from, besides the labels.
+        epochs: number of epochs of all stages.
+        verbose: as in `fit`.
+    """
+    require_stages(build, recipe)
+    rate, size = recipe.rate(task.facts.batch_size), task.facts.batch_size
+    if verbose and rate != recipe.learning_rate:
+        print(
+            f"Learning rate {rate:g}: that of the recipe, {recipe.learning_rate:g}, is for batches "
+            f"of {recipe.base_batch_size}, and the data has {size}",
+            flush=True,
+        )
+    for stage in recipe.stages:
+        if epochs and not recipe.epochs_of(stage, epochs):
+            warnings.warn(
+                f"The {_CALLED[stage]} is left out: {epochs} epochs are too few for "
+                f"{len(recipe.stages)} stages.",
+                stacklevel=callers_level(),
+            )
+    if teacher is None:
+        return
+    if not epochs:
+        warnings.warn("`teacher` has no effect: nothing is trained.", stacklevel=callers_level())
+    if not recipe.distillation:
+        warnings.warn(
+            "`teacher` has no effect: `distillation`, its share of the loss, is 0 in this recipe.",
+            stacklevel=callers_level(),
+        )
+    described = teacher.describe(task)
+    if verbose:
+        print(described, flush=True)
+
+
+def require_stages(build: Callable[[], tf.keras.Model], recipe: Recipe) -> None:
+    """Raise `InputError` if a network cannot be trained in a stage of a recipe."""
+    for stage in recipe.stages:
+        with building_in(recipe.domain(stage)):
+            network = build()
+            require_reading(network)
+        if stage == "float":
+            _require_real(network)
+
+
+def require_reading(network: tf.keras.Model) -> None:
+    """Raise `InputError` for a network that gives the same, whatever it reads."""
+    if not reads_image(network):
+        raise InputError(
+            "The network gives the same for every image: every path through it is zero; choose "
+            "other operations."
+        )
+
+
+def _require_real(network: tf.keras.Model) -> None:
+    """Raise `InputError` for a space that has no float twin."""
+    for layer in network._flatten_layers(include_self=False):
+        quantized = any(getattr(layer, name, None) is not None for name in _QUANTIZERS)
+        if quantized or facts_of(layer).kind == "sign":
+            raise InputError(
+                'The recipe trains the float twin first (stage "float"), but the space has none: '
+                f"layer `{layer.name}` stays binary; use a recipe with other `stages`."
+            )
+
+
+def warn_without_effect(network: tf.keras.Model, recipe: Recipe) -> None:
+    """Warn of a drop path that drops nothing, and of an auxiliary classifier that is not there."""
+    if recipe.auxiliary and len(network.outputs) == 1:
+        warnings.warn(
+            f"`auxiliary` {recipe.auxiliary} has no effect: the space has no cells.",
+            stacklevel=callers_level(),
+        )
+    if recipe.drop_path and not any(isinstance(layer, DropPath) for layer in network.layers):
+        warnings.warn(
+            f"`drop_path` {recipe.drop_path} has no effect: it drops operations of nodes that sum "
+            "several, and this network has none.",
+            stacklevel=callers_level(),
+        )
+
+
+_CALIBRATION_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains the network of an architecture.
+
+    # Arguments
+        architecture: what to train.
+        space: the space it is of.
+        task: the data to train on.
+        recipe: how to train it.
+        teacher: what it learns from, besides the labels.
+    """
+
+    architecture: "Architecture"
+    space: "Space"
+    task: Task
+    recipe: Recipe
+    teacher: Teacher | None = None
+
+    def train(
+        self,
+        epochs: int,
+        run: Run,
+        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+        verbose: int | str = "auto",
+    ) -> tf.keras.Model:
+        """Return the network, binary and trained, not compiled.
+
+        # Arguments
+            epochs: number of epochs; 0 for the network as derived, with random weights and
+                batch-norm statistics of the data.
+            run: where checkpoints, history and logs go.
+            callbacks: further Keras callbacks.
+            verbose: as in `fit`.
+        """
+        seed_everything(self.task.seed)
+        before = None
+        for stage in self.recipe.stages:
+            # What is not trained is calibrated here alone.
+            with building_on(self.task.strategy if epochs else None):
+                model = self._build(self.recipe.domain(stage))
+            require_reading(model)
+            if before is None:
+                warn_without_effect(model, self.recipe)
+                warn_if_apart(model, self.task.strategy if epochs else None)
+            if stage == self.recipe.stages[-1]:
+                warn_if_unused(model, self.recipe.precision)
+            if before is not None:
+                transfer_weights(before, model)
+            constrain(model)
+            if stage == "binary":
+                initialize_scales(model)
+            share = self.recipe.epochs_of(stage, epochs)
+            if share:
+                self._fit(model, stage, share, run, callbacks, verbose)
+            before = model
+        if not epochs:
+            self._calibrate(model)
+        plain = self._build(DEPLOYED)
+        transfer_weights(model, plain)
+        return plain
+
+    def restore(self, run: Run) -> tf.keras.Model:
+        """Return the trained network of a run, compiled to go on from there.
+
+        # Raises
+            InputError: if the model is damaged, or not one of this architecture and space.
+        """
+        model = self._build(DEPLOYED)
+        try:
+            saved = tf.keras.models.load_model(run.model, compile=False)
+        except Exception as error:
+            raise InputError(
+                f"`{run.model}` is damaged ({first_line(error)}): delete it, and the same call "
+                "makes it again from the last checkpoint."
+            ) from error
+        if _layer_settings(saved) != _layer_settings(model):
+            raise InputError(
+                f"`{run.model}` is not a network of `{run.architecture.name}` and space "
+                f"`{self.space.name}` as they are now: one was changed since; use another "
+                "directory."
+            )
+        model.set_weights(saved.get_weights())
+        model.compile(
+            optimizer(self.recipe.optimizer, self.recipe.rate(self.task.facts.batch_size)),
+            tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        return model
+
+    def _build(self, domain: Domain) -> tf.keras.Model:
+        facts = self.task.facts
+        with building_in(domain):
+            return self.architecture.build(facts.input_shape, facts.classes, self.space)
+
+    def _calibrate(self, model: tf.keras.Model) -> None:
+        """Let batch norm see the data; with its initial statistics, signs are all alike."""
+        task = self.task
+        stream = training_stream(task.train, task.facts, task.seed, task.augment)
+        for images, _ in stream.from_epoch(0, 1).take(_CALIBRATION_STEPS):
+            model(images, training=True)
+
+    def _fit(
+        self,
+        network: tf.keras.Model,
+        stage: Stage,
+        epochs: int,
+        run: Run,
+        callbacks: Sequence[tf.keras.callbacks.Callback],
+        verbose: int | str,
+    ) -> None:
+        task, recipe = self.task, self.recipe
+        stream = training_stream(task.train, task.facts, task.seed, self._augment())
+        rate = recipe.rates(task.facts.batch_size, epochs, stream.steps)
+        with building_on(task.strategy):
+            model = Trainee(network, recipe, self.teacher, task.seed)
+            model.compile(optimizer(recipe.optimizer, rate))
+            model.optimizer.build(model.trainable_variables)
+        own = [DropPathSchedule(recipe.drop_path, epochs)] if recipe.drop_path else []
+        fit(
+            model,
+            f"train_{stage}",
+            stream,
+            epochs,
+            run,
+            seed=task.seed,
+            optimizers=[model.optimizer],
+            validation=validation_stream(task.validation),
+            validation_examples=task.facts.validation_examples,
+            callbacks=[*own, FlipRatio(), *callbacks],
+            verbose=verbose,
+        )
+
+    def _augment(self) -> Augment | None:
+        augment = self.task.augment
+        if not self.recipe.color_jitter:
+            return augment
+        lowest, highest = self.task.facts.value_range
+        jitter = functools.partial(color_jitter, lowest=lowest, highest=highest)
+        if augment is None:
+            return jitter
+        return lambda images, seed: jitter(augment(images, seed), seed)
+
+
+def _layer_settings(model: tf.keras.Model) -> list[str]:
+    """Return what the layers compute, whatever Keras named those that have no name."""
+    return sorted(
+        f"{type(layer).__name__} {json.dumps(_nameless(layer.get_config()), default=str)}"
+        for layer in model.layers
+    )
+
+
+def _nameless(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {key: _nameless(config[key]) for key in sorted(config) if key != "name"}
+    if isinstance(config, list | tuple):
+        return [_nameless(entry) for entry in config]
+    return config

@@ -1,0 +1,285 @@
+"""What the oracle hands out, keeps and recovers; candidates are worth what arithmetic says."""
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import larq_nas  # isort: skip  (it prepares TensorFlow)
+import numpy as np
+import pytest
+from keras_tuner.engine.trial import TrialStatus
+
+from larq_nas.errors import InputError
+from larq_nas.searchers.evolution.candidates import Measured
+from larq_nas.searchers.evolution.generation import Breeder, Genes, Genetic, Genome
+from larq_nas.searchers.evolution.oracle import EvolutionOracle, cause
+from larq_nas.searchers.evolution.tuner import EvolutionTuner
+
+GENES = Genes({"a": (0.25, 0.5, 1, 2), "b": (1, 2, 3), "c": (0.5, 4)})
+
+
+class Arithmetic:
+    """Trains nothing: what a candidate reaches follows from its ratios."""
+
+    def __init__(self, failing: Callable[[Mapping[str, float]], bool] = lambda values: False):
+        self.measured: list[int] = []
+        self._failing = failing
+
+    def measure(self, values: Mapping[str, float], number: int, callbacks: Sequence[Any] = ()):
+        self.measured.append(number)
+        if self._failing(values):
+            raise RuntimeError(f"no memory for {values['a']}")
+        return Measured(values["a"] / 4 + values["c"] / 100, 1.0)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return {"layer/0": np.ones(3)}
+
+
+def make_oracle(lines: list[str] | None = None, timeout: float | None = None, **settings: Any):
+    breeder = Breeder(GENES, Genetic(), 4, settings.pop("seed", 0))
+    return EvolutionOracle(
+        breeder,
+        3,
+        ("fitness",),
+        lambda genome, accuracy: {
+            "accuracy": accuracy,
+            "fitness": 100 * accuracy - genome[1],
+        },
+        timeout,
+        (lines if lines is not None else []).append,
+    )
+
+
+def run(directory: Path, evaluator: Arithmetic, **settings: Any) -> EvolutionOracle:
+    oracle = make_oracle(**settings)
+    EvolutionTuner(oracle, lambda: evaluator, directory, keep=2).search()
+    return oracle
+
+
+def genomes(oracle: EvolutionOracle) -> list[Genome]:
+    return oracle.genomes
+
+
+def test_every_candidate_is_trained_once_and_results_are_those_of_keras_tuner(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluator = Arithmetic()
+    oracle = make_oracle()
+    tuner = EvolutionTuner(oracle, lambda: evaluator, tmp_path, keep=2)
+    tuner.search()
+    assert evaluator.measured == list(range(12))
+    assert len(set(oracle.genomes)) == 12
+    best = oracle.get_best_trials(1)[0]
+    assert best.score == max(trial.score for trial in oracle.trials.values())
+    tuner.results_summary(1)
+    assert f"Trial {best.trial_id} summary" in capsys.readouterr().out
+    values = tuner.get_best_hyperparameters()[0].values
+    assert GENES.genome(values) == oracle.genomes[int(best.trial_id)]
+
+
+def test_weights_of_the_best_alone_are_kept(tmp_path: Path) -> None:
+    oracle = run(tmp_path, Arithmetic())
+    best = {trial.trial_id for trial in oracle.get_best_trials(2)}
+    kept = {path.parent.name.removeprefix("trial_") for path in tmp_path.rglob("weights.npz")}
+    assert kept == best
+
+
+@pytest.mark.parametrize("ended", range(12))
+def test_stopped_anywhere_it_goes_on_to_the_same(tmp_path: Path, ended: int) -> None:
+    class Stop(BaseException):
+        pass
+
+    class Stopping(Arithmetic):
+        def measure(self, values: Mapping[str, float], number: int, callbacks: Any = ()):
+            if number == ended:
+                raise Stop
+            return super().measure(values, number)
+
+    whole = run(tmp_path / "whole", Arithmetic())
+    first, second = Stopping(), Arithmetic()
+    with pytest.raises(Stop):
+        run(tmp_path / "stopped", first)
+    resumed = run(tmp_path / "stopped", second)
+    assert first.measured + second.measured == list(range(12))
+    assert resumed.genomes == whole.genomes
+    assert [t.score for t in resumed.trials.values()] == [t.score for t in whole.trials.values()]
+
+
+def test_the_state_that_is_kept_is_complete(tmp_path: Path) -> None:
+    oracle = run(tmp_path, Arithmetic())
+    state = json.loads(json.dumps(oracle.get_state()))
+    assert state["generations"] == [[list(genome) for genome in one] for one in oracle.generations]
+    assert state["random_state"] == [0, 3]
+    other = make_oracle()
+    other.trials = oracle.trials
+    other.set_state(state)
+    assert other.get_state() == oracle.get_state()
+    assert other.scored() == oracle.scored()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_truncated_state_is_recovered_from_the_one_before(tmp_path: Path, share: float) -> None:
+    whole = run(tmp_path, Arithmetic())
+    path = tmp_path / "trials" / "oracle.json"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    evaluator = Arithmetic()
+    with pytest.warns(UserWarning, match=r"oracle.json` is damaged .* going on from"):
+        resumed = run(tmp_path, evaluator)
+    assert evaluator.measured == []
+    assert resumed.genomes == whole.genomes
+
+
+@pytest.mark.parametrize("content", ["{", "{}", None])
+def test_without_a_state_it_follows_from_the_trials(tmp_path: Path, content: str | None) -> None:
+    whole = run(tmp_path, Arithmetic())
+    for path in (tmp_path / "trials").glob("oracle*.json"):
+        path.unlink() if content is None else path.write_text(content)
+    evaluator = Arithmetic()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        resumed = run(tmp_path, evaluator)
+    said = [str(one.message) for one in told if "oracle.json` is damaged" in str(one.message)]
+    assert len(said) == 1
+    assert evaluator.measured == []
+    assert resumed.scored() == whole.scored()
+
+
+@pytest.mark.parametrize("with_state", [True, False])
+@pytest.mark.parametrize("content", ["{", "{}", None])
+def test_a_trial_that_is_damaged_or_gone_is_run_again(
+    tmp_path: Path, content: str | None, with_state: bool
+) -> None:
+    whole = run(tmp_path, Arithmetic())
+    path = tmp_path / "trials" / "trial_0002" / "trial.json"
+    path.unlink() if content is None else path.write_text(content)
+    if not with_state:
+        for state in (tmp_path / "trials").glob("oracle*.json"):
+            state.unlink()
+    evaluator = Arithmetic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        resumed = run(tmp_path, evaluator)
+    assert 2 in evaluator.measured
+    # Without the state, generations after it are bred from its score, and trained again.
+    assert with_state == (evaluator.measured == [2])
+    assert resumed.scored() == whole.scored()
+
+
+def test_trials_of_another_search_are_refused(tmp_path: Path) -> None:
+    run(tmp_path, Arithmetic())
+    for path in (tmp_path / "trials").glob("oracle*.json"):
+        state = json.loads(path.read_text())
+        state["generations"][0][0] = [0, 0, 0]
+        path.write_text(json.dumps(state))
+    with pytest.raises(InputError, match="is not of this search"):
+        run(tmp_path, Arithmetic())
+
+
+def test_candidates_that_fail_are_told_and_the_search_goes_on(tmp_path: Path) -> None:
+    lines: list[str] = []
+    evaluator = Arithmetic(lambda values: values["a"] == 2)
+    oracle = run(tmp_path, evaluator, lines=lines)
+    assert evaluator.measured == list(range(12))
+    failed = [i for i, genome in enumerate(oracle.genomes) if GENES.values(genome)["a"] == 2]
+    assert [int(trial.trial_id) for trial in oracle.failures] == failed != []
+    told = [line for line in lines if "failed" in line]
+    assert told[0] == f"Candidate {failed[0] + 1}/4 failed: RuntimeError: no memory for 2.0"
+
+
+def test_accuracies_that_are_not_numbers_are_failures(tmp_path: Path) -> None:
+    class NotANumber(Arithmetic):
+        def measure(self, values: Mapping[str, float], number: int, callbacks: Any = ()):
+            return Measured(float("nan") if number == 1 else 0.5, 1.0)
+
+    oracle = run(tmp_path, NotANumber())
+    assert [trial.trial_id for trial in oracle.failures] == ["0001"]
+    assert cause(oracle.failures[0]) == "its accuracy is not a number"
+
+
+def test_where_a_whole_first_generation_fails_the_search_ends(tmp_path: Path) -> None:
+    evaluator = Arithmetic(lambda values: True)
+    oracle = run(tmp_path, evaluator)
+    assert oracle.all_failed
+    assert evaluator.measured == [0, 1, 2, 3]
+
+
+def ask(oracle: EvolutionOracle, worker: str) -> Any:
+    return oracle.create_trial(worker)
+
+
+def end(oracle: EvolutionOracle, trial: Any) -> None:
+    oracle.update_trial(trial.trial_id, {"fitness": 1.0, "accuracy": 0.1, "loss": 1.0})
+    trial.status = TrialStatus.COMPLETED
+    oracle.end_trial(trial)
+
+
+def test_workers_wait_for_the_rest_of_a_generation(tmp_path: Path) -> None:
+    oracle = make_oracle()
+    oracle._set_project_dir(str(tmp_path), "trials")
+    trials = [ask(oracle, f"worker{n}") for n in range(4)]
+    assert [trial.trial_id for trial in trials] == ["0000", "0001", "0002", "0003"]
+    for trial in trials[:0:-1]:
+        end(oracle, trial)
+    assert ask(oracle, "worker3").status == TrialStatus.IDLE
+    end(oracle, trials[0])
+    assert ask(oracle, "worker3").trial_id == "0004"
+
+
+def test_a_worker_that_asks_again_is_given_what_it_has(tmp_path: Path) -> None:
+    oracle = make_oracle(timeout=100)
+    oracle._set_project_dir(str(tmp_path), "trials")
+    first = ask(oracle, "worker1")
+    assert ask(oracle, "worker1").trial_id == first.trial_id
+    assert ask(oracle, "worker2").trial_id != first.trial_id
+
+
+def test_what_a_silent_worker_has_is_given_to_another_and_ends_once(tmp_path: Path) -> None:
+    lines: list[str] = []
+    oracle = make_oracle(lines, timeout=100)
+    oracle._set_project_dir(str(tmp_path), "trials")
+    first = ask(oracle, "worker1")
+    oracle._watch._heard["worker1"] -= 101
+    taken = ask(oracle, "worker2")
+    assert taken.trial_id == first.trial_id
+    assert "Worker worker1 has not been heard of for 100 s: candidate 1 is given" in lines[-1]
+    end(oracle, taken)
+    score = oracle.trials["0000"].score
+    first.status = TrialStatus.COMPLETED
+    oracle.update_trial("0000", {"fitness": 99.0, "accuracy": 0.9, "loss": 1.0})
+    oracle.end_trial(first)
+    assert oracle.trials["0000"].score == score
+    assert oracle.end_order == ["0000"]
+
+
+def test_a_worker_that_reports_is_not_taken_for_lost(tmp_path: Path) -> None:
+    oracle = make_oracle(timeout=100)
+    oracle._set_project_dir(str(tmp_path), "trials")
+    trial = ask(oracle, "worker1")
+    oracle._watch._heard["worker1"] -= 101
+    oracle.update_trial(trial.trial_id, {})
+    assert ask(oracle, "worker2").trial_id != trial.trial_id
+
+
+def test_a_candidate_that_workers_are_lost_with_again_and_again_fails(tmp_path: Path) -> None:
+    oracle = make_oracle(timeout=100)
+    oracle._set_project_dir(str(tmp_path), "trials")
+    for number in range(3):
+        assert ask(oracle, f"worker{number}").trial_id == "0000"
+        oracle._watch._heard[f"worker{number}"] -= 101
+    assert ask(oracle, "worker9").trial_id == "0001"
+    assert cause(oracle.trials["0000"]) == "3 workers were lost while they trained it"
+
+
+def test_the_chief_does_not_wait_for_lost_workers(tmp_path: Path) -> None:
+    oracle = make_oracle(timeout=100)
+    oracle._set_project_dir(str(tmp_path), "trials")
+    ask(oracle, "worker1")
+    assert len(oracle.tuner_ids) == 1
+    oracle._watch._heard["worker1"] -= 101
+    assert len(oracle.tuner_ids) == 0
+
+
+assert larq_nas

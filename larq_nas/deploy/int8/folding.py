@@ -193,8 +193,6 @@ def foldable(fusing: Fusing, index: int) -> list[int]:
     chain: list[int] = []
     for follower in fusing.chain(index):
         kind = fusing.kind(follower)
-        if kind != calls[follower].facts.kind:
-            break  # It is computed in another way, of which its layer tells nothing.
         if kind in AFFINE and not _is_affine(calls[follower]):
             break
         if kind == "relu" and not _is_plain_relu(calls[follower]):

@@ -317,10 +317,20 @@ class _Builder:
                 found[index] = lost
         return found
 
+    def _chain(self, index: int) -> list[int]:
+        """Return the calls that are folded into a real layer.
+
+        A batch norm of which only signs are read is an offset, which reads the layer itself.
+        """
+        chain = foldable(self.fusing, index)
+        read = {read for one in self.lowered.rewrites.values() for read in one.inputs}
+        ends = [number for number, call in enumerate([index, *chain]) if call in read]
+        return chain[: ends[0]] if ends else chain
+
     def _fold(self, index: int) -> Folded:
         """Compute a real layer in int8."""
         (read,) = self.calls[index].inputs
-        chain = foldable(self.fusing, index)
+        chain = self._chain(index)
         end = chain[-1] if chain else index
         grid = None if read in self.rounded else self.grids.new(exact=True)
         layer = self.calls[index].layer

@@ -499,6 +499,12 @@ HEADS: dict[str, Callable] = {
     "a binary kernel": lambda x: lq.layers.QuantDense(8, kernel_quantizer="ste_sign")(
         BATCH_NORM()(POOL()(x))
     ),
+    "an activation that multiplies": lambda x: LAYERS.Dense(8)(
+        POOL()(LAYERS.Activation(lambda y: y * 2.0)(LAYERS.Conv2D(32, 1)(x)))
+    ),
+    "its own activation that multiplies": lambda x: LAYERS.Dense(8)(
+        POOL()(LAYERS.Conv2D(32, 1, activation=lambda y: y * 2.0)(x))
+    ),
     "a ReLU behind a bias": lambda x: LAYERS.ReLU()(quant_conv(32, use_bias=True)(x)),
 }
 
@@ -510,4 +516,7 @@ def test_what_goes_into_a_dense_layer_is_no_operation(head: Callable) -> None:
     kinds = [operator.kind for operator in predicted.operators]
     assert len(kinds) == len(real.kinds)
     assert kinds.count("MUL") == real.kinds.count("MUL")
+    written = {tensor for operator in predicted.operators for tensor in operator.writes}
+    read = {tensor for operator in predicted.operators for tensor in operator.reads}
+    assert {predicted.network.calls[tensor.call].name for tensor in read - written} == {"image"}
     assert abs(predicted.costs()["flatbuffer_bytes"] - real.bytes) <= max(0.01 * real.bytes, 512)

@@ -218,7 +218,7 @@ def lock_directory(directory: Path) -> FileLock:
     """Return a lock on a directory, held until it is released.
 
     # Raises
-        InputError: if another process holds it.
+        InputError: if another process holds it, or the file system has no locks.
     """
     lock = FileLock(directory / LOCK, timeout=0, thread_local=False)
     try:
@@ -226,6 +226,10 @@ def lock_directory(directory: Path) -> FileLock:
     except Timeout:
         raise InputError(
             f"Another process works in `{directory}`: wait for it, or use another directory."
+        ) from None
+    except NotImplementedError:
+        raise InputError(
+            f"`{directory}` cannot be locked, as its file system has no locks: use a local one."
         ) from None
     return lock
 

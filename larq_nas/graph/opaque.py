@@ -70,7 +70,7 @@ def convert_alone(function: Any, specs: Sequence[tf.TensorSpec], layer: Any) -> 
 
 
 def _without_operations(flatbuffer: bytes) -> int:
-    """Return the bytes of a flatbuffer but for its operations, with a tensor that each writes."""
+    """Return the bytes of a flatbuffer without its operations and one tensor for each."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(flatbuffer, 0))
     operations = len(model.subgraphs[0].operators)
     tables = KIND_BYTES * len(model.operatorCodes) + TENSOR_BYTES * operations

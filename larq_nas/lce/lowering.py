@@ -104,7 +104,7 @@ def _activation_alone(call: Call) -> Opaque | None:
 
 
 def _of_activation(layer: Any) -> Callable[[Constants], Constants]:
-    """Return what knows the constants of an activation by its function: files hold them once."""
+    """Mark constants as those of the activation of `layer`, which a file holds once."""
     return lambda made: shared([layer.activation], made)
 
 
@@ -185,7 +185,7 @@ class _Lowering:
         )
 
     def _broadcasts(self, source: Call, index: int, reader: int) -> bool:
-        """Return whether a sum or product gives the same for the source of reshape `index`."""
+        """Return whether call `reader` gives the same without reshape `index`, by broadcasting."""
         if self.fusing.kind(reader) not in ("add", "average", "arithmetic"):
             return False
         others = [self.calls[read].shape for read in self.fusing.inputs[reader] if read != index]
@@ -428,7 +428,7 @@ class _Lowering:
         self._tensors[end] = Tensor(end)
 
     def _goes_into_dense(self, index: int, adds: bool) -> bool:
-        """Return whether what call `index` multiplies by and adds goes into dense layers behind it.
+        """Return whether the dense layers behind call `index` take in its factors and offsets.
 
         The converter multiplies their weights, and adds to their biases where they have some.
         """

@@ -17,6 +17,7 @@ __all__ = ["flatbuffer_bytes", "order", "peak_memory"]
 # What a file takes, and how much more some operations take: fitted as `TENSOR_BYTES`.
 _FILE = 565
 _MORE = {"LceBconv2d": 183, "CONCATENATION": 78}
+# Two kernels of so few signs may be equal by chance; a file holds them once.
 _FEW_BITS = 20
 # The converter names a part of a split by its layer and a number, and cuts names.
 _LONGEST_NAME, _NUMBER, _USUAL_NAME = 50, len("/split_10"), 31

@@ -42,8 +42,8 @@ def require_equal(model: tf.keras.Model, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
         try:
-            again = load_module(Path(folder) / "network.py").load()
-            differing = _first_difference(model, again)
+            loaded = load_module(Path(folder) / "network.py").load()
+            differing = _first_difference(model, loaded)
         except Exception as error:
             raise ConversionError(
                 f"`{model.name}` cannot be rebuilt from its source: {first_line(error)}."
@@ -69,15 +69,15 @@ def load_module(path: Path) -> ModuleType:
     return module
 
 
-def _first_difference(model: tf.keras.Model, again: tf.keras.Model) -> str:
+def _first_difference(model: tf.keras.Model, loaded: tf.keras.Model) -> str:
     """Return the first layer whose outputs differ, models within included; empty if none."""
     generator = np.random.default_rng(0)
     images = [
         generator.standard_normal((_EXAMPLES, *(size or 8 for size in tensor.shape[1:])))
         for tensor in model.inputs
     ]
-    pairs = zip(calls_in_depth(model), calls_in_depth(again), strict=True)
-    results = zip(_run(model, images), _run(again, images), strict=True)
+    pairs = zip(calls_in_depth(model), calls_in_depth(loaded), strict=True)
+    results = zip(_run(model, images), _run(loaded, images), strict=True)
     for (node, other), (expected, got) in zip(pairs, results, strict=True):
         if isinstance(node.layer, tf.keras.Model):
             within = _first_difference(node.layer, other.layer)

@@ -70,7 +70,7 @@ import tensorflow as tf
 
 from larq_nas.deploy.flatbuffer import extract, operators, read_model
 from larq_nas.errors import ConversionError, InputError
-from larq_nas.latency.interpreter import measure_here
+from larq_nas.latency.measure import measure_here
 from larq_nas.training.loop import forgetting_graphs
 
 from gate_faults import FAULTS, PLANTED, planted  # isort: skip  (beside this file)

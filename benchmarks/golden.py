@@ -14,7 +14,7 @@ from larq_nas.deploy.golden import read_golden, tensors
 from larq_nas.deploy.operations import KERNELS
 from larq_nas.deploy.package import write_package
 from larq_nas.errors import ConversionError
-from larq_nas.latency.golden import golden_here
+from larq_nas.latency.measure import golden_here
 
 from gate_networks import IMAGES, Network, sound  # isort: skip  (beside this file)
 from record import record  # isort: skip

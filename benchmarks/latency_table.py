@@ -11,7 +11,7 @@ import numpy as np
 import larq_nas
 from larq_nas.cost import SpaceCosts
 from larq_nas.latency import LatencyTable, build_table
-from larq_nas.latency.interpreter import measure_here
+from larq_nas.latency.measure import measure_here
 from larq_nas.spaces import Bats, ResNet18Cifar, Space, VggSmall
 
 from record import record  # isort: skip  (beside this file)

@@ -14,7 +14,7 @@ from larq_nas.deploy.export import export_lowered, run
 from larq_nas.deploy.flatbuffer import operators
 from larq_nas.deploy.parity import KERNELS, Kernel
 from larq_nas.deploy.rewriting import Lowered, lower
-from larq_nas.latency.interpreter import measure_all_here
+from larq_nas.latency.measure import measure_all_here
 from larq_nas.spaces import Bats
 from larq_nas.spaces.chooser import Sample
 

@@ -28,7 +28,7 @@ from larq_nas.errors import (
     unknown_name,
 )
 from larq_nas.files import LEFTOVERS, write_atomically, write_table
-from larq_nas.latency.interpreter import measure_all_here
+from larq_nas.latency.measure import measure_all_here
 from larq_nas.report.plots import plot_comparison
 from larq_nas.run_directory import LOCK, Run, differences, flat, lock_directory, unwritable
 from larq_nas.spaces import Space, SpaceLike, WidthSpace, names, resolve

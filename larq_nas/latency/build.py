@@ -22,16 +22,6 @@ from larq_nas.latency.signature import predicted, timed_operations
 from larq_nas.latency.table import Check, LatencyTable, Measured, Timing
 from larq_nas.spaces import SpaceLike
 
-__all__ = [
-    "Measure",
-    "Plan",
-    "build_table",
-    "draw",
-    "plan",
-    "randomize",
-]
-
-
 _BATCH = 4
 
 

@@ -1,13 +1,16 @@
-"""The latency of a flatbuffer, whole and by operation."""
+"""The latency of a flatbuffer, and its golden test where it is measured."""
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from larq_nas.deploy.parity import Kernel
+import numpy as np
 
-__all__ = ["Latency", "OperationLatency"]
+from larq_nas.deploy.golden import Golden, read_golden, tensors
+from larq_nas.deploy.parity import Kernel
+from larq_nas.errors import ConversionError, InputError
 
 
 @dataclass(frozen=True)
@@ -71,3 +74,44 @@ class Latency:
         lines += [f"{o.microseconds:12.1f} us  {o.kind}  {o.name}" for o in self.operations]
         lines += [f"golden test: {line}" for line in self.golden]
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
+
+
+def golden_of(source: bytes | str | Path, flatbuffer: bytes) -> Golden:
+    """Return the golden test in a file, or raise `InputError` if it is of another model."""
+    golden = read_golden(source)
+    inputs, outputs = tensors(flatbuffer)
+    wanted = [(end.elements, end.type) for end in (*inputs, *outputs)]
+    found = (*golden.inputs, *(output.tensor for output in golden.outputs))
+    if [(end.elements, end.type) for end in found] != wanted or len(inputs) != len(golden.inputs):
+        name = "`golden`" if isinstance(source, bytes) else f"`{source}`"
+        raise InputError(
+            f"{name} is the golden test of another model, with other inputs or outputs: take the "
+            "one of its own package."
+        )
+    return golden
+
+
+def verdict(golden: Golden, raw: Sequence[np.ndarray], where: str) -> list[str]:
+    """Return what the golden test found, a line for each output.
+
+    # Arguments
+        golden: the golden test.
+        raw: for each output what it holds, first axis the examples.
+        where: the device, for the error.
+
+    # Raises
+        ConversionError: if the outputs are not as expected.
+    """
+    results = golden.judge(raw)
+    for result in results:
+        if not result.passed:
+            raise ConversionError(failure(where, str(result)))
+    return [*map(str, results)]
+
+
+def failure(where: str, found: str) -> str:
+    """Return the error of a golden test that was not passed."""
+    return (
+        f"The golden test failed on {where}: {found}; it computes something else than the network "
+        "that was packed, so try another kernel there, or convert and pack again."
+    )

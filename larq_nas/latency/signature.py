@@ -19,16 +19,6 @@ from larq_nas.lce.fallback import zero_padded
 from larq_nas.lce.network import Network
 from larq_nas.lce.operators import Operator, Tensor, words
 
-__all__ = [
-    "Signature",
-    "Size",
-    "parse",
-    "predicted",
-    "signatures",
-    "timed_operations",
-]
-
-
 _CONVOLUTIONS = ("LceBconv2d", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 _POOLS = ("LceBMaxPool2d", "MAX_POOL_2D", "AVERAGE_POOL_2D")
 _ARITHMETIC = ("ADD", "MUL", "SUB", "DIV", "ARITHMETIC")

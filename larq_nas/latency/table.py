@@ -23,8 +23,6 @@ from larq_nas.files import write_atomically
 from larq_nas.latency.signature import Signature, parse, predicted
 from larq_nas.spaces import Space
 
-__all__ = ["Check", "Estimate", "LatencyTable", "Measured", "Timing", "write_table"]
-
 
 @dataclass(frozen=True)
 class Timing:

@@ -8,7 +8,7 @@ from larq_nas.cost import SpaceCosts
 from larq_nas.errors import InputError
 from larq_nas.latency import Latency, LatencyTable, build_table
 from larq_nas.latency.build import operations_of, plan
-from larq_nas.latency.interpreter import measure_here
+from larq_nas.latency.measure import measure_here
 from larq_nas.spaces import Bats, VggSmall
 
 SPACE = VggSmall(ratios=(0.0625, 0.125))

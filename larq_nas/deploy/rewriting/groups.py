@@ -171,7 +171,7 @@ def group_cost(kernels: Sequence[Kernel]) -> GroupCost:
 
 
 def _measure(computation: Computation, shape: tuple[int, ...], kernel: Kernel) -> tuple[int, float]:
-    from larq_nas.latency.interpreter import measure_here  # it measures what this package converts
+    from larq_nas.latency.measure import measure_here  # it measures what this package converts
 
     def alone(image: tf.Tensor) -> tf.Tensor:
         return computation(image)

@@ -19,19 +19,6 @@ from larq_nas.latency.devices.transport import (
 )
 from larq_nas.latency.latency import OperationLatency
 
-__all__ = [
-    "Benchmark",
-    "Program",
-    "Timing",
-    "built_program",
-    "find_program",
-    "ignored_flags",
-    "read_operations",
-    "read_timing",
-    "what_failed",
-]
-
-
 ENVIRONMENT = "LARQ_NAS_BENCHMARK_TOOL"
 """Environment variable that says where the user keeps the benchmark program."""
 

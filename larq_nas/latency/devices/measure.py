@@ -27,11 +27,13 @@ from larq_nas.latency.devices.benchmark import (
     read_timing,
 )
 from larq_nas.latency.devices.transport import DeviceError, Transport, last_line, reach
-from larq_nas.latency.golden import failure, golden_of, verdict
-from larq_nas.latency.latency import Latency, OperationLatency
-
-__all__ = ["Description", "State", "describe", "doubts", "drift", "measure_on", "read_state"]
-
+from larq_nas.latency.latency import (
+    Latency,
+    OperationLatency,
+    failure,
+    golden_of,
+    verdict,
+)
 
 _SCRIPT = "; ".join(
     [

@@ -14,8 +14,6 @@ from typing import ClassVar
 
 from larq_nas.errors import InputError, LarqNasError, callers_level
 
-__all__ = ["Answer", "DeviceError", "OutputsError", "Ssh", "Transport", "last_line", "reach"]
-
 
 class DeviceError(LarqNasError, RuntimeError):
     """A device cannot be reached, or cannot measure; nothing is wrong with what it was given."""

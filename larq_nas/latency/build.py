@@ -16,7 +16,7 @@ from larq_nas.choices import Value
 from larq_nas.cost.space import SpaceCosts
 from larq_nas.deploy.export import export
 from larq_nas.deploy.parity import KERNELS, Kernel
-from larq_nas.errors import InputError, require_whole, unknown_name
+from larq_nas.errors import InputError, require_count, require_whole, unknown_name
 from larq_nas.latency.latency import Latency
 from larq_nas.latency.signature import predicted, timed_operations
 from larq_nas.latency.table import Check, LatencyTable, Measured, Timing
@@ -31,19 +31,17 @@ def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
     The converter drops a scale of 1 and an offset of 0, as fresh layers have them. Batch norms
     get the statistics of random images, so that the numbers stay as large as in a trained
     network.
-
-    # Arguments
-        model: a functional model, freshly built.
-        seed: seed of the weights and the images.
     """
     generator = np.random.default_rng(seed)
     for weight in model.weights:
-        weight.assign(_values(generator, weight))
-    norms = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, tf.keras.layers.BatchNormalization)
-    ]
+        shape = tuple(weight.shape)
+        if len(shape) > 1:
+            inputs = max(1, np.prod(shape[:-1]))
+            weight.assign(generator.standard_normal(shape) / np.sqrt(inputs))
+        else:
+            weight.assign(generator.uniform(0.5, 1.5, shape))
+    layers = model._flatten_layers()
+    norms = [x for x in layers if isinstance(x, tf.keras.layers.BatchNormalization)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
@@ -52,13 +50,6 @@ def randomize(model: tf.keras.Model, seed: int = 0) -> tf.keras.Model:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model
-
-
-def _values(generator: np.random.Generator, weight: tf.Variable) -> np.ndarray:
-    shape = tuple(weight.shape)
-    if len(shape) > 1:
-        return generator.standard_normal(shape) / np.sqrt(max(1, np.prod(shape[:-1])))
-    return generator.uniform(0.5, 1.5, shape)
 
 
 _SAMPLED, _EACH = 400, 5
@@ -83,16 +74,10 @@ class Plan:
 
 
 def plan(costs: SpaceCosts, networks: int, checks: int, seed: int) -> Plan:
-    """Return which networks to measure.
+    """Return which networks to measure, at most so many, and to check predictions with.
 
     Of many random networks, each next one taken is that with the most that no network before
     it has, each operation counted by how many of the networks have it.
-
-    # Arguments
-        costs: the costs of the space.
-        networks: number of networks to measure at most.
-        checks: number of networks to check predictions with.
-        seed: seed of the random networks.
     """
     sampled, unseen = _sample(costs, checks, random.Random(seed))
     held = [operations_of(costs, values) for values in sampled]
@@ -123,26 +108,21 @@ def _sample(
     sampled: list[Values] = []
     unseen: list[Values] = []
     for _ in range(10 * (_SAMPLED + _EACH * checks)):
-        values = draw(costs, generator)
+        chosen = {
+            name: [
+                (generator.choice(choice.eligible), index)
+                for index in sorted(generator.sample(range(choice.inputs), len(choice.any())))
+            ]
+            for name, choice in costs.choices.items()
+        }
+        ratios = {name: generator.choice(asked.ratios) for name, asked in costs.expansions.items()}
+        values = costs.encode(chosen, ratios)
         if repr(values) not in seen:
             seen.add(repr(values))
             (sampled if len(seen) % _EACH else unseen).append(values)
         if len(sampled) >= _SAMPLED and len(unseen) >= checks:
             break
     return sampled[:_SAMPLED], unseen
-
-
-def draw(costs: SpaceCosts, generator: random.Random) -> dict[str, Value]:
-    """Return the choices of a random network."""
-    chosen = {
-        name: [
-            (generator.choice(choice.eligible), index)
-            for index in sorted(generator.sample(range(choice.inputs), len(choice.any())))
-        ]
-        for name, choice in costs.choices.items()
-    }
-    ratios = {name: generator.choice(asked.ratios) for name, asked in costs.expansions.items()}
-    return costs.encode(chosen, ratios)
 
 
 Measure = Callable[..., Latency]
@@ -202,9 +182,7 @@ def build_table(
             `measure` does not time each operation.
     """
     require_whole(networks=networks, classes=classes)
-    for name, value in {"checks": checks, "seed": seed}.items():
-        if value != 0:
-            require_whole(**{name: value})
+    require_count(checks=checks, seed=seed)
     if kernel not in KERNELS:
         raise unknown_name("kernel", kernel, KERNELS)
     costs = SpaceCosts(space, input_shape, classes)
@@ -230,15 +208,14 @@ class _Builder:
         self.table: LatencyTable | None = None
         if path.exists():
             self.table = LatencyTable.load(path)
-            self._require_same(self.table, settings)
+            self._require_same(settings)
         elif not path.parent.is_dir():
             raise InputError(f"`path` must be in a folder that exists, but got `{path}`.")
 
     def build(self, planned: Plan, tell: Callable[[str], None]) -> LatencyTable:
         """Measure what is planned and not there yet."""
-        there = [] if self.table is None else [row.choices for row in self.table.networks]
-        self._require_planned(there, planned.networks)
-        for number, values in enumerate(planned.networks[len(there) :], len(there) + 1):
+        there = self._planned(self.table.networks if self.table else (), planned.networks)
+        for number, values in enumerate(planned.networks[there:], there + 1):
             table = self._with_network(values, planned)
             tell(
                 f"network {number} of {len(planned.networks)}: "
@@ -251,8 +228,7 @@ class _Builder:
 
     def _with_network(self, values: Values, planned: Plan) -> LatencyTable:
         """Measure a network's operations, and write the table with them."""
-        flatbuffer = self._convert(values)
-        latency = self._measured(flatbuffer, per_operation=True)
+        flatbuffer, latency = self._measured(values, per_operation=True)
         rows = timed_operations(flatbuffer, latency)
         table = self.table or LatencyTable(**self.settings, **_device(latency), operations={})
         times = {text: timing.times for text, timing in table.operations.items()}
@@ -260,68 +236,64 @@ class _Builder:
             times[text] = (*times.get(text, ()), time)
         measured = Measured(values, latency.microseconds, sum(time for _, time in rows))
         return self._written(
-            dataclasses.replace(
-                table,
-                operations={text: Timing(row) for text, row in times.items()},
-                networks=[*table.networks, measured],
-                left=len(planned.operations.keys() - times.keys()),
-            )
+            table,
+            operations={text: Timing(row) for text, row in times.items()},
+            networks=[*table.networks, measured],
+            left=len(planned.operations.keys() - times.keys()),
         )
 
     def _checked(
         self, table: LatencyTable, planned: Sequence[Values], tell: Callable[[str], None]
     ) -> LatencyTable:
         """Measure networks that the table has not seen, predict them, and write it."""
-        self._require_planned([check.choices for check in table.checks], planned)
+        there = self._planned(table.checks, planned)
         # What was measured stays; a table that has grown predicts anew.
         checks = [self._check(table, row.choices, row.measured) for row in table.checks]
-        for number, values in enumerate(planned[len(checks) :], len(checks) + 1):
-            latency = self._measured(self._convert(values), per_operation=False)
+        for number, values in enumerate(planned[there:], there + 1):
+            _, latency = self._measured(values, per_operation=False)
             checks.append(self._check(table, values, latency.microseconds))
-            self._written(dataclasses.replace(table, checks=checks[:]))
+            self._written(table, checks=checks[:])
             tell(
                 f"check {number} of {len(planned)}: {latency.milliseconds:.3f} ms, predicted "
                 f"{checks[-1].predicted / 1000:.3f} ms"
             )
-        return self._written(dataclasses.replace(table, checks=checks))
+        return self._written(table, checks=checks)
 
     def _check(self, table: LatencyTable, values: Values, measured: float) -> Check:
         found = table.predict(*self.costs.network(values))
         return Check(values, float(found.microseconds), measured, float(found.estimated))
 
-    def _measured(self, flatbuffer: bytes, per_operation: bool) -> Latency:
-        kernel = self.settings["kernel"]
-        latency = self.measure(flatbuffer, kernel=kernel, per_operation=per_operation)
-        if self.table is not None:
-            self._require_same(self.table, _device(latency))
-        return latency
-
-    def _convert(self, values: Values) -> bytes:
-        space = self.costs.space
+    def _measured(self, values: Values, per_operation: bool) -> tuple[bytes, Latency]:
+        space, settings = self.costs.space, self.settings
         architecture = Architecture(space.name, space.settings(), values)
-        input_shape, classes = self.settings["input_shape"], self.settings["classes"]
-        return export(randomize(architecture.build(input_shape, classes, space)))
+        model = architecture.build(settings["input_shape"], settings["classes"], space)
+        flatbuffer = export(randomize(model))
+        latency = self.measure(flatbuffer, kernel=settings["kernel"], per_operation=per_operation)
+        self._require_same(_device(latency))
+        return flatbuffer, latency
 
-    def _written(self, table: LatencyTable) -> LatencyTable:
-        table.save(self.path)
-        self.table = table
-        return table
+    def _written(self, table: LatencyTable, **changes: Any) -> LatencyTable:
+        self.table = dataclasses.replace(table, **changes)
+        self.table.save(self.path)
+        return self.table
 
-    def _require_same(self, table: LatencyTable, settings: Mapping[str, Any]) -> None:
-        for name, value in settings.items():
-            if getattr(table, name) != value:
+    def _require_same(self, settings: Mapping[str, Any]) -> None:
+        for name, value in settings.items() if self.table else ():
+            if getattr(self.table, name) != value:
                 raise InputError(
                     f"`{self.path}` is a table of other settings: its {name} is "
-                    f"{getattr(table, name)!r}, not {value!r}; give another path, or the same "
+                    f"{getattr(self.table, name)!r}, not {value!r}; give another path, or the same "
                     "settings."
                 )
 
-    def _require_planned(self, there: Sequence[Values], planned: Sequence[Values]) -> None:
-        if any(one != other for one, other in zip(there, planned, strict=False)):
+    def _planned(self, there: Sequence[Measured | Check], planned: Sequence[Values]) -> int:
+        """Return how many of the planned networks are there, or refuse others."""
+        if any(row.choices != values for row, values in zip(there, planned, strict=False)):
             raise InputError(
                 f"`{self.path}` holds other networks than these settings give: it was made by "
                 "another version of larq_nas; give another path."
             )
+        return len(there)
 
 
 def _device(latency: Latency) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -69,12 +69,8 @@ def measure(
         larq_nas.latency.DeviceError: if the device does not do what it is asked.
     """
     flatbuffer = _flatbuffer(model)
-    settings: dict[str, Any] = {
-        "kernel": kernel,
-        "runs": runs,
-        "warmup_runs": warmup_runs,
-        "per_operation": per_operation,
-    }
+    settings: dict[str, Any] = {"kernel": kernel, "runs": runs, "warmup_runs": warmup_runs}
+    settings["per_operation"] = per_operation
     if device != HERE:
         return measure_on(device, flatbuffer, threads=threads, golden=golden, **settings, **options)
     if threads != 1:
@@ -130,9 +126,6 @@ class Sample:
 
         Such a program leaves other caches behind, which a long run pays for and a short one,
         between two of them, does not.
-
-        # Arguments
-            turns: indices of the turns to look at.
         """
         waits = np.array(self.waits)[turns]
         fewest = np.sort(waits)[-(-len(waits) // _FEWEST) - 1]
@@ -144,18 +137,20 @@ class Sample:
 
 
 class Clock:
-    """Times one model, twice in each turn: after others, and after itself.
-
-    # Arguments
-        flatbuffer: the model.
-        kernel: the kernel of the binary convolutions.
-        inputs: what it reads; by default random numbers.
-    """
+    """Times one model, twice in each turn: after others, and after itself."""
 
     def __init__(
         self, flatbuffer: bytes, kernel: Kernel, inputs: list[np.ndarray] | None = None
     ) -> None:
-        self.interpreter = _load(flatbuffer, kernel)
+        try:
+            # The interpreter itself: Larq Compute Engine's wrapper copies what it is given.
+            wrapper = engine().testing.Interpreter(flatbuffer, **KERNELS[kernel])
+        except (RuntimeError, ValueError) as error:
+            raise ConversionError(
+                f"The {kernel} kernel cannot run the flatbuffer ({first_line(error)}); "
+                "give what larq_nas.convert made, and a kernel that it was checked with."
+            ) from error
+        self.interpreter = wrapper.interpreter
         generator = np.random.default_rng(0)
         shapes, types = self.interpreter.input_shapes, self.interpreter.input_types
         self.inputs = inputs or [
@@ -164,10 +159,6 @@ class Clock:
         ]
         self.after_others, self.after_itself = Sample(), Sample()
 
-    def warm_up(self, runs: int) -> None:
-        for _ in range(runs):
-            self.interpreter.predict(self.inputs)
-
     def take_turn(self) -> None:
         for sample in (self.after_others, self.after_itself):
             before, start = time.perf_counter_ns(), time.thread_time_ns()
@@ -175,17 +166,6 @@ class Clock:
             took, passed = time.thread_time_ns() - start, time.perf_counter_ns() - before
             sample.times.append(took)
             sample.waits.append(passed - took)
-
-
-def _load(flatbuffer: bytes, kernel: Kernel) -> Any:
-    """Return the interpreter itself: Larq Compute Engine's wrapper copies what it is given."""
-    try:
-        return engine().testing.Interpreter(flatbuffer, **KERNELS[kernel]).interpreter
-    except (RuntimeError, ValueError) as error:
-        raise ConversionError(
-            f"The {kernel} kernel cannot run the flatbuffer ({first_line(error)}); "
-            "give what larq_nas.convert made, and a kernel that it was checked with."
-        ) from error
 
 
 def _random(generator: np.random.Generator, shape: Sequence[int], kind: np.dtype) -> np.ndarray:
@@ -197,11 +177,8 @@ def _random(generator: np.random.Generator, shape: Sequence[int], kind: np.dtype
     return generator.integers(limits.min, limits.max, shape, kind, endpoint=True)
 
 
-_NO_NUMBERS = (
-    schema.TensorType.RESOURCE,
-    schema.TensorType.STRING,
-    schema.TensorType.VARIANT,
-)
+_TYPES = schema.TensorType
+_NO_NUMBERS = (_TYPES.RESOURCE, _TYPES.STRING, _TYPES.VARIANT)
 
 
 @dataclass(frozen=True)
@@ -248,27 +225,13 @@ def cut(flatbuffer: bytes) -> list[Piece]:
     return pieces
 
 
-def values(flatbuffer: bytes) -> tuple[bytes, list[int]]:
-    """Return a model of all operations that gives each tensor, and the tensors' indices."""
-    model = read_model(flatbuffer)
-    graph = model.subgraphs[0]
-    written = [int(index) for operator in graph.operators for index in operator.outputs]
-    tensors = [*map(int, graph.inputs), *written]
-    return extract(model, range(len(graph.operators)), graph.inputs, tensors), tensors
-
-
 def _require_numbers(model: schema.ModelT, flatbuffer: bytes) -> None:
     tensors = model.subgraphs[0].tensors
-    pairs = zip(operators(flatbuffer), model.subgraphs[0].operators, strict=True)
-    refused = [
-        found.kind
-        for found, operator in pairs
-        if any(
-            tensors[index].type in _NO_NUMBERS
-            for index in (*operator.inputs, *operator.outputs)
-            if index >= 0
-        )
-    ]
+    refused = []
+    for found, operator in zip(operators(flatbuffer), model.subgraphs[0].operators, strict=True):
+        ends = [index for index in (*operator.inputs, *operator.outputs) if index >= 0]
+        if any(tensors[index].type in _NO_NUMBERS for index in ends):
+            refused.append(found.kind)
     if refused:
         raise InputError(
             f"{' and '.join(dict.fromkeys(refused))} cannot be measured alone: they share a "
@@ -289,17 +252,13 @@ def _part(model: schema.ModelT, kept: Sequence[int], inputs: Sequence[int]) -> b
     Its output is a number that it is given: what the operations write is not copied out, so
     that a model with an operation and one without differ in nothing else.
     """
+    passed = schema.TensorT()
+    passed.name, passed.shape, passed.type = b"passed_through", [1], _TYPES.FLOAT32
     extended = copy.copy(model)
     extended.subgraphs = [copy.copy(model.subgraphs[0]), *model.subgraphs[1:]]
     tensors = model.subgraphs[0].tensors
-    extended.subgraphs[0].tensors = [*tensors, _number()]
+    extended.subgraphs[0].tensors = [*tensors, passed]
     return extract(extended, kept, [*inputs, len(tensors)], [len(tensors)])
-
-
-def _number() -> schema.TensorT:
-    tensor = schema.TensorT()
-    tensor.name, tensor.shape, tensor.type = b"passed_through", [1], schema.TensorType.FLOAT32
-    return tensor
 
 
 _TURNS, _PAUSE = 5, 0.2
@@ -310,28 +269,28 @@ _REARRANGING = ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 _X86 = ("x86_64", "amd64", "i386", "i686")
 
 
-def measure_here(
-    flatbuffer: bytes,
+def measure_here(flatbuffer: bytes, **settings: Any) -> Latency:
+    """Measure how long a flatbuffer takes on this machine; see `measure_all_here`."""
+    return measure_all_here([flatbuffer], **settings)[0]
+
+
+def measure_all_here(
+    flatbuffers: Sequence[bytes],
     *,
     kernel: Kernel = "default",
     runs: int = 50,
     warmup_runs: int = 5,
     per_operation: bool = False,
-) -> Latency:
-    """Measure how long a flatbuffer takes on this machine, on one thread.
+) -> list[Latency]:
+    """Measure how long flatbuffers take on this machine, on one thread.
 
-    The time is that of the processor, so that other processes count little; and figures are
-    those of the quicker half of the time it took, as machines slow down for seconds. What a call
-    of the interpreter takes without any operation is measured beside it, and left out.
-
-    !!! example
-        ```python
-        conversion = larq_nas.convert(model)
-        print(larq_nas.latency.measure_here(conversion.flatbuffer, kernel="indirect"))
-        ```
+    They take turns, so that a drift of the machine meets all alike. The time is that of the
+    processor, so that other processes count little; and figures are those of the quicker half of
+    the time it took, as machines slow down for seconds. What a call of the interpreter takes
+    without any operation is measured beside it, and left out.
 
     # Arguments
-        flatbuffer: the converted model.
+        flatbuffers: the converted models.
         kernel: the kernel of the binary convolutions: `"default"`, `"reference"` or
             `"indirect"`.
         runs: number of inferences to time.
@@ -344,33 +303,6 @@ def measure_here(
         InputError: if an argument cannot be used, or an operation cannot be timed alone.
         ConversionError: if the kernel cannot run the flatbuffer.
     """
-    (latency,) = measure_all_here(
-        [flatbuffer],
-        kernel=kernel,
-        runs=runs,
-        warmup_runs=warmup_runs,
-        per_operation=per_operation,
-    )
-    return latency
-
-
-def measure_all_here(
-    flatbuffers: Sequence[bytes],
-    *,
-    kernel: Kernel = "default",
-    runs: int = 50,
-    warmup_runs: int = 5,
-    per_operation: bool = False,
-) -> list[Latency]:
-    """Measure several flatbuffers in turns, so that a drift of the machine meets all alike.
-
-    # Arguments
-        flatbuffers: the converted models.
-        kernel: see `measure_here`.
-        runs: see `measure_here`.
-        warmup_runs: see `measure_here`.
-        per_operation: see `measure_here`.
-    """
     require_whole(runs=runs, warmup_runs=warmup_runs)
     if kernel not in KERNELS:
         raise unknown_name("kernel", kernel, KERNELS)
@@ -379,7 +311,8 @@ def measure_all_here(
     timed = [_Network(flatbuffer, kernel, per_operation) for flatbuffer in flatbuffers]
     clocks = [clock for network in timed for clock in network.clocks]
     for clock in clocks:
-        clock.warm_up(warmup_runs)
+        for _ in range(warmup_runs):
+            clock.interpreter.predict(clock.inputs)
     for number in range(runs):
         if number % _TURNS == 0:
             # What slows the machine down for a moment then meets a few of the runs, not all.
@@ -408,8 +341,8 @@ class _Network:
             for piece, same in zip(pieces, signatures(flatbuffer), strict=True):
                 if same not in shared:
                     given = [*(known[index] for index in piece.given), np.zeros(1, "float32")]
-                    clocks = [Clock(one, kernel, given) for one in (piece.hollow, piece.model)]
-                    shared[same] = clocks[0], clocks[1]
+                    without, alone = (Clock(m, kernel, given) for m in (piece.hollow, piece.model))
+                    shared[same] = without, alone
                 self.pieces.append((piece, shared[same]))
         self.clocks = [*self.wholes, self.hollow, *chain.from_iterable(shared.values())]
 
@@ -419,18 +352,14 @@ class _Network:
         Machines slow down for seconds, all they run alike: the medians of what is compared with
         each other must not be of other seconds.
         """
-        times = [
-            sample.times
-            for clock in self.clocks
-            for sample in (clock.after_others, clock.after_itself)
-        ]
-        totals = np.sum(times, axis=0)
+        samples = [s for clock in self.clocks for s in (clock.after_others, clock.after_itself)]
+        totals = np.sum([sample.times for sample in samples], axis=0)
         return np.argsort(totals, kind="stable")[: -(-len(totals) // 2)]
 
     def latency(self) -> Latency:
         turns = self._steady()
-        samples = sorted((clock.after_itself for clock in self.wholes), key=_by_median(turns))
-        sample = samples[len(samples) // 2]
+        samples = [clock.after_itself for clock in self.wholes]
+        sample = sorted(samples, key=lambda sample: sample.median(turns))[_COPIES // 2]
         first, median, third = np.percentile(sample.undisturbed(turns), (25, 50, 75))
         spread = float((third - first) / median)
         machine = _machine()
@@ -452,14 +381,13 @@ class _Network:
 
 def _values(flatbuffer: bytes, kernel: Kernel) -> dict[int, np.ndarray]:
     """Return what each tensor of a network holds for random images."""
-    model, tensors = values(flatbuffer)
-    clock = Clock(model, kernel)
+    model = read_model(flatbuffer)
+    graph = model.subgraphs[0]
+    written = [int(index) for operator in graph.operators for index in operator.outputs]
+    tensors = [*map(int, graph.inputs), *written]
+    clock = Clock(extract(model, range(len(graph.operators)), graph.inputs, tensors), kernel)
     found = clock.interpreter.predict(clock.inputs)
     return {index: np.array(value) for index, value in zip(tensors, found, strict=True)}
-
-
-def _by_median(turns: np.ndarray) -> Callable[[Sample], float]:
-    return lambda sample: sample.median(turns)
 
 
 def _alone(kind: str, without: Clock, clock: Clock, turns: np.ndarray) -> float:
@@ -485,9 +413,11 @@ def _machine() -> str:
 
 def _warnings(machine: str, kernel: Kernel, spread: float) -> list[str]:
     warnings = []
-    if machine == "x86-64" and kernel == "default":
-        warnings.append("the default kernel is the slowest on x86-64: time the indirect one here")
     if machine == "x86-64":
+        if kernel == "default":
+            warnings.append(
+                "the default kernel is the slowest on x86-64: time the indirect one here"
+            )
         warnings.append("x86-64 timings say nothing about ARM, not even which network is faster")
     if spread > _NOISY:
         warnings.append(

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -22,11 +22,12 @@ from larq_nas.lce.operators import Operator, Tensor, words
 _CONVOLUTIONS = ("LceBconv2d", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 _POOLS = ("LceBMaxPool2d", "MAX_POOL_2D", "AVERAGE_POOL_2D")
 _ARITHMETIC = ("ADD", "MUL", "SUB", "DIV", "ARITHMETIC")
-_SIZE = re.compile(r"(\d+)x(\d+) (\w+)")
+_SIZE = r"\d+x\d+ \w+"
+_SIDE = rf"{_SIZE}(?: \+ {_SIZE})*"
 _SIGNATURE = re.compile(
     r"(?P<kind>\w+)(?: (?P<kernel>\d+x\d+))?(?: dilated (?P<dilation>\d+x\d+))?"
     r"(?P<zeros> zero-padded)?(?: by (?P<numbers>\d+(?:, \d+)*))?: "
-    r"(?P<reads>[^>]*) -> (?P<writes>[^>]+)"
+    rf"(?P<reads>(?:{_SIDE})?) -> (?P<writes>{_SIDE})"
 )
 
 
@@ -92,10 +93,11 @@ class Signature:
     def at(self, widths: Sequence[int]) -> "Signature":
         """Return the same operation with other `widths`."""
         left = iter(widths)
-        reads = tuple(Size(size.positions, next(left), size.unit) for size in self.reads)
-        writes = tuple(Size(size.positions, next(left), size.unit) for size in self.writes)
-        fixed = self.kind, reads, writes, self.kernel, self.dilation, self.zero_padded
-        return Signature(*fixed, tuple(left))
+        reads, writes = (
+            tuple(replace(size, channels=next(left)) for size in sizes)
+            for sizes in (self.reads, self.writes)
+        )
+        return replace(self, reads=reads, writes=writes, numbers=tuple(left))
 
     @property
     def moved(self) -> int:
@@ -118,37 +120,29 @@ class Signature:
 def parse(text: object) -> Signature:
     """Return the signature that `text` stands for, or raise `InputError` if it is none."""
     match = _SIGNATURE.fullmatch(text) if isinstance(text, str) else None
-    sides = [_sizes(match[side]) for side in ("reads", "writes")] if match else [None]
-    if match is None or sides[0] is None or sides[1] is None:
+    if match is None:
         raise InputError(
             f"An operation must read like `MUL by 64: 1024x64 float -> 1024x64 float`, "
             f"but got {text!r}."
         )
     return Signature(
         match["kind"],
-        sides[0],
-        sides[1],
-        _pair(match["kernel"]),
-        _pair(match["dilation"]) or (1, 1),
+        _sizes(match["reads"]),
+        _sizes(match["writes"]),
+        _pair(match["kernel"]) if match["kernel"] else None,
+        _pair(match["dilation"] or "1x1"),
         bool(match["zeros"]),
-        tuple(int(number) for number in (match["numbers"] or "").split(", ") if number),
+        tuple(map(int, re.findall(r"\d+", match["numbers"] or ""))),
     )
 
 
-def _sizes(text: str) -> tuple[Size, ...] | None:
-    if not text:
-        return ()
-    matches = [_SIZE.fullmatch(part) for part in text.split(" + ")]
-    if None in matches:
-        return None
-    return tuple(Size(int(m[1]), int(m[2]), m[3]) for m in matches if m)
+def _sizes(text: str) -> tuple[Size, ...]:
+    parts = re.findall(r"(\d+)x(\d+) (\w+)", text)
+    return tuple(Size(int(positions), int(channels), unit) for positions, channels, unit in parts)
 
 
-def _pair(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    height, width = text.split("x")
-    return int(height), int(width)
+def _pair(text: str) -> tuple[int, int]:
+    return _two([int(number) for number in text.split("x")])
 
 
 def predicted(structure: Structure, answers: Mapping[str, Any] | None = None) -> list[Signature]:
@@ -175,8 +169,7 @@ def _signature(network: Network, operator: Operator, channels: Sequence[Any]) ->
     elif kind in _POOLS:
         kernel = _two(layer.pool_size)
     elif kind in _ARITHMETIC:
-        constants = operator.constants(channels)
-        numbers = tuple(constant.bytes // 4 for constant in constants)
+        numbers = tuple(constant.bytes // 4 for constant in operator.constants(channels))
     if any(tensor.form.startswith("spread") for tensor in operator.reads):
         dilation = (1, 1)
     if any(tensor.form.startswith("depthwise") for tensor in operator.reads):
@@ -205,7 +198,6 @@ def _two(values: int | Sequence[int]) -> tuple[int, int]:
     return int(height), int(width)
 
 
-_ARITHMETIC_OPERATORS = ("ADD", "MUL", "SUB", "DIV")
 _SAME = 0
 # A device may tell milliseconds to so few digits that a short operation takes none.
 _LEAST = 0.01
@@ -218,7 +210,7 @@ def signatures(flatbuffer: bytes) -> list[Signature]:
     """Return the signatures of the operations of `flatbuffer`, in the order they run."""
     model = read_model(flatbuffer)
     found = zip(operators(flatbuffer), model.subgraphs[0].operators, strict=True)
-    return [_Reader(model, one.kind, operator).signature() for one, operator in found]
+    return [_read(model, one.kind, operator) for one, operator in found]
 
 
 def timed_operations(flatbuffer: bytes, latency: Latency) -> list[tuple[str, float]]:
@@ -244,57 +236,34 @@ def timed_operations(flatbuffer: bytes, latency: Latency) -> list[tuple[str, flo
     ]
 
 
-class _Reader:
-    """Reads one operation."""
-
-    def __init__(self, model: schema.ModelT, kind: str, operator: schema.OperatorT) -> None:
-        self.kind, self.operator = kind, operator
-        tensors = model.subgraphs[0].tensors
-        # An optional input that is not given has index -1.
-        given = [tensors[index] for index in operator.inputs if index >= 0]
-        self.constants = [t for t in given if model.buffers[t.buffer].data is not None]
-        self.reads = [t for t in given if model.buffers[t.buffer].data is None]
-        self.writes = [tensors[index] for index in operator.outputs]
-
-    def signature(self) -> Signature:
-        custom = self._custom()
-        numbers = self.constants if self.kind in _ARITHMETIC_OPERATORS else ()
-        return Signature(
-            self.kind,
-            tuple(map(_size_of, self.reads)),
-            tuple(map(_size_of, self.writes)),
-            self._kernel(custom),
-            self._dilation(custom),
-            self.kind == "LceBconv2d" and custom["padding"] == _SAME and not custom["pad_values"],
-            tuple(math.prod(tensor.shape) for tensor in numbers),
-        )
-
-    def _custom(self) -> dict[str, Any]:
-        data = self.operator.customOptions
-        if data is None or not len(data):
-            return {}
-        options: dict[str, Any] = flexbuffers.Loads(bytes(data))
-        return options
-
-    def _kernel(self, custom: dict[str, Any]) -> tuple[int, int] | None:
-        if self.kind in ("LceBconv2d", "CONV_2D", "DEPTHWISE_CONV_2D"):
-            height, width = self.constants[0].shape[1:3]
-            return int(height), int(width)
-        if self.kind == "TRANSPOSE_CONV":  # its first constant is the shape of its output
-            height, width = self.constants[1].shape[1:3]
-            return int(height), int(width)
-        if self.kind == "LceBMaxPool2d":
-            return custom["filter_height"], custom["filter_width"]
-        options = self.operator.builtinOptions
-        if hasattr(options, "filterHeight"):
-            return options.filterHeight, options.filterWidth
-        return None
-
-    def _dilation(self, custom: dict[str, Any]) -> tuple[int, int]:
-        if "dilation_height_factor" in custom:
-            return custom["dilation_height_factor"], custom["dilation_width_factor"]
-        options = self.operator.builtinOptions
-        return getattr(options, "dilationHFactor", 1), getattr(options, "dilationWFactor", 1)
+def _read(model: schema.ModelT, kind: str, operator: schema.OperatorT) -> Signature:
+    tensors = model.subgraphs[0].tensors
+    # An optional input that is not given has index -1.
+    given = [tensors[index] for index in operator.inputs if index >= 0]
+    constants = [t for t in given if model.buffers[t.buffer].data is not None]
+    reads = [t for t in given if model.buffers[t.buffer].data is None]
+    data, options = operator.customOptions, operator.builtinOptions
+    custom: Any = {} if data is None or not len(data) else flexbuffers.Loads(bytes(data))
+    kernel = None
+    if kind in _CONVOLUTIONS:
+        # The first constant of a transposed one is the shape of its output.
+        kernel = _two(constants[kind == "TRANSPOSE_CONV"].shape[1:3])
+    elif kind == "LceBMaxPool2d":
+        kernel = custom["filter_height"], custom["filter_width"]
+    elif hasattr(options, "filterHeight"):
+        kernel = options.filterHeight, options.filterWidth
+    dilation = getattr(options, "dilationHFactor", 1), getattr(options, "dilationWFactor", 1)
+    if "dilation_height_factor" in custom:
+        dilation = custom["dilation_height_factor"], custom["dilation_width_factor"]
+    return Signature(
+        kind,
+        tuple(map(_size_of, reads)),
+        tuple(_size_of(tensors[index]) for index in operator.outputs),
+        kernel,
+        dilation,
+        kind == "LceBconv2d" and custom["padding"] == _SAME and not custom["pad_values"],
+        tuple(math.prod(t.shape) for t in constants) if kind in _ARITHMETIC else (),
+    )
 
 
 def _size_of(tensor: schema.TensorT) -> Size:

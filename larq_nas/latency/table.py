@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_origin, get_type_hints
 
 import numpy as np
 from scipy.optimize import nnls
@@ -44,11 +44,6 @@ class Timing:
         """Distance between the quartiles as a share of the median."""
         first, third = np.percentile(self.times, (25, 75))
         return float(third - first) / self.microseconds
-
-    @property
-    def measurements(self) -> int:
-        """How often it was measured."""
-        return len(self.times)
 
 
 @dataclass(frozen=True)
@@ -210,11 +205,8 @@ class LatencyTable:
         text = str(signature)
         if text not in self._known:
             timing = self.operations.get(text)
-            self._known[text] = (
-                (self._estimate(signature), True)
-                if timing is None
-                else (timing.microseconds, False)
-            )
+            time = self._estimate(signature) if timing is None else timing.microseconds
+            self._known[text] = time, timing is None
         return self._known[text]
 
     def _times(self, signature: Signature) -> tuple[Any, Any]:
@@ -244,21 +236,45 @@ class LatencyTable:
 
     def save(self, path: str | Path) -> None:
         """Write the table to `path` as JSON, whole or not at all."""
-        pass
-
-        write_table(self, path)
+        record = {"schema": _SCHEMA, **{name: getattr(self, name) for name in list(_KEYS)[1:]}}
+        record["operations"] = {
+            text: {
+                "microseconds": timing.microseconds,
+                "spread": timing.spread,
+                "measurements": len(timing.times),
+                "times": list(timing.times),
+            }
+            for text, timing in sorted(self.operations.items())
+        }
+        for name in ("networks", "checks"):
+            record[name] = [dataclasses.asdict(network) for network in record[name]]
+        try:
+            write_atomically(path, json.dumps(record, indent=1) + "\n")
+        except OSError as error:
+            raise InputError(f"Cannot write `{path}`: {error.strerror}.") from None
 
     @classmethod
     def load(cls, path: str | Path) -> "LatencyTable":
         """Read a table from `path`.
 
         # Raises
-            InputError: if the file is missing, cut short, no latency table, or holds what
-                cannot have been measured.
+            InputError: if the file is missing, cut short, no latency table, written by another
+                version of larq_nas, or holds what cannot have been measured.
         """
-        pass
-
-        return read_table(path)
+        try:
+            record = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise InputError(f"Cannot read latency table `{path}`: {reason}.") from None
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(
+                f"Latency table `{path}` is cut short or not JSON ({error}); restore it from a "
+                "copy or build it again."
+            ) from None
+        try:
+            return _table(record)
+        except InputError as error:
+            raise InputError(f"`{path}` cannot be used as a latency table: {error}") from None
 
     @property
     def digest(self) -> str:
@@ -320,70 +336,13 @@ class LatencyTable:
 
 
 _SCHEMA = 1
-_KEYS = {
-    "schema": int,
-    "device": str,
-    "kernel": str,
-    "threads": int,
-    "engine": str,
-    "space": str,
-    "settings": dict,
-    "input_shape": list,
-    "classes": int,
-    "seed": int,
-    "operations": dict,
-    "networks": list,
-    "checks": list,
-    "left": int,
+# What JSON makes of the types of a table's fields.
+_KINDS = {Literal: str, Mapping: dict, Sequence: list, tuple: list}
+_KEYS: dict[str, type] = {"schema": int} | {
+    name: _KINDS.get(get_origin(kind), kind)
+    for name, kind in get_type_hints(LatencyTable).items()
+    if not name.startswith("_")
 }
-
-
-def write_table(table: LatencyTable, path: str | Path) -> None:
-    """Write `table` to `path` as JSON."""
-    record = {
-        "schema": _SCHEMA,
-        **{name: getattr(table, name) for name in list(_KEYS)[1:]},
-        "operations": {
-            text: {
-                "microseconds": timing.microseconds,
-                "spread": timing.spread,
-                "measurements": timing.measurements,
-                "times": list(timing.times),
-            }
-            for text, timing in sorted(table.operations.items())
-        },
-        "networks": [dataclasses.asdict(network) for network in table.networks],
-        "checks": [dataclasses.asdict(check) for check in table.checks],
-    }
-    try:
-        write_atomically(path, json.dumps(record, indent=1) + "\n")
-    except OSError as error:
-        raise InputError(f"Cannot write `{path}`: {error.strerror}.") from None
-
-
-def read_table(path: str | Path) -> LatencyTable:
-    """Read a table from `path`.
-
-    # Raises
-        InputError: if the file is missing, cut short, no latency table, written by another
-            version of larq_nas, or holds what cannot have been measured.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise InputError(f"Cannot read latency table `{path}`: {reason}.") from None
-    try:
-        record = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(
-            f"Latency table `{path}` is cut short or not JSON ({error}); restore it from a copy "
-            "or build it again."
-        ) from None
-    try:
-        return _table(record)
-    except InputError as error:
-        raise InputError(f"`{path}` cannot be used as a latency table: {error}") from None
 
 
 def _table(record: Any) -> LatencyTable:
@@ -394,27 +353,6 @@ def _table(record: Any) -> LatencyTable:
             f"its schema must be {_SCHEMA}, but is {record['schema']!r}; build it again, or use "
             "the larq_nas that wrote it."
         )
-    _require_keys(record)
-    if record["kernel"] not in KERNELS:
-        raise InputError(f"kernel must be one of {', '.join(KERNELS)}, got {record['kernel']!r}.")
-    if len(record["input_shape"]) != 3 or not record["operations"]:
-        raise InputError("it must hold the three numbers of the images' shape, and operations.")
-    for number in (*record["input_shape"], record["threads"], record["classes"]):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise InputError(f"sizes must be whole numbers above 0, but one is {number!r}.")
-    fields = {name: record[name] for name in list(_KEYS)[1:]}
-    return LatencyTable(
-        **{
-            **fields,
-            "input_shape": tuple(record["input_shape"]),
-            "operations": {text: _timing(text, row) for text, row in record["operations"].items()},
-            "networks": [_row(Measured, row) for row in record["networks"]],
-            "checks": [_row(Check, row) for row in record["checks"]],
-        }
-    )
-
-
-def _require_keys(record: Mapping[str, Any]) -> None:
     if record.keys() != _KEYS.keys():
         odd = ", ".join(sorted(record.keys() ^ _KEYS.keys()))
         raise InputError(f"these entries are missing or unknown: {odd}.")
@@ -422,6 +360,22 @@ def _require_keys(record: Mapping[str, Any]) -> None:
         value = record[name]
         if not isinstance(value, kind) or isinstance(value, bool):
             raise InputError(f"`{name}` must be of type {kind.__name__}, but got {value!r:.40}.")
+    if record["kernel"] not in KERNELS:
+        raise InputError(f"kernel must be one of {', '.join(KERNELS)}, got {record['kernel']!r}.")
+    if len(record["input_shape"]) != 3 or not record["operations"]:
+        raise InputError("it must hold the three numbers of the images' shape, and operations.")
+    for number in (*record["input_shape"], record["threads"], record["classes"]):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise InputError(f"sizes must be whole numbers above 0, but one is {number!r}.")
+    fields = {
+        **record,
+        "input_shape": tuple(record["input_shape"]),
+        "operations": {text: _timing(text, row) for text, row in record["operations"].items()},
+        "networks": [_row(Measured, row) for row in record["networks"]],
+        "checks": [_row(Check, row) for row in record["checks"]],
+    }
+    del fields["schema"]
+    return LatencyTable(**fields)
 
 
 def _timing(text: str, row: Any) -> Timing:

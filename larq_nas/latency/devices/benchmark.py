@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,12 +42,7 @@ _RUNS = {
 
 @dataclass(frozen=True)
 class Program:
-    """A benchmark program, on the device or on its way there.
-
-    # Arguments
-        there: its path on the device; empty if it must be copied.
-        here: its path on this machine, if it must be copied.
-    """
+    """A benchmark program on the device, or a file of this machine to copy there."""
 
     there: str
     here: Path | None = None
@@ -72,15 +67,8 @@ class Program:
 def find_program(way: Transport, tool: str | Path | None, machine: str) -> Program:
     """Return the benchmark program to use.
 
-    # Arguments
-        way: the device.
-        tool: the user's copy; if `None`, one that is on the device, or else the file that
-            the environment variable `LARQ_NAS_BENCHMARK_TOOL` names.
-        machine: architecture of the device.
-
-    # Raises
-        InputError: if there is none, or it is one for another architecture.
-        DeviceError: if one is on the device that may not be executed.
+    It is `tool`; if that is `None`, one that is on the device, or else the file that the
+    environment variable names.
     """
     if tool is None and (there := _on_device(way)):
         return Program(there)
@@ -88,28 +76,44 @@ def find_program(way: Transport, tool: str | Path | None, machine: str) -> Progr
     if not path:
         raise InputError(
             f"`{way.address}` has no {_NAME} on its PATH, in its home or in /data/local/tmp: "
-            f"download {asset(way, machine)} of the release 0.16.0 of Larq Compute Engine and give "
-            f"its path as `tool`, or in the environment variable {ENVIRONMENT}."
+            f"download {_asset(way, machine)} and give its path as `tool`, or in the environment "
+            f"variable {ENVIRONMENT}."
         )
+    return program_here(path, way, machine, _asset(way, machine))
+
+
+def program_here(path: str | Path, way: Transport, machine: str, needed: str) -> Program:
+    """Return the program in a file, or raise `InputError` if it is not `needed` of the device."""
     here = Path(path).expanduser()
-    _require_architecture(here, way, machine)
+    try:
+        with open(here, "rb") as file:
+            head = file.read(20)
+    except OSError as error:
+        raise InputError(f"Cannot read the benchmark program `{here}`: {error.strerror}.") from None
+    # A script says nothing of architectures: it is tried as it is.
+    if head.startswith(b"#!"):
+        return Program("", here)
+    if not head.startswith(b"\x7fELF") or len(head) < 20:
+        raise InputError(
+            f"`{here}` is not a program for Linux or Android: `{way.address}` needs {needed}."
+        )
+    number = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
+    if number not in _RUNS.get(machine, (number,)):
+        raise InputError(
+            f"`{here}` is a program for {_MACHINES.get(number, f'machine {number}')}, but "
+            f"`{way.address}` is {machine}: it needs {needed}."
+        )
     return Program("", here)
 
 
-def built_program(way: Transport, path: str | Path, machine: str) -> Program:
-    """Return a program that the user built of `main.cc`, or raise `InputError`."""
-    here = Path(path).expanduser()
-    _require_architecture(here, way, machine, "a build of main.cc")
-    return Program("", here)
-
-
-def asset(way: Transport, machine: str) -> str:
-    """Return the name of the release's file for a device."""
+def _asset(way: Transport, machine: str) -> str:
+    """Return what file of which release a device needs."""
+    name = f"{_NAME}_aarch32"
     if way.pins_cores:
-        return f"{_NAME}_android_arm64"
-    if machine in ("aarch64", "arm64"):
-        return f"{_NAME}_aarch64 ({_NAME}_aarch32 if its system is a 32-bit one)"
-    return f"{_NAME}_aarch32"
+        name = f"{_NAME}_android_arm64"
+    elif machine in ("aarch64", "arm64"):
+        name = f"{_NAME}_aarch64 ({_NAME}_aarch32 if its system is a 32-bit one)"
+    return f"{name} of the release 0.16.0 of Larq Compute Engine"
 
 
 def _on_device(way: Transport) -> str:
@@ -129,48 +133,21 @@ def _on_device(way: Transport) -> str:
     return path
 
 
-def _require_architecture(here: Path, way: Transport, machine: str, needed: str = "") -> None:
-    """Raise `InputError` if the file `here` is no program for the device."""
-    needed = needed or f"{asset(way, machine)} of the release 0.16.0 of Larq Compute Engine"
-    try:
-        with open(here, "rb") as file:
-            head = file.read(20)
-    except OSError as error:
-        raise InputError(f"Cannot read the benchmark program `{here}`: {error.strerror}.") from None
-    # A script says nothing of architectures: it is tried as it is.
-    if head.startswith(b"#!"):
-        return
-    if not head.startswith(b"\x7fELF") or len(head) < 20:
-        raise InputError(
-            f"`{here}` is not a program for Linux or Android: `{way.address}` needs {needed}."
-        )
-    number = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
-    if number not in _RUNS.get(machine, (number,)):
-        raise InputError(
-            f"`{here}` is a program for {_MACHINES.get(number, f'machine {number}')}, but "
-            f"`{way.address}` is {machine}: it needs {needed}."
-        )
-
-
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][-+]?\d+)?"
 _SUMMARY = re.compile(rf"inference timings in us:.*\bInference(?: \(avg\))?: ({_NUMBER})", re.I)
 _COUNT = re.compile(rf"\bcount=({_NUMBER})\b")
-_AVERAGE = re.compile(rf"\b(?:avg|curr)=({_NUMBER})")
+# Where all times are equal, `curr` is the only one that is printed.
+_AVERAGES = [re.compile(rf"\b{name}=({_NUMBER})") for name in ("avg", "curr")]
 _IGNORED = re.compile(r"Unconsumed cmdline flags:\s*(.*)")
 _CLOSING = re.compile(r"benchmarking failed", re.I)
-_SECTION = re.compile(r"={5,}\s*(.*?)\s*={5,}")
+_SECTION = re.compile(r"={5,}[ \t]*(.*?)[ \t]*={5,}")
 _COLUMN = re.compile(r"\[([^\]]+)\]")
 _NODE = re.compile(r"^\[(.*)\](?::\d+)?$")
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What one run of the program says.
-
-    # Arguments
-        microseconds: mean time of an inference.
-        runs: number of inferences it is the mean of.
-    """
+    """Mean time of an inference in one run of the program, and of how many inferences."""
 
     microseconds: float
     runs: int
@@ -183,28 +160,24 @@ def read_timing(output: str) -> Timing | None:
     `Inference timings in us: ..., Inference (avg): ...`; older ones `Average inference timings`.
     With profiling, `Timings (microseconds): count=...` comes as well, for loading the model too.
     """
-    lines = output.splitlines()
-    summary = next((match for line in lines if (match := _SUMMARY.search(line))), None)
-    counted = [line for line in lines if _AVERAGE.search(line) and _COUNT.search(line)]
-    plain = [line for line in counted if "Timings (microseconds)" not in line]
+    summary: re.Match[str] | None = None
+    plain: list[tuple[float, int]] = []
+    profiled: list[tuple[float, int]] = []
+    for line in output.splitlines():
+        summary = summary or _SUMMARY.search(line)
+        count = _COUNT.search(line)
+        average = next((found for one in _AVERAGES if (found := one.search(line))), None)
+        if count and average:
+            kind = profiled if "Timings (microseconds)" in line else plain
+            kind.append((float(average[1]), int(float(count[1]))))
     # Without the closing summary, a `count=` may be that of warming up.
-    measured = (plain or counted) if summary else [line for line in counted if line not in plain]
+    measured = (plain or profiled) if summary else profiled
     if not measured:
         return None
-    runs = int(_first_number(_COUNT, measured[-1]))
-    average = float(summary[1]) if summary else _average(measured[-1])
-    return Timing(average, runs) if runs > 0 and average > 0 else None
-
-
-def _average(line: str) -> float:
-    # Where all times are equal, `curr` is the only one that is printed.
-    average = re.search(rf"\bavg=({_NUMBER})", line)
-    return float(average[1]) if average else _first_number(_AVERAGE, line)
-
-
-def _first_number(pattern: re.Pattern[str], line: str) -> float:
-    match = pattern.search(line)
-    return float(match[1]) if match else 0.0
+    mean, runs = measured[-1]
+    if summary:
+        mean = float(summary[1])
+    return Timing(mean, runs) if runs > 0 and mean > 0 else None
 
 
 def read_operations(output: str) -> list[OperationLatency]:
@@ -213,34 +186,22 @@ def read_operations(output: str) -> list[OperationLatency]:
     The table before is that of loading the model. Columns are found by their titles, as
     versions of the program differ in which there are.
     """
-    operations: list[OperationLatency] = []
-    for title, lines in _sections(output):
-        if title.lower() == "run order":
-            operations = list(_rows(lines))
-    return operations
-
-
-def _sections(output: str) -> Iterator[tuple[str, list[str]]]:
-    title = ""
-    lines: list[str] = []
-    for line in output.splitlines():
-        if match := _SECTION.search(line):
-            yield title, lines
-            title, lines = match[1], []
-        else:
-            lines.append(line)
-    yield title, lines
-
-
-def _rows(lines: Sequence[str]) -> Iterator[OperationLatency]:
+    # Titles come between the texts of their sections.
+    parts = _SECTION.split(output)
+    sections = zip(parts[1::2], parts[2::2], strict=True)
+    tables = [text for title, text in sections if title.lower() == "run order"]
     columns: list[str] = []
-    for line in lines:
+    operations = []
+    for line in tables[-1].splitlines() if tables else ():
         titles = [title.lower() for title in _COLUMN.findall(line)]
         if "avg ms" in titles and titles[0] == "node type":
             columns = titles
         elif columns and (row := _fields(line, columns)):
-            kind, name = row["node type"], row.get("name", "")
-            yield OperationLatency(kind, _tensor(name), 1000 * float(row["avg ms"]))
+            # Of a name such as `[a, b]:3`, the first output tensor.
+            name = _NODE.sub(lambda match: match[1].split(", ")[0], row.get("name", ""))
+            time = 1000 * float(row["avg ms"])
+            operations.append(OperationLatency(row["node type"], name, time))
+    return operations
 
 
 def _fields(line: str, columns: Sequence[str]) -> dict[str, str] | None:
@@ -256,12 +217,6 @@ def _fields(line: str, columns: Sequence[str]) -> dict[str, str] | None:
     if row is None:
         return None
     return dict(zip(columns, [row[1], *row[2].split(), row[3].strip()], strict=False))
-
-
-def _tensor(name: str) -> str:
-    """Return the first output tensor in a name such as `[a, b]:3`."""
-    match = _NODE.match(name)
-    return match[1].split(", ")[0] if match else name
 
 
 def what_failed(output: str) -> str:
@@ -300,16 +255,7 @@ _SIGNALS = {
 class Benchmark:
     """A benchmark program and a model on a device, and how they are run.
 
-    # Arguments
-        way: the device.
-        folder: the temporary folder, for the number of the process that runs.
-        program: path of the program on the device.
-        model: path of the model on the device.
-        kernel: the kernel of the binary convolutions.
-        threads: number of threads.
-        runs: number of inferences that are timed.
-        warmup_runs: number of inferences before those.
-        cores: mask of the cores to run on; empty for all.
+    The folder is a temporary one there, and `cores` the mask of those to run on, empty for all.
     """
 
     way: Transport
@@ -328,22 +274,10 @@ class Benchmark:
         return f"`{self.program.removeprefix(f'{self.folder}/')}` on `{self.way.address}`"
 
     def run(self, *, xnnpack: bool, profiling: bool = False) -> str:
-        """Return what the program prints, errors last.
-
-        # Arguments
-            xnnpack: whether XNNPACK runs the float operations.
-            profiling: whether to time each operation.
-
-        # Raises
-            DeviceError: if it fails, or the connection to the device does.
-        """
+        """Return what the program prints, errors last, or raise `DeviceError` if it fails."""
         flags = self._flags(xnnpack) + ["--enable_op_profiling=true"] * profiling
-        answer = self.way.run(f"{self._call(flags)}; exit $code")
-        if answer.code:
-            raise DeviceError(self._failure(answer))
-        output = f"{answer.out}\n{answer.err}"
-        self._require_known(output)
-        return output
+        answer = self._answer(f"{self._call(flags)}; exit $code")
+        return f"{answer.out}\n{answer.err}"
 
     def outputs(
         self, inputs: Sequence[Tensor], cuts: Sequence[str], *, xnnpack: bool
@@ -377,10 +311,7 @@ class Benchmark:
             f"rm -f {path}; {self._call(flags, log)}; [ $code = 0 ] || {{ cat {log} >&2; "
             f"exit $code; }}; echo {_OUTPUTS}; od -An -v -tx1 {path} 2> /dev/null"
         )
-        answer = self.way.run(f"{'; '.join(f'{cut}; {run}' for cut in cuts)}; cat {log}")
-        if answer.code:
-            raise DeviceError(self._failure(answer))
-        self._require_known(answer.out)
+        answer = self._answer(f"{'; '.join(f'{cut}; {run}' for cut in cuts)}; cat {log}")
         found = []
         for part in answer.out.split(f"{_OUTPUTS}\n")[1:]:
             digits = "".join(line for line in part.splitlines() if _DIGITS.fullmatch(line))
@@ -394,15 +325,19 @@ class Benchmark:
 
     def _call(self, flags: Sequence[str], log: str = "") -> str:
         """Return the shell that runs the program and keeps its exit code in `code`."""
-        command = " ".join([*self._before(), shlex.quote(self.program), *flags])
+        cores = ["taskset", self.cores] if self.cores else []
+        command = " ".join([*cores, shlex.quote(self.program), *flags])
         command += f" > {log} 2>&1" if log else ""
         process = shlex.quote(f"{self.folder}/pid")
         # Its number is kept, so that it can be stopped when the connection is not there any more.
         return f"{command} & echo $! > {process}; wait $!; code=$?; rm -f {process}"
 
-    def _require_known(self, output: str) -> None:
-        """Raise `DeviceError` if the program says that it does not know a flag."""
-        flags = ignored_flags(output)
+    def _answer(self, script: str) -> Answer:
+        """Run a script that calls the program, which must end well and know its flags."""
+        answer = self.way.run(script)
+        if answer.code:
+            raise DeviceError(self._failure(answer))
+        flags = ignored_flags(f"{answer.out}\n{answer.err}")
         if "--output_filepath" in flags or "--input_layer_value_files" in flags:
             raise OutputsError(
                 f"{self.where} cannot write outputs, as it does not know {flags.split('=')[0]}: "
@@ -413,9 +348,7 @@ class Benchmark:
                 f"{self.where} does not know {flags}: use the one of the "
                 "release 0.16.0 of Larq Compute Engine."
             )
-
-    def _before(self) -> list[str]:
-        return ["taskset", self.cores] if self.cores else []
+        return answer
 
     def _flags(self, xnnpack: bool, **others: object) -> list[str]:
         # The program warms up, then measures, each no longer than this.

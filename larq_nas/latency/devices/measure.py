@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from larq_nas.deploy.parity import KERNELS, Kernel
 from larq_nas.errors import (
     ConversionError,
     InputError,
-    require_not_negative,
+    require_count,
     require_positive,
     require_whole,
     unknown_name,
@@ -21,8 +21,8 @@ from larq_nas.latency.devices.benchmark import (
     Benchmark,
     Program,
     Timing,
-    built_program,
     find_program,
+    program_here,
     read_operations,
     read_timing,
 )
@@ -56,14 +56,8 @@ _SCRIPT = "; ".join(
 
 @dataclass(frozen=True)
 class Description:
-    """What a device says of itself.
-
-    # Arguments
-        machine: its architecture, as `uname -m` prints it.
-        name: its model, or else its name in the network.
-        processor: what its processor is called; may be empty.
-        frequencies: highest frequency of each core whose frequency can be read.
-        has_taskset: whether a program can be bound to cores.
+    """What a device says of itself: its architecture, its model or else name in the network, what
+    its processor is called, if it says so, and the highest frequency of each core that tells it.
     """
 
     machine: str
@@ -150,15 +144,13 @@ class Core:
 class State:
     """What a device says of its processor at one moment; what it does not say is empty.
 
-    # Arguments
-        throttled: the bits of a Raspberry Pi's `vcgencmd get_throttled`.
-        temperatures: of its thermal zones, in degrees Celsius.
-        cores: its cores.
+    `throttled` has the bits of a Raspberry Pi's `vcgencmd get_throttled`; temperatures are in
+    degrees Celsius.
     """
 
     throttled: int = 0
     temperatures: Sequence[float] = ()
-    cores: Sequence[Core] = field(default=())
+    cores: Sequence[Core] = ()
 
 
 def read_state(way: Transport) -> State:
@@ -170,7 +162,9 @@ def read_state(way: Transport) -> State:
             if key == "throttled":
                 throttled = int(value, 16)
             elif key == "temperature":
-                temperatures.append(_celsius(float(value)))
+                # Some tell thousandths of a degree.
+                degrees = float(value)
+                temperatures.append(degrees / 1000 if abs(degrees) >= 1000 else degrees)
             elif key == "core":
                 now, allowed, highest, governor = value.split()
                 cores.append(Core(int(now), int(allowed), int(highest), governor))
@@ -180,37 +174,29 @@ def read_state(way: Transport) -> State:
     return State(throttled, [t for t in temperatures if t < _NONSENSE], cores)
 
 
-def _celsius(value: float) -> float:
-    """Return a temperature that may be in thousandths of a degree."""
-    return value / 1000 if abs(value) >= 1000 else value
-
-
 def doubts(before: State, after: State) -> list[str]:
     """Return what in the states before and after a measurement makes it doubtful."""
+    throttled = before.throttled | after.throttled
     found = [
         f"the device says of its processor that {text}"
         for bit, text in _BITS.items()
-        if (before.throttled | after.throttled) >> bit & 1
+        if throttled >> bit & 1
     ]
-    found += [
-        _of_the_past(text, before.throttled >> (bit + _OCCURRED) & 1 == 0)
-        for bit, text in _BITS.items()
-        if after.throttled >> (bit + _OCCURRED) & 1
-        and not (before.throttled | after.throttled) >> bit & 1
-    ]
+    for bit, text in _BITS.items():
+        past, occurred = text.replace(" is ", " was "), 1 << (bit + _OCCURRED)
+        if throttled >> bit & 1 or not after.throttled & occurred:
+            continue
+        if before.throttled & occurred:
+            found.append(
+                f"the device says that since it was started {past}; whether again while "
+                "measuring, it cannot tell"
+            )
+        else:
+            found.append(f"the device says that while measuring {past}")
     hottest = max(after.temperatures, default=0.0)
     if hottest >= _HOT:
         found.append(f"a part of the device was at {hottest:.0f} °C afterwards")
     return found + _of_cores(after.cores)
-
-
-def _of_the_past(text: str, new: bool) -> str:
-    if new:
-        return f"the device says that while measuring {text.replace(' is ', ' was ')}"
-    return (
-        f"the device says that since it was started {text.replace(' is ', ' was ')}; "
-        "whether again while measuring, it cannot tell"
-    )
 
 
 def _of_cores(cores: Sequence[Core]) -> list[str]:
@@ -259,17 +245,8 @@ def golden_on(
 ) -> list[str]:
     """Return what the golden test found on a device, a line for each output.
 
-    # Arguments
-        benchmark: the benchmark program, with model and device.
-        golden: the golden test.
-        flatbuffer: the model.
-        program: a build of main.cc, which compares there; without one, the benchmark program
-            writes the outputs, which are compared here.
-        xnnpack: whether XNNPACK runs the float operations of the benchmark program.
-
-    # Raises
-        ConversionError: if the outputs are not as expected.
-        DeviceError: if a program fails, or cannot write outputs.
+    A build of main.cc compares there. Without one, the benchmark program writes the outputs, which
+    are compared here; `xnnpack` is whether XNNPACK runs its float operations.
     """
     path = f"{benchmark.folder}/golden.bin"
     data = golden.to_bytes()
@@ -292,11 +269,11 @@ def golden_on(
         raise DeviceError(
             f"{benchmark.where} wrote {len(rows[0])} bytes of outputs in place of {wanted}."
         )
-    raw, at = [], 0
-    for end in outputs:
-        parts = [np.frombuffer(row[at : at + end.bytes], end.dtype) for row in rows]
-        raw.append(np.stack(parts))
-        at += end.bytes
+    ends = np.cumsum([end.bytes for end in outputs])
+    raw = [
+        np.stack([np.frombuffer(row[at - end.bytes : at], end.dtype) for row in rows])
+        for at, end in zip(ends, outputs, strict=True)
+    ]
     return verdict(golden, raw, f"`{benchmark.way.address}`")
 
 
@@ -410,7 +387,9 @@ def measure_on(
     way.check()
     about = describe(way)
     benchmark_program = find_program(way, tool, about.machine)
-    built = None if program is None else built_program(way, program, about.machine)
+    built = None
+    if program is not None:
+        built = program_here(program, way, about.machine, "a build of main.cc")
     cores = about.fastest_cores(threads) if way.pins_cores else ""
     with way.temporary_folder() as folder:
         extra = (len(expected.to_bytes()) if expected else 0) + (built.size if built else 0)
@@ -422,7 +401,9 @@ def measure_on(
         before = read_state(way)
         timings = [_time(benchmark, xnnpack) for _ in range(repeats)]
         warnings = doubts(before, read_state(way))
-        operations = _operations(benchmark) if per_operation else []
+        operations = []
+        if per_operation:
+            operations = read_operations(benchmark.run(xnnpack=False, profiling=True))
     averages = [timing.microseconds for timing in timings]
     median = float(np.median(averages))
     warnings += drift(averages) + _of_runs(timings, runs)
@@ -448,20 +429,14 @@ def measure_on(
 
 def _check(flatbuffer: bytes, kernel: str, warmup_runs: int) -> None:
     if not isinstance(flatbuffer, bytes) or flatbuffer[4:8] != b"TFL3":
+        text = repr(flatbuffer)
         raise InputError(
-            "`flatbuffer` must be the bytes of a .tflite file, such as "
-            f"`conversion.flatbuffer`, but got {_shortened(flatbuffer)}."
+            "`flatbuffer` must be the bytes of a .tflite file, such as `conversion.flatbuffer`, "
+            f"but got {text if len(text) <= 60 else f'{text[:60]}...'}."
         )
     if kernel not in KERNELS:
         raise unknown_name("kernel", kernel, KERNELS)
-    require_not_negative(warmup_runs=warmup_runs)
-    if not isinstance(warmup_runs, int):
-        raise InputError(f"`warmup_runs` must be a whole number, but got {warmup_runs!r}.")
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    require_count(warmup_runs=warmup_runs)
 
 
 def _time(benchmark: Benchmark, xnnpack: bool) -> Timing:
@@ -471,10 +446,6 @@ def _time(benchmark: Benchmark, xnnpack: bool) -> Timing:
             f"{benchmark.where} printed no timings: is it the program of Larq Compute Engine?"
         )
     return timing
-
-
-def _operations(benchmark: Benchmark) -> list[OperationLatency]:
-    return read_operations(benchmark.run(xnnpack=False, profiling=True))
 
 
 def _of_runs(timings: Sequence[Timing], runs: int) -> list[str]:

@@ -39,13 +39,7 @@ _SECONDS_TO_CLEAN = 20.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command on a device gave.
-
-    # Arguments
-        code: its exit code; above 128, the signal that ended it plus 128.
-        out: what it printed.
-        err: what it printed as errors.
-    """
+    """What a command on a device gave; a code above 128 is the signal that ended it plus 128."""
 
     code: int
     out: str
@@ -58,17 +52,17 @@ class Transport(ABC):
     # Arguments
         address: how the user calls the device, for errors.
         timeout: seconds after which a command is given up.
+
+    # Attributes
+        folder: where a temporary folder is made, in the words of the device's shell.
+        pins_cores: whether programs are bound to the fastest cores, since the cores differ.
     """
 
     folder: ClassVar[str]
-    """Where a temporary folder is made, in the words of the device's shell."""
-
     pins_cores: ClassVar[bool] = False
-    """Whether programs are bound to the fastest cores, since the cores differ."""
 
     def __init__(self, address: str, timeout: float) -> None:
-        self.address = address
-        self.timeout = timeout
+        self.address, self.timeout = address, timeout
 
     @abstractmethod
     def check(self) -> None:
@@ -82,17 +76,12 @@ class Transport(ABC):
     def _command(self, script: str) -> list[str]:
         """Return the local command that has the device's shell run `script`."""
 
-    @abstractmethod
     def _lost(self, message: str) -> DeviceError:
         """Return the error for a connection that ended with `message`."""
+        return DeviceError(f"The connection to `{self.address}` was lost ({message}).")
 
     def run(self, script: str, *, data: bytes = b"", timeout: float | None = None) -> Answer:
-        """Run a line of shell on the device.
-
-        # Arguments
-            script: what to run; `exit` ends it early.
-            data: what it reads.
-            timeout: seconds to wait, if not those of the device.
+        """Run a line of shell on the device, which reads `data`; `exit` ends it early.
 
         # Raises
             DeviceError: if the connection is lost or the time is over. That `script` fails is
@@ -106,7 +95,7 @@ class Transport(ABC):
         _, begun, rest = out.partition(f"\n{_BEGIN}\n")
         body, ended, code = rest.rpartition(f"\n{_END} ")
         if not begun or not ended:
-            raise self._lost(last_line(done.err) or last_line(done.out))
+            raise self._lost(last_line(done.err) or last_line(done.out) or "without a word")
         return Answer(int(code.split()[0]), body, done.err.replace("\r\n", "\n"))
 
     def read(self, script: str) -> str:
@@ -201,12 +190,7 @@ _WHAT_TO_DO = {
 
 
 class Adb(Transport):
-    """A device on which `adb` runs commands and puts files.
-
-    # Arguments
-        serial: its serial number, as `adb devices` prints it; empty if there is one device only.
-        address, timeout: see `Transport`.
-    """
+    """A device on which `adb` runs commands and puts files; `serial` is empty for the only one."""
 
     folder = "/data/local/tmp"
     pins_cores = True
@@ -228,9 +212,8 @@ class Adb(Transport):
             source.write_bytes(data)
             done = self._execute(["adb", "-s", self._serial, "push", str(source), path])
         if done.code:
-            raise DeviceError(
-                f"Copying to `{self.address}` failed: {last_line(done.err) or last_line(done.out)}."
-            )
+            reason = last_line(done.err) or last_line(done.out)
+            raise DeviceError(f"Copying to `{self.address}` failed: {reason}.")
         self._check_size(path, len(data), self.read(f"wc -c < {shlex.quote(path)}"))
 
     def _choose(self, states: dict[str, str]) -> str:
@@ -253,25 +236,18 @@ class Adb(Transport):
         if len(chosen) > 1:
             named = ", ".join(f"adb://{serial}" for serial in chosen)
             raise InputError(f"adb sees several devices: say which by its serial number, {named}.")
-        self._require_ready(chosen[0], states[chosen[0]])
-        return chosen[0]
-
-    def _require_ready(self, serial: str, state: str) -> None:
-        if state == "device":
-            return
-        advice = next((text for key, text in _WHAT_TO_DO.items() if state.startswith(key)), None)
-        raise DeviceError(
-            f"The Android device {serial} is not ready, adb calls it `{state}`: "
-            f"{advice or 'see what `adb devices` says of it'}."
-        )
+        (serial,) = chosen
+        state = states[serial]
+        if state != "device":
+            advice = [text for key, text in _WHAT_TO_DO.items() if state.startswith(key)]
+            raise DeviceError(
+                f"The Android device {serial} is not ready, adb calls it `{state}`: "
+                f"{advice[0] if advice else 'see what `adb devices` says of it'}."
+            )
+        return serial
 
     def _command(self, script: str) -> list[str]:
         return ["adb", "-s", self._serial, "shell", script]
-
-    def _lost(self, message: str) -> DeviceError:
-        return DeviceError(
-            f"The connection to `{self.address}` was lost ({message or 'without a word'})."
-        )
 
 
 def _states(listing: str) -> dict[str, str]:
@@ -290,12 +266,8 @@ _SECONDS_TO_CONNECT = 10
 class Ssh(Transport):
     """A device on which `ssh` runs commands; files go through its input.
 
-    # Arguments
-        host: name or address of the device, or a `Host` of the user's ssh configuration.
-        user: who logs in; empty for what ssh decides.
-        port: port of its ssh server; `None` for what ssh decides.
-        options: options of the program `ssh`, such as `["-i", "key"]`.
-        address, timeout: see `Transport`.
+    The host may be a `Host` of the user's ssh configuration. Where the user is empty or the port
+    `None`, ssh decides.
     """
 
     folder = "${TMPDIR:-/tmp}"
@@ -336,9 +308,7 @@ class Ssh(Transport):
 
     def _lost(self, message: str) -> DeviceError:
         if self._reached:
-            return DeviceError(
-                f"The connection to `{self.address}` was lost ({message or 'without a word'})."
-            )
+            return super()._lost(message)
         if "Permission denied" in message or "Too many authentication failures" in message:
             return DeviceError(
                 f"`{self.address}` refused the login ({message}): no password can be given here, "
@@ -350,8 +320,8 @@ class Ssh(Transport):
                 "`ssh` by hand and settle what it asks."
             )
         return DeviceError(
-            f"`{self.address}` does not answer ({message or 'without a word'}): is it switched "
-            "on, and does `ssh` reach it by hand?"
+            f"`{self.address}` does not answer ({message}): is it switched on, and does `ssh` "
+            "reach it by hand?"
         )
 
 
@@ -364,35 +334,20 @@ _ADB = re.compile(r"adb://(?P<serial>[^\s/-][^\s/]*)?/?")
 
 
 def reach(device: str, ssh_options: Sequence[str], timeout: float) -> Transport:
-    """Return the way to `device`, which is not contacted yet.
-
-    # Arguments
-        device: `"ssh://[user@]host[:port]"` or `"adb://[serial]"`.
-        ssh_options: options of the program `ssh`.
-        timeout: seconds after which a command is given up.
-
-    # Raises
-        InputError: if `device` has another form, or `ssh_options` is not a list of texts.
-    """
+    """Return the way to `device`, which is not contacted yet, or raise `InputError`."""
     if isinstance(ssh_options, str) or not all(isinstance(text, str) for text in ssh_options):
         raise InputError(
             f'`ssh_options` must be a list such as ["-i", "key"], but got {ssh_options!r}.'
         )
-    if not isinstance(device, str):
-        raise _unknown(device)
-    if match := _SSH.fullmatch(device):
+    if isinstance(device, str) and (match := _SSH.fullmatch(device)):
         port = int(match["port"]) if match["port"] else None
         if port is not None and not 0 < port < 65536:
             raise InputError(f"The port in `{device}` must be between 1 and 65535.")
         host = match["host"].strip("[]")
         return Ssh(host, match["user"] or "", port, ssh_options, device, timeout)
-    if match := _ADB.fullmatch(device):
+    if isinstance(device, str) and (match := _ADB.fullmatch(device)):
         return Adb(match["serial"] or "", device, timeout)
-    raise _unknown(device)
-
-
-def _unknown(device: object) -> InputError:
-    return InputError(
+    raise InputError(
         "`device` must be ssh://[user@]host[:port], such as ssh://pi@raspberrypi, or "
         f"adb://[serial] for Android, but got {device!r}."
     )

@@ -59,13 +59,9 @@ Values = Mapping[str, Value]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure.
+    """What to measure: networks operation by operation, and others, to check predictions with.
 
-    # Arguments
-        networks: the networks to measure operation by operation, in order.
-        checks: networks to check predictions with, which could not be chosen to be measured; fewer
-            than asked for if the space has no more.
-        operations: the operations of all sampled networks, with how many of them have each.
+    `operations` are those of all sampled networks, with how many of them have each.
     """
 
     networks: Sequence[Values]

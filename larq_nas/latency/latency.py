@@ -92,15 +92,9 @@ def golden_of(source: bytes | str | Path, flatbuffer: bytes) -> Golden:
 
 
 def verdict(golden: Golden, raw: Sequence[np.ndarray], where: str) -> list[str]:
-    """Return what the golden test found, a line for each output.
+    """Return what the golden test found, a line for each output, or raise `ConversionError`.
 
-    # Arguments
-        golden: the golden test.
-        raw: for each output what it holds, first axis the examples.
-        where: the device, for the error.
-
-    # Raises
-        ConversionError: if the outputs are not as expected.
+    `raw` is what each output holds, the first axis the examples; `where` names the device.
     """
     results = golden.judge(raw)
     for result in results:

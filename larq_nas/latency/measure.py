@@ -183,15 +183,11 @@ _NO_NUMBERS = (_TYPES.RESOURCE, _TYPES.STRING, _TYPES.VARIANT)
 
 @dataclass(frozen=True)
 class Piece:
-    """One operation of a flatbuffer as a model of its own.
+    """One operation of a flatbuffer, named by its first output, as a model of its own.
 
-    # Arguments
-        kind: the operation, such as `"LceBconv2d"`.
-        name: name of its first output tensor.
-        model: is given what the operation reads and what it will write over, and runs it.
-        hollow: is given the same, and runs nothing.
-        given: indices of those tensors in the flatbuffer. Both models have one more input, a
-            number that they pass to their output.
+    It is given what the operation reads and what it will write over, the tensors of the indices
+    `given`, and so is `hollow`, which runs nothing. Both models have one more input, a number that
+    they pass to their output.
     """
 
     kind: str
@@ -205,9 +201,6 @@ def cut(flatbuffer: bytes) -> list[Piece]:
     """Return a model for each operation of `flatbuffer`, in the order they run.
 
     An operation that runs subgraphs, such as the loop of a recurrent layer, is one.
-
-    # Raises
-        InputError: if operations share a variable, or pass on what is no array of numbers.
     """
     model = read_model(flatbuffer)
     _require_numbers(model, flatbuffer)

@@ -33,13 +33,7 @@ _SIGNATURE = re.compile(
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a tensor.
-
-    # Arguments
-        positions: number of positions, such as height times width.
-        channels: number of channels; of words, if 32 channels share one.
-        unit: what holds a channel: `"float"`, or `"words"`.
-    """
+    """The size of a tensor: positions, and channels of floats, or of words that 32 signs share."""
 
     positions: int
     channels: Any
@@ -54,16 +48,8 @@ class Signature:
     """What decides how long an operation takes.
 
     As text it is the key of a latency table, such as
-    `"LceBconv2d 3x3: 1024x2 words -> 1024x64 float"`.
-
-    # Arguments
-        kind: the operation.
-        reads: the tensors it reads that are not constant.
-        writes: the tensors it writes.
-        kernel: height and width of its kernel or window, if it has one.
-        dilation: steps between the taps of its kernel.
-        zero_padded: whether it is a binary convolution that pads with zeros.
-        numbers: how many numbers each constant of a sum or product holds.
+    `"LceBconv2d 3x3: 1024x2 words -> 1024x64 float"`. Constants that it reads do not count, except
+    in a sum or product: `numbers` tells how many numbers each of those holds.
     """
 
     kind: str
@@ -148,10 +134,7 @@ def _pair(text: str) -> tuple[int, int]:
 def predicted(structure: Structure, answers: Mapping[str, Any] | None = None) -> list[Signature]:
     """Return the signatures of a network's operations, in the order they run.
 
-    # Arguments
-        structure: the network.
-        answers: the widths that were asked for, as `Structure.costs` takes them: whole numbers,
-            or arrays of one element for each candidate, which make arrays of the widths.
+    Answers are widths, as `Structure.costs` takes them; arrays of them make arrays of the widths.
     """
     channels = [call.channels for call in structure.count(answers)]
     return [_signature(structure.network, operator, channels) for operator in structure.operators]
@@ -174,15 +157,12 @@ def _signature(network: Network, operator: Operator, channels: Sequence[Any]) ->
         dilation = (1, 1)
     if any(tensor.form.startswith("depthwise") for tensor in operator.reads):
         kernel, dilation = (1, 1), (1, 1)
-    return Signature(
-        kind,
-        tuple(_size(network, tensor, channels) for tensor in operator.reads),
-        tuple(_size(network, tensor, channels) for tensor in operator.writes),
-        kernel,
-        dilation,
-        kind == "LceBconv2d" and zero_padded(network, operator.call),
-        numbers,
+    reads, writes = (
+        tuple(_size(network, tensor, channels) for tensor in tensors)
+        for tensors in (operator.reads, operator.writes)
     )
+    zeros = kind == "LceBconv2d" and zero_padded(network, operator.call)
+    return Signature(kind, reads, writes, kernel, dilation, zeros, numbers)
 
 
 def _size(network: Network, tensor: Tensor, channels: Sequence[Any]) -> Size:
@@ -214,11 +194,7 @@ def signatures(flatbuffer: bytes) -> list[Signature]:
 
 
 def timed_operations(flatbuffer: bytes, latency: Latency) -> list[tuple[str, float]]:
-    """Return each operation's signature and microseconds, in the order they run.
-
-    # Raises
-        InputError: if the operations of `latency` are not those of `flatbuffer`.
-    """
+    """Return each operation's signature and microseconds, or refuse those of another network."""
     found = signatures(flatbuffer)
     kinds = [signature.kind for signature in found]
     timed = [operation.kind for operation in latency.operations]

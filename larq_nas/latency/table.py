@@ -26,11 +26,7 @@ from larq_nas.spaces import Space
 
 @dataclass(frozen=True)
 class Timing:
-    """What one operation takes.
-
-    # Arguments
-        times: microseconds of each time it was measured.
-    """
+    """What one operation takes: microseconds of each time it was measured."""
 
     times: tuple[float, ...]
 
@@ -48,13 +44,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Measured:
-    """A network whose operations are in a table.
-
-    # Arguments
-        choices: its choices, as an `Architecture` holds them.
-        microseconds: what it takes as a whole.
-        operations: what its operations took together.
-    """
+    """A network whose operations are in a table: what it takes as a whole, and what they took."""
 
     choices: Mapping[str, Value]
     microseconds: float
@@ -63,13 +53,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Check:
-    """A network that a table has not seen, predicted and measured.
+    """A network that a table has not seen, in microseconds as predicted and as measured.
 
-    # Arguments
-        choices: its choices, as an `Architecture` holds them.
-        predicted: microseconds as predicted.
-        measured: microseconds as measured, as a whole.
-        estimated: share of the prediction that stands on estimated operations.
+    `estimated` is the share of the prediction that stands on estimated operations.
     """
 
     choices: Mapping[str, Value]
@@ -87,9 +73,7 @@ class Check:
 class Prediction:
     """What networks will take; an array if the widths they were predicted for are arrays.
 
-    # Arguments
-        microseconds: time of one inference.
-        estimated: share of it that stands on operations the table does not hold.
+    `estimated` is the share of it that stands on operations the table does not hold.
     """
 
     microseconds: Any
@@ -104,9 +88,6 @@ class Estimate:
 
     The three rates are fitted to what was measured of the operation's kind, or of all kinds
     where that is too little. They are not negative, and what counts is the relative error.
-
-    # Arguments
-        measured: microseconds of each operation that was measured.
     """
 
     def __init__(self, measured: Mapping[Signature, float]) -> None:

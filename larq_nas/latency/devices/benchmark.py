@@ -284,15 +284,11 @@ class Benchmark:
     ) -> list[bytes]:
         """Return the bytes of all outputs, one after the other, for each example.
 
-        # Arguments
-            inputs: the inputs of the model.
-            cuts: for each example the line of shell that writes its inputs into files `input0`,
-                `input1` and so on of the temporary folder.
-            xnnpack: whether XNNPACK runs the float operations.
+        `cuts` are the lines of shell that write each example's inputs into files `input0`, `input1`
+        and so on of the temporary folder.
 
         # Raises
             OutputsError: if the program has no flag that writes them.
-            DeviceError: if it fails, or the connection to the device does.
         """
         path, log = (shlex.quote(f"{self.folder}/{name}") for name in ("outputs", "log"))
         names = [f"input{index}" for index in range(len(inputs))]
@@ -366,17 +362,17 @@ class Benchmark:
         return [f"--{name}={value}" for name, value in flags.items()]
 
     def _failure(self, answer: Answer) -> str:
-        program = self.where
         if answer.code in (_CANNOT_RUN, _NOT_FOUND):
             detail = last_line(answer.err) or f"exit code {answer.code}"
             return (
-                f"{program} cannot be started ({detail}): is it for the device's system, 32-bit "
+                f"{self.where} cannot be started ({detail}): is it for the device's system, 32-bit "
                 "or 64-bit, and may programs run from that folder?"
             )
         if answer.code > _SIGNAL:
             number = answer.code - _SIGNAL
-            return f"{program} was killed by signal {number} ({_SIGNALS.get(number, 'unknown')})."
+            name = _SIGNALS.get(number, "unknown")
+            return f"{self.where} was killed by signal {number} ({name})."
         reason = what_failed(answer.err) or what_failed(answer.out) or "without a word"
         if "unresolved custom op: Lce" in reason:
             reason += "; it is not the program of Larq Compute Engine"
-        return f"{program} failed with exit code {answer.code}: {reason}."
+        return f"{self.where} failed with exit code {answer.code}: {reason}."

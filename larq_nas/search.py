@@ -30,8 +30,7 @@ from larq_nas.training.distribution import (
 )
 from larq_nas.training.loop import forgetting_graphs
 from larq_nas.training.recipe import RecipeLike, resolve_recipe
-from larq_nas.training.teacher import Teacher
-from larq_nas.training.trainer import Trainer, check_training
+from larq_nas.training.trainer import Teacher, Trainer, check_training
 
 __all__ = ["search", "work"]
 

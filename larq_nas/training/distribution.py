@@ -14,24 +14,6 @@ from larq_nas.data.validation import DataFacts
 from larq_nas.errors import InputError, LarqNasError, ProcessLostError, callers_level
 from larq_nas.run_directory import Run
 
-__all__ = [
-    "averaged",
-    "building_on",
-    "is_distributed",
-    "noticing_lost_processes",
-    "process_count",
-    "process_index",
-    "replicas",
-    "require_halves",
-    "require_one_directory",
-    "require_strategy",
-    "shared_out",
-    "verbose_here",
-    "warn_if_apart",
-    "whole_batches",
-    "working_in",
-]
-
 
 def require_strategy(strategy: object, batch_size: int) -> None:
     """Raise `InputError` for a strategy that cannot be used, or a batch it cannot divide.

@@ -8,8 +8,6 @@ import tensorflow as tf
 from larq_nas.quantizers import XnorSign
 from larq_nas.training.distribution import averaged, is_distributed
 
-__all__ = ["OptimizerName", "Schedule", "amplifications", "descend", "learning_rate", "optimizer"]
-
 OptimizerName: TypeAlias = Literal["adam", "sgd"]
 """Adam, or SGD with a momentum of 0.9."""
 

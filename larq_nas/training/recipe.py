@@ -18,15 +18,6 @@ from larq_nas.layers.binary_policy import DEPLOYED, FLOAT, REAL_WEIGHTS, Domain
 from larq_nas.layers.precision import ComputedIn, require_precision
 from larq_nas.training.optimizers import OptimizerName, Schedule, learning_rate
 
-__all__ = [
-    "RECIPES",
-    "Recipe",
-    "RecipeLike",
-    "Stage",
-    "resolve_recipe",
-]
-
-
 Stage: TypeAlias = Literal["float", "real", "binary"]
 """The float twin, real weights with binary activations, or both binary."""
 

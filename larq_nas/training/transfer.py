@@ -6,8 +6,6 @@ import tensorflow as tf
 from larq_nas.errors import InputError
 from larq_nas.layers import Scale
 
-__all__ = ["constrain", "initialize_scales", "transfer_weights"]
-
 _PASSING = (tf.keras.layers.Concatenate, tf.keras.layers.ReLU, tf.keras.layers.Activation)
 
 

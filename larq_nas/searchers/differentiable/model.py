@@ -9,7 +9,7 @@ import tensorflow as tf
 from larq_nas.layers import ComputedIn, computing_in
 from larq_nas.layers.mixture import Probabilities
 from larq_nas.training.distribution import is_distributed
-from larq_nas.training.levels import Term, TwoLevels
+from larq_nas.training.loop import Term, TwoLevels
 from larq_nas.training.optimizers import descend
 
 __all__ = ["BilevelModel", "Diversity", "entropies", "mean_entropy"]

@@ -29,8 +29,7 @@ from larq_nas.supernet.fuse import Fuse
 from larq_nas.supernet.fused_cell import FusedCell
 from larq_nas.supernet.relax import Relax, require_temperature
 from larq_nas.training.distribution import building_on, require_halves, warn_if_apart
-from larq_nas.training.levels import Term
-from larq_nas.training.loop import seed_everything
+from larq_nas.training.loop import Term, seed_everything
 from larq_nas.training.optimizers import OptimizerName, learning_rate, optimizer
 from larq_nas.training.transfer import constrain, initialize_scales
 

@@ -10,7 +10,7 @@ from larq_nas.cost import Budget
 from larq_nas.cost.structure import Structure
 from larq_nas.searchers.dms.supernet import Supernet
 from larq_nas.searchers.dms.widths import Dimensions
-from larq_nas.training.levels import Term, TwoLevels
+from larq_nas.training.loop import Term, TwoLevels
 from larq_nas.training.optimizers import descend
 
 __all__ = [

@@ -28,8 +28,7 @@ from larq_nas.searchers.dms.widths import Dimensions
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Survey
 from larq_nas.supernet.resizable import resizable_optimizer
-from larq_nas.training.levels import Term
-from larq_nas.training.loop import seed_everything
+from larq_nas.training.loop import Term, seed_everything
 from larq_nas.training.optimizers import learning_rate
 from larq_nas.training.transfer import constrain
 

@@ -4,7 +4,7 @@ import json
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,7 @@ from larq_nas.run_directory import Run
 
 
 def require_strategy(strategy: object, batch_size: int) -> None:
-    """Raise `InputError` for a strategy that cannot be used, or a batch it cannot divide.
-
-    # Arguments
-        strategy: what was given, if anything.
-        batch_size: images in a batch, of all replicas together.
-    """
+    """Raise `InputError` for a strategy that cannot be used, or a batch it cannot divide."""
     if tf.distribute.has_strategy():
         raise InputError(
             "larq_nas was called within the scope of a strategy: call it outside, and give the "
@@ -82,23 +77,13 @@ def require_halves(strategy: tf.distribute.Strategy | None, facts: DataFacts) ->
         )
 
 
-@contextmanager
-def building_on(strategy: tf.distribute.Strategy | None) -> Iterator[None]:
+def building_on(strategy: tf.distribute.Strategy | None) -> AbstractContextManager[Any]:
     """Create variables on all devices of `strategy` within a `with` block."""
-    if strategy is None:
-        yield
-        return
-    with strategy.scope():
-        yield
+    return nullcontext() if strategy is None else strategy.scope()
 
 
 def shared_out(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Any:
-    """Return the same batches, of which each replica is given its part.
-
-    # Arguments
-        batches: nested tensors, the first axis of each divided by the replicas.
-        strategy: has the replicas.
-    """
+    """Return the same batches, of which each replica is given its part of the first axis."""
     count = strategy.num_replicas_in_sync
 
     def of_pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -122,32 +107,21 @@ def whole_batches(examples: tf.data.Dataset, size: int) -> tf.data.Dataset:
 
     What the last one lacks has a weight of 0: replicas can share it, and none is without
     images, of which convolutions give wrong shapes.
-
-    # Arguments
-        examples: batches of `(images, labels)` of any size.
-        size: number of images in a batch.
     """
 
+    def filled(part: tf.Tensor) -> tf.Tensor:
+        missing = [[0, size - tf.shape(part)[0]], *[[0, 0]] * (part.shape.rank - 1)]
+        return tf.ensure_shape(tf.pad(part, missing), (size, *part.shape[1:]))
+
     def whole(images: tf.Tensor, labels: tf.Tensor) -> Any:
-        weights = tf.ones(tf.shape(labels), tf.float32)
-        return tuple(_filled(part, size) for part in (images, labels, weights))
+        return filled(images), filled(labels), filled(tf.ones(tf.shape(labels), tf.float32))
 
     return examples.unbatch().batch(size).map(whole, num_parallel_calls=tf.data.AUTOTUNE)
-
-
-def _filled(part: tf.Tensor, size: int) -> tf.Tensor:
-    missing = [[0, size - tf.shape(part)[0]], *[[0, 0]] * (part.shape.rank - 1)]
-    return tf.ensure_shape(tf.pad(part, missing), (size, *part.shape[1:]))
 
 
 def is_distributed() -> bool:
     """Return whether what is built now is for several replicas."""
     return bool(tf.distribute.has_strategy())
-
-
-def replicas() -> int:
-    """Return the number of replicas of what is computed now."""
-    return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def averaged(gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
@@ -202,8 +176,12 @@ def working_in(run: Run, strategy: tf.distribute.Strategy | None) -> Iterator[Ru
         run.wait_for_chief(_WAIT_SECONDS)
         with Run.copy_of(run) as copy:
             _meet(strategy)
-            with _named_after(run, copy):
+            try:
                 yield copy
+            except LarqNasError as error:
+                # It names the files of the run, not those of its copy.
+                named = str(error).replace(str(copy.directory), str(run.directory))
+                raise type(error)(named) from error
             _meet(strategy)
 
 
@@ -247,15 +225,6 @@ def process_index(strategy: object) -> int:
     resolver: Any = strategy.cluster_resolver
     has_chief = "chief" in resolver.cluster_spec().jobs
     return int(resolver.task_id) + (has_chief and resolver.task_type == "worker")
-
-
-@contextmanager
-def _named_after(run: Run, copy: Run) -> Iterator[None]:
-    """Let errors name the files of `run`, not those of its copy."""
-    try:
-        yield
-    except LarqNasError as error:
-        raise type(error)(str(error).replace(str(copy.directory), str(run.directory))) from error
 
 
 def _require_alike(run: Run, strategy: tf.distribute.Strategy) -> None:

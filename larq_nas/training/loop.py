@@ -20,18 +20,13 @@ from larq_nas.training.distribution import (
     building_on,
     is_distributed,
     process_index,
-    replicas,
     shared_out,
     whole_batches,
 )
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and TensorFlow.
-
-    # Arguments
-        seed: 0 or a whole number above.
-    """
+    """Seed Python, NumPy and TensorFlow; the seed is 0 or a whole number above."""
     # TensorFlow takes a global seed of 0 for none at all where a data set is shuffled.
     tf.keras.utils.set_random_seed(seed + 1)
 
@@ -59,33 +54,25 @@ class RandomLayers:
     """The layers of a network that draw random numbers of Keras, such as `Dropout`.
 
     As Keras makes them they go on drawing from where they are, which a process that is
-    started again does not know.
-
-    # Arguments
-        network: built, and not traced yet.
+    started again does not know. The network is built, and not traced yet.
     """
 
     def __init__(self, network: tf.keras.Model) -> None:
         self._generators: list[tf.random.Generator] = []
         for layer in network._flatten_layers(include_self=False):
-            drawn = getattr(layer, "_random_generator", None)
+            drawn: Any = getattr(layer, "_random_generator", None)
             if hasattr(drawn, "make_legacy_seed"):
-                self._generators.append(_stateful(layer, type(drawn)))
+                stateful = type(drawn)(seed=0, rng_type="stateful")
+                # Set as Keras sets attributes, it would be a weight of the layer.
+                object.__setattr__(layer, "_random_generator", stateful)
+                stateful._maybe_init()
+                self._generators.append(stateful._generator)
 
     def reset(self, *seeds: int) -> None:
         """Draw from the start of the sequence that `seeds` give, which are 0 or more."""
         for place, generator in enumerate(self._generators):
             words = np.random.SeedSequence([*seeds, place]).generate_state(1, np.uint64)
             generator.reset_from_seed(int(words[0] >> np.uint64(1)))
-
-
-def _stateful(layer: tf.keras.layers.Layer, kind: Any) -> tf.random.Generator:
-    drawn = kind(seed=0, rng_type="stateful")
-    # Set as Keras sets attributes, it would be a weight of the layer.
-    object.__setattr__(layer, "_random_generator", drawn)
-    drawn._maybe_init()
-    generator: tf.random.Generator = drawn._generator
-    return generator
 
 
 @contextmanager
@@ -108,18 +95,11 @@ def forgetting_graphs() -> Iterator[None]:
 
 
 class History(tf.keras.callbacks.Callback):
-    """Keeps `history.csv` whole: a stage resumed at an epoch has each epoch once.
-
-    # Arguments
-        path: the CSV file.
-        stage: name of the stage, unique in the run.
-        first: epoch the stage starts or goes on with; later rows of it are dropped.
-    """
+    """Keeps `history.csv` whole: a stage resumed at an epoch has each epoch once."""
 
     def __init__(self, path: Path, stage: str, first: int) -> None:
         super().__init__()
-        self._path = path
-        self._stage = stage
+        self._path, self._stage = path, stage
         self._rows = [
             row for row in read_history(path) if row["stage"] != stage or int(row["epoch"]) <= first
         ]
@@ -170,7 +150,14 @@ def fit(
         callbacks: further Keras callbacks.
         verbose: as in `fit`.
     """
-    draws = _Draws(model, stage, seed)
+    random = RandomLayers(model)
+    seeds = [seed, zlib.crc32(stage.encode())]
+    if place := process_index(model.distribute_strategy):
+        seeds.append(place)
+    # Layers such as `Dropout` draw by the epoch, not by what was drawn before it.
+    draws = tf.keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: random.reset(*seeds, epoch)
+    )
     saver = _Saver(model, stage, run, optimizers)
     finished = run.checkpoints(stage) / "finished"
     first = saver.restore()
@@ -215,20 +202,6 @@ def fit(
     finished.touch()
 
 
-class _Draws(tf.keras.callbacks.Callback):
-    """Lets layers such as `Dropout` draw by the epoch, not by what was drawn before it."""
-
-    def __init__(self, model: tf.keras.Model, stage: str, seed: int) -> None:
-        super().__init__()
-        self._random = RandomLayers(model)
-        self._seeds = [seed, zlib.crc32(stage.encode())]
-        if place := process_index(model.distribute_strategy):
-            self._seeds.append(place)
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._random.reset(*self._seeds, epoch)
-
-
 class _Saver(tf.keras.callbacks.Callback):
     """Saves everything an epoch ends with."""
 
@@ -244,17 +217,15 @@ class _Saver(tf.keras.callbacks.Callback):
             self._epoch = tf.Variable(0, trainable=False, dtype=tf.int64)
         states = {f"optimizer{index}": state for index, state in enumerate(optimizers)}
         checkpoint = tf.train.Checkpoint(model=model, epoch=self._epoch, **states)
-        self._manager = tf.train.CheckpointManager(
-            checkpoint, str(run.checkpoints(stage)), max_to_keep=1
-        )
-        self._checkpoint = checkpoint
+        folder = str(run.checkpoints(stage))
+        self._manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=1)
 
     def restore(self) -> int:
         """Restore the last checkpoint, and return the epoch to go on with."""
-        if self._manager.latest_checkpoint:
+        latest = self._manager.latest_checkpoint
+        if latest:
             try:
-                status = self._checkpoint.restore(self._manager.latest_checkpoint)
-                status.assert_existing_objects_matched()
+                self._manager.checkpoint.restore(latest).assert_existing_objects_matched()
             except (tf.errors.OpError, IndexError, ValueError) as error:
                 raise InputError(
                     f"The checkpoint in `{self._manager.directory}` is damaged "
@@ -277,8 +248,7 @@ class _StopWhenDiverged(tf.keras.callbacks.Callback):
 
     def __init__(self, stage: str, run: Run) -> None:
         super().__init__()
-        self._stage = stage
-        self._run = run
+        self._stage, self._folder = stage, run.checkpoints(stage)
         self._where = (0, 0)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -297,8 +267,7 @@ class _StopWhenDiverged(tf.keras.callbacks.Callback):
 
     def _error(self, what: str) -> DivergenceError:
         epoch, step = self._where
-        folder = self._run.checkpoints(self._stage)
-        kept = f"The checkpoint of epoch {epoch} is kept in `{folder}`; " if epoch else ""
+        kept = f"The checkpoint of epoch {epoch} is kept in `{self._folder}`; " if epoch else ""
         return DivergenceError(
             f"Diverged in stage `{self._stage}`, epoch {epoch + 1}, step {step + 1}: {what}. "
             f"{kept}use a lower learning rate in another directory."
@@ -357,12 +326,7 @@ class TwoLevels(tf.keras.Model):
         optimizer: tf.keras.optimizers.Optimizer,
         architecture_optimizer: tf.keras.optimizers.Optimizer,
     ) -> None:
-        """Set the two optimizers.
-
-        # Arguments
-            optimizer: optimizes the weights.
-            architecture_optimizer: optimizes the architecture parameters.
-        """
+        """Set the optimizers of the weights and of the architecture parameters."""
         loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         super().compile(optimizer=optimizer, loss=loss)
         self.architecture_optimizer = architecture_optimizer
@@ -398,7 +362,8 @@ class TwoLevels(tf.keras.Model):
         """Return the mean loss of what a replica has of a batch."""
         loss = self.compiled_loss(labels, logits)
         # Keras has divided it by the replicas, since it adds their gradients up.
-        return loss * replicas() if is_distributed() else loss
+        count = tf.distribute.get_strategy().num_replicas_in_sync
+        return loss * count if is_distributed() else loss
 
     def set_searching(self, searching: bool) -> None:
         """Let the architecture parameters learn from now on, or not."""

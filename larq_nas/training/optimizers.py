@@ -21,12 +21,7 @@ _RISING, _START, _END = 0.3, 1 / 25, 1e-4
 
 
 def optimizer(name: OptimizerName, rate: Rate) -> tf.keras.optimizers.Optimizer:
-    """Return the optimizer of that name.
-
-    # Arguments
-        name: `"adam"` or `"sgd"`.
-        rate: learning rate, or its schedule.
-    """
+    """Return the optimizer of that name."""
     if name == "sgd":
         return tf.keras.optimizers.SGD(rate, momentum=MOMENTUM)
     return tf.keras.optimizers.Adam(rate)
@@ -70,12 +65,7 @@ def descend(
 
 
 def amplifications(model: tf.keras.Model, variables: Sequence[tf.Variable]) -> list[float]:
-    """Return by how much the gradient of each variable is amplified: 1 where it is not.
-
-    # Arguments
-        model: the network.
-        variables: variables of it.
-    """
+    """Return by how much the gradient of each variable is amplified: 1 where it is not."""
     factors = {}
     for layer in model.layers:
         quantizer = getattr(layer, "kernel_quantizer", None)

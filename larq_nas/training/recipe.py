@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import tensorflow as tf
 
@@ -24,10 +24,7 @@ Stage: TypeAlias = Literal["float", "real", "binary"]
 _STAGES: tuple[tuple[Stage, ...], ...] = (("binary",), ("real", "binary"), ("float", "binary"))
 _DOMAINS = {"float": FLOAT, "real": REAL_WEIGHTS, "binary": DEPLOYED}
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "optimizer": ("adam", "sgd"),
-    "schedule": ("cosine", "one_cycle", "steps", "warm_restarts"),
-}
+_CHOICES = {"optimizer": get_args(OptimizerName), "schedule": get_args(Schedule)}
 
 
 @dataclass(frozen=True)
@@ -101,41 +98,37 @@ class Recipe:
     precision: ComputedIn = "float32"
 
     def __post_init__(self) -> None:
-        require_positive(
-            learning_rate=self.learning_rate,
-            distillation_temperature=self.distillation_temperature,
-        )
+        for name in ("learning_rate", "distillation_temperature", "first_share"):
+            require_positive(**{name: getattr(self, name)})
         require_whole(restart_epochs=self.restart_epochs)
         if self.base_batch_size is not None:
             require_whole(base_batch_size=self.base_batch_size)
-        require_not_negative(
-            weight_decay=self.weight_decay,
-            clip_norm=self.clip_norm,
-            mix_up=self.mix_up,
-            auxiliary=self.auxiliary,
-        )
+        shares = ("label_smoothing", "drop_path", "distillation")
+        for name in ("weight_decay", "clip_norm", "mix_up", "auxiliary", *shares):
+            require_not_negative(**{name: getattr(self, name)})
+        for name in ("first_share", "label_smoothing", "drop_path"):
+            if getattr(self, name) >= 1:
+                raise InputError(f"`{name}` must be below 1, but got {getattr(self, name)}.")
+        if self.distillation > 1:
+            raise InputError(f"`distillation` must be 1 or less, but got {self.distillation}.")
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise unknown_name(name, getattr(self, name), known)
         for name in ("stages", "milestones"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        _require_milestones(self.milestones)
         if self.stages not in _STAGES:
-            *others, last = map(_quoted, _STAGES)
+            *others, last = (repr(stages).replace("'", '"') for stages in _STAGES)
             raise InputError(
                 f"`stages` must be {', '.join(others)} or {last}, but got {self.stages!r}."
             )
-        require_positive(first_share=self.first_share)
-        if self.first_share >= 1:
-            raise InputError(f"`first_share` must be below 1, but got {self.first_share}.")
-        for name in ("label_smoothing", "drop_path", "distillation"):
-            value = getattr(self, name)
-            require_not_negative(**{name: value})
-            if value >= 1 and name != "distillation":
-                raise InputError(f"`{name}` must be below 1, but got {value}.")
-        if self.distillation > 1:
-            raise InputError(f"`distillation` must be 1 or less, but got {self.distillation}.")
+        milestones = self.milestones if isinstance(self.milestones, tuple) else ()
+        between = all(isinstance(share, int | float) and 0 < share < 1 for share in milestones)
+        if not milestones or not between or sorted(set(milestones)) != list(milestones):
+            raise InputError(
+                f"`milestones` must be shares of the epochs, between 0 and 1 and rising, but got "
+                f"{self.milestones!r}."
+            )
         require_precision(self.precision)
         if not isinstance(self.color_jitter, bool):
             raise InputError(
@@ -167,13 +160,7 @@ class Recipe:
     def rates(
         self, batch_size: int, epochs: int, steps: int
     ) -> tf.keras.optimizers.schedules.LearningRateSchedule:
-        """Return the learning rate for each step of a stage.
-
-        # Arguments
-            batch_size: images in a batch.
-            epochs: epochs of the stage.
-            steps: steps of an epoch.
-        """
+        """Return the learning rate for each step of a stage of so many epochs, each of `steps`."""
         return learning_rate(
             self.schedule,
             self.rate(batch_size),
@@ -194,36 +181,13 @@ class Recipe:
         return epochs - first if stage == self.stages[-1] else first
 
 
-def _quoted(stages: tuple[Stage, ...]) -> str:
-    """Return stages as they are written in Python."""
-    names = ", ".join(f'"{stage}"' for stage in stages)
-    return f"({names},)" if len(stages) == 1 else f"({names})"
-
-
-def _require_milestones(milestones: object) -> None:
-    shares = milestones if isinstance(milestones, tuple) else ()
-    numbers = all(isinstance(share, int | float) and 0 < share < 1 for share in shares)
-    if not shares or not numbers or sorted(set(shares)) != list(shares):
-        raise InputError(
-            f"`milestones` must be shares of the epochs, between 0 and 1 and rising, but got "
-            f"{milestones!r}."
-        )
-
-
 _BATS = Recipe(auxiliary=0.4)
-_SHEN = Recipe(
-    0.1,
-    base_batch_size=100,
-    stages=("binary",),
-    optimizer="sgd",
-    schedule="steps",
-    weight_decay=5e-4,
-)
-_BNAS_V2 = Recipe(
-    0.05,
+_ONE_STAGE = Recipe(0.1, stages=("binary",), optimizer="sgd")
+_SHEN = dataclasses.replace(_ONE_STAGE, base_batch_size=100, schedule="steps", weight_decay=5e-4)
+_BNAS_V2 = dataclasses.replace(
+    _ONE_STAGE,
+    learning_rate=0.05,
     base_batch_size=256,
-    stages=("binary",),
-    optimizer="sgd",
     schedule="one_cycle",
     clip_norm=5.0,
     drop_path=0.2,
@@ -231,12 +195,9 @@ _BNAS_V2 = Recipe(
 _BNAS_V2_IMAGENET = dataclasses.replace(
     _BNAS_V2, schedule="warm_restarts", label_smoothing=0.1, drop_path=0.0
 )
-
-_DMS = Recipe(
-    0.1,
+_DMS = dataclasses.replace(
+    _ONE_STAGE,
     base_batch_size=64,
-    stages=("binary",),
-    optimizer="sgd",
     schedule="steps",
     milestones=(140 / 300, 220 / 300, 260 / 300),
     weight_decay=1e-4,
@@ -245,7 +206,7 @@ _DMS = Recipe(
 RECIPES: Mapping[str, Recipe] = {
     "bats": _BATS,
     "bats_cifar100": dataclasses.replace(_BATS, mix_up=0.2),
-    "bats_real": dataclasses.replace(_BATS, learning_rate=0.1, stages=("binary",), optimizer="sgd"),
+    "bats_real": dataclasses.replace(_ONE_STAGE, auxiliary=0.4),
     "bnas": dataclasses.replace(_BNAS_V2, weight_decay=3e-6),
     "bnas_imagenet": dataclasses.replace(_BNAS_V2_IMAGENET, weight_decay=3e-5, color_jitter=True),
     "bnas_v2": _BNAS_V2,

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from larq_nas.spaces import Space
 
 
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=callers_level())
+
+
 _SMALLEST = 1e-7
 _NUMBER = re.compile(r"_\d+$")
 
@@ -63,10 +67,9 @@ class Teacher:
         between = bool(((outputs >= 0) & (outputs <= 1)).all())
         self._gives_probabilities = between and np.allclose(sums, 1, atol=1e-3)
         if between and not self._gives_probabilities:
-            warnings.warn(
+            _warn(
                 "`teacher` gives numbers from 0 to 1 that do not sum to 1: they are taken for "
-                "logits; if it ends in sigmoids, leave them out.",
-                stacklevel=callers_level(),
+                "logits; if it ends in sigmoids, leave them out."
             )
         digest = hashlib.sha256()
         for weight in model.get_weights():
@@ -89,10 +92,9 @@ class Teacher:
             seen += len(labels)
         accuracy, chance = right / seen, 1 / task.facts.classes
         if accuracy < chance + min(chance / 2, (1 - chance) / 10):
-            warnings.warn(
+            _warn(
                 f"`teacher` is right on {accuracy:.2%} of the validation data, hardly more than "
-                "chance: was it trained on images of another range, or other classes?",
-                stacklevel=callers_level(),
+                "chance: was it trained on images of another range, or other classes?"
             )
         return f"Teacher `{self.model.name}`: {accuracy:.2%} of the validation data"
 
@@ -230,8 +232,7 @@ class Trainee(tf.keras.Model):
     ) -> None:
         # The second output is that of the auxiliary classifier.
         super().__init__(network.inputs, network.outputs, name=network.name)
-        self._recipe = recipe
-        self._seed = seed
+        self._recipe, self._seed = recipe, seed
         self._classes = network.outputs[0].shape[-1]
         self._amplified = amplifications(network, self.trainable_variables)
         # As members, their weights would be a part of this model's.
@@ -309,17 +310,11 @@ class Trainee(tf.keras.Model):
 
 
 class DropPathSchedule(tf.keras.callbacks.Callback):
-    """Raises the probability to drop an operation evenly over the epochs, from 0.
-
-    # Arguments
-        last: the probability it would have after the last epoch.
-        epochs: number of epochs.
-    """
+    """Raises the probability to drop an operation evenly over the epochs, from 0 to `last`."""
 
     def __init__(self, last: float, epochs: int) -> None:
         super().__init__()
-        self._last = last
-        self._epochs = epochs
+        self._last, self._epochs = last, epochs
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         for layer in self.model.layers:
@@ -348,16 +343,7 @@ def check_training(
     epochs: int,
     verbose: int | str,
 ) -> None:
-    """Build each stage once, so that what fails does so now, and say what is not as given.
-
-    # Arguments
-        build: builds a network of the space, in the domain at hand.
-        task: the data to train on.
-        recipe: how to train.
-        teacher: what is learned from, besides the labels.
-        epochs: number of epochs of all stages.
-        verbose: as in `fit`.
-    """
+    """Build each stage once, so that what fails does so now, and say what is not as given."""
     require_stages(build, recipe)
     rate, size = recipe.rate(task.facts.batch_size), task.facts.batch_size
     if verbose and rate != recipe.learning_rate:
@@ -368,19 +354,17 @@ def check_training(
         )
     for stage in recipe.stages:
         if epochs and not recipe.epochs_of(stage, epochs):
-            warnings.warn(
+            _warn(
                 f"The {_CALLED[stage]} is left out: {epochs} epochs are too few for "
-                f"{len(recipe.stages)} stages.",
-                stacklevel=callers_level(),
+                f"{len(recipe.stages)} stages."
             )
     if teacher is None:
         return
     if not epochs:
-        warnings.warn("`teacher` has no effect: nothing is trained.", stacklevel=callers_level())
+        _warn("`teacher` has no effect: nothing is trained.")
     if not recipe.distillation:
-        warnings.warn(
-            "`teacher` has no effect: `distillation`, its share of the loss, is 0 in this recipe.",
-            stacklevel=callers_level(),
+        _warn(
+            "`teacher` has no effect: `distillation`, its share of the loss, is 0 in this recipe."
         )
     described = teacher.describe(task)
     if verbose:
@@ -420,15 +404,11 @@ def _require_real(network: tf.keras.Model) -> None:
 def warn_without_effect(network: tf.keras.Model, recipe: Recipe) -> None:
     """Warn of a drop path that drops nothing, and of an auxiliary classifier that is not there."""
     if recipe.auxiliary and len(network.outputs) == 1:
-        warnings.warn(
-            f"`auxiliary` {recipe.auxiliary} has no effect: the space has no cells.",
-            stacklevel=callers_level(),
-        )
+        _warn(f"`auxiliary` {recipe.auxiliary} has no effect: the space has no cells.")
     if recipe.drop_path and not any(isinstance(layer, DropPath) for layer in network.layers):
-        warnings.warn(
+        _warn(
             f"`drop_path` {recipe.drop_path} has no effect: it drops operations of nodes that sum "
-            "several, and this network has none.",
-            stacklevel=callers_level(),
+            "several, and this network has none."
         )
 
 
@@ -580,15 +560,12 @@ class Trainer:
 
 def _layer_settings(model: tf.keras.Model) -> list[str]:
     """Return what the layers compute, whatever Keras named those that have no name."""
+
+    def nameless(config: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in config.items() if key != "name"}
+
     return sorted(
-        f"{type(layer).__name__} {json.dumps(_nameless(layer.get_config()), default=str)}"
+        f"{type(layer).__name__} {json.loads(text, object_hook=nameless)}"
         for layer in model.layers
+        for text in [json.dumps(layer.get_config(), default=str, sort_keys=True)]
     )
-
-
-def _nameless(config: Any) -> Any:
-    if isinstance(config, dict):
-        return {key: _nameless(config[key]) for key in sorted(config) if key != "name"}
-    if isinstance(config, list | tuple):
-        return [_nameless(entry) for entry in config]
-    return config

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 import statistics
-import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -23,9 +22,9 @@ from larq_nas.errors import (
     DivergenceError,
     InputError,
     LarqNasError,
-    callers_level,
     require_whole,
     unknown_name,
+    warn,
 )
 from larq_nas.files import LEFTOVERS, write_atomically, write_table
 from larq_nas.latency.measure import measure_all_here
@@ -45,13 +44,9 @@ _RANDOM = re.compile(r"random(?::(\d+))?")
 
 @dataclass(frozen=True)
 class Entry:
-    """Architectures that are one row of a comparison: one, or several random ones.
+    """Architectures that are one row of a comparison: one, or several random ones of a space.
 
-    # Arguments
-        label: what the row is called.
-        architectures: what is trained.
-        space: the space they are of.
-        told: its settings, what was changed, and what it does not have.
+    `told` are its settings, what was changed, and what it does not have.
     """
 
     label: str
@@ -63,13 +58,6 @@ class Entry:
     def folder(self) -> str:
         """The name of the folder of its runs."""
         return re.sub(r"[^\w.-]", "_", self.label)
-
-    def folders(self, directory: Path, seed: int) -> list[Path]:
-        """Return where the runs of a seed are kept, in the order of the architectures."""
-        place = directory / self.folder
-        if len(self.architectures) == 1:
-            return [place / f"seed{seed}"]
-        return [place / f"{n}_seed{seed}" for n in range(len(self.architectures))]
 
 
 @dataclass
@@ -94,11 +82,14 @@ class _Reader:
                 "`architectures` must hold names, paths and objects of larq_nas.Architecture, but "
                 f"got {source!r}."
             )
-        if source in names() and source not in Architecture.published_names():
-            return self._one(str(source), _backbone(str(source)))
         if source not in Architecture.published_names():
+            if source in names():
+                return self._one(str(source), _backbone(str(source)))
             _require_file(source)
-        return self._one(_label(source), Architecture.read(source))
+        path = Path(source)
+        path = path.parent if path.name == "architecture.json" else path
+        label = path.as_posix().strip("./") or path.resolve().name
+        return self._one(label, Architecture.read(source))
 
     def _one(self, label: str, found: Architecture) -> Entry:
         own = self.space if found.space == self.space.name and found.space not in names() else None
@@ -152,16 +143,7 @@ def read_entries(
 ) -> list[Entry]:
     """Return what is compared, each network built once for each stage of its training.
 
-    # Arguments
-        sources: see `larq_nas.compare`.
-        settings: settings of spaces, for each that has them.
-        space: where random architectures are drawn from.
-        facts: the data that they are compared on.
-        recipe: how they are trained.
-        adds: whether there are others already, which may have the settings that these have not.
-
-    # Raises
-        InputError: if a source cannot be read or built, or nothing has one of the settings.
+    If it adds to others that are there already, those may have the settings that these have not.
     """
     if not isinstance(sources, list | tuple) or not sources:
         raise InputError(f"`architectures` must be a list of one or more, but got {sources!r}.")
@@ -182,14 +164,11 @@ def read_entries(
         try:
             for architecture in entry.architectures:
                 require_living(architecture, entry.space, facts)
-                require_stages(
-                    partial(architecture.build, facts.input_shape, facts.classes, entry.space),
-                    recipe,
-                )
+                shape, classes = facts.input_shape, facts.classes
+                require_stages(partial(architecture.build, shape, classes, entry.space), recipe)
         except InputError as error:
-            raise InputError(
-                f"`{entry.label}` cannot be built in these settings: {error}"
-            ) from None
+            text = f"`{entry.label}` cannot be built in these settings: {error}"
+            raise InputError(text) from None
     return entries
 
 
@@ -218,16 +197,10 @@ def _require_file(source: str | Path) -> None:
         raise unknown_name("architecture", source, known)
 
 
-def _label(source: str | Path) -> str:
-    path = Path(source)
-    path = path.parent if path.name == "architecture.json" else path
-    return path.as_posix().strip("./") or path.resolve().name
-
-
 _DIVERGED = "diverged.txt"
 
 
-@dataclasses.dataclass
+@dataclass
 class Job:
     """A training of a comparison."""
 
@@ -237,16 +210,6 @@ class Job:
     folder: Path
     result: dict[str, Any] | None = None
     failure: str | None = None
-
-    @property
-    def flatbuffer(self) -> Path:
-        """The file of its network, if it was converted."""
-        return self.folder / "model.tflite"
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether it has a result, or diverged."""
-        return self.result is not None or self.failure is not None
 
     def run(self, recipe: Recipe, epochs: int) -> Run:
         """Return its run."""
@@ -264,7 +227,7 @@ class Job:
         except DivergenceError as error:
             self.failure = str(error)
             write_atomically(self.folder / _DIVERGED, self.failure)
-            warnings.warn(f"`{self.folder}` is left out: {error}", stacklevel=callers_level())
+            warn(f"`{self.folder}` is left out: {error}")
         tf.keras.backend.clear_session()
 
     def read(self) -> None:
@@ -278,11 +241,11 @@ class Job:
 
 def jobs_of(entry: Entry, task: Task, directory: Path, seed: int) -> list[Job]:
     """Return the trainings of an entry by one seed."""
-    task = dataclasses.replace(task, seed=seed)
-    folders = entry.folders(directory, seed)
+    task, place = dataclasses.replace(task, seed=seed), directory / entry.folder
+    alone = len(entry.architectures) == 1
     return [
-        Job(entry, architecture, task, folder)
-        for architecture, folder in zip(entry.architectures, folders, strict=True)
+        Job(entry, architecture, task, place / f"{'' if alone else f'{number}_'}seed{seed}")
+        for number, architecture in enumerate(entry.architectures)
     ]
 
 
@@ -295,10 +258,8 @@ def finished_before(entry: Entry, task: Task, directory: Path, seeds: Sequence[i
     ]
     for job in others:
         job.read()
-    return [job for job in others if job.has_ended]
+    return [job for job in others if job.result is not None or job.failure is not None]
 
-
-Result = Mapping[str, Any]
 
 _COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "accuracy": ("accuracy", lambda value: f"{value:.2%}"),
@@ -314,16 +275,12 @@ _COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
 
 
 def summarize(
-    label: str,
-    results: Sequence[Result],
-    failures: Sequence[str] = (),
+    label: str, results: Sequence[Mapping[str, Any]], failures: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the row of an entry: means over its runs, and the spread of the accuracies.
 
-    # Arguments
-        label: what the row is called.
-        results: what is in `result.json` of each run that came to its end.
-        failures: of the others, why they did not.
+    Results are what is in `result.json` of each run that came to its end; failures, why others
+    did not.
     """
     accuracies = [result["accuracy"] for result in results]
     row: dict[str, Any] = {"architecture": label, "runs": len(results)}
@@ -346,21 +303,18 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as text, the most accurate first."""
     ordered = sorted(rows, key=lambda row: -row.get("accuracy", -1.0))
     shown = [name for name in _COLUMNS if any(row.get(name) is not None for row in ordered)]
-    lines = [["architecture", *(_COLUMNS[name][0] for name in shown)]]
-    for row in ordered:
-        lines.append([str(row["architecture"]), *(_shown(name, row.get(name)) for name in shown)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def _shown(name: str, value: Any) -> str:
-    return "" if value is None else _COLUMNS[name][1](value)
+    cells = {"architecture": [str(row["architecture"]) for row in ordered]}
+    for name in shown:
+        title, text = _COLUMNS[name]
+        values = [row.get(name) for row in ordered]
+        cells[title] = ["" if value is None else text(value) for value in values]
+    columns = [[title, *column] for title, column in cells.items()]
+    widths = [max(map(len, column)) for column in columns]
+    lines = []
+    for label, *figures in zip(*columns, strict=True):
+        aligned = [cell.rjust(width) for cell, width in zip(figures, widths[1:], strict=True)]
+        lines.append("  ".join([label.ljust(widths[0]), *aligned]).rstrip())
+    return "\n".join(lines)
 
 
 class Record:
@@ -377,8 +331,7 @@ class Record:
     """
 
     def __init__(self, directory: Path, terms: Mapping[str, Any]) -> None:
-        self._directory = directory
-        self._path = directory / "comparison.json"
+        self._directory, self._path = directory, directory / "comparison.json"
         self._terms = json.loads(json.dumps(terms))
         _require_free(directory)
         self._earlier = self._read()
@@ -458,9 +411,8 @@ def _require_free(directory: Path) -> None:
     except OSError as error:
         raise unwritable(directory, error) from None
     for path in paths:
-        ours = path.name == LOCK or path.match(LEFTOVERS)
-        known = ours or path.name.startswith("comparison.")
-        if not known and not any(path.glob("*seed*/")):
+        ours = path.name == LOCK or path.match(LEFTOVERS) or path.name.startswith("comparison.")
+        if not ours and not any(path.glob("*seed*/")):
             raise InputError(
                 f"`directory` must be new, empty or hold a comparison, but `{directory}` holds "
                 f"other files, such as {path.name}."
@@ -606,9 +558,9 @@ def _rows(entries: Sequence[Entry], jobs: Sequence[Job], place: Path) -> list[di
         failures = [job.failure for job in own if job.failure is not None]
         networks: dict[int, str] = {}
         for job in own:
-            if job.result is not None and job.flatbuffer.exists():
-                path = job.flatbuffer.relative_to(place).as_posix()
-                networks.setdefault(id(job.architecture), path)
+            path = job.folder / "model.tflite"
+            if job.result is not None and path.exists():
+                networks.setdefault(id(job.architecture), path.relative_to(place).as_posix())
         if results or failures:
             row = summarize(entry.label, results, failures)
             rows.append({**row, "flatbuffers": sorted(networks.values())})
@@ -623,10 +575,10 @@ def _time(rows: Sequence[dict[str, Any]], place: Path, verbose: int | str) -> No
     try:
         found = measure_all_here([(place / path).read_bytes() for path in paths])
     except LarqNasError as error:
-        warnings.warn(f"No latencies: {error}", stacklevel=callers_level())
+        warn(f"No latencies: {error}")
         return
     for warning in sorted({text for latency in found for text in latency.warnings}):
-        warnings.warn(warning, stacklevel=callers_level())
+        warn(warning)
     timed = {path: one.microseconds for path, one in zip(paths, found, strict=True)}
     for row in rows:
         times = [timed[path] for path in row["flatbuffers"] if path in timed]

@@ -4,6 +4,7 @@ import math
 import numbers
 import os
 import sys
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -45,6 +46,11 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
     close = get_close_matches(str(name), names, n=1, cutoff=0.4)
     hint = f"; did you mean `{close[0]}`?" if close else "."
     return InputError(f"Unknown {kind} `{name}`{hint} Known: {', '.join(names)}.")
+
+
+def warn(text: str) -> None:
+    """Warn, naming the line which called larq_nas."""
+    warnings.warn(text, stacklevel=callers_level())
 
 
 def callers_level() -> int:

@@ -1,7 +1,6 @@
 """Training on several devices and in several processes."""
 
 import json
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.data.validation import DataFacts
-from larq_nas.errors import InputError, LarqNasError, ProcessLostError, callers_level
+from larq_nas.errors import InputError, LarqNasError, ProcessLostError, warn
 from larq_nas.run_directory import Run
 
 
@@ -58,11 +57,10 @@ def warn_if_apart(network: tf.keras.Model, strategy: tf.distribute.Strategy | No
         and not getattr(layer, "synchronized", False)
     ]
     if apart:
-        warnings.warn(
+        warn(
             f"Batch norm of {len(apart)} layers, such as `{apart[0]}`, is over the part of a batch "
             "that a replica has: make them with `synchronized=True`, or by "
-            "`larq_nas.layers.batch_norm`.",
-            stacklevel=callers_level(),
+            "`larq_nas.layers.batch_norm`."
         )
 
 

@@ -135,20 +135,16 @@ def fit(
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
 ) -> None:
-    """Train `model` for what remains of `epochs`, from its last checkpoint.
+    """Train a compiled model for what remains of the epochs of a stage, from its last checkpoint.
 
     # Arguments
-        model: a compiled model.
+        model, epochs, callbacks, verbose: as in `tf.keras.Model.fit`.
         stage: name of the stage, unique in the run.
         stream: training batches.
-        epochs: number of epochs of the whole stage.
         run: where checkpoints, history and logs go.
         seed: seed of the run, which layers that draw random numbers draw by.
         optimizers: everything with a state that `model.weights` does not hold.
-        validation: data to measure on after each epoch.
-        validation_examples: how many images that is.
-        callbacks: further Keras callbacks.
-        verbose: as in `fit`.
+        validation: data to measure on after each epoch, of `validation_examples` images.
     """
     random = RandomLayers(model)
     seeds = [seed, zlib.crc32(stage.encode())]

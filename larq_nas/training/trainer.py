@@ -4,7 +4,6 @@ import functools
 import hashlib
 import json
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,11 +14,13 @@ import tensorflow as tf
 from larq_nas.data.augmentation import Augment, color_jitter
 from larq_nas.data.data import Task
 from larq_nas.data.streams import training_stream, validation_stream
-from larq_nas.errors import InputError, callers_level, first_line
+from larq_nas.errors import InputError, first_line, warn
+from larq_nas.graph.channels import latent
 from larq_nas.graph.layers import facts_of
 from larq_nas.layers import DEPLOYED, Domain, DropPath, building_in, computing_in
 from larq_nas.layers.precision import warn_if_unused
 from larq_nas.layers.zeros import reads_image
+from larq_nas.lce.fallback import weight_quantizers
 from larq_nas.run_directory import Run
 from larq_nas.training.distribution import building_on, warn_if_apart
 from larq_nas.training.loop import fit, seed_everything
@@ -30,10 +31,6 @@ from larq_nas.training.transfer import constrain, initialize_scales, transfer_we
 if TYPE_CHECKING:
     from larq_nas.architecture import Architecture
     from larq_nas.spaces import Space
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, stacklevel=callers_level())
 
 
 _SMALLEST = 1e-7
@@ -67,7 +64,7 @@ class Teacher:
         between = bool(((outputs >= 0) & (outputs <= 1)).all())
         self._gives_probabilities = between and np.allclose(sums, 1, atol=1e-3)
         if between and not self._gives_probabilities:
-            _warn(
+            warn(
                 "`teacher` gives numbers from 0 to 1 that do not sum to 1: they are taken for "
                 "logits; if it ends in sigmoids, leave them out."
             )
@@ -92,7 +89,7 @@ class Teacher:
             seen += len(labels)
         accuracy, chance = right / seen, 1 / task.facts.classes
         if accuracy < chance + min(chance / 2, (1 - chance) / 10):
-            _warn(
+            warn(
                 f"`teacher` is right on {accuracy:.2%} of the validation data, hardly more than "
                 "chance: was it trained on images of another range, or other classes?"
             )
@@ -170,9 +167,8 @@ def _binary_kernels(model: tf.keras.Model) -> list[tf.Tensor]:
         for kind in ("", "depthwise_", "pointwise_"):
             quantizer = getattr(layer, f"{kind or 'kernel_'}quantizer", None)
             if quantizer is not None and getattr(quantizer, "precision", 32) == 1:
-                kernel = getattr(layer, f"{kind}kernel")
-                latent = getattr(kernel, "latent_variable", kernel)
-                found.append(quantizer(tf.convert_to_tensor(latent)))
+                kernel = latent(getattr(layer, f"{kind}kernel"))
+                found.append(quantizer(tf.convert_to_tensor(kernel)))
     return found
 
 
@@ -214,21 +210,11 @@ class Trainee(tf.keras.Model):
     \operatorname{softmax}(z / T)) \\]
 
     Weight decay is added to the gradients, as PyTorch does, and is no part of the loss. On
-    validation data the loss is the cross-entropy alone.
-
-    # Arguments
-        network: the network; its layers are shared.
-        recipe: how it is trained.
-        teacher: what it learns from, besides the labels.
-        seed: of what is random.
+    validation data the loss is the cross-entropy alone. Layers are shared with the network.
     """
 
     def __init__(
-        self,
-        network: tf.keras.Model,
-        recipe: Recipe,
-        teacher: Teacher | None = None,
-        seed: int = 0,
+        self, network: tf.keras.Model, recipe: Recipe, teacher: Teacher | None = None, seed: int = 0
     ) -> None:
         # The second output is that of the auxiliary classifier.
         super().__init__(network.inputs, network.outputs, name=network.name)
@@ -327,12 +313,6 @@ _CALLED = {
     "real": "stage of real weights",
     "binary": "stage of binary weights",
 }
-_QUANTIZERS = (
-    "input_quantizer",
-    "kernel_quantizer",
-    "depthwise_quantizer",
-    "pointwise_quantizer",
-)
 
 
 def check_training(
@@ -354,18 +334,16 @@ def check_training(
         )
     for stage in recipe.stages:
         if epochs and not recipe.epochs_of(stage, epochs):
-            _warn(
+            warn(
                 f"The {_CALLED[stage]} is left out: {epochs} epochs are too few for "
                 f"{len(recipe.stages)} stages."
             )
     if teacher is None:
         return
     if not epochs:
-        _warn("`teacher` has no effect: nothing is trained.")
+        warn("`teacher` has no effect: nothing is trained.")
     if not recipe.distillation:
-        _warn(
-            "`teacher` has no effect: `distillation`, its share of the loss, is 0 in this recipe."
-        )
+        warn("`teacher` has no effect: `distillation`, its share of the loss, is 0 in this recipe.")
     described = teacher.describe(task)
     if verbose:
         print(described, flush=True)
@@ -393,8 +371,8 @@ def require_reading(network: tf.keras.Model) -> None:
 def _require_real(network: tf.keras.Model) -> None:
     """Raise `InputError` for a space that has no float twin."""
     for layer in network._flatten_layers(include_self=False):
-        quantized = any(getattr(layer, name, None) is not None for name in _QUANTIZERS)
-        if quantized or facts_of(layer).kind == "sign":
+        reads = getattr(layer, "input_quantizer", None)
+        if reads is not None or weight_quantizers(layer) or facts_of(layer).kind == "sign":
             raise InputError(
                 'The recipe trains the float twin first (stage "float"), but the space has none: '
                 f"layer `{layer.name}` stays binary; use a recipe with other `stages`."
@@ -404,9 +382,9 @@ def _require_real(network: tf.keras.Model) -> None:
 def warn_without_effect(network: tf.keras.Model, recipe: Recipe) -> None:
     """Warn of a drop path that drops nothing, and of an auxiliary classifier that is not there."""
     if recipe.auxiliary and len(network.outputs) == 1:
-        _warn(f"`auxiliary` {recipe.auxiliary} has no effect: the space has no cells.")
+        warn(f"`auxiliary` {recipe.auxiliary} has no effect: the space has no cells.")
     if recipe.drop_path and not any(isinstance(layer, DropPath) for layer in network.layers):
-        _warn(
+        warn(
             f"`drop_path` {recipe.drop_path} has no effect: it drops operations of nodes that sum "
             "several, and this network has none."
         )
@@ -417,15 +395,7 @@ _CALIBRATION_STEPS = 20
 
 @dataclass(frozen=True)
 class Trainer:
-    """Trains the network of an architecture.
-
-    # Arguments
-        architecture: what to train.
-        space: the space it is of.
-        task: the data to train on.
-        recipe: how to train it.
-        teacher: what it learns from, besides the labels.
-    """
+    """Trains the network of an architecture of a space, by a recipe and perhaps a teacher."""
 
     architecture: "Architecture"
     space: "Space"
@@ -442,12 +412,7 @@ class Trainer:
     ) -> tf.keras.Model:
         """Return the network, binary and trained, not compiled.
 
-        # Arguments
-            epochs: number of epochs; 0 for the network as derived, with random weights and
-                batch-norm statistics of the data.
-            run: where checkpoints, history and logs go.
-            callbacks: further Keras callbacks.
-            verbose: as in `fit`.
+        After 0 epochs it is as derived, with random weights and batch-norm statistics of the data.
         """
         seed_everything(self.task.seed)
         before = None

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.errors import InputError
+from larq_nas.graph.channels import latent
 from larq_nas.layers import Scale
 
 _PASSING = (tf.keras.layers.Concatenate, tf.keras.layers.ReLU, tf.keras.layers.Activation)
@@ -15,10 +16,6 @@ def transfer_weights(source: tf.keras.Model, target: tf.keras.Model) -> None:
     Layers are paired by name; layers that Keras named itself, by the order they were made
     in. What a layer of `target` has beyond its pair (learned scale and offset of a batch
     norm) stays as it is, and so does a `Scale` that `source` does not have.
-
-    # Arguments
-        source: such as a network with real weights.
-        target: such as the network derived from it, or its binary form.
 
     # Raises
         InputError: if a layer of `target` has no pair in `source`.
@@ -34,11 +31,7 @@ def transfer_weights(source: tf.keras.Model, target: tf.keras.Model) -> None:
 
 
 def constrain(model: tf.keras.Model) -> None:
-    """Hold weights to their constraints, as every training step does after the first.
-
-    # Arguments
-        model: a network before its training.
-    """
+    """Hold weights to their constraints, as every training step does after the first."""
     for weight in model.trainable_weights:
         constraint = getattr(weight, "constraint", None)
         if constraint is not None:
@@ -50,14 +43,11 @@ def initialize_scales(model: tf.keras.Model) -> None:
 
     It is where XNOR-Net fixes its scale, `alpha = mean |W|` per filter, and a good place for
     XNOR-Net++ to start learning from. A scale behind anything but convolutions stays.
-
-    # Arguments
-        model: a network with binary convolutions, each followed by a `Scale`.
     """
     for layer in model.layers:
         if isinstance(layer, Scale):
-            kernels = [source.kernel for source in _convolutions(layer)]
-            means = [np.abs(_latent(kernel)).mean(axis=(0, 1, 2)) for kernel in kernels]
+            kernels = [latent(source.kernel).numpy() for source in _convolutions(layer)]
+            means = [np.abs(kernel).mean(axis=(0, 1, 2)) for kernel in kernels]
             if sum(map(len, means)) == layer.scale.shape[0]:
                 layer.scale.assign(np.maximum(np.concatenate(means), 1e-6))
 
@@ -72,17 +62,14 @@ def _paired(
     for layer in sorted(unnamed, key=_made):
         if isinstance(layer, Scale):
             continue
-        alike = [
-            origin
-            for origin in sorted(origins.values(), key=_made)
-            if type(origin) is type(layer) and _shapes(origin) == _shapes(layer)
-        ]
+        kind = type(layer), _shapes(layer)
+        alike = [one for one in origins.values() if (type(one), _shapes(one)) == kind]
         if not alike:
             raise InputError(
                 f"Layer `{layer.name}` has no pair to take its weights from: name it by the "
                 "prefix its operation is given."
             )
-        pairs.append((layer, origins.pop(alike[0].name)))
+        pairs.append((layer, origins.pop(min(alike, key=_made).name)))
     return pairs
 
 
@@ -108,11 +95,6 @@ def _convolutions(layer: tf.keras.layers.Layer) -> list[tf.keras.layers.Layer]:
         else:
             return []
     return found
-
-
-def _latent(kernel: tf.Variable) -> np.ndarray:
-    values: np.ndarray = getattr(kernel, "latent_variable", kernel).numpy()
-    return values
 
 
 def _name(weight: tf.Variable) -> str:

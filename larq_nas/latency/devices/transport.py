@@ -5,14 +5,13 @@ import re
 import shlex
 import subprocess
 import tempfile
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from larq_nas.errors import InputError, LarqNasError, callers_level
+from larq_nas.errors import InputError, LarqNasError, warn
 
 
 class DeviceError(LarqNasError, RuntimeError):
@@ -122,7 +121,7 @@ class Transport(ABC):
             self._clean(path)
             raise
         if not self._clean(path):
-            warnings.warn(f"`{path}` may be left on `{self.address}`.", stacklevel=callers_level())
+            warn(f"`{path}` may be left on `{self.address}`.")
 
     def _greet(self) -> None:
         """Raise `DeviceError` if the device runs nothing, or takes long to."""

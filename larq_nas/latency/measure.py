@@ -114,30 +114,11 @@ def golden_here(golden: Golden, flatbuffer: bytes, kernel: Kernel) -> list[str]:
 _NO_WAIT, _FEWEST = 20_000, 5
 
 
-class Sample:
-    """Times of one kind of run, one for each turn, in nanoseconds."""
-
-    def __init__(self) -> None:
-        self.times: list[int] = []
-        self.waits: list[int] = []
-
-    def undisturbed(self, turns: np.ndarray) -> np.ndarray:
-        """Return microseconds of the runs that no other program broke into, or the nearest to that.
-
-        Such a program leaves other caches behind, which a long run pays for and a short one,
-        between two of them, does not.
-        """
-        waits = np.array(self.waits)[turns]
-        fewest = np.sort(waits)[-(-len(waits) // _FEWEST) - 1]
-        return np.array(self.times)[turns][waits <= max(fewest, _NO_WAIT)] / 1000
-
-    def median(self, turns: np.ndarray) -> float:
-        """Return the median of those."""
-        return float(np.median(self.undisturbed(turns)))
+_FIRST, _AGAIN = 0, 1
 
 
 class Clock:
-    """Times one model, twice in each turn: after others, and after itself."""
+    """Times one model, twice in each turn: first after others, and again after itself."""
 
     def __init__(
         self, flatbuffer: bytes, kernel: Kernel, inputs: list[np.ndarray] | None = None
@@ -157,15 +138,30 @@ class Clock:
             _random(generator, shape, np.dtype(kind))
             for shape, kind in zip(shapes, types, strict=True)
         ]
-        self.after_others, self.after_itself = Sample(), Sample()
+        self.turns: list[list[tuple[int, int]]] = []
 
     def take_turn(self) -> None:
-        for sample in (self.after_others, self.after_itself):
+        """Add what both runs took, and what they waited for others, in nanoseconds."""
+        self.turns.append([])
+        for _ in (_FIRST, _AGAIN):
             before, start = time.perf_counter_ns(), time.thread_time_ns()
             self.interpreter.predict(self.inputs)
             took, passed = time.thread_time_ns() - start, time.perf_counter_ns() - before
-            sample.times.append(took)
-            sample.waits.append(passed - took)
+            self.turns[-1].append((took, passed - took))
+
+    def undisturbed(self, turns: np.ndarray, run: int = _AGAIN) -> np.ndarray:
+        """Return microseconds of the runs that no other program broke into, or the nearest to that.
+
+        Such a program leaves other caches behind, which a long run pays for and a short one,
+        between two of them, does not.
+        """
+        times, waits = np.array(self.turns)[turns, run].T
+        fewest = np.sort(waits)[-(-len(waits) // _FEWEST) - 1]
+        return times[waits <= max(fewest, _NO_WAIT)] / 1000
+
+    def median(self, turns: np.ndarray, run: int = _AGAIN) -> float:
+        """Return the median of those."""
+        return float(np.median(self.undisturbed(turns, run)))
 
 
 def _random(generator: np.random.Generator, shape: Sequence[int], kind: np.dtype) -> np.ndarray:
@@ -284,10 +280,7 @@ def measure_all_here(
 
     # Arguments
         flatbuffers: the converted models.
-        kernel: the kernel of the binary convolutions: `"default"`, `"reference"` or
-            `"indirect"`.
-        runs: number of inferences to time.
-        warmup_runs: number of inferences before those.
+        kernel, runs, warmup_runs: see `measure`.
         per_operation: whether to time each operation too, as a model of its own on what it
             reads there for random images. Their sum differs from the whole by some percent, as
             an operation finds other caches there.
@@ -345,15 +338,13 @@ class _Network:
         Machines slow down for seconds, all they run alike: the medians of what is compared with
         each other must not be of other seconds.
         """
-        samples = [s for clock in self.clocks for s in (clock.after_others, clock.after_itself)]
-        totals = np.sum([sample.times for sample in samples], axis=0)
+        totals = np.array([clock.turns for clock in self.clocks])[..., 0].sum(axis=(0, 2))
         return np.argsort(totals, kind="stable")[: -(-len(totals) // 2)]
 
     def latency(self) -> Latency:
         turns = self._steady()
-        samples = [clock.after_itself for clock in self.wholes]
-        sample = sorted(samples, key=lambda sample: sample.median(turns))[_COPIES // 2]
-        first, median, third = np.percentile(sample.undisturbed(turns), (25, 50, 75))
+        whole = sorted(self.wholes, key=lambda clock: clock.median(turns))[_COPIES // 2]
+        first, median, third = np.percentile(whole.undisturbed(turns), (25, 50, 75))
         spread = float((third - first) / median)
         machine = _machine()
         return Latency(
@@ -361,9 +352,9 @@ class _Network:
             kernel=self.kernel,
             threads=1,
             engine=engine().__version__,
-            microseconds=max(_LEAST, median - self.hollow.after_itself.median(turns)),
+            microseconds=max(_LEAST, median - self.hollow.median(turns)),
             spread=spread,
-            runs=len(sample.times),
+            runs=len(whole.turns),
             operations=[
                 OperationLatency(piece.kind, piece.name, _alone(piece.kind, *clocks, turns))
                 for piece, clocks in self.pieces
@@ -391,10 +382,10 @@ def _alone(kind: str, without: Clock, clock: Clock, turns: np.ndarray) -> float:
     what float convolutions rearrange their numbers in belongs to the interpreter: those of a
     network share it, and find it as they left it.
     """
-    warm = clock.after_itself.median(turns) - without.after_itself.median(turns)
+    warm = clock.median(turns) - without.median(turns)
     if kind in _REARRANGING:
         return max(_LEAST, warm)
-    cold = clock.after_others.median(turns) - without.after_others.median(turns)
+    cold = clock.median(turns, _FIRST) - without.median(turns, _FIRST)
     # What is shorter than the clock can tell comes out as anything around 0.
     return max(_LEAST, (cold + warm) / 2)
 

@@ -45,6 +45,7 @@ class Answer:
     err: str
 
 
+@dataclass
 class Transport(ABC):
     """A device on which commands are run and files are put.
 
@@ -59,9 +60,8 @@ class Transport(ABC):
 
     folder: ClassVar[str]
     pins_cores: ClassVar[bool] = False
-
-    def __init__(self, address: str, timeout: float) -> None:
-        self.address, self.timeout = address, timeout
+    address: str
+    timeout: float
 
     @abstractmethod
     def check(self) -> None:
@@ -188,28 +188,26 @@ _WHAT_TO_DO = {
 }
 
 
+@dataclass
 class Adb(Transport):
     """A device on which `adb` runs commands and puts files; `serial` is empty for the only one."""
 
-    folder = "/data/local/tmp"
-    pins_cores = True
-
-    def __init__(self, serial: str, address: str, timeout: float) -> None:
-        super().__init__(address, timeout)
-        self._serial = serial
+    folder: ClassVar[str] = "/data/local/tmp"
+    pins_cores: ClassVar[bool] = True
+    serial: str
 
     def check(self) -> None:
         listed = self._execute(["adb", "devices"])
         if listed.code:
             raise DeviceError(f"`adb devices` failed: {last_line(listed.err)}.")
-        self._serial = self._choose(_states(listed.out))
+        self.serial = self._choose(_states(listed.out))
         self._greet()
 
     def push(self, data: bytes, path: str) -> None:
         with tempfile.TemporaryDirectory(prefix="larq_nas-") as folder:
             source = Path(folder) / "file"
             source.write_bytes(data)
-            done = self._execute(["adb", "-s", self._serial, "push", str(source), path])
+            done = self._execute(["adb", "-s", self.serial, "push", str(source), path])
         if done.code:
             reason = last_line(done.err) or last_line(done.out)
             raise DeviceError(f"Copying to `{self.address}` failed: {reason}.")
@@ -217,13 +215,13 @@ class Adb(Transport):
 
     def _choose(self, states: dict[str, str]) -> str:
         """Return the serial number of the device to use."""
-        if self._serial:
-            if self._serial not in states:
+        if self.serial:
+            if self.serial not in states:
                 known = ", ".join(states) or "none"
                 raise DeviceError(
                     f"`{self.address}` is not connected; adb sees these devices: {known}."
                 )
-            chosen = [self._serial]
+            chosen = [self.serial]
         else:
             ready = [serial for serial, state in states.items() if state == "device"]
             chosen = ready or list(states)
@@ -246,7 +244,7 @@ class Adb(Transport):
         return serial
 
     def _command(self, script: str) -> list[str]:
-        return ["adb", "-s", self._serial, "shell", script]
+        return ["adb", "-s", self.serial, "shell", script]
 
 
 def _states(listing: str) -> dict[str, str]:
@@ -262,6 +260,7 @@ def _states(listing: str) -> dict[str, str]:
 _SECONDS_TO_CONNECT = 10
 
 
+@dataclass
 class Ssh(Transport):
     """A device on which `ssh` runs commands; files go through its input.
 
@@ -269,26 +268,16 @@ class Ssh(Transport):
     `None`, ssh decides.
     """
 
-    folder = "${TMPDIR:-/tmp}"
-
-    def __init__(
-        self,
-        host: str,
-        user: str,
-        port: int | None,
-        options: Sequence[str],
-        address: str,
-        timeout: float,
-    ) -> None:
-        super().__init__(address, timeout)
-        self._destination = f"{user}@{host}" if user else host
-        self._port = [] if port is None else ["-p", str(port)]
-        self._options = list(options)
-        self._reached = False
+    folder: ClassVar[str] = "${TMPDIR:-/tmp}"
+    host: str
+    user: str
+    port: int | None
+    options: Sequence[str]
+    reached: bool = False
 
     def check(self) -> None:
         self._greet()
-        self._reached = True
+        self.reached = True
 
     def push(self, data: bytes, path: str) -> None:
         quoted = shlex.quote(path)
@@ -296,17 +285,19 @@ class Ssh(Transport):
         self._check_size(path, len(data), got.out.strip())
 
     def _command(self, script: str) -> list[str]:
+        destination = f"{self.user}@{self.host}" if self.user else self.host
+        port = [] if self.port is None else ["-p", str(self.port)]
         seconds = max(1, int(min(_SECONDS_TO_CONNECT, self.timeout)))
         # Of options given twice ssh takes the first, so those of the user come before ours,
         # except for the two without which it would ask a question or never let go.
         return [
             *("ssh", "-T", "-o", "BatchMode=yes", "-o", "ControlMaster=no"),
-            *(*self._options, *self._port, "-o", f"ConnectTimeout={seconds}"),
-            *("-o", "ServerAliveInterval=10", "--", self._destination, script),
+            *(*self.options, *port, "-o", f"ConnectTimeout={seconds}"),
+            *("-o", "ServerAliveInterval=10", "--", destination, script),
         ]
 
     def _lost(self, message: str) -> DeviceError:
-        if self._reached:
+        if self.reached:
             return super()._lost(message)
         if "Permission denied" in message or "Too many authentication failures" in message:
             return DeviceError(
@@ -343,9 +334,9 @@ def reach(device: str, ssh_options: Sequence[str], timeout: float) -> Transport:
         if port is not None and not 0 < port < 65536:
             raise InputError(f"The port in `{device}` must be between 1 and 65535.")
         host = match["host"].strip("[]")
-        return Ssh(host, match["user"] or "", port, ssh_options, device, timeout)
+        return Ssh(device, timeout, host, match["user"] or "", port, ssh_options)
     if isinstance(device, str) and (match := _ADB.fullmatch(device)):
-        return Adb(match["serial"] or "", device, timeout)
+        return Adb(device, timeout, match["serial"] or "")
     raise InputError(
         "`device` must be ssh://[user@]host[:port], such as ssh://pi@raspberrypi, or "
         f"adb://[serial] for Android, but got {device!r}."

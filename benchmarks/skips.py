@@ -12,7 +12,7 @@ from larq_nas.data.validation import check_data
 from larq_nas.layers import BinaryConv2D
 from larq_nas.training import RECIPES
 from larq_nas.training.loop import seed_everything
-from larq_nas.training.optimizers import amplifications, descend, learning_rate, optimizer
+from larq_nas.training.recipe import amplifications, descend, learning_rate, optimizer
 
 from record import record  # isort: skip  (beside this file)
 

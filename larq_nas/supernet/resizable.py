@@ -11,7 +11,7 @@ from larq_nas.data.validation import DataFacts
 from larq_nas.layers import Domain, building_in
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Chooser
-from larq_nas.training.optimizers import MOMENTUM, OptimizerName, Rate
+from larq_nas.training.recipe import MOMENTUM, OptimizerName, Rate
 
 __all__ = [
     "Initial",

@@ -24,8 +24,7 @@ from larq_nas.lce.fallback import weight_quantizers
 from larq_nas.run_directory import Run
 from larq_nas.training.distribution import building_on, warn_if_apart
 from larq_nas.training.loop import fit, seed_everything
-from larq_nas.training.optimizers import amplifications, descend, optimizer
-from larq_nas.training.recipe import Recipe, Stage
+from larq_nas.training.recipe import Recipe, Stage, amplifications, descend, optimizer
 from larq_nas.training.transfer import constrain, initialize_scales, transfer_weights
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from larq_nas.spaces import Bats
 from larq_nas.supernet.relax import Relax
 from larq_nas.training.distribution import building_on, shared_out
 from larq_nas.training.loop import exact
-from larq_nas.training.optimizers import optimizer
+from larq_nas.training.recipe import optimizer
 
 SPACE = Bats(
     cells=2, channels=4, nodes=1, operations=("group_conv_3x3", "max_pool_3x3", "identity")

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import larq_nas
 from larq_nas.layers import BinaryConv2D
-from larq_nas.training.optimizers import amplifications, descend, learning_rate, optimizer
+from larq_nas.training.recipe import amplifications, descend, learning_rate, optimizer
 
 PEAK, STEPS = 0.05, 1000
 

@@ -16,7 +16,7 @@ from larq_nas.layers import BinaryConv2D, classifier
 from larq_nas.run_directory import Run
 from larq_nas.spaces import Bats, VggSmall
 from larq_nas.training import Recipe
-from larq_nas.training.optimizers import learning_rate
+from larq_nas.training.recipe import learning_rate
 from larq_nas.training.trainer import Trainer
 
 SPACE = Bats(cells=1, channels=4, nodes=1, operations=("group_conv_3x3", "max_pool_3x3"))

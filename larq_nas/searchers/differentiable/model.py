@@ -10,7 +10,7 @@ from larq_nas.layers import ComputedIn, computing_in
 from larq_nas.layers.mixture import Probabilities
 from larq_nas.training.distribution import is_distributed
 from larq_nas.training.loop import Term, TwoLevels
-from larq_nas.training.optimizers import descend
+from larq_nas.training.recipe import descend
 
 __all__ = ["BilevelModel", "Diversity", "entropies", "mean_entropy"]
 

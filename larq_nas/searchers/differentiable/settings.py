@@ -30,7 +30,7 @@ from larq_nas.supernet.fused_cell import FusedCell
 from larq_nas.supernet.relax import Relax, require_temperature
 from larq_nas.training.distribution import building_on, require_halves, warn_if_apart
 from larq_nas.training.loop import Term, seed_everything
-from larq_nas.training.optimizers import OptimizerName, learning_rate, optimizer
+from larq_nas.training.recipe import OptimizerName, learning_rate, optimizer
 from larq_nas.training.transfer import constrain, initialize_scales
 
 __all__ = ["Differentiable", "warm_up_epochs"]

@@ -11,7 +11,7 @@ from larq_nas.cost.structure import Structure
 from larq_nas.searchers.dms.supernet import Supernet
 from larq_nas.searchers.dms.widths import Dimensions
 from larq_nas.training.loop import Term, TwoLevels
-from larq_nas.training.optimizers import descend
+from larq_nas.training.recipe import descend
 
 __all__ = [
     "BudgetHinge",

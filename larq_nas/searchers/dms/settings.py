@@ -29,7 +29,7 @@ from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Survey
 from larq_nas.supernet.resizable import resizable_optimizer
 from larq_nas.training.loop import Term, seed_everything
-from larq_nas.training.optimizers import learning_rate
+from larq_nas.training.recipe import learning_rate
 from larq_nas.training.transfer import constrain
 
 __all__ = ["Dimension", "require_no_operations"]

@@ -23,8 +23,7 @@ from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Fix, Widest
 from larq_nas.supernet.resizable import resizable_constants, resizable_network, resizable_optimizer
 from larq_nas.training.loop import RandomLayers, exact, fit, forgetting_graphs, seed_everything
-from larq_nas.training.optimizers import optimizer
-from larq_nas.training.recipe import Recipe
+from larq_nas.training.recipe import Recipe, optimizer
 from larq_nas.training.trainer import Trainee
 from larq_nas.training.transfer import constrain, initialize_scales
 

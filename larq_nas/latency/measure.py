@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -359,7 +359,7 @@ class _Network:
                 OperationLatency(piece.kind, piece.name, _alone(piece.kind, *clocks, turns))
                 for piece, clocks in self.pieces
             ],
-            warnings=_warnings(machine, self.kernel, spread),
+            warnings=list(_warnings(machine, self.kernel, spread)),
         )
 
 
@@ -395,16 +395,10 @@ def _machine() -> str:
     return "x86-64" if machine.lower() in _X86 else machine
 
 
-def _warnings(machine: str, kernel: Kernel, spread: float) -> list[str]:
-    warnings = []
+def _warnings(machine: str, kernel: Kernel, spread: float) -> Iterator[str]:
     if machine == "x86-64":
         if kernel == "default":
-            warnings.append(
-                "the default kernel is the slowest on x86-64: time the indirect one here"
-            )
-        warnings.append("x86-64 timings say nothing about ARM, not even which network is faster")
+            yield "the default kernel is the slowest on x86-64: time the indirect one here"
+        yield "x86-64 timings say nothing about ARM, not even which network is faster"
     if spread > _NOISY:
-        warnings.append(
-            f"half of the timings lie {spread:.0%} apart: end other programs, and measure again"
-        )
-    return warnings
+        yield f"half of the timings lie {spread:.0%} apart: end other programs, and measure again"

@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
@@ -162,9 +162,6 @@ class LatencyTable:
     networks: Sequence[Measured] = ()
     checks: Sequence[Check] = ()
     left: int = 0
-    _known: dict[str, tuple[float, bool]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     def predict(self, structure: Structure, answers: Mapping[str, Any] | None = None) -> Prediction:
         """Return what a network takes: the sum over its operations, times `whole_by_sum`.
@@ -217,7 +214,7 @@ class LatencyTable:
 
     def save(self, path: str | Path) -> None:
         """Write the table to `path` as JSON, whole or not at all."""
-        record = {"schema": _SCHEMA, **{name: getattr(self, name) for name in list(_KEYS)[1:]}}
+        record = {"schema": _SCHEMA, **dataclasses.asdict(self)}
         record["operations"] = {
             text: {
                 "microseconds": timing.microseconds,
@@ -227,8 +224,6 @@ class LatencyTable:
             }
             for text, timing in sorted(self.operations.items())
         }
-        for name in ("networks", "checks"):
-            record[name] = [dataclasses.asdict(network) for network in record[name]]
         try:
             write_atomically(path, json.dumps(record, indent=1) + "\n")
         except OSError as error:
@@ -265,6 +260,10 @@ class LatencyTable:
         return f"{self.device}, {hashlib.sha256(held.encode()).hexdigest()[:12]}"
 
     @cached_property
+    def _known(self) -> dict[str, tuple[float, bool]]:
+        return {}
+
+    @cached_property
     def _estimate(self) -> Estimate:
         return Estimate({parse(text): row.microseconds for text, row in self.operations.items()})
 
@@ -288,13 +287,6 @@ class LatencyTable:
         both = zip(*((check.predicted, check.measured) for check in self.checks), strict=True)
         return float(kendalltau(*both).statistic)
 
-    @property
-    def _ranking(self) -> str:
-        tau = self.kendall_tau
-        if len(self.checks) < 5 or tau != tau:
-            return "too few to say how well it ranks"
-        return f"Kendall tau {tau:.2f}"
-
     def __str__(self) -> str:
         height, width, channels = self.input_shape
         lines = [
@@ -308,10 +300,13 @@ class LatencyTable:
         if not self.checks:
             return "\n".join([*lines, "Not checked against networks that it has not seen"])
         estimated = statistics.fmean(check.estimated for check in self.checks)
+        ranking = "too few to say how well it ranks"
+        if len(self.checks) >= 5 and not math.isnan(self.kendall_tau):
+            ranking = f"Kendall tau {self.kendall_tau:.2f}"
         checked = (
             f"Checked on {len(self.checks)} networks that it has not seen: median error "
             f"{self.error:.1%}, largest {max(check.error for check in self.checks):.1%}, "
-            f"{self._ranking}; {estimated:.1%} of their time is estimated"
+            f"{ranking}; {estimated:.1%} of their time is estimated"
         )
         return "\n".join([*lines, checked])
 
@@ -320,9 +315,7 @@ _SCHEMA = 1
 # What JSON makes of the types of a table's fields.
 _KINDS = {Literal: str, Mapping: dict, Sequence: list, tuple: list}
 _KEYS: dict[str, type] = {"schema": int} | {
-    name: _KINDS.get(get_origin(kind), kind)
-    for name, kind in get_type_hints(LatencyTable).items()
-    if not name.startswith("_")
+    name: _KINDS.get(get_origin(kind), kind) for name, kind in get_type_hints(LatencyTable).items()
 }
 
 

@@ -1,7 +1,7 @@
 """Measure a flatbuffer on a device, and describe the device."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -196,14 +196,13 @@ def doubts(before: State, after: State) -> list[str]:
     hottest = max(after.temperatures, default=0.0)
     if hottest >= _HOT:
         found.append(f"a part of the device was at {hottest:.0f} °C afterwards")
-    return found + _of_cores(after.cores)
+    return [*found, *_of_cores(after.cores)]
 
 
-def _of_cores(cores: Sequence[Core]) -> list[str]:
-    found = []
+def _of_cores(cores: Sequence[Core]) -> Iterator[str]:
     capped = [core for core in cores if core.allowed < _SLOWER * core.highest]
     if capped:
-        found.append(
+        yield (
             f"{len(capped)} of {len(cores)} cores may run at {capped[0].allowed / 1000:.0f} MHz "
             f"at most, though they can at {capped[0].highest / 1000:.0f}"
         )
@@ -211,28 +210,24 @@ def _of_cores(cores: Sequence[Core]) -> list[str]:
     steady = [core for core in cores if core.governor == "performance" and core not in capped]
     slow = [core for core in steady if core.now < _SLOWER * core.highest]
     if slow:
-        found.append(
+        yield (
             f"{len(slow)} of {len(cores)} cores ran at {slow[0].now / 1000:.0f} MHz "
             f"in place of {slow[0].highest / 1000:.0f}"
         )
     others = sorted({core.governor for core in cores} - {"performance"})
     if others:
-        found.append(
+        yield (
             f"the frequency is governed by {', '.join(others)} in place of performance, so it "
             "may have changed while measuring"
         )
-    return found
 
 
 def drift(averages: Sequence[float]) -> list[str]:
     """Return that the later of `averages` are slower than the first, if they are."""
-    later = sorted(averages[1:])
-    if not later:
-        return []
+    later = sorted(averages[1:]) or averages
     slower = later[len(later) // 2] / averages[0]
-    if slower <= _DRIFT:
-        return []
-    return [f"later repeats took {100 * (slower - 1):.0f} % longer than the first"]
+    text = f"later repeats took {100 * (slower - 1):.0f} % longer than the first"
+    return [text] if slower > _DRIFT else []
 
 
 _DIFFERS = 2
@@ -403,7 +398,7 @@ def measure_on(
             operations = read_operations(benchmark.run(xnnpack=False, profiling=True))
     averages = [timing.microseconds for timing in timings]
     median = float(np.median(averages))
-    warnings += drift(averages) + _of_runs(timings, runs)
+    warnings += [*drift(averages), *_of_runs(timings, runs)]
     if way.pins_cores and not cores:
         warnings.append(
             "the program was not bound to cores: they are equal, or the device does not tell"
@@ -445,14 +440,12 @@ def _time(benchmark: Benchmark, xnnpack: bool) -> Timing:
     return timing
 
 
-def _of_runs(timings: Sequence[Timing], runs: int) -> list[str]:
-    found = []
+def _of_runs(timings: Sequence[Timing], runs: int) -> Iterator[str]:
     fewest = min(timing.runs for timing in timings)
     if fewest < runs:
-        found.append(f"only {fewest} of {runs} inferences fitted into the time of a repeat")
+        yield f"only {fewest} of {runs} inferences fitted into the time of a repeat"
     if len(timings) == 1:
-        found.append("it was measured once, so its spread is not known")
-    return found
+        yield "it was measured once, so its spread is not known"
 
 
 def _of_operations(operations: Sequence[OperationLatency], median: float) -> list[str]:

@@ -345,7 +345,7 @@ class TwoLevels(tf.keras.Model):
 
     def results(self) -> dict[str, tf.Tensor]:
         """Return what was measured."""
-        return {metric.name: metric.result() for metric in self.metrics}
+        return self.get_metrics_result()
 
     def measure(
         self, loss: tf.Tensor, labels: tf.Tensor, logits: tf.Tensor, prefix: str = ""

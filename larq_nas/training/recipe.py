@@ -49,12 +49,10 @@ def descend(
 ) -> None:
     """Apply gradients, clipped first and decayed then, as PyTorch does.
 
-    On several replicas they are averaged before that.
+    On several replicas they are averaged before that. A variable that is not used has `None`.
 
     # Arguments
-        optimizer: applies them.
-        gradients: gradient of each of `variables`, `None` for one that is not used.
-        variables: what to change.
+        optimizer, gradients, variables: as of `apply_gradients`.
         decay: L2 coefficient, added to the gradient times the variable.
         clip_norm: the norm of all gradients together is held at this; 0 for no limit.
         amplified: how much larger than a derivative each gradient is, which the norm leaves

@@ -253,7 +253,7 @@ class Trainee(tf.keras.Model):
         )
         self._mean.update_state(loss, tf.shape(labels)[0])
         self._accuracy.update_state(labels, logits)
-        return self._measured()
+        return self.get_metrics_result()
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         # Weights, 0 for what fills a batch up, come where replicas share it.
@@ -262,10 +262,7 @@ class Trainee(tf.keras.Model):
         losses = tf.keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         self._mean.update_state(losses, *weights)
         self._accuracy.update_state(labels, logits, *weights)
-        return self._measured()
-
-    def _measured(self) -> dict[str, tf.Tensor]:
-        return {metric.name: metric.result() for metric in self.metrics}
+        return self.get_metrics_result()
 
     def _mixed(self, images: tf.Tensor, labels: tf.Tensor) -> Mixed:
         """Return images and the probabilities of their classes, mixed if the recipe says so."""

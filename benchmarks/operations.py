@@ -4,8 +4,8 @@ import statistics
 
 import larq_nas
 from larq_nas.deploy.export import export
-from larq_nas.latency.build import randomize
 from larq_nas.latency.measure import measure_here
+from larq_nas.latency.table import randomize
 
 from record import record  # isort: skip  (beside this file)
 

@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 from record import record
 
-from larq_nas.latency.build import randomize
 from larq_nas.latency.measure import measure_all_here
+from larq_nas.latency.table import randomize
 from larq_nas.quantizers import LearnedStep, StandardizedSign
 
 layers = tf.keras.layers

@@ -7,8 +7,8 @@ import pytest
 from larq_nas.cost import SpaceCosts
 from larq_nas.errors import InputError
 from larq_nas.latency import Latency, LatencyTable, build_table
-from larq_nas.latency.build import operations_of, plan
 from larq_nas.latency.measure import measure_here
+from larq_nas.latency.table import operations_of, plan
 from larq_nas.spaces import Bats, VggSmall
 
 SPACE = VggSmall(ratios=(0.0625, 0.125))
@@ -132,7 +132,7 @@ def test_numbers_that_cannot_be_used_are_refused(tmp_path: Path, change: dict[st
 
 @pytest.mark.slow
 def test_few_networks_hold_all_operations_of_cells(monkeypatch) -> None:
-    monkeypatch.setattr("larq_nas.latency.build._SAMPLED", 40)
+    monkeypatch.setattr("larq_nas.latency.table._SAMPLED", 40)
     costs = SpaceCosts(Bats(cells=2, channels=8, nodes=2), (8, 8, 1), 10)
     planned = plan(costs, 20, 5, seed=0)
     held = set().union(*(operations_of(costs, values) for values in planned.networks))

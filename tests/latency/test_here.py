@@ -9,8 +9,8 @@ from larq_nas.deploy.export import engine, export, run
 from larq_nas.deploy.flatbuffer import extract, operators, read_model
 from larq_nas.deploy.parity import KERNELS
 from larq_nas.errors import InputError
-from larq_nas.latency.build import randomize
 from larq_nas.latency.measure import cut, hollow, measure_all_here, measure_here
+from larq_nas.latency.table import randomize
 from larq_nas.spaces import Bats
 
 DTYPES = {schema.TensorType.FLOAT32: "float32", schema.TensorType.INT32: "int32"}

@@ -7,8 +7,8 @@ from larq_nas.cost.structure import Structure
 from larq_nas.deploy.export import export
 from larq_nas.errors import InputError
 from larq_nas.graph.calls import read_graph
-from larq_nas.latency.build import randomize
 from larq_nas.latency.signature import Signature, Size, parse, predicted, signatures
+from larq_nas.latency.table import randomize
 from larq_nas.lce.count import understand
 from larq_nas.spaces import (
     Bats,

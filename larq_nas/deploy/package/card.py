@@ -20,6 +20,7 @@ from larq_nas.deploy.package.facts import (
     value_range,
 )
 from larq_nas.deploy.package.programs import fill, flags
+from larq_nas.deploy.package.standalone import STANDALONE
 from larq_nas.deploy.parity import Parity, kernel_lines
 from larq_nas.graph.calls import read_graph
 
@@ -31,13 +32,12 @@ def card(facts: Facts, standalone: bool) -> str:
 
     # Arguments
         facts: the model and what is known of it.
-        standalone: whether `network.py` and `weights.npz` lie beside it.
+        standalone: whether the files of the network in Keras lie beside it.
     """
     from larq_nas import __version__
 
-    rows = (
-        "| `network.py`, `weights.npz` | the network in Keras and Larq alone, and its weights |\n"
-    )
+    names = ", ".join(f"`{name}`" for name in STANDALONE)
+    rows = f"| {names} | the network in Keras and Larq alone, and its weights |\n"
     return fill(
         "README.md",
         name=facts.model.name,

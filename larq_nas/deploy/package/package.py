@@ -16,7 +16,7 @@ from larq_nas.deploy.package.card import card
 from larq_nas.deploy.package.facts import Accuracy, Facts, choose_kernel, outputs_in_order
 from larq_nas.deploy.package.golden import make_golden
 from larq_nas.deploy.package.programs import android, cpp
-from larq_nas.deploy.package.standalone import NETWORK, WEIGHTS
+from larq_nas.deploy.package.standalone import STANDALONE
 from larq_nas.deploy.package.standalone import standalone as standalone_files
 from larq_nas.deploy.parity import Kernel
 from larq_nas.errors import InputError
@@ -29,7 +29,7 @@ __all__ = ["write_package"]
 _MODEL, _CARD, _CPP, _ANDROID = "model.tflite", "README.md", "main.cc", "Network.java"
 _GOLDEN = "golden.bin"
 _MOST_IMAGES = 512
-_FILES = (_MODEL, _GOLDEN, _CARD, _CPP, _ANDROID, NETWORK, WEIGHTS)
+_FILES = (_MODEL, _GOLDEN, _CARD, _CPP, _ANDROID, *STANDALONE)
 
 
 def write_package(
@@ -50,8 +50,8 @@ def write_package(
 
     That is `model.tflite`; a card, `README.md`; `golden.bin`, inputs with the outputs that a
     device must give; `main.cc` and `Network.java`, which run the model and this test in C++ and
-    on Android; and `network.py` with `weights.npz`, which rebuild the network from Keras and
-    Larq alone. Nothing is written if any of it cannot be.
+    on Android; and `network.py` with `network.json` and `weights.npz`, which rebuild the network
+    from Keras and Larq alone. Nothing is written if any of it cannot be.
 
     !!! example
         ```python
@@ -73,7 +73,7 @@ def write_package(
         latencies: what an inference takes, for the card.
         kernel: the kernel to deploy with, one that was compared; by default Larq Compute
             Engine's own default, or else the first that was compared.
-        standalone: whether to write `network.py` and `weights.npz`.
+        standalone: whether to write `network.py`, `network.json` and `weights.npz`.
         class_names: names of the classes, for the card and the programs; of several outputs,
             a dictionary from their names. A single probability may have two: below 0.5, above.
         preprocessing: how an image becomes what the model reads, such as `"x / 127.5 - 1"`, for

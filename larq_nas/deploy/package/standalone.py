@@ -155,7 +155,7 @@ def _make_portable(
             _make_portable(inner, layer, numbers, own)
         else:
             _require_known_objects(inner, f"Layer `{inner['config']['name']}`", own)
-        if ".src." in inner["module"] or isinstance(layer, tf.keras.Model):
+        if isinstance(layer, tf.keras.Model) or ".src." in str(inner["module"]):
             # Private modules have other names in other versions; Keras finds the class without.
             del inner["module"]
         if id(layer) in numbers:

@@ -261,6 +261,24 @@ def portable(value: Any) -> Any:
     return [portable(item) for item in value] if isinstance(value, list) else value
 
 
+def test_models_in_several_models_stay_shared_and_own_classes_are_plain(tmp_path) -> None:
+    class Own(tf.keras.Sequential):
+        pass
+
+    layers = tf.keras.layers
+    inner = Own([tf.keras.Input((4,)), layers.Dense(4), Own([layers.Dense(4)])], name="inner")
+    a, b, x = tf.keras.Input((4,)), tf.keras.Input((4,)), tf.keras.Input((4,))
+    first = tf.keras.Model(a, inner(a) * 2.0, name="first")
+    second = tf.keras.Model(b, inner(inner(b)) + 1.0, name="second")
+    for name, content in standalone(tf.keras.Model(x, first(x) + second(x))).items():
+        (tmp_path / name).write_bytes(content)
+    again = load_module(tmp_path / "network.py").load()
+    held = [again.get_layer(name).get_layer("inner") for name in ("first", "second")]
+    assert held[0] is held[1]
+    assert type(held[0]) is tf.keras.Sequential
+    assert len(again.weights) == 4
+
+
 def test_the_network_is_the_json_of_keras(models, folders) -> None:
     config = json.loads((folders["resnet18_cifar"] / "network.json").read_text())
     expected = json.loads(models["resnet18_cifar"].to_json())

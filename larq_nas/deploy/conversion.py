@@ -18,8 +18,6 @@ from larq_nas.deploy.quantization import Integers, IntegerTensor
 from larq_nas.errors import InputError
 from larq_nas.files import write_atomically
 
-__all__ = ["Conversion", "digest", "summarize"]
-
 _SHOWN = 3
 # The layers that a reason begins with, if it does, and the reason.
 _NAMES = re.compile(r"((?:`[^`]*`(?:, )?)*)(.*)", re.DOTALL)

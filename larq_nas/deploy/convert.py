@@ -36,8 +36,6 @@ from larq_nas.layers import BinaryConv2D
 from larq_nas.lce.network import SIGN_PASSES, Network
 from larq_nas.quantizers import quantized_scope
 
-__all__ = ["convert", "first_images", "read_images"]
-
 
 def first_images(data: tf.data.Dataset, examples: int) -> np.ndarray:
     """Return the first images of a batched data set, float32."""

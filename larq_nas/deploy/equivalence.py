@@ -32,8 +32,6 @@ from larq_nas.deploy.operations import Operations, Step, pack
 from larq_nas.deploy.recording import LayerCall, Recording
 from larq_nas.graph.quantizers import zero_one
 
-__all__ = ["Equivalence", "compare_operations"]
-
 # Of a channel's spread: what the sums of one operation may leave to rounding.
 _EXACT = 1e-4
 # Of a number: what float32 loses of it in a few operations.

@@ -19,18 +19,6 @@ from larq_nas.layers.conv import exporting
 if TYPE_CHECKING:
     from larq_nas.deploy.rewriting import Lowered
 
-__all__ = [
-    "cause_of",
-    "engine",
-    "engine_messages",
-    "export",
-    "export_function",
-    "export_lowered",
-    "input_shape",
-    "input_shapes",
-    "run",
-]
-
 _STANDARD_ERROR = 2
 
 

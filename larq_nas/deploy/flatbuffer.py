@@ -10,22 +10,6 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_nas.errors import InputError
 
-__all__ = [
-    "TYPE_NAMES",
-    "Operator",
-    "called_subgraphs",
-    "extract",
-    "input_names",
-    "is_constant",
-    "operation",
-    "operators",
-    "output_names",
-    "pack_signs",
-    "read_model",
-    "values",
-    "write_model",
-]
-
 _IDENTIFIER = b"TFL3"
 # How the options of WHILE, IF, CALL_ONCE and the like name the subgraphs that they run.
 _SUBGRAPH = "ubgraphIndex"

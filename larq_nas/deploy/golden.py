@@ -15,19 +15,6 @@ from larq_nas.deploy.flatbuffer import read_model
 from larq_nas.deploy.quantization import IntegerTensor
 from larq_nas.errors import ConversionError, InputError
 
-__all__ = [
-    "CLOSE",
-    "SHARE",
-    "Expected",
-    "Golden",
-    "Tensor",
-    "integer_inputs",
-    "natural_order",
-    "read_golden",
-    "same_class",
-    "tensors",
-]
-
 _MAGIC, _VERSION = b"LQGOLDEN", 1
 # Types of a flatbuffer, their numbers in TensorFlow Lite's C API, and their arrays.
 _TYPES = {

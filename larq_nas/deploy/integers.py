@@ -22,7 +22,7 @@ from larq_nas.deploy.flatbuffer import (
     read_model,
     write_model,
 )
-from larq_nas.deploy.parity import KERNELS, Kernel
+from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.deploy.quantization import (
     LEAST,
     NUMBER_TYPES,
@@ -33,8 +33,6 @@ from larq_nas.deploy.quantization import (
     of_range,
 )
 from larq_nas.errors import ConversionError, InputError, unknown_name
-
-__all__ = ["in_integers", "with_integers"]
 
 _TYPES = {"uint8": schema.TensorType.UINT8, "int8": schema.TensorType.INT8}
 # What outputs of these operations lie within, as TensorFlow Lite rounds them.

@@ -13,8 +13,6 @@ from larq_nas.deploy.recording import record
 from larq_nas.errors import InputError
 from larq_nas.graph.calls import Call, read_graph
 
-__all__ = ["Kind", "Meaning", "meanings"]
-
 Kind = Literal["classes", "probabilities", "numbers", "scores"]
 """What a program prints of an output.
 

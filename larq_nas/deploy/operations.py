@@ -20,8 +20,6 @@ from larq_nas.deploy.flatbuffer import (
 from larq_nas.deploy.flatbuffer import values as values_of
 from larq_nas.errors import ConversionError
 
-__all__ = ["AARCH64", "KERNELS", "Kernel", "Operations", "Step", "pack", "sign_bits"]
-
 Kernel = Literal["default", "reference", "indirect"]
 """The binary convolution kernels of Larq Compute Engine."""
 

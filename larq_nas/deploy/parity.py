@@ -13,18 +13,6 @@ from larq_nas.deploy.export import run
 from larq_nas.deploy.meaning import Kind, meanings
 from larq_nas.deploy.operations import KERNELS, Kernel
 
-__all__ = [
-    "KERNELS",
-    "InKeras",
-    "Kernel",
-    "Parity",
-    "Rounding",
-    "compare",
-    "figures",
-    "kernel_lines",
-    "predict",
-]
-
 _EXACT = 1e-4
 _ROUNDING = 1e-6
 # Of an output's largest number: what float32 keeps of it after all the sums that lead to it.

@@ -8,16 +8,6 @@ import numpy as np
 
 from larq_nas.errors import InputError
 
-__all__ = [
-    "LEAST",
-    "NUMBER_TYPES",
-    "IntegerTensor",
-    "Integers",
-    "NumberType",
-    "of_pixels",
-    "of_range",
-]
-
 NumberType = Literal["float32", "uint8", "int8"]
 """Types of the numbers that a flatbuffer takes and gives."""
 

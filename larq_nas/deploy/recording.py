@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["LayerCall", "Recording", "record", "watch"]
-
 _ROUNDING = 1e-6
 _SEEDS = 3
 # More calls than the converter makes one operation of.

@@ -12,8 +12,6 @@ from larq_nas.deploy.recording import LayerCall, watch
 from larq_nas.deploy.rewriting import Lowered
 from larq_nas.graph.quantizers import zero_one
 
-__all__ = ["Signs", "sign_warnings", "survey_signs"]
-
 _BATCH = 32
 # Of a number: what a straight-through estimator written as x + (sign(x) - x) leaves to rounding.
 _ROUNDING = 1e-5

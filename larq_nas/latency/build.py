@@ -15,7 +15,7 @@ from larq_nas.architecture import Architecture
 from larq_nas.choices import Value
 from larq_nas.cost.space import SpaceCosts
 from larq_nas.deploy.export import export
-from larq_nas.deploy.parity import KERNELS, Kernel
+from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.errors import InputError, require_whole, unknown_name
 from larq_nas.latency.latency import Latency
 from larq_nas.latency.signature import predicted, timed_operations

@@ -7,7 +7,7 @@ import numpy as np
 
 from larq_nas.deploy.export import run
 from larq_nas.deploy.golden import Golden, natural_order, read_golden, tensors
-from larq_nas.deploy.parity import KERNELS, Kernel
+from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.errors import ConversionError, InputError
 
 __all__ = ["golden_here", "golden_of", "verdict"]

@@ -13,7 +13,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_nas.deploy.export import engine
 from larq_nas.deploy.flatbuffer import called_subgraphs, extract, is_constant, operators, read_model
-from larq_nas.deploy.parity import KERNELS, Kernel
+from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.errors import ConversionError, InputError, first_line, require_whole, unknown_name
 from larq_nas.latency.latency import Latency, OperationLatency
 from larq_nas.latency.signature import Signature, signatures

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from larq_nas.deploy.parity import Kernel
+from larq_nas.deploy.operations import Kernel
 
 __all__ = ["Latency", "OperationLatency"]
 

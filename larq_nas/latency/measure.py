@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from larq_nas.deploy.conversion import Conversion
-from larq_nas.deploy.parity import Kernel
+from larq_nas.deploy.operations import Kernel
 from larq_nas.errors import InputError
 from larq_nas.latency.devices import measure_on
 from larq_nas.latency.golden import golden_here, golden_of

@@ -17,7 +17,7 @@ from scipy.stats import kendalltau
 
 from larq_nas.choices import Value
 from larq_nas.cost.structure import Structure
-from larq_nas.deploy.parity import KERNELS, Kernel
+from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.errors import InputError
 from larq_nas.files import write_atomically
 from larq_nas.latency.signature import Signature, parse, predicted

@@ -24,8 +24,6 @@ from larq_nas.deploy.package.standalone import STANDALONE
 from larq_nas.deploy.parity import Parity, kernel_lines
 from larq_nas.graph.calls import read_graph
 
-__all__ = ["card", "not_counted", "table"]
-
 
 def card(facts: Facts, standalone: bool) -> str:
     """Return the model's card as Markdown; what is not known is said to be so.

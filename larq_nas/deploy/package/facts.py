@@ -15,25 +15,10 @@ from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.export import run
 from larq_nas.deploy.golden import Golden, Tensor, integer_inputs, natural_order, tensors
 from larq_nas.deploy.meaning import Meaning
-from larq_nas.deploy.parity import KERNELS, Kernel
+from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.deploy.quantization import IntegerTensor
 from larq_nas.errors import ConversionError, InputError, require_not_negative, require_whole
 from larq_nas.latency import Latency
-
-__all__ = [
-    "Accuracy",
-    "Facts",
-    "affine",
-    "byte_meaning",
-    "choose_kernel",
-    "engine_version",
-    "layout",
-    "number",
-    "outputs_in_order",
-    "preprocessing",
-    "tensor_name",
-    "value_range",
-]
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,8 @@ from larq_nas.deploy.golden import (
     same_class,
     tensors,
 )
-from larq_nas.deploy.parity import KERNELS, Kernel
+from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.errors import ConversionError
-
-__all__ = ["make_golden"]
 
 _EXAMPLES, _CANDIDATES = 16, 32
 # By how much more than rounding did here it may change an output on a device.

@@ -12,19 +12,17 @@ from larq_nas.cost import profile
 from larq_nas.deploy.conversion import Conversion, digest
 from larq_nas.deploy.convert import read_images
 from larq_nas.deploy.meaning import meanings
+from larq_nas.deploy.operations import Kernel
 from larq_nas.deploy.package.card import card
 from larq_nas.deploy.package.facts import Accuracy, Facts, choose_kernel, outputs_in_order
 from larq_nas.deploy.package.golden import make_golden
 from larq_nas.deploy.package.programs import android, cpp
 from larq_nas.deploy.package.standalone import STANDALONE
 from larq_nas.deploy.package.standalone import standalone as standalone_files
-from larq_nas.deploy.parity import Kernel
 from larq_nas.errors import InputError
 from larq_nas.files import LEFTOVERS, write_atomically
 from larq_nas.graph.calls import functional
 from larq_nas.latency import Latency
-
-__all__ = ["write_package"]
 
 _MODEL, _CARD, _CPP, _ANDROID = "model.tflite", "README.md", "main.cc", "Network.java"
 _GOLDEN = "golden.bin"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 
+from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.deploy.package.facts import (
     Facts,
     byte_meaning,
@@ -15,16 +16,6 @@ from larq_nas.deploy.package.facts import (
     tensor_name,
     value_range,
 )
-from larq_nas.deploy.parity import KERNELS, Kernel
-
-__all__ = [
-    "android",
-    "cpp",
-    "fill",
-    "flags",
-    "read_template",
-]
-
 
 _FOLDER = Path(__file__).parent / "templates"
 

@@ -20,15 +20,6 @@ from larq_nas.deploy.package.programs import fill
 from larq_nas.errors import ConversionError, InputError, first_line
 from larq_nas.layers.conv import exporting
 
-__all__ = [
-    "STANDALONE",
-    "load_module",
-    "own_source",
-    "require_equal",
-    "standalone",
-    "weights_archive",
-]
-
 STANDALONE = ("network.py", "network.json", "weights.npz")
 """Names of the files."""
 

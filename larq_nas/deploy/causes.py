@@ -49,9 +49,6 @@ def quantized_kernel(layer: tf.keras.layers.Layer) -> np.ndarray:
 def require_inference(calls: Sequence[Call]) -> None:
     """Refuse what no deployed network computes: layers in training, and weights that are NaN.
 
-    # Arguments
-        calls: the network.
-
     # Raises
         InputError: naming the layer, the cause and what to do.
     """

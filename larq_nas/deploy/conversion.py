@@ -47,6 +47,11 @@ class Conversion:
     int8: Int8Report | None = None
     integers: Integers | None = None
 
+    @property
+    def kernels(self) -> list[str]:
+        """The kernels that were compared."""
+        return [result.kernel for result in self.parity]
+
     def save(self, path: str | Path) -> None:
         """Write the flatbuffer to `path`, whole or not at all."""
         try:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -131,8 +132,7 @@ def _random(examples: int, shape: tuple[int, ...], dtype: Any, below: int) -> np
     generator = np.random.default_rng(0)
     if np.issubdtype(dtype, np.integer):
         return generator.integers(0, below, (examples, *shape)).astype(dtype)
-    images: np.ndarray = generator.standard_normal((examples, *shape)).astype(dtype)
-    return images
+    return generator.standard_normal((examples, *shape)).astype(dtype)
 
 
 def _images(
@@ -338,31 +338,18 @@ def _calls_named(lowered: Lowered, operations: Iterable[str]) -> set[int]:
     }
 
 
+@dataclass
 class _Judge:
-    """Decides whether a flatbuffer computes what its Keras model does.
+    """Decides whether a flatbuffer computes what its Keras model does."""
 
-    # Arguments
-        model: the Keras model.
-        lowered: the model in the form that was converted.
-        flatbuffer: what it was converted to.
-        images: one array for each input, first axis the examples.
-        expected: the outputs of the Keras model for them.
-        negative_zeros: how often operations read a -0.0 that 64-bit ARM takes for negative.
-    """
-
-    def __init__(
-        self,
-        model: tf.keras.Model,
-        lowered: Lowered,
-        flatbuffer: bytes,
-        images: Sequence[np.ndarray],
-        expected: Sequence[np.ndarray],
-        negative_zeros: Mapping[str, int],
-    ) -> None:
-        self.negative_zeros = negative_zeros
-        self.model, self.lowered, self.flatbuffer = model, lowered, flatbuffer
-        self.images, self.expected = images, expected
-        self.warnings: list[str] = []
+    model: tf.keras.Model
+    lowered: Lowered
+    flatbuffer: bytes
+    images: Sequence[np.ndarray]
+    expected: Sequence[np.ndarray]
+    # How often operations read a -0.0 that 64-bit ARM takes for negative.
+    negative_zeros: Mapping[str, int]
+    warnings: list[str] = field(default_factory=list)
 
     def parity(self, kernels: Sequence[Kernel]) -> list[Parity]:
         """Return how each kernel compares with Keras, or refuse the flatbuffer.

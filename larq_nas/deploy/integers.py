@@ -6,8 +6,9 @@ its ends, these take the place of its own.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
@@ -16,23 +17,27 @@ from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.export import run
 from larq_nas.deploy.flatbuffer import (
     TYPE_NAMES,
+    end_names,
     extract,
     operation,
     operators,
+    ordered,
     read_model,
     write_model,
 )
 from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.deploy.quantization import (
     LEAST,
-    NUMBER_TYPES,
     Integers,
     IntegerTensor,
     NumberType,
     of_pixels,
     of_range,
 )
-from larq_nas.errors import ConversionError, InputError, unknown_name
+from larq_nas.errors import ConversionError, InputError
+
+# What each input or output becomes, in the model's order; `None` for those that stay.
+_Ends: TypeAlias = Sequence[IntegerTensor | None]
 
 _TYPES = {"uint8": schema.TensorType.UINT8, "int8": schema.TensorType.INT8}
 # What outputs of these operations lie within, as TensorFlow Lite rounds them.
@@ -55,28 +60,15 @@ def in_integers(
     output_type: NumberType = "float32",
     input_range: Any = None,
 ) -> Conversion:
-    """Return a conversion with integer inputs and outputs.
-
-    # Arguments
-        conversion: the one with float inputs and outputs.
-        images: one array for each input, in the model's order, first axis the examples; real
-            ones: what integers stand for is found from them.
-        kernels: the kernels on which it must compute what it does without.
-        input_type: type of the inputs that are float32 now.
-        output_type: type of the outputs that are float32 now.
-        input_range: what the smallest and the largest integer stand for, each a number or one
-            for each channel; of several inputs a list of pairs. By default found from the images.
+    """Return a conversion with integer inputs and outputs, as `larq_nas.convert` describes them.
 
     # Raises
         InputError: if the images do not show what 0 to 255 stand for.
         ConversionError: if a kernel computes something else than without.
     """
-    for kind, given in (("input", input_type), ("output", output_type)):
-        if given not in NUMBER_TYPES:
-            raise unknown_name(f"{kind}_type", given, NUMBER_TYPES)
     before = conversion.flatbuffer
     model = read_model(before)
-    graph, names, notes = model.subgraphs[0], _names(model), list[str]()
+    graph, names, notes = model.subgraphs[0], end_names(model), list[str]()
 
     def changed(index: int, kind: NumberType) -> bool:
         """Return whether a tensor of the model becomes one of integers, or note why not."""
@@ -88,14 +80,14 @@ def in_integers(
     ranges = _ranges(input_range, len(images))
     inputs = [
         of_pixels(names[index], input_type, values, ends) if changed(index, input_type) else None
-        for index, values, ends in zip(_ordered(model, "inputs"), images, ranges, strict=True)
+        for index, values, ends in zip(ordered(model, "inputs"), images, ranges, strict=True)
     ]
     seen = run(before, images, kernels[0], **KERNELS[kernels[0]])
     outputs = [
         _output(model, index, names[index], output_type, values)
         if changed(index, output_type)
         else None
-        for index, values in zip(_ordered(model, "outputs"), seen, strict=True)
+        for index, values in zip(ordered(model, "outputs"), seen, strict=True)
     ]
     flatbuffer = with_integers(before, inputs, outputs)
     for kernel in kernels:
@@ -108,9 +100,7 @@ def in_integers(
         notes=notes,
         **_changes(seen, flatbuffer, inputs, outputs, images, kernels[0]),
     )
-    counts: dict[str, int] = {}
-    for op in operators(flatbuffer):
-        counts[op.kind] = counts.get(op.kind, 0) + 1
+    counts = dict(Counter(op.kind for op in operators(flatbuffer)))
     int8 = conversion.int8
     return dataclasses.replace(
         conversion,
@@ -121,23 +111,13 @@ def in_integers(
     )
 
 
-def with_integers(
-    flatbuffer: bytes,
-    inputs: Sequence[IntegerTensor | None],
-    outputs: Sequence[IntegerTensor | None],
-) -> bytes:
-    """Return a flatbuffer with integer inputs and outputs.
-
-    # Arguments
-        flatbuffer: one of float inputs and outputs.
-        inputs: what each input is to be, in the model's order; `None` for those that stay.
-        outputs: what each output is to be.
-    """
+def with_integers(flatbuffer: bytes, inputs: _Ends, outputs: _Ends) -> bytes:
+    """Return a flatbuffer with integer inputs and outputs; those that are `None` stay."""
     editor = _Editor(read_model(flatbuffer))
-    for index, tensor in zip(_ordered(editor.model, "inputs"), inputs, strict=True):
+    for index, tensor in zip(ordered(editor.model, "inputs"), inputs, strict=True):
         if tensor:
             editor.set_input(index, tensor)
-    for index, tensor in zip(_ordered(editor.model, "outputs"), outputs, strict=True):
+    for index, tensor in zip(ordered(editor.model, "outputs"), outputs, strict=True):
         if tensor:
             editor.set_output(index, tensor)
     return editor.flatbuffer()
@@ -272,22 +252,6 @@ class _Editor:
         return op
 
 
-def _names(model: schema.ModelT) -> dict[int, str]:
-    """Return the names of inputs and outputs, by tensor."""
-    graph, signatures = model.subgraphs[0], model.signatureDefs or []
-    names = {index: graph.tensors[index].name.decode() for index in (*graph.inputs, *graph.outputs)}
-    for signature in signatures:
-        for entry in (*signature.inputs, *signature.outputs):
-            names[entry.tensorIndex] = entry.name.decode()
-    return names
-
-
-def _ordered(model: schema.ModelT, side: str) -> list[int]:
-    """Return the tensors that are inputs or outputs, in the model's order: that of their names."""
-    names = _names(model)
-    return sorted(getattr(model.subgraphs[0], side), key=lambda index: names[index])
-
-
 def _ranges(given: Any, inputs: int) -> list[Any]:
     """Return the range given for each input."""
     if given is None or inputs == 1:
@@ -320,7 +284,7 @@ def _output(
 
 
 def _through(
-    tensors: Sequence[IntegerTensor | None],
+    tensors: _Ends,
     values: Sequence[np.ndarray],
     function: Callable[[IntegerTensor, np.ndarray], np.ndarray],
 ) -> list[np.ndarray]:
@@ -333,8 +297,8 @@ def _through(
 def _require_same(
     before: bytes,
     flatbuffer: bytes,
-    inputs: Sequence[IntegerTensor | None],
-    outputs: Sequence[IntegerTensor | None],
+    inputs: _Ends,
+    outputs: _Ends,
     images: Sequence[np.ndarray],
     kernel: Kernel,
 ) -> None:
@@ -355,7 +319,7 @@ def _require_same(
 
 def _read(
     flatbuffer: bytes,
-    inputs: Sequence[IntegerTensor | None],
+    inputs: _Ends,
     whole: Sequence[np.ndarray],
     kernel: Kernel,
 ) -> list[np.ndarray]:
@@ -368,7 +332,7 @@ def _read(
     made = {int(out): n for n, op in enumerate(graph.operators) for out in op.outputs}
     floats = {graph.tensors[out].name: out for out in made}
     found = _through(inputs, whole, IntegerTensor.dequantize)
-    for number, (tensor, index) in enumerate(zip(inputs, _ordered(model, "inputs"), strict=True)):
+    for number, (tensor, index) in enumerate(zip(inputs, ordered(model, "inputs"), strict=True)):
         target = floats.get(graph.tensors[index].name + _FLOAT)
         if not tensor or target is None:
             continue
@@ -390,8 +354,8 @@ def _read(
 def _changes(
     expected: Sequence[np.ndarray],
     flatbuffer: bytes,
-    inputs: Sequence[IntegerTensor | None],
-    outputs: Sequence[IntegerTensor | None],
+    inputs: _Ends,
+    outputs: _Ends,
     images: Sequence[np.ndarray],
     kernel: Kernel,
 ) -> dict[str, Any]:

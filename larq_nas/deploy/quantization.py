@@ -147,13 +147,9 @@ def of_range(name: str, kind: str, low: float, high: float) -> IntegerTensor:
 
 
 def of_pixels(name: str, kind: str, images: np.ndarray, given: Any = None) -> IntegerTensor:
-    """Return what the integers of an input stand for.
+    """Return what the integers of an input stand for: in int8, -128 is what 0 is in uint8.
 
-    # Arguments
-        name: name of the input.
-        kind: `"uint8"` or `"int8"`; in int8, -128 is what 0 is in uint8.
-        images: what the network is trained on, float32.
-        given: what the smallest and the largest stand for, if the user says so.
+    What the smallest and the largest stand for is `given`, or else shown by the images.
 
     # Raises
         InputError: if that is not given and the images do not show it.

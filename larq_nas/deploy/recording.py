@@ -38,12 +38,7 @@ class LayerCall:
 
 
 class Recording:
-    """The layer calls of one forward pass, in the order they ended.
-
-    # Arguments
-        calls: the calls.
-        outputs: the outputs of the model.
-    """
+    """The layer calls of one forward pass, in the order they ended."""
 
     def __init__(self, calls: Sequence[LayerCall], outputs: Sequence[tf.Tensor]) -> None:
         self.calls, self.outputs = calls, outputs
@@ -66,10 +61,6 @@ class Recording:
         What leads to it from the calls `given` is computed anew, with their outputs and all
         weights changed by 1e-6 of their value, about ten times what float32 rounds. Nothing is
         returned for a tensor that is many calls away from them: it is no step between two.
-
-        # Arguments
-            tensor: an output of a call.
-            given: numbers of the calls to start from.
         """
         leading = self._leading(tensor, given)
         if leading is None:
@@ -146,12 +137,7 @@ def _moved(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def record(model: tf.keras.Model, images: Sequence[np.ndarray]) -> Recording:
-    """Call `model` on `images`, and return the calls of all its layers, nested ones too.
-
-    # Arguments
-        model: a built model, functional or subclassed.
-        images: one array for each of its inputs, first axis the examples.
-    """
+    """Call `model` on `images`, and return the calls of all its layers, nested ones too."""
     calls: list[LayerCall] = []
     return Recording(calls, watch(model, images, calls.append))
 
@@ -159,18 +145,11 @@ def record(model: tf.keras.Model, images: Sequence[np.ndarray]) -> Recording:
 def watch(
     model: tf.keras.Model, images: Sequence[np.ndarray], watcher: Callable[[LayerCall], None]
 ) -> list[tf.Tensor]:
-    """Call `model` on `images`, give each call of a layer to `watcher`, and return the outputs.
-
-    # Arguments
-        model: a built model, functional or subclassed.
-        images: one array for each of its inputs, first axis the examples.
-        watcher: called with each call of a layer when that ends.
-    """
+    """Call `model` on `images`, give each call of a layer to `watcher`, and return the outputs."""
     given = [tf.constant(image) for image in images]
     with _watched_by(watcher):
         outputs = model(given if len(given) > 1 else given[0], training=False)
-    found: list[tf.Tensor] = tf.nest.flatten(outputs)
-    return found
+    return tf.nest.flatten(outputs)
 
 
 @contextlib.contextmanager

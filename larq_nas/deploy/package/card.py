@@ -26,12 +26,7 @@ from larq_nas.graph.calls import read_graph
 
 
 def card(facts: Facts, standalone: bool) -> str:
-    """Return the model's card as Markdown; what is not known is said to be so.
-
-    # Arguments
-        facts: the model and what is known of it.
-        standalone: whether the files of the network in Keras lie beside it.
-    """
+    """Return the model's card as Markdown; what is not known is said to be so."""
     from larq_nas import __version__
 
     names = ", ".join(f"`{name}`" for name in STANDALONE)
@@ -164,12 +159,7 @@ def _costs(facts: Facts) -> str:
 
 
 def not_counted(model: tf.keras.Model, owners: Sequence[str]) -> list[str]:
-    """Return what is not counted in each of `owners`: a function, a layer, or the layers in it.
-
-    # Arguments
-        model: the Keras model.
-        owners: names of layers and models of which something is not counted.
-    """
+    """Return what is not counted in each of `owners`: a function, a layer, or the layers in it."""
     lines = []
     for call in read_graph(model):
         if call.owner != call.name and call.owner in owners and call.facts.kind == "unknown":
@@ -215,7 +205,7 @@ def cause_of_real(layer: tf.keras.layers.Layer | None) -> str:
 
 
 def _kernels(facts: Facts) -> str:
-    compared = {result.kernel for result in facts.conversion.parity}
+    compared = facts.conversion.kernels
     rows = []
     for kernel, runs in facts.runs.items():
         state = "compared with Keras" if kernel in compared else "runs it; not compared with Keras"

@@ -8,14 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
-from larq_nas.cost import profile
 from larq_nas.deploy.conversion import Conversion, digest
 from larq_nas.deploy.convert import read_images
 from larq_nas.deploy.meaning import meanings
 from larq_nas.deploy.operations import Kernel
 from larq_nas.deploy.package.card import card
-from larq_nas.deploy.package.facts import Accuracy, Facts, choose_kernel, outputs_in_order
-from larq_nas.deploy.package.golden import make_golden
+from larq_nas.deploy.package.facts import Accuracy, Facts, choose_kernel
 from larq_nas.deploy.package.programs import android, cpp
 from larq_nas.deploy.package.standalone import STANDALONE
 from larq_nas.deploy.package.standalone import standalone as standalone_files
@@ -96,31 +94,21 @@ def write_package(
     examples = None if images is None else read_images(images, model, most, "images")[0]
     if isinstance(accuracy, int | float):
         accuracy = Accuracy(accuracy)
-    kernel = choose_kernel(conversion, kernel)
-    described = meanings(model, class_names, classifies=bool(accuracy or architecture))
-    ends = [meaning for _, meaning in outputs_in_order(conversion, described)]
-    golden = make_golden(
-        model,
-        conversion,
-        kernel,
-        examples,
-        classes=[meaning.kind in ("classes", "scores") for meaning in ends],
-        names=[meaning.name for meaning in ends],
-    )
     facts = Facts(
         model,
         conversion,
-        profile(model),
-        kernel,
-        described,
-        golden,
+        choose_kernel(conversion, kernel),
+        meanings(model, class_names, classifies=bool(accuracy or architecture)),
+        examples,
         architecture,
         accuracy,
-        [(float(x.min()), float(x.max())) for x in examples or ()],
         latencies,
         preprocessing.strip().rstrip("."),
     )
-    files: dict[str, str | bytes] = {_MODEL: conversion.flatbuffer, _GOLDEN: golden.to_bytes()}
+    files: dict[str, str | bytes] = {
+        _MODEL: conversion.flatbuffer,
+        _GOLDEN: facts.golden.to_bytes(),
+    }
     files |= standalone_files(model) if standalone else {}
     files |= {_CPP: cpp(facts), _ANDROID: android(facts), _CARD: card(facts, standalone)}
     _write(directory, files)

@@ -1,22 +1,22 @@
 """A network as files of Keras and Larq alone: its configuration, its weights and their reader."""
 
 import ast
-import importlib.util
 import inspect
 import io
 import json
+import runpy
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from larq_nas.deploy.package.programs import fill
+from larq_nas.deploy.recording import LayerCall, record
 from larq_nas.errors import ConversionError, InputError, first_line
 from larq_nas.layers.conv import exporting
 
@@ -113,17 +113,12 @@ def _require_known(layer: tf.keras.layers.Layer) -> None:
         raise ConversionError(
             f"`{layer.symbol}` reads a variable that no layer holds: make it a weight of a layer."
         )
-    if cls.__module__.split(".")[0] not in _HOMES and _own_name(cls) is None:
+    own = str(tf.keras.utils.get_registered_name(cls)).startswith(_OWN)
+    if cls.__module__.split(".")[0] not in _HOMES and not own:
         raise ConversionError(
             f"{where} is a {cls.__module__}.{cls.__qualname__}, but network.py holds layers of "
             "Keras, Larq and larq_nas alone: use those, or leave it out with standalone=False."
         )
-
-
-def _own_name(cls: type) -> str | None:
-    """Return the name that a class of larq_nas is registered by; `None` for others."""
-    name = str(tf.keras.utils.get_registered_name(cls))
-    return name if name.startswith(_OWN) else None
 
 
 def _make_portable(
@@ -131,11 +126,8 @@ def _make_portable(
 ) -> None:
     """Change the configuration of a model to one that any supported Keras 2 reads.
 
-    # Arguments
-        entry: the configuration.
-        model: the model.
-        numbers: the numbers of the layers that several models hold, by their identities.
-        own: the classes of larq_nas that were found, by name, which are added to.
+    `numbers` are those of the layers that several models hold, by their identities. Classes of
+    larq_nas that are found are added to `own`.
     """
     sequential = isinstance(model, tf.keras.Sequential)
     entry["class_name"] = "Sequential" if sequential else "Functional"
@@ -207,13 +199,9 @@ def _program(model: tf.keras.Model, own: list[type]) -> bytes:
 
 
 def own_source(roots: list[Any]) -> tuple[list[str], list[str]]:
-    """Return the imports and the definitions that classes and functions of larq_nas need.
+    """Return the imports of other packages that classes and functions need, and all definitions.
 
-    # Arguments
-        roots: classes and functions at the top of their modules.
-
-    # Returns
-        Lines of imports of other packages, sorted, and source, each behind what it needs.
+    These are in order, each behind what it needs.
     """
     imports = {
         "from collections.abc import Iterator",
@@ -222,7 +210,8 @@ def own_source(roots: list[Any]) -> tuple[list[str], list[str]]:
         "import numpy as np",
         "import tensorflow as tf",
     }
-    found: dict[tuple[str, str], str] = {}
+    found: set[tuple[str, str]] = set()
+    definitions: list[str] = []
 
     def add(module: str, name: str) -> None:
         source = inspect.getsource(sys.modules[module])
@@ -232,12 +221,11 @@ def own_source(roots: list[Any]) -> tuple[list[str], list[str]]:
                     if (alias.asname or alias.name) == name:
                         add_import(node, alias)
             elif name in _defined(node) and (module, name) not in found:
-                found[module, name] = ""
+                found.add((module, name))
                 names = (inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name))
                 for needed in dict.fromkeys(names):
                     add(module, needed)
-                del found[module, name]  # behind what it needs
-                found[module, name] = _segment(source, node)
+                definitions.append(_segment(source, node))
 
     def add_import(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> None:
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("larq_nas"):
@@ -249,7 +237,7 @@ def own_source(roots: list[Any]) -> tuple[list[str], list[str]]:
 
     for root in roots:
         add(root.__module__, root.__name__)
-    return sorted(imports), list(found.values())
+    return sorted(imports), definitions
 
 
 def _defined(node: ast.stmt) -> list[str]:
@@ -292,17 +280,12 @@ def named_weights(model: tf.keras.Model, prefix: str = "") -> Iterator[tuple[str
 
 
 def require_equal(model: tf.keras.Model, files: Mapping[str, bytes]) -> None:
-    """Raise `ConversionError` unless the files give every layer's outputs, bit by bit.
-
-    # Arguments
-        model: the model that was written.
-        files: `network.py` and those beside it.
-    """
+    """Raise `ConversionError` unless the files give every layer's outputs, bit by bit."""
     with tempfile.TemporaryDirectory(prefix="larq_nas-") as folder:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
         try:
-            loaded = load_module(Path(folder) / "network.py").load()
+            loaded = runpy.run_path(str(Path(folder) / "network.py"))["load"]()
             differing = _first_difference(model, loaded)
         except Exception as error:
             raise ConversionError(
@@ -315,54 +298,26 @@ def require_equal(model: tf.keras.Model, files: Mapping[str, bytes]) -> None:
         )
 
 
-def load_module(path: Path) -> ModuleType:
-    """Return the module in `path`, leaving no compiled file beside it."""
-    specification = importlib.util.spec_from_file_location("larq_nas_network", path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    previous, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        specification.loader.exec_module(module)
-    finally:
-        sys.dont_write_bytecode = previous
-    return module
-
-
 def _first_difference(model: tf.keras.Model, loaded: tf.keras.Model) -> str:
     """Return the first layer whose outputs differ, models within included; empty if none."""
     generator = np.random.default_rng(0)
-    images = [
-        generator.standard_normal((_EXAMPLES, *(size or 8 for size in tensor.shape[1:])))
-        for tensor in model.inputs
-    ]
-    pairs = zip(_calls(model), _calls(loaded), strict=True)
-    results = zip(_run(model, images), _run(loaded, images), strict=True)
-    for (node, other), (expected, got) in zip(pairs, results, strict=True):
-        if isinstance(node.layer, tf.keras.Model):
-            within = _first_difference(node.layer, other.layer)
-            if within:
-                return within
-        for one, two in zip(expected, got, strict=True):
-            if not np.array_equal(one, two, equal_nan=True):
-                return str(node.layer.name)
+    images = []
+    for tensor in model.inputs:
+        sizes = (_EXAMPLES, *(size or 8 for size in tensor.shape[1:]))
+        # Whole numbers may be indices, which are not negative.
+        image = np.abs(generator.standard_normal(sizes))
+        sign = generator.choice([-1, 1], sizes) if tensor.dtype.is_floating else 1
+        images.append((sign * image).astype(tensor.dtype.as_numpy_dtype))
+    calls = zip(_calls(model, images), _calls(loaded, images), strict=True)
+    for one, other in calls:
+        for expected, got in zip(one.outputs, other.outputs, strict=True):
+            if not np.array_equal(expected.numpy(), got.numpy(), equal_nan=True):
+                return str(one.layer.name)
     return ""
 
 
-def _run(model: tf.keras.Model, images: list[np.ndarray]) -> list[list[np.ndarray]]:
-    """Return the outputs of each call in `model`."""
-    outputs = [tf.nest.flatten(node.outputs) for node in _calls(model)]
-    if not outputs:  # a model that passes its input on
-        return []
-    every = tf.keras.Model(model.inputs, outputs)
-    inputs = [tf.cast(x, t.dtype) for x, t in zip(images, model.inputs, strict=True)]
-    results = every(inputs if len(inputs) > 1 else inputs[0], training=False)
-    arrays = [tensor.numpy() for tensor in tf.nest.flatten(results)]
-    return list(tf.nest.pack_sequence_as(outputs, arrays))
-
-
-def _calls(model: tf.keras.Model) -> list[Any]:
-    """Return the calls of layers in an order that depends on the network alone."""
-    by_depth = model._nodes_by_depth
-    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
-    return [node for node in nodes if not isinstance(node.layer, tf.keras.layers.InputLayer)]
+def _calls(model: tf.keras.Model, images: list[np.ndarray]) -> list[LayerCall]:
+    """Return the calls of the layers that models hold, without those of the models."""
+    held = {id(layer) for one in _models(model) for layer in one.layers}
+    held -= {id(one) for one in _models(model)}
+    return [call for call in record(model, images).calls if id(call.layer) in held]

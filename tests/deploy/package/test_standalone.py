@@ -2,11 +2,13 @@
 
 import ast
 import json
+import runpy
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import larq as lq
@@ -20,7 +22,6 @@ from deploy.package.odd import odd_model
 from larq_nas.deploy.export import export_lowered
 from larq_nas.deploy.flatbuffer import operators
 from larq_nas.deploy.package.standalone import (
-    load_module,
     own_source,
     require_equal,
     standalone,
@@ -77,6 +78,10 @@ for folder in map(Path, sys.argv[1:]):
     del sys.modules["network"]
 print(json.dumps(results))
 """
+
+
+def load_module(path: Path) -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(path)))
 
 
 def model_of(name: str) -> tf.keras.Model:

@@ -50,13 +50,8 @@ def export_function(
 
     The traced function is saved directly: the same operations as `model.save` gives, in a
     fraction of the time. Inputs are named `image`, or `input0000` and so on if there are several;
-    outputs, of a function that returns a list, `output0000` and so on.
-
-    # Arguments
-        function: what to convert.
-        shapes: shapes of what it takes, without the batch.
-        variables: the variables it reads.
-        dtypes: types of what it takes; float32 by default.
+    outputs, of a function that returns a list, `output0000` and so on. Shapes are without the
+    batch, and types float32 by default.
 
     # Raises
         ConversionError: if TensorFlow cannot trace the function, or the converter fails.

@@ -454,11 +454,8 @@ def _random_inputs(
 class _Trial:
     """What candidates give: the outputs, and what rounding makes of them.
 
-    # Arguments
-        outputs: the output tensors.
-        truth: for each output what is expected, shape `(examples, positions, channels)`.
-        others: the same of other roundings.
-        steps: for each output what is no difference: steps of int8.
+    For each output, `truth` is what is expected, shape `(examples, positions, channels)`, `others`
+    the same of other roundings, and `steps` what is no difference: steps of int8.
     """
 
     outputs: Sequence[Tensor]

@@ -139,17 +139,16 @@ class _Editor:
 
     def set_input(self, index: int, tensor: IntegerTensor) -> None:
         given = self._tensor(tensor, self.graph.tensors[index])
-        self._move_name(index, given)
-        self.graph.inputs[self.graph.inputs.index(index)] = given
-        self._set_signatures("inputs", index, given)
+        self._replace_end("inputs", index, given)
         for op in self._readers(index):
             # A network in int8 that counts alike reads the integers themselves.
             if operation(self.model, op) == "QUANTIZE" and self._counts_alike(op, tensor):
                 if tensor.type == "uint8":
                     op.inputs = [given]
                 else:
-                    self._replace(op.outputs[0], given)
                     self.graph.operators = [one for one in self.graph.operators if one is not op]
+                    for one in self._readers(op.outputs[0]):
+                        one.inputs = [given if i == op.outputs[0] else i for i in one.inputs]
         if self._readers(index):
             self._dequantize(given, index, tensor)
 
@@ -164,9 +163,7 @@ class _Editor:
         else:
             given = self._tensor(tensor, self.graph.tensors[index])
             self._behind.append(self._operator("QUANTIZE", [source], [given]))
-        self._move_name(index, given)
-        self.graph.outputs[self.graph.outputs.index(index)] = given
-        self._set_signatures("outputs", index, given)
+        self._replace_end("outputs", index, given)
         if source != index and not self._readers(index) and index not in self.graph.outputs:
             self.graph.operators = [op for op in self.graph.operators if op is not maker]
 
@@ -193,16 +190,12 @@ class _Editor:
     def _readers(self, index: int) -> list[schema.OperatorT]:
         return [op for op in self.graph.operators if index in op.inputs]
 
-    def _replace(self, index: int, other: int) -> None:
-        for op in self.graph.operators:
-            op.inputs = [other if read == index else read for read in op.inputs]
-
-    def _move_name(self, index: int, given: int) -> None:
-        """Give the name of a float tensor to the one that takes its place."""
+    def _replace_end(self, side: str, index: int, given: int) -> None:
+        """Let a tensor take the place and the name of a float input or output."""
         before, after = self.graph.tensors[index], self.graph.tensors[given]
         after.name, before.name = before.name, before.name + _FLOAT
-
-    def _set_signatures(self, side: str, index: int, given: int) -> None:
+        ends = getattr(self.graph, side)
+        ends[ends.index(index)] = given
         for signature in self.model.signatureDefs or []:
             for entry in getattr(signature, side) if signature.subgraphIndex == 0 else ():
                 entry.tensorIndex = given if entry.tensorIndex == index else entry.tensorIndex

@@ -170,11 +170,8 @@ def _task(model: tf.keras.Model, name: str, index: int) -> str | None:
 class _Step:
     """A call of a layer on the way to an output.
 
-    # Arguments
-        layer: the layer.
-        kwargs: the keyword arguments of the call.
-        read: shape of what it read, without the batch; `None` if it read nothing.
-        given: shape of what it gave, without the batch.
+    Shapes of what it `read` and of what was `given` are without the batch; `read` is `None` if it
+    read nothing.
     """
 
     layer: tf.keras.layers.Layer

@@ -118,7 +118,8 @@ class Parity:
         places = "positions" if self.pixels is None else "pixels"
         what = "images" if number == self.examples else places
         same = round(number * self.agreement)
-        return f"same {self._class} on {same:,} of {number:,} {what}"
+        best = "class" if self.meaning == "classes" else "largest output"
+        return f"same {best} on {same:,} of {number:,} {what}"
 
     @property
     def text(self) -> str:
@@ -133,10 +134,6 @@ class Parity:
         )
         equal = ", ".join(filter(None, [self.agreement_text, exact, largest]))
         return "; ".join(filter(None, [compared, equal]))
-
-    @property
-    def _class(self) -> str:
-        return "class" if self.meaning == "classes" else "largest output"
 
     def __str__(self) -> str:
         return f"{self.kernel} kernel: {self.text}"

@@ -205,7 +205,8 @@ def _found(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
             f"{' or '.join(f'0 to 255 as {ends}' for ends in exact)}: give input_range=(low, "
             "high), what the smallest and the largest integer stand for."
         )
-    lows, highs = _of_channels(images)
+    rows = images.reshape(-1, images.shape[-1]).astype("float64")
+    lows, highs = rows.min(axis=0), rows.max(axis=0)
     if all(
         _spans(images[..., channel], low, high)
         for channel, (low, high) in enumerate(zip(lows, highs, strict=True))
@@ -222,11 +223,6 @@ def _found(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
         "the smallest and the largest integer stand for, each a number or one for each "
         "channel."
     )
-
-
-def _of_channels(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    rows = images.reshape(-1, images.shape[-1]).astype("float64")
-    return rows.min(axis=0), rows.max(axis=0)
 
 
 def _on_steps(values: np.ndarray, low: float, high: float) -> bool:

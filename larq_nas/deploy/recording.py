@@ -72,8 +72,37 @@ class Recording:
             for seed in range(_SEEDS):
                 generator = np.random.default_rng(seed)
                 with contextlib.suppress(tf.errors.InvalidArgumentError, ValueError):
-                    found.append(_Jitter(self, given, generator).value(tensor).numpy())
+                    found.append(self._jitter(tensor, given, generator))
         return self._jitters[key]
+
+    def _jitter(
+        self, tensor: tf.Tensor, given: set[int], generator: np.random.Generator
+    ) -> np.ndarray:
+        """Return `tensor` computed of jittered inputs and weights."""
+        made: dict[int, tf.Tensor] = {}
+
+        def value(argument: Any) -> Any:
+            if not isinstance(argument, tf.Tensor):
+                return argument
+            maker = self.makers.get(id(argument))
+            if maker is None or maker in given:
+                return tf.constant(_moved(argument.numpy(), generator))
+            if id(argument) not in made:
+                outputs = outputs_of(self.calls[maker])
+                made.update(zip(map(id, self.calls[maker].outputs), outputs, strict=True))
+            return made[id(argument)]
+
+        def outputs_of(call: LayerCall) -> list[tf.Tensor]:
+            args, kwargs = tf.nest.map_structure(value, (call.args, dict(call.kwargs)))
+            weights = call.layer.get_weights()
+            # In place: a copy of a layer whose quantizers are functions cannot be made.
+            try:
+                call.layer.set_weights([_moved(weight, generator) for weight in weights])
+                return tf.nest.flatten(call.layer(*args, **kwargs))
+            finally:
+                call.layer.set_weights(weights)
+
+        return value(tensor).numpy()
 
     def _leading(self, tensor: tf.Tensor, given: set[int]) -> frozenset[int] | None:
         """Return the calls that lead to `tensor` from those given; `None` if they are many."""
@@ -87,45 +116,6 @@ class Recording:
                 if len(found) > _MOST_CALLS:
                     return None
         return frozenset(found)
-
-
-class _Jitter:
-    """Computes tensors of a recording from jittered inputs and weights."""
-
-    def __init__(
-        self, recording: Recording, given: set[int], generator: np.random.Generator
-    ) -> None:
-        self._recording, self._given, self._generator = recording, given, generator
-        self._made: dict[int, tf.Tensor] = {}
-
-    def value(self, tensor: tf.Tensor) -> tf.Tensor:
-        """Return the jittered value of a recorded tensor."""
-        maker = self._recording.makers.get(id(tensor))
-        if maker is None or maker in self._given:
-            return self._moved(tensor)
-        if id(tensor) not in self._made:
-            self._call(self._recording.calls[maker])
-        return self._made[id(tensor)]
-
-    def _call(self, call: LayerCall) -> None:
-        args, kwargs = tf.nest.map_structure(self._argument, (call.args, dict(call.kwargs)))
-        weights = call.layer.get_weights()
-        # In place: a copy of a layer whose quantizers are functions cannot be made.
-        try:
-            call.layer.set_weights([_moved(weight, self._generator) for weight in weights])
-            outputs = tf.nest.flatten(call.layer(*args, **kwargs))
-        finally:
-            call.layer.set_weights(weights)
-        for tensor, output in zip(call.outputs, outputs, strict=True):
-            self._made[id(tensor)] = output
-
-    def _argument(self, value: Any) -> Any:
-        return self.value(value) if isinstance(value, tf.Tensor) else value
-
-    def _moved(self, tensor: tf.Tensor) -> tf.Tensor:
-        if not tensor.dtype.is_floating:
-            return tensor
-        return tf.constant(_moved(tensor.numpy(), self._generator))
 
 
 def _moved(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -166,14 +166,11 @@ def not_counted(model: tf.keras.Model, owners: Sequence[str]) -> list[str]:
             lines.append(f"`tf.{call.layer.symbol}` in `{call.owner}`")
         elif call.name in owners:
             layers = call.layer._flatten_layers(include_self=False)
-            inner = [f"`{one.name}`" for one in layers if one.weights and not _has_layers(one)]
+            leaves = [one for one in layers if not list(one._flatten_layers(include_self=False))]
+            inner = [f"`{one.name}`" for one in leaves if one.weights]
             within = f" (its call cannot be followed), with its layers {', '.join(inner)}"
             lines.append(f"`{call.name}`{within if inner else ''}")
     return list(dict.fromkeys(lines))
-
-
-def _has_layers(layer: tf.keras.layers.Layer) -> bool:
-    return any(True for _ in layer._flatten_layers(include_self=False))
 
 
 def _precision(facts: Facts) -> str:

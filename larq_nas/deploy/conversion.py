@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from larq_nas.deploy.audit import Audit, LayerAudit
 from larq_nas.deploy.int8.report import Int8Report
+from larq_nas.deploy.integers import Integers, IntegerTensor
 from larq_nas.deploy.parity import Parity, kernel_lines
-from larq_nas.deploy.quantization import Integers, IntegerTensor
 from larq_nas.errors import InputError
 from larq_nas.files import write_atomically
 

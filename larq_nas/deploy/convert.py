@@ -22,10 +22,9 @@ from larq_nas.deploy.equivalence import Equivalence, compare_operations
 from larq_nas.deploy.export import export_lowered, input_shapes, run
 from larq_nas.deploy.int8 import NAMES, Int8
 from larq_nas.deploy.int8.convert import in_int8
-from larq_nas.deploy.integers import in_integers
+from larq_nas.deploy.integers import NUMBER_TYPES, NumberType, in_integers
 from larq_nas.deploy.operations import AARCH64, KERNELS, Kernel, Operations
 from larq_nas.deploy.parity import InKeras, Parity, figures, with_rounding
-from larq_nas.deploy.quantization import NUMBER_TYPES, NumberType
 from larq_nas.deploy.recording import record
 from larq_nas.deploy.rewriting import Lowered, lower
 from larq_nas.deploy.rewriting.groups import group_cost

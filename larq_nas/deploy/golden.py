@@ -16,10 +16,10 @@ from tensorflow.lite.python import schema_py_generated as schema
 from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.export import run
 from larq_nas.deploy.flatbuffer import TYPE_NAMES, read_model
+from larq_nas.deploy.integers import IntegerTensor
 from larq_nas.deploy.meaning import Meaning
 from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.deploy.parity import InKeras, same_class
-from larq_nas.deploy.quantization import IntegerTensor
 from larq_nas.errors import ConversionError, InputError
 
 _MAGIC, _VERSION = b"LQGOLDEN", 1

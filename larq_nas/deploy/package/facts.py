@@ -21,9 +21,9 @@ from larq_nas.deploy.golden import (
     natural_order,
     tensors,
 )
+from larq_nas.deploy.integers import IntegerTensor
 from larq_nas.deploy.meaning import Meaning
 from larq_nas.deploy.operations import KERNELS, Kernel
-from larq_nas.deploy.quantization import IntegerTensor
 from larq_nas.errors import ConversionError, InputError, require_not_negative, require_whole
 from larq_nas.latency import Latency
 

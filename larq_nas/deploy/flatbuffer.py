@@ -186,24 +186,25 @@ def _part(graph: schema.SubGraphT, operators: Sequence[int]) -> schema.SubGraphT
 
 
 def ordered(model: schema.ModelT, side: str) -> list[int]:
-    """Return the tensors that are inputs or outputs, in the model's order: that of their names."""
-    names = end_names(model)
+    """Return the tensors that are `"inputs"` or `"outputs"`, in the model's order: by name."""
+    names = end_names(model, side)
     return sorted(map(int, getattr(model.subgraphs[0], side)), key=lambda index: names[index])
 
 
-def end_names(model: schema.ModelT) -> dict[int, str]:
-    """Return the names of inputs and outputs, by tensor."""
-    graph, signatures = model.subgraphs[0], model.signatureDefs or []
-    names = {index: graph.tensors[index].name.decode() for index in (*graph.inputs, *graph.outputs)}
-    for signature in signatures:
-        for entry in (*signature.inputs, *signature.outputs):
-            names[entry.tensorIndex] = entry.name.decode()
+def end_names(model: schema.ModelT, side: str) -> dict[int, str]:
+    """Return the names of `"inputs"` or `"outputs"` by tensor; one may be several outputs."""
+    graph = model.subgraphs[0]
+    names = {int(index): graph.tensors[index].name.decode() for index in getattr(graph, side)}
+    for signature in model.signatureDefs or []:
+        names |= {entry.tensorIndex: entry.name.decode() for entry in getattr(signature, side)}
     return names
 
 
 def input_names(flatbuffer: bytes) -> list[str]:
     """Return the names of the inputs in the order an interpreter takes them."""
-    return _names(flatbuffer, "inputs")
+    model = read_model(flatbuffer)
+    names = end_names(model, "inputs")
+    return [names[index] for index in model.subgraphs[0].inputs]
 
 
 def operators(flatbuffer: bytes) -> list[Operator]:
@@ -214,13 +215,9 @@ def operators(flatbuffer: bytes) -> list[Operator]:
 
 def output_names(flatbuffer: bytes) -> list[str]:
     """Return the names of the outputs in the order an interpreter gives them."""
-    return _names(flatbuffer, "outputs")
-
-
-def _names(flatbuffer: bytes, side: str) -> list[str]:
     model = read_model(flatbuffer)
-    names = end_names(model)
-    return [names[index] for index in getattr(model.subgraphs[0], side)]
+    names = end_names(model, "outputs")
+    return [names[index] for index in model.subgraphs[0].outputs]
 
 
 def pack_signs(kernel: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.export import run
-from larq_nas.deploy.flatbuffer import TYPE_NAMES, read_model
+from larq_nas.deploy.flatbuffer import TYPE_NAMES, end_names, read_model
 from larq_nas.deploy.integers import IntegerTensor
 from larq_nas.deploy.meaning import Meaning
 from larq_nas.deploy.operations import KERNELS, Kernel
@@ -109,17 +109,14 @@ def tensors(flatbuffer: bytes) -> tuple[list[Tensor], list[Tensor]]:
     """
     model = read_model(flatbuffer)
     graph = model.subgraphs[0]
-    signature = model.signatureDefs[0] if model.signatureDefs else None
-    named = (signature.inputs, signature.outputs) if signature else ((), ())
-    found = []
-    for indices, entries in zip((graph.inputs, graph.outputs), named, strict=True):
-        names = {entry.tensorIndex: entry.name.decode() for entry in entries}
-        found.append([_tensor(graph.tensors[i], names.get(i, "")) for i in indices])
-    return found[0], found[1]
+    ins, outs = (end_names(model, side) for side in ("inputs", "outputs"))
+    return (
+        [_tensor(graph.tensors[index], ins[index]) for index in graph.inputs],
+        [_tensor(graph.tensors[index], outs[index]) for index in graph.outputs],
+    )
 
 
 def _tensor(tensor: schema.TensorT, name: str) -> Tensor:
-    name = name or tensor.name.decode()
     kind = TYPE_NAMES[tensor.type]
     if kind not in _TYPES:
         raise ConversionError(
@@ -135,7 +132,7 @@ def _tensor(tensor: schema.TensorT, name: str) -> Tensor:
 
 def natural_order(ends: Sequence[Tensor]) -> list[int]:
     """Return for each tensor its place in the model, whose order is that of the names."""
-    return np.argsort(np.argsort([end.name for end in ends])).tolist()
+    return np.argsort(np.argsort([end.name for end in ends], kind="stable")).tolist()
 
 
 def integer_inputs(conversion: Conversion) -> dict[str, IntegerTensor]:

@@ -299,7 +299,8 @@ def in_integers(
     """
     before = conversion.flatbuffer
     model = read_model(before)
-    graph, names, notes = model.subgraphs[0], end_names(model), list[str]()
+    graph, notes = model.subgraphs[0], list[str]()
+    names = end_names(model, "inputs") | end_names(model, "outputs")
 
     def changed(index: int, kind: NumberType) -> bool:
         """Return whether a tensor of the model becomes one of integers, or note why not."""

@@ -11,7 +11,7 @@ import larq_nas
 from larq_nas.data.augmentation import pad_crop_flip
 from larq_nas.deploy.export import run
 from larq_nas.deploy.int8.report import accuracy
-from larq_nas.deploy.parity import KERNELS, Kernel
+from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.layers import binary_conv, classifier, stem
 from larq_nas.training.loop import seed_everything
 

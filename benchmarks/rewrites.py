@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from larq_nas.deploy.export import export_lowered, run
 from larq_nas.deploy.flatbuffer import operators
-from larq_nas.deploy.parity import KERNELS, Kernel
+from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.deploy.rewriting import Lowered, lower
 from larq_nas.latency.measure import measure_all_here
 from larq_nas.spaces import Bats

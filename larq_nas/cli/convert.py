@@ -10,8 +10,8 @@ import numpy as np
 from larq_nas.architecture import Architecture
 from larq_nas.cli.common import load_code, load_model, model_path, named, one_line_errors
 from larq_nas.deploy import convert as convert_model
+from larq_nas.deploy.integers import NUMBER_TYPES, NumberType
 from larq_nas.deploy.package import Accuracy, write_package
-from larq_nas.deploy.quantization import NUMBER_TYPES, NumberType
 from larq_nas.errors import InputError, first_line
 from larq_nas.run_directory import read_settings
 

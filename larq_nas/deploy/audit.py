@@ -17,8 +17,6 @@ from larq_nas.graph.quantizers import scale_of, sign_of_zero
 from larq_nas.lce.fallback import has_quantizer, is_binary, weight_quantizers
 from larq_nas.quantizers import quantized_scope
 
-__all__ = ["Audit", "LayerAudit", "audit", "float_signs", "require_kernels"]
-
 _BINARY = "LceBconv2d"
 _CONSTANT = "constant"
 _FLOAT_KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")

@@ -17,17 +17,6 @@ from larq_nas.lce.fallback import cause_in_layer, is_binary, no_binary_kernel, p
 from larq_nas.lce.padding import folds
 from larq_nas.quantizers import quantized_scope
 
-__all__ = [
-    "cause_beforehand",
-    "cause_of_state",
-    "is_binary",
-    "likely_cause",
-    "likely_cause_of_difference",
-    "quantized_kernel",
-    "require_inference",
-    "warnings_of_loops",
-]
-
 _SMALLEST_SCALE = 1.2e-7
 _FUSED_LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 # TensorFlow Lite's kernel limits the cell to this, and Keras does not.
@@ -59,9 +48,6 @@ def quantized_kernel(layer: tf.keras.layers.Layer) -> np.ndarray:
 
 def require_inference(calls: Sequence[Call]) -> None:
     """Refuse what no deployed network computes: layers in training, and weights that are NaN.
-
-    # Arguments
-        calls: the network.
 
     # Raises
         InputError: naming the layer, the cause and what to do.

@@ -13,12 +13,10 @@ import tensorflow as tf
 
 from larq_nas.deploy.audit import Audit, LayerAudit
 from larq_nas.deploy.int8.report import Int8Report
+from larq_nas.deploy.integers import Integers, IntegerTensor
 from larq_nas.deploy.parity import Parity, kernel_lines
-from larq_nas.deploy.quantization import Integers, IntegerTensor
 from larq_nas.errors import InputError
 from larq_nas.files import write_atomically
-
-__all__ = ["Conversion", "digest", "summarize"]
 
 _SHOWN = 3
 # The layers that a reason begins with, if it does, and the reason.
@@ -48,6 +46,11 @@ class Conversion:
     weights: str = ""
     int8: Int8Report | None = None
     integers: Integers | None = None
+
+    @property
+    def kernels(self) -> list[str]:
+        """The kernels that were compared."""
+        return [result.kernel for result in self.parity]
 
     def save(self, path: str | Path) -> None:
         """Write the flatbuffer to `path`, whole or not at all."""

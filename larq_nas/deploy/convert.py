@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,9 @@ from larq_nas.deploy.equivalence import Equivalence, compare_operations
 from larq_nas.deploy.export import export_lowered, input_shapes, run
 from larq_nas.deploy.int8 import NAMES, Int8
 from larq_nas.deploy.int8.convert import in_int8
-from larq_nas.deploy.integers import in_integers
+from larq_nas.deploy.integers import NUMBER_TYPES, NumberType, in_integers
 from larq_nas.deploy.operations import AARCH64, KERNELS, Kernel, Operations
 from larq_nas.deploy.parity import InKeras, Parity, figures, with_rounding
-from larq_nas.deploy.quantization import NUMBER_TYPES, NumberType
 from larq_nas.deploy.recording import record
 from larq_nas.deploy.rewriting import Lowered, lower
 from larq_nas.deploy.rewriting.groups import group_cost
@@ -35,8 +35,6 @@ from larq_nas.graph.layers import facts_of
 from larq_nas.layers import BinaryConv2D
 from larq_nas.lce.network import SIGN_PASSES, Network
 from larq_nas.quantizers import quantized_scope
-
-__all__ = ["convert", "first_images", "read_images"]
 
 
 def first_images(data: tf.data.Dataset, examples: int) -> np.ndarray:
@@ -133,8 +131,7 @@ def _random(examples: int, shape: tuple[int, ...], dtype: Any, below: int) -> np
     generator = np.random.default_rng(0)
     if np.issubdtype(dtype, np.integer):
         return generator.integers(0, below, (examples, *shape)).astype(dtype)
-    images: np.ndarray = generator.standard_normal((examples, *shape)).astype(dtype)
-    return images
+    return generator.standard_normal((examples, *shape)).astype(dtype)
 
 
 def _images(
@@ -340,31 +337,18 @@ def _calls_named(lowered: Lowered, operations: Iterable[str]) -> set[int]:
     }
 
 
+@dataclass
 class _Judge:
-    """Decides whether a flatbuffer computes what its Keras model does.
+    """Decides whether a flatbuffer computes what its Keras model does."""
 
-    # Arguments
-        model: the Keras model.
-        lowered: the model in the form that was converted.
-        flatbuffer: what it was converted to.
-        images: one array for each input, first axis the examples.
-        expected: the outputs of the Keras model for them.
-        negative_zeros: how often operations read a -0.0 that 64-bit ARM takes for negative.
-    """
-
-    def __init__(
-        self,
-        model: tf.keras.Model,
-        lowered: Lowered,
-        flatbuffer: bytes,
-        images: Sequence[np.ndarray],
-        expected: Sequence[np.ndarray],
-        negative_zeros: Mapping[str, int],
-    ) -> None:
-        self.negative_zeros = negative_zeros
-        self.model, self.lowered, self.flatbuffer = model, lowered, flatbuffer
-        self.images, self.expected = images, expected
-        self.warnings: list[str] = []
+    model: tf.keras.Model
+    lowered: Lowered
+    flatbuffer: bytes
+    images: Sequence[np.ndarray]
+    expected: Sequence[np.ndarray]
+    # How often operations read a -0.0 that 64-bit ARM takes for negative.
+    negative_zeros: Mapping[str, int]
+    warnings: list[str] = field(default_factory=list)
 
     def parity(self, kernels: Sequence[Kernel]) -> list[Parity]:
         """Return how each kernel compares with Keras, or refuse the flatbuffer.

@@ -28,11 +28,10 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.deploy.causes import quantized_kernel
-from larq_nas.deploy.operations import Operations, Step, pack
+from larq_nas.deploy.flatbuffer import Operator, pack
+from larq_nas.deploy.operations import Operations
 from larq_nas.deploy.recording import LayerCall, Recording
 from larq_nas.graph.quantizers import zero_one
-
-__all__ = ["Equivalence", "compare_operations"]
 
 # Of a channel's spread: what the sums of one operation may leave to rounding.
 _EXACT = 1e-4
@@ -48,7 +47,7 @@ _FLIPS, _MOST_FLIPS = 3.0, 0.05
 _SAMPLE = 256
 _SMALLEST = 1e-37
 _ALIKE = 0.7
-_CONSTANT_OUTPUT = Step(-1, "constant", "", (), ())
+_CONSTANT_OUTPUT = Operator("constant", "")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,6 @@ class Equivalence:
     # Arguments
         kernel: the kernel that ran them.
         operations: how many operations lead to an output; each was compared.
-        examples: number of images they were compared on.
         composed: whether the whole gives bit by bit what its operations give, one after another.
         equal: whether all outputs are matched with those of Keras.
         differing: if not, the layers that lead from what is matched to the first that is not, in
@@ -67,7 +65,6 @@ class Equivalence:
 
     kernel: str
     operations: int
-    examples: int
     composed: bool
     equal: bool
     differing: Sequence[tf.keras.layers.Layer] = ()
@@ -87,14 +84,10 @@ def compare_operations(
 ) -> Equivalence:
     """Compare each operation of a flatbuffer with Keras.
 
-    # Arguments
-        recording: the layer calls of the model on `images`.
-        operations: the flatbuffer, on the kernel to be compared.
-        images: one array for each input of the model.
-        whole: the outputs of the whole flatbuffer for `images`, if the kernel runs here.
-        lacking: by id of a layer that is called once, the vector that its output in the
-            flatbuffer lacks, as an offset is added later there. Outputs of the model lack
-            nothing; and were the vector wrong, no operation would give what it leaves.
+    `whole` are the outputs of the whole flatbuffer, if the kernel runs here. `lacking` has, by id
+    of a layer that is called once, the vector that its output in the flatbuffer lacks, as an
+    offset is added later there. Outputs of the model lack nothing; and were the vector wrong, no
+    operation would give what it leaves.
     """
     return _Comparison(recording, operations, images, lacking or {}).result(whole)
 
@@ -140,14 +133,13 @@ class _Comparison:
         return Equivalence(
             operations.kernel,
             operations=self._leading(),
-            examples=self.examples,
             composed=whole is None or _same(operations.chain(self.images), whole),
             equal=equal,
             differing=() if equal else self._differing(),
         )
 
     def _match(
-        self, step: Step, index: int, values: np.ndarray, output: tf.Tensor | None
+        self, step: Operator, index: int, values: np.ndarray, output: tf.Tensor | None
     ) -> np.ndarray:
         """Return Keras's numbers for what an operation wrote; its own, if Keras has none.
 
@@ -341,8 +333,7 @@ class _Candidate:
     @cached_property
     def spread(self) -> np.ndarray:
         """By how much each channel varies."""
-        spread: np.ndarray = self.rows().std(axis=0)
-        return spread
+        return self.rows().std(axis=0)
 
     @cached_property
     def tolerance(self) -> np.ndarray:
@@ -445,8 +436,7 @@ class _Candidate:
 def _within(expected: np.ndarray, got: np.ndarray, limit: np.ndarray) -> np.ndarray:
     """Return where numbers, or signs of numbers, are those that are expected."""
     if got.dtype == bool:
-        within: np.ndarray = (got == (expected < 0)) | (np.abs(expected) <= limit)
-        return within
+        return (got == (expected < 0)) | (np.abs(expected) <= limit)
     # Not a number is within no limit.
     return np.asarray(np.abs(expected - got) <= limit)
 

@@ -19,26 +19,11 @@ from larq_nas.layers.conv import exporting
 if TYPE_CHECKING:
     from larq_nas.deploy.rewriting import Lowered
 
-__all__ = [
-    "cause_of",
-    "engine",
-    "engine_messages",
-    "export",
-    "export_function",
-    "export_lowered",
-    "input_shape",
-    "input_shapes",
-    "run",
-]
-
 _STANDARD_ERROR = 2
 
 
 def export(model: tf.keras.Model) -> bytes:
     """Return `model` as a flatbuffer for images one at a time, rewritten but not checked.
-
-    # Arguments
-        model: a built model with inputs of static shape `(batch, ...)`.
 
     # Raises
         ConversionError: if the converter fails, or is not installed.
@@ -65,13 +50,8 @@ def export_function(
 
     The traced function is saved directly: the same operations as `model.save` gives, in a
     fraction of the time. Inputs are named `image`, or `input0000` and so on if there are several;
-    outputs, of a function that returns a list, `output0000` and so on.
-
-    # Arguments
-        function: what to convert.
-        shapes: shapes of what it takes, without the batch.
-        variables: the variables it reads.
-        dtypes: types of what it takes; float32 by default.
+    outputs, of a function that returns a list, `output0000` and so on. Shapes are without the
+    batch, and types float32 by default.
 
     # Raises
         ConversionError: if TensorFlow cannot trace the function, or the converter fails.
@@ -135,17 +115,26 @@ def engine_messages() -> Iterator[list[str]]:
 
 
 def cause_of(error: Exception, messages: Sequence[str] = ()) -> str:
-    """Return why the engine failed, in one line: its own line, if it wrote one.
-
-    # Arguments
-        error: the error.
-        messages: what it wrote, from `engine_messages`.
-    """
+    """Return why the engine failed, in one line: its own line, if it wrote one."""
     lines = [line.strip() for line in (*messages, *str(error).splitlines()) if line.strip()]
     telling = [line for line in lines if "error: " in line.lower() and " at larq_" not in line]
     chosen = (telling or lines or [type(error).__name__])[0]
     own = re.sub(r"^.*?error: ", "", chosen, flags=re.IGNORECASE)
     return re.sub(r"^\S+\.cc\S* ", "", own).rstrip(".")[:300]
+
+
+@contextlib.contextmanager
+def running(kernel: str, what: str) -> Iterator[None]:
+    """Raise `ConversionError` if the engine cannot run something, saying what."""
+    messages: list[str] = []
+    try:
+        with engine_messages() as messages:
+            yield
+    except RuntimeError as error:
+        raise ConversionError(
+            f"The {kernel} kernel cannot run {what} ({cause_of(error, messages)}); use other "
+            "layers for the operations it names."
+        ) from error
 
 
 def run(
@@ -154,27 +143,13 @@ def run(
     kernel: str,
     **options: bool,
 ) -> list[np.ndarray]:
-    """Return the outputs of `flatbuffer` for `images`, as a list in the model's order.
-
-    # Arguments
-        flatbuffer: the converted model.
-        images: shape `(examples, height, width, channels)`; a list for several inputs.
-        kernel: name of the kernel, for errors.
-        **options: options of Larq Compute Engine's interpreter.
-    """
+    """Return the outputs of `flatbuffer` for `images`, as a list in the model's order."""
     given = [images] if isinstance(images, np.ndarray) else list(images)
     # An interpreter has its own order; the names are in the model's.
     order = np.argsort(np.argsort(input_names(flatbuffer))) if len(given) > 1 else [0]
-    messages: list[str] = []
-    try:
-        with engine_messages() as messages:
-            interpreter = engine().testing.Interpreter(flatbuffer, **options)
-            found = interpreter.predict([given[number] for number in order])
-    except RuntimeError as error:
-        raise ConversionError(
-            f"The {kernel} kernel cannot run the model ({cause_of(error, messages)}); use other "
-            "layers for the operations it names."
-        ) from error
+    with running(kernel, "the model"):
+        interpreter = engine().testing.Interpreter(flatbuffer, **options)
+        found = interpreter.predict([given[number] for number in order])
     outputs = found if isinstance(found, list) else [found]
     return (
         [outputs[n] for n in np.argsort(output_names(flatbuffer))] if len(outputs) > 1 else outputs
@@ -196,14 +171,6 @@ def input_shapes(model: tf.keras.Model) -> list[tuple[int, ...]]:
         if None in shape:
             raise InputError(f"`model` must have a static input shape, but got {shape}.")
     return shapes
-
-
-def input_shape(model: tf.keras.Model) -> tuple[int, ...]:
-    """Return the shape of one image of a model of one input, or raise `InputError`."""
-    shapes = input_shapes(model)
-    if len(shapes) != 1:
-        raise InputError(f"`model` must have one input, but has {len(shapes)}.")
-    return shapes[0]
 
 
 def engine() -> Any:

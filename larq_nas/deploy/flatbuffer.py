@@ -1,7 +1,7 @@
 """Read the operations of a flatbuffer, and cut some of them out."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import flatbuffers
@@ -9,22 +9,6 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_nas.errors import InputError
-
-__all__ = [
-    "TYPE_NAMES",
-    "Operator",
-    "called_subgraphs",
-    "extract",
-    "input_names",
-    "is_constant",
-    "operation",
-    "operators",
-    "output_names",
-    "pack_signs",
-    "read_model",
-    "values",
-    "write_model",
-]
 
 _IDENTIFIER = b"TFL3"
 # How the options of WHILE, IF, CALL_ONCE and the like name the subgraphs that they run.
@@ -51,6 +35,9 @@ class Operator:
         type: type of its output, such as `"FLOAT32"` or `"INT8"`.
         step: what an int8 output counts in; 0 for others.
         steps: what int8 filters count in, one for each or one for all; `None` for others.
+        index: its number, in the order the operations run.
+        reads: indices of the tensors it reads that are no constants.
+        writes: indices of the tensors it writes.
     """
 
     kind: str
@@ -59,6 +46,9 @@ class Operator:
     type: str = "FLOAT32"
     step: float = 0.0
     steps: np.ndarray | None = field(default=None, repr=False, compare=False)
+    index: int = field(default=-1, compare=False)
+    reads: tuple[int, ...] = field(default=(), repr=False, compare=False)
+    writes: tuple[int, ...] = field(default=(), repr=False, compare=False)
 
 
 def read_model(flatbuffer: bytes) -> schema.ModelT:
@@ -81,11 +71,7 @@ def read_model(flatbuffer: bytes) -> schema.ModelT:
 
 
 def write_model(model: schema.ModelT) -> bytes:
-    """Return the bytes of a flatbuffer, without what none of its operations uses.
-
-    # Arguments
-        model: its tables, which are changed.
-    """
+    """Return the bytes of tables, which are changed: they lose what no operation uses."""
     for graph in model.subgraphs:
         _drop_tensors(model, graph)
     codes = sorted({op.opcodeIndex for graph in model.subgraphs for op in graph.operators})
@@ -179,131 +165,96 @@ def extract(
             than the operations read, and constants may not.
         outputs: indices of tensors of the main subgraph that are read.
     """
-    part = _Part(model)
-    part.add(model.subgraphs[0], operators, inputs, outputs)
-    whole = schema.ModelT()
-    whole.version, whole.operatorCodes = model.version, model.operatorCodes
-    whole.buffers, whole.subgraphs = part.buffers, part.subgraphs
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(whole.Pack(builder), _IDENTIFIER)
-    return bytes(builder.Output())
+    main = model.subgraphs[0]
+    part = schema.ModelT()
+    part.version, part.operatorCodes = model.version, model.operatorCodes
+    part.buffers = model.buffers
+    part.subgraphs = [_part(main, operators)]
+    part.subgraphs[0].inputs, part.subgraphs[0].outputs = inputs, outputs
+    if any(called_subgraphs(main.operators[index]) for index in operators):
+        others = model.subgraphs[1:]
+        part.subgraphs += [_part(graph, range(len(graph.operators))) for graph in others]
+    return write_model(part)
 
 
-class _Part:
-    """The subgraphs and constants that some operations of a model need, numbered anew."""
+def _part(graph: schema.SubGraphT, operators: Sequence[int]) -> schema.SubGraphT:
+    """Return some operations of a graph, which can be changed."""
+    part = copy.copy(graph)
+    part.operators = [copy.copy(graph.operators[index]) for index in operators]
+    part.tensors = [copy.copy(tensor) for tensor in graph.tensors]
+    return part
 
-    def __init__(self, model: schema.ModelT) -> None:
-        self._model = model
-        # The first buffer is that of all tensors that are not constant.
-        self.buffers: list[schema.BufferT] = [schema.BufferT()]
-        self.subgraphs: list[schema.SubGraphT] = []
-        self._numbers: dict[int, int] = {}
 
-    def add(
-        self,
-        whole: schema.SubGraphT,
-        operators: Sequence[int],
-        inputs: Sequence[int],
-        outputs: Sequence[int],
-    ) -> int:
-        """Add these operations of the subgraph `whole`, and return their subgraph's number."""
-        graph = schema.SubGraphT()
-        number = len(self.subgraphs)
-        self.subgraphs.append(graph)
-        # An optional tensor that is absent is -1.
-        numbers = {-1: -1}
-        graph.name, graph.tensors = whole.name, []
+def ordered(model: schema.ModelT, side: str) -> list[int]:
+    """Return the tensors that are `"inputs"` or `"outputs"`, in the model's order: by name."""
+    names = end_names(model, side)
+    return sorted(map(int, getattr(model.subgraphs[0], side)), key=lambda index: names[index])
 
-        def renumber(indices: Sequence[int] | None) -> list[int]:
-            # Arrays of NumPy, lists and None alike stand for indices.
-            for index in map(int, () if indices is None else indices):
-                if index not in numbers:
-                    numbers[index] = len(graph.tensors)
-                    graph.tensors.append(self._tensor(whole.tensors[index]))
-            return [numbers[int(index)] for index in (() if indices is None else indices)]
 
-        graph.inputs = renumber(inputs)
-        graph.operators = []
-        for index in operators:
-            operator = copy.copy(whole.operators[index])
-            operator.inputs = renumber(operator.inputs)
-            operator.outputs = renumber(operator.outputs)
-            operator.intermediates = renumber(operator.intermediates)
-            operator.builtinOptions = copy.copy(operator.builtinOptions)
-            for name, called in called_subgraphs(operator).items():
-                setattr(operator.builtinOptions, name, self._called(called))
-            graph.operators.append(operator)
-        graph.outputs = renumber(outputs)
-        return number
-
-    def _called(self, index: int) -> int:
-        """Return the new number of a subgraph that an operation runs."""
-        if index not in self._numbers:
-            graph = self._model.subgraphs[index]
-            self._numbers[index] = self.add(
-                graph, range(len(graph.operators)), graph.inputs, graph.outputs
-            )
-        return self._numbers[index]
-
-    def _tensor(self, tensor: schema.TensorT) -> schema.TensorT:
-        tensor = copy.copy(tensor)
-        buffer = self._model.buffers[tensor.buffer]
-        tensor.buffer = 0
-        if buffer.data is not None:
-            tensor.buffer = len(self.buffers)
-            self.buffers.append(buffer)
-        return tensor
+def end_names(model: schema.ModelT, side: str) -> dict[int, str]:
+    """Return the names of `"inputs"` or `"outputs"` by tensor; one may be several outputs."""
+    graph = model.subgraphs[0]
+    names = {int(index): graph.tensors[index].name.decode() for index in getattr(graph, side)}
+    for signature in model.signatureDefs or []:
+        names |= {entry.tensorIndex: entry.name.decode() for entry in getattr(signature, side)}
+    return names
 
 
 def input_names(flatbuffer: bytes) -> list[str]:
     """Return the names of the inputs in the order an interpreter takes them."""
     model = read_model(flatbuffer)
-    names = {entry.tensorIndex: entry.name.decode() for entry in model.signatureDefs[0].inputs}
+    names = end_names(model, "inputs")
     return [names[index] for index in model.subgraphs[0].inputs]
 
 
 def operators(flatbuffer: bytes) -> list[Operator]:
     """Return the operations of `flatbuffer` in the order they run."""
     model = read_model(flatbuffer)
-    return list(_operators(model))
+    return [_operator(model, index) for index in range(len(model.subgraphs[0].operators))]
 
 
 def output_names(flatbuffer: bytes) -> list[str]:
     """Return the names of the outputs in the order an interpreter gives them."""
     model = read_model(flatbuffer)
-    names = {entry.tensorIndex: entry.name.decode() for entry in model.signatureDefs[0].outputs}
+    names = end_names(model, "outputs")
     return [names[index] for index in model.subgraphs[0].outputs]
 
 
 def pack_signs(kernel: np.ndarray) -> np.ndarray:
-    """Return a kernel's signs as `LceBconv2d` holds them.
-
-    # Arguments
-        kernel: shape `(height, width, inputs, filters)`.
-
-    # Returns
-        Shape `(filters, height, width, ceil(inputs / 32))`, int32; a set bit is -1.
-    """
-    bits = np.moveaxis(kernel < 0, -1, 0)
-    spare = -bits.shape[-1] % 32
-    bits = np.pad(bits, [(0, 0)] * 3 + [(0, spare)])
-    packed = np.ascontiguousarray(np.packbits(bits, axis=-1, bitorder="little"))
-    words: np.ndarray = packed.view("<i4")
-    return words
+    """Return a kernel's signs as `LceBconv2d` holds them, filters first; a set bit is -1."""
+    return pack(np.moveaxis(kernel < 0, -1, 0))
 
 
-def _operators(model: schema.ModelT) -> Iterator[Operator]:
+def pack(negative: np.ndarray) -> np.ndarray:
+    """Return bits, the last axis the channels, as LceQuantize writes them: 32 to an int32."""
+    spare = -negative.shape[-1] % 32
+    padded = np.pad(negative, [(0, 0)] * (negative.ndim - 1) + [(0, spare)])
+    packed = np.ascontiguousarray(np.packbits(padded, axis=-1, bitorder="little"))
+    return packed.view("<i4")
+
+
+def _operator(model: schema.ModelT, index: int) -> Operator:
     graph = model.subgraphs[0]
-    for operator in graph.operators:
-        kind = operation(model, operator)
-        filters = steps = None
-        if kind in _FILTERED:
-            filters = values(model, graph.tensors[operator.inputs[1]])
-            steps = _steps(graph.tensors[operator.inputs[1]])
-        output = graph.tensors[operator.outputs[0]]
-        written = _steps(output)
-        step = 0.0 if written is None else float(written[0])
-        yield Operator(kind, output.name.decode(), filters, TYPE_NAMES[output.type], step, steps)
+    operator = graph.operators[index]
+    kind = operation(model, operator)
+    filters = steps = None
+    if kind in _FILTERED:
+        filters = values(model, graph.tensors[operator.inputs[1]])
+        steps = _steps(graph.tensors[operator.inputs[1]])
+    output = graph.tensors[operator.outputs[0]]
+    written = _steps(output)
+    read = [int(read) for read in dict.fromkeys(operator.inputs) if read >= 0]
+    return Operator(
+        kind,
+        output.name.decode(),
+        filters,
+        TYPE_NAMES[output.type],
+        0.0 if written is None else float(written[0]),
+        steps,
+        index,
+        reads=tuple(number for number in read if not is_constant(model, number)),
+        writes=tuple(int(number) for number in operator.outputs),
+    )
 
 
 def _steps(tensor: schema.TensorT) -> np.ndarray | None:
@@ -325,5 +276,4 @@ def values(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray | None:
     if data is None or tensor.type not in dtypes:
         return None
     shape = () if tensor.shape is None else tuple(tensor.shape)
-    constant: np.ndarray = np.frombuffer(bytes(data), dtypes[tensor.type]).reshape(shape)
-    return constant
+    return np.frombuffer(bytes(data), dtypes[tensor.type]).reshape(shape)

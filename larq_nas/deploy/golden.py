@@ -1,32 +1,26 @@
 """Golden test: inputs with the outputs that a network must give on any device."""
 
+import io
 import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_nas.deploy.conversion import Conversion
-from larq_nas.deploy.flatbuffer import read_model
-from larq_nas.deploy.quantization import IntegerTensor
+from larq_nas.deploy.export import run
+from larq_nas.deploy.flatbuffer import TYPE_NAMES, end_names, read_model
+from larq_nas.deploy.integers import IntegerTensor
+from larq_nas.deploy.meaning import Meaning
+from larq_nas.deploy.operations import KERNELS, Kernel
+from larq_nas.deploy.parity import InKeras, same_class
 from larq_nas.errors import ConversionError, InputError
-
-__all__ = [
-    "CLOSE",
-    "SHARE",
-    "Expected",
-    "Golden",
-    "Tensor",
-    "integer_inputs",
-    "natural_order",
-    "read_golden",
-    "same_class",
-    "tensors",
-]
 
 _MAGIC, _VERSION = b"LQGOLDEN", 1
 # Types of a flatbuffer, their numbers in TensorFlow Lite's C API, and their arrays.
@@ -38,14 +32,13 @@ _TYPES = {
     "BOOL": (6, "?"),
     "INT8": (9, "i1"),
 }
-_NAMES = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
-
-SHARE = 8
-"""One of so many inputs may differ: a device rounds differently, which can flip a sign."""
-CLOSE = 1e-3
-"""What an output may differ by, in standard deviations, where rounding turns no sign."""
-
-_TIE = 1e-4
+# One of so many inputs may differ: a device rounds differently, which can flip a sign.
+_SHARE = 8
+# What an output may differ by, in standard deviations, where rounding turns no sign.
+_CLOSE = 1e-3
+_EXAMPLES, _CANDIDATES = 16, 32
+# By how much more than rounding did here it may change an output on a device.
+_MARGIN = 3.0
 
 
 @dataclass(frozen=True)
@@ -116,18 +109,15 @@ def tensors(flatbuffer: bytes) -> tuple[list[Tensor], list[Tensor]]:
     """
     model = read_model(flatbuffer)
     graph = model.subgraphs[0]
-    signature = model.signatureDefs[0] if model.signatureDefs else None
-    named = (signature.inputs, signature.outputs) if signature else ((), ())
-    found = []
-    for indices, entries in zip((graph.inputs, graph.outputs), named, strict=True):
-        names = {entry.tensorIndex: entry.name.decode() for entry in entries}
-        found.append([_tensor(graph.tensors[i], names.get(i, "")) for i in indices])
-    return found[0], found[1]
+    ins, outs = (end_names(model, side) for side in ("inputs", "outputs"))
+    return (
+        [_tensor(graph.tensors[index], ins[index]) for index in graph.inputs],
+        [_tensor(graph.tensors[index], outs[index]) for index in graph.outputs],
+    )
 
 
 def _tensor(tensor: schema.TensorT, name: str) -> Tensor:
-    name = name or tensor.name.decode()
-    kind = _NAMES[tensor.type]
+    kind = TYPE_NAMES[tensor.type]
     if kind not in _TYPES:
         raise ConversionError(
             f"Tensor `{name}` is of type {kind}, which no package can hold: give the model inputs "
@@ -141,11 +131,8 @@ def _tensor(tensor: schema.TensorT, name: str) -> Tensor:
 
 
 def natural_order(ends: Sequence[Tensor]) -> list[int]:
-    """Return for each tensor the place that its name has among all, numbers by their value."""
-    # The signature numbers the model's tensors; an interpreter may take them in another order.
-    digits = [int("".join(filter(str.isdigit, end.name)) or 0) for end in ends]
-    ranked = sorted(range(len(ends)), key=lambda i: (digits[i], i))
-    return [ranked.index(i) for i in range(len(ends))]
+    """Return for each tensor its place in the model, whose order is that of the names."""
+    return np.argsort(np.argsort([end.name for end in ends], kind="stable")).tolist()
 
 
 def integer_inputs(conversion: Conversion) -> dict[str, IntegerTensor]:
@@ -179,46 +166,38 @@ class Expected:
     tolerance: np.ndarray = field(repr=False)
     least_same: int = 0
 
-    @property
-    def positions(self) -> int:
-        """Number of classifications in all examples."""
-        return len(self.values) * (self.tensor.elements // len(self.spread))
-
 
 @dataclass(frozen=True)
 class GoldenResult:
     """How one output compares with what is expected.
 
     # Arguments
-        output: its name.
-        examples: number of examples.
-        agreeing: number of those within their tolerance.
+        expected: what is expected.
+        agreeing: number of examples within their tolerance.
         needed: number of those that must be.
         largest: largest difference of a number.
         same: number of positions of the same class; `None` if the output is not of classes.
-        positions: number of positions that are classified.
-        least_same: number of positions that must be of the same class.
     """
 
-    output: str
-    examples: int
+    expected: Expected
     agreeing: int
     needed: int
     largest: float
     same: int | None = None
-    positions: int = 0
-    least_same: int = 0
 
     @property
     def passed(self) -> bool:
         """Whether it is as expected."""
-        return self.agreeing >= self.needed and (self.same is None or self.same >= self.least_same)
+        least = self.expected.least_same
+        return self.agreeing >= self.needed and (self.same is None or self.same >= least)
 
     def __str__(self) -> str:
-        top = f"same class on {self.same} of {self.positions}, " if self.same is not None else ""
+        values, channels = self.expected.values, len(self.expected.spread)
+        top = f"same class on {self.same} of {values.size // channels}, "
         return (
-            f"output `{self.output}`: {self.agreeing} of {self.examples} inputs as expected "
-            f"(at least {self.needed} must be), {top}largest difference {self.largest:.3g}"
+            f"output `{self.expected.tensor.name}`: {self.agreeing} of {len(values)} inputs as "
+            f"expected (at least {self.needed} must be), {'' if self.same is None else top}largest "
+            f"difference {self.largest:.3g}"
         )
 
 
@@ -246,13 +225,13 @@ class Golden:
     @property
     def needed(self) -> int:
         """Number of examples that must be as expected."""
-        return self.examples - self.examples // SHARE
+        return self.examples - self.examples // _SHARE
 
     @property
     def steady(self) -> int:
         """Number of examples that rounding does not change visibly."""
         worst = np.max([output.tolerance for output in self.outputs], axis=0)
-        return int(np.sum(worst <= CLOSE * (1 + 1e-6)))
+        return int(np.sum(worst <= _CLOSE * (1 + 1e-6)))
 
     @property
     def weak(self) -> bool:
@@ -268,15 +247,16 @@ class Golden:
         shape = (self.examples, -1, len(expected.spread))
         wanted = expected.values.reshape(shape).astype("float64")
         got = expected.tensor.numbers(raw.reshape(shape)).astype("float64")
-        differences = np.nan_to_num(np.abs(got - wanted), nan=np.inf)
-        beyond = np.maximum(differences - expected.step, 0) / expected.spread
-        agreeing = beyond.reshape(self.examples, -1).max(axis=1) <= expected.tolerance
-        figures = (int(agreeing.sum()), self.needed, float(differences.max()))
-        if not expected.classes:
-            return GoldenResult(expected.tensor.name, self.examples, *figures)
+        agreeing = _worst(wanted, got, expected.step, expected.spread) <= expected.tolerance
+        largest = float(np.nan_to_num(np.abs(got - wanted), nan=np.inf).max())
         same = same_class(wanted, got, expected.step, expected.spread)
-        least, positions = expected.least_same, expected.positions
-        return GoldenResult(expected.tensor.name, self.examples, *figures, same, positions, least)
+        return GoldenResult(
+            expected,
+            int(agreeing.sum()),
+            self.needed,
+            largest,
+            same if expected.classes else None,
+        )
 
     def to_bytes(self) -> bytes:
         """Return the file: little-endian, as `golden.bin` of a package is described."""
@@ -291,19 +271,12 @@ class Golden:
             parts += [_text(tensor.name), _integers(*shape, *rules)]
             parts += [_floats([tensor.scale, output.step])]
             parts += [_floats(output.spread), _floats(output.tolerance)]
-        for i in range(self.examples):
-            parts += [np.ascontiguousarray(stored[i]).tobytes() for stored in self.stored]
-            parts += [_floats(output.values[i]) for output in self.outputs]
-        return b"".join(parts)
-
-
-def same_class(wanted: np.ndarray, got: np.ndarray, step: float, spread: np.ndarray) -> int:
-    """Return at how many positions the best class of `got` is best in `wanted`, or as good."""
-    best = got.argmax(axis=-1)
-    chosen = np.take_along_axis(wanted, best[..., None], -1)[..., 0]
-    room = step + _TIE * np.asarray(spread, "float64")[best]
-    finite = np.isfinite(got).all(axis=-1)
-    return int(np.sum(finite & (chosen + room >= wanted.max(axis=-1))))
+        rows = np.zeros(self.examples, _row(self.inputs, [out.tensor for out in self.outputs]))
+        for i, stored in enumerate(self.stored):
+            rows[f"input{i}"] = stored.reshape(self.examples, -1)
+        for o, output in enumerate(self.outputs):
+            rows["outputs"][f"{o}"] = output.values.reshape(self.examples, -1)
+        return b"".join([*parts, rows.tobytes()])
 
 
 def _integers(*values: int) -> bytes:
@@ -319,17 +292,13 @@ def _text(text: str) -> bytes:
     return _integers(len(data)) + data
 
 
-class _Reader:
+class _Reader(io.BytesIO):
     """The parts of a file, one after the other."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
-
     def take(self, count: int) -> bytes:
-        part = self._data[self._at : self._at + count]
-        if count < 0 or len(part) != count:
+        part = self.read(max(count, 0))
+        if len(part) != count:
             raise ValueError
-        self._at += count
         return part
 
     def integers(self, count: int) -> list[int]:
@@ -341,10 +310,6 @@ class _Reader:
     def text(self) -> str:
         return self.take(self.integers(1)[0]).decode("utf-8")
 
-    @property
-    def ended(self) -> bool:
-        return self._at == len(self._data)
-
 
 def read_golden(source: bytes | str | Path) -> Golden:
     """Return the golden test in a file `golden.bin`, or in its bytes.
@@ -353,15 +318,11 @@ def read_golden(source: bytes | str | Path) -> Golden:
         InputError: if it cannot be read, or is none.
     """
     name = "`golden`" if isinstance(source, bytes) else f"`{source}`"
-    if isinstance(source, bytes):
-        data = source
-    else:
-        try:
-            data = Path(source).read_bytes()
-        except OSError as error:
-            raise InputError(f"Cannot read {name}: {error.strerror}.") from None
     try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
         return _parse(_Reader(data))
+    except OSError as error:
+        raise InputError(f"Cannot read {name}: {error.strerror}.") from None
     except (ValueError, KeyError, struct.error, UnicodeDecodeError):
         raise InputError(
             f"{name} must be the `golden.bin` of a package, but is none, or one that is cut short: "
@@ -379,31 +340,238 @@ def _parse(reader: _Reader) -> Golden:
     for _ in range(inputs):
         name, (elements, code) = reader.text(), reader.integers(2)
         ins.append(Tensor(name, (elements,), kinds[code]))
-    outs: list[dict[str, Any]] = []
+    heads = []
     for _ in range(outputs):
         name = reader.text()
         elements, channels, code, zero, classes, least = reader.integers(6)
         scale, step = (float(value) for value in reader.floats(2))
-        outs.append(
-            {
-                "tensor": Tensor(name, (elements,), kinds[code], scale, zero),
-                "classes": bool(classes),
-                "step": step,
-                "spread": reader.floats(channels),
-                "tolerance": reader.floats(examples),
-                "least_same": least,
-            }
-        )
-    stored: list[list[np.ndarray]] = [[] for _ in ins]
-    values: list[list[np.ndarray]] = [[] for _ in outs]
-    for _ in range(examples):
-        for rows, tensor in zip(stored, ins, strict=True):
-            rows.append(np.frombuffer(reader.take(tensor.bytes), tensor.dtype))
-        for rows, out in zip(values, outs, strict=True):
-            rows.append(reader.floats(out["tensor"].elements))
-    if not reader.ended or not examples or not ins or not outs:
+        tensor = Tensor(name, (elements,), kinds[code], scale, zero)
+        rules = bool(classes), step, reader.floats(channels), reader.floats(examples), least
+        heads.append((tensor, rules))
+    rows = np.frombuffer(reader.read(), _row(ins, [tensor for tensor, _ in heads]))
+    if len(rows) != examples or not examples or not ins or not heads:
         raise ValueError
-    expected = [
-        Expected(values=np.stack(rows), **out) for rows, out in zip(values, outs, strict=True)
+    stored, values = [rows[f"input{i}"] for i in range(inputs)], rows["outputs"]
+    outs = [Expected(tensor, values[f"{o}"], *rules) for o, (tensor, rules) in enumerate(heads)]
+    return Golden(ins, stored, outs, origin)
+
+
+def _row(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> np.dtype:
+    """Return how an example stands in the file."""
+    expected = [(f"{o}", "<f4", (tensor.elements,)) for o, tensor in enumerate(outputs)]
+    given = [(f"input{i}", tensor.dtype, (tensor.elements,)) for i, tensor in enumerate(inputs)]
+    return np.dtype([*given, ("outputs", expected)])
+
+
+def make_golden(
+    model: tf.keras.Model,
+    conversion: Conversion,
+    kernel: Kernel,
+    images: Sequence[np.ndarray] | None,
+    meanings: Sequence[Meaning],
+) -> Golden:
+    """Return a golden test of a converted model.
+
+    What is expected is what Keras gives, whose outputs are the truth; of a network in int8 it
+    is what the engine gives here, as Keras does not round. Rounding differs between devices and
+    can turn a sign that is almost 0. So those inputs are taken that it changes least: in
+    Keras with weights changed by 1e-6 of their value, and in every kernel that was compared.
+    Where too few of the given images are steady, random ones are taken as well.
+
+    `images` are in the order of the model's inputs, `meanings` in that of its outputs.
+
+    # Raises
+        ConversionError: if Keras's own outputs are not finite.
+    """
+    inputs, outputs = tensors(conversion.flatbuffer)
+    places = natural_order(inputs)
+    given = [images[place][:_CANDIDATES] for place in places] if images else []
+    discrete = [not model.inputs[place].dtype.is_floating for place in places]
+    first = given or _random_inputs(inputs, discrete, conversion)
+    stored = _stored_inputs(inputs, first, conversion)
+    trial = _try(model, conversion, kernel, stored)
+    if given and trial.steady < _EXAMPLES:
+        drawn = _stored_inputs(
+            inputs, _random_inputs(inputs, discrete, conversion, given), conversion
+        )
+        stored = [np.concatenate(pair) for pair in zip(stored, drawn, strict=True)]
+        trial = _try(model, conversion, kernel, stored)
+    chosen = trial.steadiest()
+    real = int(np.sum(chosen < len(given[0]))) if given else 0
+    parts = [f"{real} of the given images"] if real else []
+    parts += [f"{len(chosen) - real} inputs of random numbers"] if real < len(chosen) else []
+    source = f"Larq Compute Engine's {kernel} kernel" if conversion.int8 else "Keras"
+    return Golden(
+        inputs,
+        [x[chosen] for x in stored],
+        [trial.expected(o, chosen, meanings[i]) for o, i in enumerate(natural_order(outputs))],
+        f"{' and '.join(parts)}, outputs of {source}",
+    )
+
+
+def _stored_inputs(
+    inputs: Sequence[Tensor], examples: Sequence[np.ndarray], conversion: Conversion
+) -> list[np.ndarray]:
+    """Return what the inputs hold for examples as the model reads them."""
+    integers = integer_inputs(conversion)
+    return [
+        integers[end.name].quantize(x) if end.name in integers else end.stored(x)
+        for end, x in zip(inputs, examples, strict=True)
     ]
-    return Golden(ins, [np.stack(rows) for rows in stored], expected, origin)
+
+
+def _random_inputs(
+    inputs: Sequence[Tensor],
+    discrete: Sequence[bool],
+    conversion: Conversion,
+    given: Sequence[np.ndarray] = (),
+) -> list[np.ndarray]:
+    """Return random inputs, within the range of those given; integers where it must be."""
+    generator = np.random.default_rng(0)
+    drawn: list[np.ndarray] = []
+    for index, end in enumerate(inputs):
+        shape = (_CANDIDATES, *end.shape[1:])
+        # An integer may be an index: the least ones are the likeliest to be valid.
+        least, greatest = end.bounds if end.scale else (0.0, 1.0)
+        if integer := integer_inputs(conversion).get(end.name):
+            low, high = integer.ends
+            least, greatest = float(np.min(low)), float(np.max(high))
+        if given:
+            least, greatest = float(given[index].min()), float(given[index].max())
+        if discrete[index] and not end.scale:
+            drawn.append(generator.integers(int(least), int(greatest), shape, endpoint=True))
+        elif given or end.scale:
+            drawn.append(generator.uniform(least, greatest, shape))
+        else:
+            drawn.append(generator.standard_normal(shape))
+    return drawn
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What candidates give: the outputs, and what rounding makes of them.
+
+    For each output, `truth` is what is expected, shape `(examples, positions, channels)`, `others`
+    the same of other roundings, and `steps` what is no difference: steps of int8.
+    """
+
+    outputs: Sequence[Tensor]
+    truth: Sequence[np.ndarray]
+    others: Sequence[Sequence[np.ndarray]]
+    steps: Sequence[float]
+
+    @cached_property
+    def spreads(self) -> list[np.ndarray]:
+        """By how much each channel varies over examples and positions."""
+        return [_spread(values) for values in self.truth]
+
+    @cached_property
+    def rounding(self) -> list[np.ndarray]:
+        """For each output, what rounding does to each example, in standard deviations."""
+        found: list[np.ndarray] = []
+        for o, values in enumerate(self.truth):
+            about = self.steps[o], self.spreads[o]
+            rows = [_worst(values, other[o], *about) for other in self.others]
+            found.append(np.max(rows, axis=0))
+        return found
+
+    @property
+    def steady(self) -> int:
+        """Number of examples that rounding does not change visibly."""
+        return int(np.sum(np.max(self.rounding, axis=0) <= _CLOSE))
+
+    def steadiest(self) -> np.ndarray:
+        """Return the examples that rounding changes least, the first where it changes none."""
+        worst = np.max(self.rounding, axis=0)
+        order = np.argsort(np.where(worst <= _CLOSE, 0, worst), kind="stable")
+        return np.sort(order[:_EXAMPLES])
+
+    def expected(self, o: int, chosen: np.ndarray, meaning: Meaning) -> Expected:
+        """Return what is expected of an output for the chosen examples."""
+        end, spread, step = self.outputs[o], self.spreads[o], self.steps[o]
+        values = self.truth[o][chosen]
+        rows = self.rounding[o]
+        unsteady = rows[rows > _CLOSE]
+        usual = float(unsteady.mean()) if unsteady.size else 0.0
+        tolerance = np.where(rows > _CLOSE, _MARGIN * np.maximum(rows, usual), _CLOSE)[chosen]
+        classes = meaning.kind in ("classes", "scores") and len(spread) > 1
+        least = 0
+        if classes:
+            same = [same_class(values, other[o][chosen], step, spread) for other in self.others]
+            positions = values.size // len(spread)
+            least = max(0, min(same, default=positions) - positions // _SHARE)
+        return Expected(
+            Tensor(meaning.name, end.shape, end.type, end.scale, end.zero_point),
+            values.astype("float32"),
+            classes,
+            step,
+            spread.astype("float32"),
+            tolerance.astype("float32"),
+            least,
+        )
+
+
+def _try(
+    model: tf.keras.Model, conversion: Conversion, kernel: Kernel, stored: Sequence[np.ndarray]
+) -> _Trial:
+    """Return what the inputs that are `stored` give in Keras and in the engine."""
+    inputs, outputs = tensors(conversion.flatbuffer)
+    places, back = natural_order(inputs), natural_order(outputs)
+    integers = integer_inputs(conversion)
+    read = [
+        integers[end.name].dequantize(x) if end.name in integers else end.numbers(x)
+        for end, x in zip(inputs, stored, strict=True)
+    ]
+    feed = [
+        read[places.index(place)].astype(tensor.dtype.as_numpy_dtype)
+        for place, tensor in enumerate(model.inputs)
+    ]
+    reference = InKeras(model, absolute=False)
+
+    def ordered(found: Sequence[np.ndarray]) -> list[np.ndarray]:
+        # Numbers as far as a quantized tensor can hold them.
+        return [
+            np.clip(found[place], *end.bounds) if end.scale else found[place]
+            for place, end in zip(back, outputs, strict=True)
+        ]
+
+    truth = ordered(_by_channel(reference.predict(feed)))
+    if not all(np.isfinite(values).all() for values in truth):
+        raise ConversionError(f"`{model.name}` gives NaN or Inf in Keras already; train it anew.")
+    given = [stored[places.index(place)] for place in range(len(stored))]
+    results = {}
+    for name in [name for name in KERNELS if name in conversion.kernels]:
+        raw = run(conversion.flatbuffer, given, name, **KERNELS[name])
+        results[name] = [
+            end.numbers(raw[place]).reshape(one.shape)
+            for place, end, one in zip(back, outputs, truth, strict=True)
+        ]
+    others, step = list(results.values()), 0.0
+    if conversion.int8:
+        step = 2 * max(parity.step for parity in conversion.parity)
+        truth = results[kernel]
+    else:
+        for found in reference.jittered(feed):
+            # A network that is not finite a rounding away says nothing of rounding.
+            if all(np.isfinite(values).all() for values in found):
+                others.append(ordered(_by_channel(found)))
+    return _Trial(outputs, truth, others, [max(step, end.scale) for end in outputs])
+
+
+def _by_channel(outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return outputs in the shape `(examples, positions, channels)`."""
+    return [y.reshape(len(y), -1, y.shape[-1] if y.ndim > 1 else 1) for y in outputs]
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """Return by how much each channel varies over examples and positions."""
+    rows = values.reshape(-1, values.shape[-1]).astype("float64")
+    # Of a channel that hardly varies no more is asked than float32 keeps of its size.
+    return np.maximum(np.maximum(rows.std(axis=0), 0.01 * np.abs(rows).max(axis=0)), 1e-6)
+
+
+def _worst(wanted: np.ndarray, got: np.ndarray, step: float, spread: np.ndarray) -> np.ndarray:
+    got = got.reshape(wanted.shape)
+    differences = np.nan_to_num(np.abs(wanted.astype("float64") - got), nan=np.inf)
+    beyond = np.maximum(differences - step, 0) / spread
+    return beyond.reshape(len(wanted), -1).max(axis=1)

@@ -13,8 +13,6 @@ from larq_nas.deploy.recording import record
 from larq_nas.errors import InputError
 from larq_nas.graph.calls import Call, read_graph
 
-__all__ = ["Kind", "Meaning", "meanings"]
-
 Kind = Literal["classes", "probabilities", "numbers", "scores"]
 """What a program prints of an output.
 
@@ -68,11 +66,6 @@ class Meaning:
         """Size of its last axis."""
         return self.shape[-1] if self.shape else 1
 
-    @property
-    def positions(self) -> int:
-        """Number of positions with so many channels each, such as pixels."""
-        return math.prod(self.shape[:-1])
-
 
 def meanings(
     model: tf.keras.Model,
@@ -116,10 +109,7 @@ def _names_by_output(
         given = list(class_names)
         fitting = [name for name, shape in shapes.items() if len(given) in _counts(shape)]
         if len(fitting) != 1:
-            sizes = ", ".join(
-                f"`{name}` has {shape[-1:] or (1,)}" for name, shape in shapes.items()
-            )
-            sizes = sizes.replace("(", "").replace(",)", "")
+            sizes = ", ".join(f"`{name}` has {_counts(s)[0]}" for name, s in shapes.items())
             raise InputError(
                 f"`class_names` must hold a name for each class of one output ({sizes}), but has "
                 f"{len(given)}: give as many, or a dictionary from outputs to names."
@@ -180,11 +170,8 @@ def _task(model: tf.keras.Model, name: str, index: int) -> str | None:
 class _Step:
     """A call of a layer on the way to an output.
 
-    # Arguments
-        layer: the layer.
-        kwargs: the keyword arguments of the call.
-        read: shape of what it read, without the batch; `None` if it read nothing.
-        given: shape of what it gave, without the batch.
+    Shapes of what it `read` and of what was `given` are without the batch; `read` is `None` if it
+    read nothing.
     """
 
     layer: tf.keras.layers.Layer
@@ -294,12 +281,8 @@ def _describe(shape: tuple[int, ...], activation: str, known: str | None) -> tup
     if activation == "softmax":
         if channels == 1:
             return "numbers", "a softmax of one number, which is always 1"
-        if not place:
-            return "classes", f"probabilities of {channels} classes (softmax)"
-        return (
-            "classes",
-            f"{place[0]}, the probabilities of {channels} classes {place[1]} (softmax)",
-        )
+        start, end = (f"{place[0]}, the ", f" {place[1]}") if place else ("", "")
+        return "classes", f"{start}probabilities of {channels} classes{end} (softmax)"
     if activation in _BOUNDED and known == "regression" and size * channels == 1:
         return "numbers", f"one number from 0 to 1 ({_BOUNDED[activation]}): a regression"
     if activation in _BOUNDED:
@@ -332,14 +315,9 @@ def _describe(shape: tuple[int, ...], activation: str, known: str | None) -> tup
 
 def _place(shape: tuple[int, ...]) -> tuple[str, str]:
     sizes = " x ".join(map(str, shape))
-    return (
-        (f"a map of {sizes}", "for each pixel")
-        if len(shape) == 2
-        else (
-            f"{sizes} positions",
-            "at each",
-        )
-    )
+    if len(shape) == 2:
+        return f"a map of {sizes}", "for each pixel"
+    return f"{sizes} positions", "at each"
 
 
 def _probabilities(channels: int, place: Any, function: str) -> str:

@@ -8,19 +8,16 @@ from typing import Any, Literal
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from larq_nas.deploy.export import cause_of, engine, engine_messages
+from larq_nas.deploy.export import engine, running
 from larq_nas.deploy.flatbuffer import (
+    Operator,
     extract,
-    input_names,
-    is_constant,
     operators,
-    output_names,
+    ordered,
+    pack,
     read_model,
 )
 from larq_nas.deploy.flatbuffer import values as values_of
-from larq_nas.errors import ConversionError
-
-__all__ = ["AARCH64", "KERNELS", "Kernel", "Operations", "Step", "pack", "sign_bits"]
 
 Kernel = Literal["default", "reference", "indirect"]
 """The binary convolution kernels of Larq Compute Engine."""
@@ -37,25 +34,6 @@ AARCH64 = "aarch64"
 _WORD = 32
 # AArch64 packs four words at once.
 _BLOCK = 4 * _WORD
-
-
-@dataclass(frozen=True)
-class Step:
-    """One operation of a flatbuffer.
-
-    # Arguments
-        index: its number, in the order the operations run.
-        kind: the operation, such as `"LceBconv2d"`.
-        name: name of its first output.
-        reads: indices of the tensors it reads that are no constants.
-        writes: indices of the tensors it writes.
-    """
-
-    index: int
-    kind: str
-    name: str
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -79,29 +57,19 @@ class Operations:
         return read_model(self.flatbuffer)
 
     @cached_property
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[Operator]:
         """The operations, in the order they run."""
-        graph = self.model.subgraphs[0]
-        found = zip(operators(self.flatbuffer), graph.operators, strict=True)
-        return [
-            Step(index, op.kind, op.output, self._given(table.inputs), _whole(table.outputs))
-            for index, (op, table) in enumerate(found)
-        ]
-
-    def _given(self, indices: Sequence[int]) -> tuple[int, ...]:
-        """Return which tensors an operation must be given: no constants, and no states."""
-        unique = [int(index) for index in dict.fromkeys(indices) if index >= 0]
-        return tuple(index for index in unique if not is_constant(self.model, index))
+        return operators(self.flatbuffer)
 
     @cached_property
     def inputs(self) -> list[int]:
         """Indices of the input tensors, in the order of their names: that of the model."""
-        return _by_name(self.model.subgraphs[0].inputs, input_names(self.flatbuffer))
+        return ordered(self.model, "inputs")
 
     @cached_property
     def outputs(self) -> list[int]:
         """Indices of the output tensors, in the order of their names: that of the model."""
-        return _by_name(self.model.subgraphs[0].outputs, output_names(self.flatbuffer))
+        return ordered(self.model, "outputs")
 
     def quantization(self, index: int) -> tuple[float, int] | None:
         """Return scale and zero point of an int8 tensor; `None` for others."""
@@ -120,24 +88,12 @@ class Operations:
                 found[index] = np.broadcast_to(constant, (examples, *constant.shape))
         return found
 
-    @property
-    def _interpreter_kernel(self) -> Kernel:
-        """The kernel of the interpreters."""
-        return self.emulated if self.kernel == AARCH64 else self.kernel  # type: ignore[return-value]
-
     @cached_property
     def _interpreters(self) -> dict[int, Any]:
         return {}
 
-    def run(self, step: Step, values: dict[int, np.ndarray], examples: int) -> list[np.ndarray]:
-        """Return what an operation writes.
-
-        # Arguments
-            step: the operation.
-            values: the tensors it reads, by index, first axis the examples, each example of
-                the tensor's own shape.
-            examples: number of examples.
-        """
+    def run(self, step: Operator, values: dict[int, np.ndarray], examples: int) -> list[np.ndarray]:
+        """Return what an operation writes."""
         if self.kernel == AARCH64 and step.kind == "LceQuantize":
             (read,) = step.reads
             if values[read].dtype == np.float32:
@@ -149,33 +105,23 @@ class Operations:
         ]
         return [np.stack(column) for column in zip(*rows, strict=True)]
 
-    def _interpreter(self, step: Step) -> Any:
+    def _interpreter(self, step: Operator) -> Any:
         if step.index not in self._interpreters:
             alone = extract(self.model, [step.index], step.reads, step.writes)
-            self._interpreters[step.index] = self._load(alone, f"{step.kind} `{step.name}`")
+            self._interpreters[step.index] = self._load(alone, f"{step.kind} `{step.output}`")
         return self._interpreters[step.index]
 
     def _load(self, flatbuffer: bytes, what: str) -> Any:
         """Return an interpreter, or raise `ConversionError` saying what cannot run."""
-        kernel = self._interpreter_kernel
-        messages: list[str] = []
-        try:
-            with engine_messages() as messages:
-                interpreter = engine().testing.Interpreter(flatbuffer, **KERNELS[kernel])
-        except RuntimeError as error:
-            raise ConversionError(
-                f"The {kernel} kernel cannot run {what} ({cause_of(error, messages)}); use other "
-                "layers for the operations it names."
-            ) from error
+        kernel = self.emulated if self.kernel == AARCH64 else self.kernel
+        with running(kernel, what):
+            options = KERNELS[kernel]  # type: ignore[index]
+            interpreter = engine().testing.Interpreter(flatbuffer, **options)
         # The wrapper takes a first axis for that of images, which not every tensor has.
         return interpreter.interpreter
 
     def chain(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the outputs for `images`, each operation on what the ones before it gave.
-
-        # Arguments
-            images: one array for each input, first axis the examples.
-        """
+        """Return the outputs for `images`, each operation on what the ones before it gave."""
         last = {read: step.index for step in self.steps for read in step.reads}
         values = {index: image[:, None] for index, image in zip(self.inputs, images, strict=True)}
         values |= self.constant_outputs(len(images[0]))
@@ -190,9 +136,6 @@ class Operations:
     def negative_zeros(self, images: Sequence[np.ndarray]) -> dict[str, int]:
         """Return how often LceQuantize reads a -0.0 that AArch64 takes for negative.
 
-        # Arguments
-            images: one array for each input, first axis the examples.
-
         # Returns
             The number for each such operation, by the name of its output.
         """
@@ -203,7 +146,7 @@ class Operations:
             if step.kind == "LceQuantize"
             and tensors[step.reads[0]].type == schema.TensorType.FLOAT32
         ]
-        counts = dict.fromkeys((step.name for step in steps), 0)
+        counts = dict.fromkeys((step.output for step in steps), 0)
         if not steps:
             return {}
         everything = [step.index for step in self.steps]
@@ -215,29 +158,8 @@ class Operations:
             values = dict(zip(dict.fromkeys(watched), found, strict=True))
             for step in steps:
                 read = values[step.reads[0]][None]
-                counts[step.name] += int(np.sum(sign_bits(read) & (read == 0)))
+                counts[step.output] += int(np.sum(sign_bits(read) & (read == 0)))
         return {name: count for name, count in counts.items() if count}
-
-
-def _by_name(indices: Sequence[int], names: Sequence[str]) -> list[int]:
-    return [int(indices[number]) for number in np.argsort(names)]
-
-
-def _whole(indices: Sequence[int]) -> tuple[int, ...]:
-    return tuple(int(index) for index in indices)
-
-
-def pack(negative: np.ndarray) -> np.ndarray:
-    """Return bits, the last axis the channels, as LceQuantize writes them: 32 to an int32.
-
-    # Arguments
-        negative: whether each number counts as -1.
-    """
-    spare = -negative.shape[-1] % _WORD
-    padded = np.pad(negative, [(0, 0)] * (negative.ndim - 1) + [(0, spare)])
-    packed = np.ascontiguousarray(np.packbits(padded, axis=-1, bitorder="little"))
-    words: np.ndarray = packed.view("<i4")
-    return words
 
 
 def sign_bits(values: np.ndarray) -> np.ndarray:
@@ -247,9 +169,6 @@ def sign_bits(values: np.ndarray) -> np.ndarray:
     which collects their sign bits: -0.0 counts as negative. What is left over is compared with
     `< 0`, as on any other processor: -0.0 does not. `bitpack_matrix` takes a tensor as one row
     where its channels fill words of 32, and position by position otherwise.
-
-    # Arguments
-        values: float32, first axis the examples, last axis the channels.
     """
     examples, channels = len(values), values.shape[-1]
     row = values[0].size if channels % _WORD == 0 else channels
@@ -257,5 +176,4 @@ def sign_bits(values: np.ndarray) -> np.ndarray:
     negative = rows < 0
     whole = row // _BLOCK * _BLOCK
     negative[..., :whole] = np.signbit(rows[..., :whole])
-    bits: np.ndarray = negative.reshape(values.shape)
-    return bits
+    return negative.reshape(values.shape)

@@ -13,18 +13,6 @@ from larq_nas.deploy.export import run
 from larq_nas.deploy.meaning import Kind, meanings
 from larq_nas.deploy.operations import KERNELS, Kernel
 
-__all__ = [
-    "KERNELS",
-    "InKeras",
-    "Kernel",
-    "Parity",
-    "Rounding",
-    "compare",
-    "figures",
-    "kernel_lines",
-    "predict",
-]
-
 _EXACT = 1e-4
 _ROUNDING = 1e-6
 # Of an output's largest number: what float32 keeps of it after all the sums that lead to it.
@@ -130,7 +118,8 @@ class Parity:
         places = "positions" if self.pixels is None else "pixels"
         what = "images" if number == self.examples else places
         same = round(number * self.agreement)
-        return f"same {self._class} on {same:,} of {number:,} {what}"
+        best = "class" if self.meaning == "classes" else "largest output"
+        return f"same {best} on {same:,} of {number:,} {what}"
 
     @property
     def text(self) -> str:
@@ -145,10 +134,6 @@ class Parity:
         )
         equal = ", ".join(filter(None, [self.agreement_text, exact, largest]))
         return "; ".join(filter(None, [compared, equal]))
-
-    @property
-    def _class(self) -> str:
-        return "class" if self.meaning == "classes" else "largest output"
 
     def __str__(self) -> str:
         return f"{self.kernel} kernel: {self.text}"
@@ -174,25 +159,17 @@ def kernel_lines(
 
 
 class Reference(Protocol):
-    """What a flatbuffer is to compute."""
+    """What a flatbuffer is to compute; see `InKeras`."""
 
     @property
-    def name(self) -> str:
-        """Name of the model."""
+    def step(self) -> float: ...
 
     @property
-    def step(self) -> float:
-        """The step that outputs count in; 0 for float."""
+    def meanings(self) -> Sequence[Kind]: ...
 
-    @property
-    def meanings(self) -> Sequence[Kind]:
-        """What each output is."""
+    def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]: ...
 
-    def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the outputs for `images`, one array for each input and each output."""
-
-    def jittered(self, images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-        """Yield the outputs as they might be with other roundings."""
+    def jittered(self, images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]: ...
 
 
 @dataclass(frozen=True)
@@ -201,15 +178,12 @@ class InKeras:
 
     # Arguments
         model: the model.
+        absolute: whether jitter moves numbers of 0 as well.
     """
 
     model: tf.keras.Model
+    absolute: bool = True
     step = 0.0
-
-    @property
-    def name(self) -> str:
-        """Name of the model."""
-        return str(self.model.name)
 
     @cached_property
     def meanings(self) -> Sequence[Kind]:
@@ -229,11 +203,22 @@ class InKeras:
         # In place: a clone of a model whose quantizers are functions cannot be made.
         try:
             for _ in range(_JITTERS):
-                moved = [_jittered(w, n, generator) for w, n in zip(weights, names, strict=True)]
-                model.set_weights(moved)
+                pairs = zip(weights, names, strict=True)
+                model.set_weights([self._jittered(*pair, generator) for pair in pairs])
                 yield predict(model, images)
         finally:
             model.set_weights(weights)
+
+    def _jittered(self, weight: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
+        """Return `weight` changed as rounding would change what it gives."""
+        if weight.dtype.kind != "f":
+            return weight
+        noise = _ROUNDING * rng.standard_normal(weight.shape)
+        # A batch norm fresh from the factory has means of 0, on which whole sums of signs tie. A
+        # variance is moved by its own value alone: below 0 it would give no number at all.
+        absolute = self.absolute and weight.ndim == 1 and "variance" not in name
+        changed = weight * (1 + noise) + (noise if absolute else 0)
+        return np.asarray(changed.astype(weight.dtype))
 
 
 def compare(
@@ -243,12 +228,6 @@ def compare(
     kernels: Sequence[Kernel],
 ) -> list[Parity]:
     """Run `images` through Keras and through each of `kernels`.
-
-    # Arguments
-        reference: what the flatbuffer is to compute.
-        flatbuffer: what it was converted to.
-        images: one array for each input, first axis the examples.
-        kernels: the kernels to run.
 
     # Raises
         ConversionError: if Keras's own outputs are not finite, or a kernel cannot run.
@@ -300,15 +279,7 @@ def figures(
     kinds: Sequence[Kind],
     step: float = 0.0,
 ) -> Parity:
-    """Return how `got` compares with what was `expected`.
-
-    # Arguments
-        kernel: the kernel that gave it.
-        expected: one array for each output, first axis the images.
-        got: others with as many numbers.
-        kinds: what each output is.
-        step: in int8, the step that outputs count in.
-    """
+    """Return how `got` compares with what was `expected`."""
     worst: list[np.ndarray] = []
     relative, within, pixels, pixel_means = [], [], list[float](), list[float]()
     shares: list[tuple[float, int]] = []
@@ -327,7 +298,8 @@ def figures(
             pixels.append(float(agreeing.all(axis=-1).mean()))
             pixel_means.append(float((differences / spread).max(axis=-1).mean()))
         if kind == "classes" or (kind == "scores" and one.ndim == 2 and one.shape[-1] > 1):
-            shares.append((_same_class(one, other, spread), one.size // one.shape[-1]))
+            positions = one.size // one.shape[-1]
+            shares.append((same_class(one, other, 0.0, spread) / positions, positions))
     largest = np.max(worst, axis=0)
     return Parity(
         kernel=kernel,
@@ -345,23 +317,13 @@ def figures(
     )
 
 
-def _same_class(expected: np.ndarray, got: np.ndarray, spread: np.ndarray) -> float:
-    """Return the share of examples, or of pixels, of the same class; of equal ones either."""
-    chosen = np.argmax(got, axis=-1)[..., None]
-    loss = expected.max(axis=-1) - np.take_along_axis(expected, chosen, axis=-1)[..., 0]
-    tie = _EXACT * np.broadcast_to(spread, expected.shape)
-    allowed = np.take_along_axis(tie, chosen, axis=-1)[..., 0]
-    return float(np.mean(loss <= allowed))
-
-
-def _jittered(weight: np.ndarray, name: str, generator: np.random.Generator) -> np.ndarray:
-    """Return `weight` changed as rounding would change what it gives."""
-    noise = _ROUNDING * generator.standard_normal(weight.shape)
-    # A batch norm fresh from the factory has means of 0, on which whole sums of signs tie. A
-    # variance is moved by its own value alone: below 0 it would give no number at all.
-    absolute = weight.ndim == 1 and "variance" not in name
-    changed = weight * (1 + noise) + (noise if absolute else 0)
-    return np.asarray(changed.astype(weight.dtype))
+def same_class(wanted: np.ndarray, got: np.ndarray, step: float, spread: np.ndarray) -> int:
+    """Return at how many positions the best class of `got` is best in `wanted`, or as good."""
+    best = got.argmax(axis=-1)
+    chosen = np.take_along_axis(wanted, best[..., None], -1)[..., 0]
+    room = step + _EXACT * np.asarray(spread, "float64")[best]
+    finite = np.isfinite(got).all(axis=-1)
+    return int(np.sum(finite & (chosen + room >= wanted.max(axis=-1))))
 
 
 def _spread(expected: np.ndarray) -> np.ndarray:
@@ -371,10 +333,8 @@ def _spread(expected: np.ndarray) -> np.ndarray:
     """
     rows = expected.reshape(-1, expected.shape[-1])
     resolution = np.abs(rows).max(axis=0) * _RESOLUTION / _EXACT
-    spread: np.ndarray = np.maximum(np.maximum(rows.std(axis=0), resolution), 1e-30)
-    return spread
+    return np.maximum(np.maximum(rows.std(axis=0), resolution), 1e-30)
 
 
 def _row_largest(values: np.ndarray) -> np.ndarray:
-    rows: np.ndarray = values.reshape(len(values), -1).max(axis=1)
-    return rows
+    return values.reshape(len(values), -1).max(axis=1)

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["LayerCall", "Recording", "record", "watch"]
-
 _ROUNDING = 1e-6
 _SEEDS = 3
 # More calls than the converter makes one operation of.
@@ -40,12 +38,7 @@ class LayerCall:
 
 
 class Recording:
-    """The layer calls of one forward pass, in the order they ended.
-
-    # Arguments
-        calls: the calls.
-        outputs: the outputs of the model.
-    """
+    """The layer calls of one forward pass, in the order they ended."""
 
     def __init__(self, calls: Sequence[LayerCall], outputs: Sequence[tf.Tensor]) -> None:
         self.calls, self.outputs = calls, outputs
@@ -68,10 +61,6 @@ class Recording:
         What leads to it from the calls `given` is computed anew, with their outputs and all
         weights changed by 1e-6 of their value, about ten times what float32 rounds. Nothing is
         returned for a tensor that is many calls away from them: it is no step between two.
-
-        # Arguments
-            tensor: an output of a call.
-            given: numbers of the calls to start from.
         """
         leading = self._leading(tensor, given)
         if leading is None:
@@ -83,8 +72,37 @@ class Recording:
             for seed in range(_SEEDS):
                 generator = np.random.default_rng(seed)
                 with contextlib.suppress(tf.errors.InvalidArgumentError, ValueError):
-                    found.append(_Jitter(self, given, generator).value(tensor).numpy())
+                    found.append(self._jitter(tensor, given, generator))
         return self._jitters[key]
+
+    def _jitter(
+        self, tensor: tf.Tensor, given: set[int], generator: np.random.Generator
+    ) -> np.ndarray:
+        """Return `tensor` computed of jittered inputs and weights."""
+        made: dict[int, tf.Tensor] = {}
+
+        def value(argument: Any) -> Any:
+            if not isinstance(argument, tf.Tensor):
+                return argument
+            maker = self.makers.get(id(argument))
+            if maker is None or maker in given:
+                return tf.constant(_moved(argument.numpy(), generator))
+            if id(argument) not in made:
+                outputs = outputs_of(self.calls[maker])
+                made.update(zip(map(id, self.calls[maker].outputs), outputs, strict=True))
+            return made[id(argument)]
+
+        def outputs_of(call: LayerCall) -> list[tf.Tensor]:
+            args, kwargs = tf.nest.map_structure(value, (call.args, dict(call.kwargs)))
+            weights = call.layer.get_weights()
+            # In place: a copy of a layer whose quantizers are functions cannot be made.
+            try:
+                call.layer.set_weights([_moved(weight, generator) for weight in weights])
+                return tf.nest.flatten(call.layer(*args, **kwargs))
+            finally:
+                call.layer.set_weights(weights)
+
+        return value(tensor).numpy()
 
     def _leading(self, tensor: tf.Tensor, given: set[int]) -> frozenset[int] | None:
         """Return the calls that lead to `tensor` from those given; `None` if they are many."""
@@ -100,45 +118,6 @@ class Recording:
         return frozenset(found)
 
 
-class _Jitter:
-    """Computes tensors of a recording from jittered inputs and weights."""
-
-    def __init__(
-        self, recording: Recording, given: set[int], generator: np.random.Generator
-    ) -> None:
-        self._recording, self._given, self._generator = recording, given, generator
-        self._made: dict[int, tf.Tensor] = {}
-
-    def value(self, tensor: tf.Tensor) -> tf.Tensor:
-        """Return the jittered value of a recorded tensor."""
-        maker = self._recording.makers.get(id(tensor))
-        if maker is None or maker in self._given:
-            return self._moved(tensor)
-        if id(tensor) not in self._made:
-            self._call(self._recording.calls[maker])
-        return self._made[id(tensor)]
-
-    def _call(self, call: LayerCall) -> None:
-        args, kwargs = tf.nest.map_structure(self._argument, (call.args, dict(call.kwargs)))
-        weights = call.layer.get_weights()
-        # In place: a copy of a layer whose quantizers are functions cannot be made.
-        try:
-            call.layer.set_weights([_moved(weight, self._generator) for weight in weights])
-            outputs = tf.nest.flatten(call.layer(*args, **kwargs))
-        finally:
-            call.layer.set_weights(weights)
-        for tensor, output in zip(call.outputs, outputs, strict=True):
-            self._made[id(tensor)] = output
-
-    def _argument(self, value: Any) -> Any:
-        return self.value(value) if isinstance(value, tf.Tensor) else value
-
-    def _moved(self, tensor: tf.Tensor) -> tf.Tensor:
-        if not tensor.dtype.is_floating:
-            return tensor
-        return tf.constant(_moved(tensor.numpy(), self._generator))
-
-
 def _moved(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Return `values` changed by 1e-6 of each, which keeps every sign."""
     if not np.issubdtype(values.dtype, np.floating):
@@ -148,12 +127,7 @@ def _moved(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def record(model: tf.keras.Model, images: Sequence[np.ndarray]) -> Recording:
-    """Call `model` on `images`, and return the calls of all its layers, nested ones too.
-
-    # Arguments
-        model: a built model, functional or subclassed.
-        images: one array for each of its inputs, first axis the examples.
-    """
+    """Call `model` on `images`, and return the calls of all its layers, nested ones too."""
     calls: list[LayerCall] = []
     return Recording(calls, watch(model, images, calls.append))
 
@@ -161,18 +135,11 @@ def record(model: tf.keras.Model, images: Sequence[np.ndarray]) -> Recording:
 def watch(
     model: tf.keras.Model, images: Sequence[np.ndarray], watcher: Callable[[LayerCall], None]
 ) -> list[tf.Tensor]:
-    """Call `model` on `images`, give each call of a layer to `watcher`, and return the outputs.
-
-    # Arguments
-        model: a built model, functional or subclassed.
-        images: one array for each of its inputs, first axis the examples.
-        watcher: called with each call of a layer when that ends.
-    """
+    """Call `model` on `images`, give each call of a layer to `watcher`, and return the outputs."""
     given = [tf.constant(image) for image in images]
     with _watched_by(watcher):
         outputs = model(given if len(given) > 1 else given[0], training=False)
-    found: list[tf.Tensor] = tf.nest.flatten(outputs)
-    return found
+    return tf.nest.flatten(outputs)
 
 
 @contextlib.contextmanager

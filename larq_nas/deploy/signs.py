@@ -12,8 +12,6 @@ from larq_nas.deploy.recording import LayerCall, watch
 from larq_nas.deploy.rewriting import Lowered
 from larq_nas.graph.quantizers import zero_one
 
-__all__ = ["Signs", "sign_warnings", "survey_signs"]
-
 _BATCH = 32
 # Of a number: what a straight-through estimator written as x + (sign(x) - x) leaves to rounding.
 _ROUNDING = 1e-5
@@ -56,12 +54,7 @@ class Signs:
         return int(np.sum(self.other & ~(self.negative & self.positive)))
 
     def add(self, numbers: np.ndarray, quantized: np.ndarray) -> None:
-        """Count the inputs of one call.
-
-        # Arguments
-            numbers: what the layer reads, last axis the channels.
-            quantized: what its quantizer makes of them.
-        """
+        """Count the inputs of one call."""
         levels = zero_one(self.quantizer)
         height, threshold = levels or (1.0, 0.0)
         negative = numbers <= threshold if levels else numbers < 0
@@ -110,10 +103,6 @@ def survey_signs(
     lowered: Lowered, images: Sequence[np.ndarray]
 ) -> tuple[list[Signs], list[np.ndarray]]:
     """Return what the layers of a model take the sign of, and its outputs.
-
-    # Arguments
-        lowered: the model in the form that is converted.
-        images: one array for each of its inputs, first axis the examples.
 
     # Returns
         `Signs` of each layer that has an input quantizer, or is a sign, and one array for each

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from larq_nas.deploy.golden import Golden, read_golden, tensors
-from larq_nas.deploy.parity import Kernel
+from larq_nas.deploy.operations import Kernel
 from larq_nas.errors import ConversionError, InputError
 
 

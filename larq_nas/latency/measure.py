@@ -17,7 +17,7 @@ from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.export import engine, run
 from larq_nas.deploy.flatbuffer import called_subgraphs, extract, is_constant, operators, read_model
 from larq_nas.deploy.golden import Golden, natural_order, tensors
-from larq_nas.deploy.parity import KERNELS, Kernel
+from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.errors import ConversionError, InputError, first_line, require_whole, unknown_name
 from larq_nas.latency.devices import measure_on
 from larq_nas.latency.latency import Latency, OperationLatency, golden_of, verdict

@@ -23,7 +23,7 @@ from larq_nas.choices import Value
 from larq_nas.cost.space import SpaceCosts
 from larq_nas.cost.structure import Structure
 from larq_nas.deploy.export import export
-from larq_nas.deploy.parity import KERNELS, Kernel
+from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.errors import InputError, require_count, require_whole, unknown_name
 from larq_nas.files import write_atomically
 from larq_nas.latency.latency import Latency

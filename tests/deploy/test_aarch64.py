@@ -14,7 +14,8 @@ import tensorflow as tf
 from conftest import randomize
 
 import larq_nas
-from larq_nas.deploy.operations import Operations, pack, sign_bits
+from larq_nas.deploy.flatbuffer import pack
+from larq_nas.deploy.operations import Operations, sign_bits
 from larq_nas.layers import BinaryConv2D, classifier
 
 layers = tf.keras.layers

@@ -7,7 +7,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_nas.deploy.export import engine, export, run
 from larq_nas.deploy.flatbuffer import extract, operators, read_model
-from larq_nas.deploy.parity import KERNELS
+from larq_nas.deploy.operations import KERNELS
 from larq_nas.errors import InputError
 from larq_nas.latency.measure import cut, hollow, measure_all_here, measure_here
 from larq_nas.latency.table import randomize

@@ -13,8 +13,8 @@ from larq_nas.deploy.export import export_lowered, run
 from larq_nas.deploy.int8.network import InInt8, quantize, require_close, require_int8, stays_float
 from larq_nas.deploy.int8.plan import Int8, without_borders
 from larq_nas.deploy.int8.report import Int8Report, accuracy
-from larq_nas.deploy.operations import Operations
-from larq_nas.deploy.parity import KERNELS, Kernel, compare, figures, predict
+from larq_nas.deploy.operations import KERNELS, Kernel, Operations
+from larq_nas.deploy.parity import compare, figures, predict
 from larq_nas.deploy.recording import LayerCall, Recording
 from larq_nas.deploy.rewriting import Lowered
 from larq_nas.deploy.rewriting.forms import compute

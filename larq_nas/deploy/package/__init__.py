@@ -2,6 +2,6 @@
 
 from larq_nas.deploy.package.facts import Accuracy
 from larq_nas.deploy.package.package import write_package
-from larq_nas.deploy.package.standalone import network_source, standalone
+from larq_nas.deploy.package.standalone import standalone
 
-__all__ = ["Accuracy", "network_source", "standalone", "write_package"]
+__all__ = ["Accuracy", "standalone", "write_package"]

@@ -20,24 +20,17 @@ from larq_nas.deploy.package.facts import (
     value_range,
 )
 from larq_nas.deploy.package.programs import fill, flags
+from larq_nas.deploy.package.standalone import STANDALONE
 from larq_nas.deploy.parity import Parity, kernel_lines
 from larq_nas.graph.calls import read_graph
 
-__all__ = ["card", "not_counted", "table"]
-
 
 def card(facts: Facts, standalone: bool) -> str:
-    """Return the model's card as Markdown; what is not known is said to be so.
-
-    # Arguments
-        facts: the model and what is known of it.
-        standalone: whether `network.py` and `weights.npz` lie beside it.
-    """
+    """Return the model's card as Markdown; what is not known is said to be so."""
     from larq_nas import __version__
 
-    rows = (
-        "| `network.py`, `weights.npz` | the network in Keras and Larq alone, and its weights |\n"
-    )
+    names = ", ".join(f"`{name}`" for name in STANDALONE)
+    rows = f"| {names} | the network in Keras and Larq alone, and its weights |\n"
     return fill(
         "README.md",
         name=facts.model.name,
@@ -166,26 +159,18 @@ def _costs(facts: Facts) -> str:
 
 
 def not_counted(model: tf.keras.Model, owners: Sequence[str]) -> list[str]:
-    """Return what is not counted in each of `owners`: a function, a layer, or the layers in it.
-
-    # Arguments
-        model: the Keras model.
-        owners: names of layers and models of which something is not counted.
-    """
+    """Return what is not counted in each of `owners`: a function, a layer, or the layers in it."""
     lines = []
     for call in read_graph(model):
         if call.owner != call.name and call.owner in owners and call.facts.kind == "unknown":
             lines.append(f"`tf.{call.layer.symbol}` in `{call.owner}`")
         elif call.name in owners:
             layers = call.layer._flatten_layers(include_self=False)
-            inner = [f"`{one.name}`" for one in layers if one.weights and not _has_layers(one)]
+            leaves = [one for one in layers if not list(one._flatten_layers(include_self=False))]
+            inner = [f"`{one.name}`" for one in leaves if one.weights]
             within = f" (its call cannot be followed), with its layers {', '.join(inner)}"
             lines.append(f"`{call.name}`{within if inner else ''}")
     return list(dict.fromkeys(lines))
-
-
-def _has_layers(layer: tf.keras.layers.Layer) -> bool:
-    return any(True for _ in layer._flatten_layers(include_self=False))
 
 
 def _precision(facts: Facts) -> str:
@@ -217,7 +202,7 @@ def cause_of_real(layer: tf.keras.layers.Layer | None) -> str:
 
 
 def _kernels(facts: Facts) -> str:
-    compared = {result.kernel for result in facts.conversion.parity}
+    compared = facts.conversion.kernels
     rows = []
     for kernel, runs in facts.runs.items():
         state = "compared with Keras" if kernel in compared else "runs it; not compared with Keras"

@@ -10,30 +10,22 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
-from larq_nas.cost import Profile
+from larq_nas.cost import Profile, profile
 from larq_nas.deploy.conversion import Conversion
 from larq_nas.deploy.export import run
-from larq_nas.deploy.golden import Golden, Tensor, integer_inputs, natural_order, tensors
+from larq_nas.deploy.golden import (
+    Golden,
+    Tensor,
+    integer_inputs,
+    make_golden,
+    natural_order,
+    tensors,
+)
+from larq_nas.deploy.integers import IntegerTensor
 from larq_nas.deploy.meaning import Meaning
-from larq_nas.deploy.parity import KERNELS, Kernel
-from larq_nas.deploy.quantization import IntegerTensor
+from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.errors import ConversionError, InputError, require_not_negative, require_whole
 from larq_nas.latency import Latency
-
-__all__ = [
-    "Accuracy",
-    "Facts",
-    "affine",
-    "byte_meaning",
-    "choose_kernel",
-    "engine_version",
-    "layout",
-    "number",
-    "outputs_in_order",
-    "preprocessing",
-    "tensor_name",
-    "value_range",
-]
 
 
 @dataclass(frozen=True)
@@ -69,29 +61,29 @@ class Facts:
     # Arguments
         model: the Keras model.
         conversion: what it was converted to.
-        profile: what it costs.
         kernel: the kernel that the snippets use.
         meanings: what each output of the model is.
-        golden: inputs with their expected outputs.
+        examples: for each input of the model what it reads, if known.
         architecture: the architecture it was built of, if known.
         accuracy: how well it classifies, if measured.
-        value_ranges: for each input of the model the least and greatest number in what it
-            reads; empty if not known.
         latencies: what an inference takes, where that was measured.
         preprocessing: how an image becomes what the network reads; empty if not given.
     """
 
     model: tf.keras.Model
     conversion: Conversion
-    profile: Profile
     kernel: Kernel
     meanings: Sequence[Meaning]
-    golden: Golden
+    examples: Sequence[np.ndarray] | None = None
     architecture: Architecture | None = None
     accuracy: Accuracy | None = None
-    value_ranges: Sequence[tuple[float, float]] = ()
     latencies: Sequence[Latency] = ()
     preprocessing: str = ""
+
+    @cached_property
+    def profile(self) -> Profile:
+        """What the model costs."""
+        return profile(self.model)
 
     @cached_property
     def inputs(self) -> list[tuple[Tensor, str]]:
@@ -103,12 +95,20 @@ class Facts:
     @cached_property
     def outputs(self) -> list[tuple[Tensor, Meaning]]:
         """The outputs of the flatbuffer in its order, and what they are."""
-        return outputs_in_order(self.conversion, self.meanings)
+        _, found = tensors(self.conversion.flatbuffer)
+        order = natural_order(found)
+        return [(end, self.meanings[i]) for end, i in zip(found, order, strict=True)]
+
+    @cached_property
+    def golden(self) -> Golden:
+        """Inputs with their expected outputs."""
+        about = self.model, self.conversion, self.kernel
+        return make_golden(*about, self.examples, self.meanings)
 
     @cached_property
     def runs(self) -> dict[Kernel, bool]:
         """Whether each kernel runs the flatbuffer; those not compared are tried."""
-        compared = {result.kernel for result in self.conversion.parity}
+        compared = self.conversion.kernels
         return {kernel: kernel in compared or self._runs(kernel) for kernel in KERNELS}
 
     def _runs(self, kernel: Kernel) -> bool:
@@ -126,14 +126,6 @@ class Facts:
         return True
 
 
-def outputs_in_order(
-    conversion: Conversion, meanings: Sequence[Meaning]
-) -> list[tuple[Tensor, Meaning]]:
-    """Return the outputs of a flatbuffer in its order, and what they are."""
-    _, found = tensors(conversion.flatbuffer)
-    return [(end, meanings[i]) for end, i in zip(found, natural_order(found), strict=True)]
-
-
 def choose_kernel(conversion: Conversion, kernel: Kernel | None) -> Kernel:
     """Return the kernel to deploy with: `kernel`, or the first one that was compared.
 
@@ -141,7 +133,7 @@ def choose_kernel(conversion: Conversion, kernel: Kernel | None) -> Kernel:
         InputError: if `kernel` was not compared with Keras.
     """
     preferred: Sequence[Kernel] = ("default", "indirect", "reference")
-    compared = [result.kernel for result in conversion.parity if result.kernel in KERNELS]
+    compared = [name for name in conversion.kernels if name in KERNELS]
     if kernel is None:
         return next(name for name in preferred if name in compared)
     if kernel not in compared:
@@ -195,9 +187,10 @@ def byte_meaning(facts: Facts, tensor: Tensor) -> str:
 
 def value_range(facts: Facts, tensor: Tensor, name: str) -> str:
     """Return between which numbers an input lay on the images it was checked on."""
-    if not facts.value_ranges:
+    if facts.examples is None:
         return "value range: not given"
-    least, greatest = facts.value_ranges[facts.model.input_names.index(name)]
+    numbers = facts.examples[facts.model.input_names.index(name)]
+    least, greatest = float(numbers.min()), float(numbers.max())
     what = "images" if len(tensor.shape) == 4 else "examples"
     before = " before they were made bytes" if tensor.scale else ""
     return f"the {what} it was checked on held numbers from {least:g} to {greatest:g}{before}"

@@ -8,28 +8,24 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
-from larq_nas.cost import profile
 from larq_nas.deploy.conversion import Conversion, digest
 from larq_nas.deploy.convert import read_images
 from larq_nas.deploy.meaning import meanings
+from larq_nas.deploy.operations import Kernel
 from larq_nas.deploy.package.card import card
-from larq_nas.deploy.package.facts import Accuracy, Facts, choose_kernel, outputs_in_order
-from larq_nas.deploy.package.golden import make_golden
+from larq_nas.deploy.package.facts import Accuracy, Facts, choose_kernel
 from larq_nas.deploy.package.programs import android, cpp
-from larq_nas.deploy.package.standalone import NETWORK, WEIGHTS
+from larq_nas.deploy.package.standalone import STANDALONE
 from larq_nas.deploy.package.standalone import standalone as standalone_files
-from larq_nas.deploy.parity import Kernel
 from larq_nas.errors import InputError
 from larq_nas.files import LEFTOVERS, write_atomically
 from larq_nas.graph.calls import functional
 from larq_nas.latency import Latency
 
-__all__ = ["write_package"]
-
 _MODEL, _CARD, _CPP, _ANDROID = "model.tflite", "README.md", "main.cc", "Network.java"
 _GOLDEN = "golden.bin"
 _MOST_IMAGES = 512
-_FILES = (_MODEL, _GOLDEN, _CARD, _CPP, _ANDROID, NETWORK, WEIGHTS)
+_FILES = (_MODEL, _GOLDEN, _CARD, _CPP, _ANDROID, *STANDALONE)
 
 
 def write_package(
@@ -50,8 +46,8 @@ def write_package(
 
     That is `model.tflite`; a card, `README.md`; `golden.bin`, inputs with the outputs that a
     device must give; `main.cc` and `Network.java`, which run the model and this test in C++ and
-    on Android; and `network.py` with `weights.npz`, which rebuild the network from Keras and
-    Larq alone. Nothing is written if any of it cannot be.
+    on Android; and `network.py` with `network.json` and `weights.npz`, which rebuild the network
+    from Keras and Larq alone. Nothing is written if any of it cannot be.
 
     !!! example
         ```python
@@ -73,7 +69,7 @@ def write_package(
         latencies: what an inference takes, for the card.
         kernel: the kernel to deploy with, one that was compared; by default Larq Compute
             Engine's own default, or else the first that was compared.
-        standalone: whether to write `network.py` and `weights.npz`.
+        standalone: whether to write `network.py`, `network.json` and `weights.npz`.
         class_names: names of the classes, for the card and the programs; of several outputs,
             a dictionary from their names. A single probability may have two: below 0.5, above.
         preprocessing: how an image becomes what the model reads, such as `"x / 127.5 - 1"`, for
@@ -98,31 +94,21 @@ def write_package(
     examples = None if images is None else read_images(images, model, most, "images")[0]
     if isinstance(accuracy, int | float):
         accuracy = Accuracy(accuracy)
-    kernel = choose_kernel(conversion, kernel)
-    described = meanings(model, class_names, classifies=bool(accuracy or architecture))
-    ends = [meaning for _, meaning in outputs_in_order(conversion, described)]
-    golden = make_golden(
-        model,
-        conversion,
-        kernel,
-        examples,
-        classes=[meaning.kind in ("classes", "scores") for meaning in ends],
-        names=[meaning.name for meaning in ends],
-    )
     facts = Facts(
         model,
         conversion,
-        profile(model),
-        kernel,
-        described,
-        golden,
+        choose_kernel(conversion, kernel),
+        meanings(model, class_names, classifies=bool(accuracy or architecture)),
+        examples,
         architecture,
         accuracy,
-        [(float(x.min()), float(x.max())) for x in examples or ()],
         latencies,
         preprocessing.strip().rstrip("."),
     )
-    files: dict[str, str | bytes] = {_MODEL: conversion.flatbuffer, _GOLDEN: golden.to_bytes()}
+    files: dict[str, str | bytes] = {
+        _MODEL: conversion.flatbuffer,
+        _GOLDEN: facts.golden.to_bytes(),
+    }
     files |= standalone_files(model) if standalone else {}
     files |= {_CPP: cpp(facts), _ANDROID: android(facts), _CARD: card(facts, standalone)}
     _write(directory, files)

@@ -2,10 +2,11 @@
 
 import json
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from string import Template
 
+from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.deploy.package.facts import (
     Facts,
     byte_meaning,
@@ -15,28 +16,14 @@ from larq_nas.deploy.package.facts import (
     tensor_name,
     value_range,
 )
-from larq_nas.deploy.parity import KERNELS, Kernel
-
-__all__ = [
-    "android",
-    "cpp",
-    "fill",
-    "flags",
-    "read_template",
-]
-
 
 _FOLDER = Path(__file__).parent / "templates"
 
 
-def read_template(name: str) -> str:
-    """Return the text of a template."""
-    return (_FOLDER / f"{name}.txt").read_text(encoding="utf-8")
-
-
 def fill(template: str, **values: object) -> str:
     """Return the text of a template with `$name` replaced by each value."""
-    return Template(read_template(template)).substitute(values)
+    text = (_FOLDER / f"{template}.txt").read_text(encoding="utf-8")
+    return Template(text).substitute(values)
 
 
 _WIDTH = 100
@@ -54,14 +41,15 @@ def cpp(facts: Facts) -> str:
     names, outputs = [], []
     for index, (tensor, meaning) in enumerate(facts.outputs):
         if meaning.names:
-            listed = _wrapped([_cpp_text(name) for name in meaning.names], "    ")
+            listed = "\n".join(f"    {_cpp_text(name)}," for name in meaning.names)
             names.append(f"const char* const kNames{index}[] = {{\n{listed}\n}};\n")
         kind = f"k{meaning.kind.capitalize()}"
         known = f"kNames{index}" if meaning.names else "nullptr"
         size = f"{tensor.elements}, {meaning.channels}"
         outputs.append(f"    // {_ascii(tensor_name(meaning.name, tensor))}: {meaning.text}")
         outputs.append(f"    {{{_cpp_text(meaning.name)}, {kind}, {size}, {known}}},")
-    files = [f"{_file_name(index, facts)}" for index in range(len(facts.inputs))]
+    several = len(facts.inputs) > 1
+    files = [f"input{index if several else ''}.bin" for index in range(len(facts.inputs))]
     reading = [f"{file}: {line}" for file, line in zip(files, _inputs_in_words(facts), strict=True)]
     return fill(
         "main.cc",
@@ -90,7 +78,7 @@ def android(facts: Facts) -> str:
     ins = [tensor for tensor, _ in facts.inputs]
     outs = [tensor for tensor, _ in facts.outputs]
     meanings = [meaning for _, meaning in facts.outputs]
-    names = [f"{{{_listed(map(_java_text, meaning.names))}}}" for meaning in meanings]
+    names = [f"{{{_listed(map(json.dumps, meaning.names))}}}" for meaning in meanings]
     return fill(
         "Network.java",
         name=_ascii(facts.model.name),
@@ -105,7 +93,7 @@ def android(facts: Facts) -> str:
             f"{tensor_name(meaning.name, tensor)}: {meaning.text}."
             for tensor, meaning in facts.outputs
         ),
-        output_names=_listed(_java_text(meaning.name) for meaning in meanings),
+        output_names=_listed(json.dumps(meaning.name) for meaning in meanings),
         output_types=_listed(f"'{_JAVA_TYPES[tensor.type]}'" for tensor in outs),
         kinds=_listed(f"Kind.{meaning.kind.upper()}" for meaning in meanings),
         channels=_listed(meaning.channels for meaning in meanings),
@@ -113,10 +101,6 @@ def android(facts: Facts) -> str:
         scales=_listed(f"{tensor.scale!r}f" for tensor in outs),
         zero_points=_listed(tensor.zero_point for tensor in outs),
     )
-
-
-def _file_name(index: int, facts: Facts) -> str:
-    return "input.bin" if len(facts.inputs) == 1 else f"input{index}.bin"
 
 
 def _listed(values: Iterable[object]) -> str:
@@ -157,16 +141,8 @@ def _ascii(text: str) -> str:
     return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")
 
 
-def _java_text(text: str) -> str:
-    return json.dumps(text)
-
-
 def _cpp_text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
-
-
-def _wrapped(items: Sequence[str], indent: str) -> str:
-    return "\n".join(f"{indent}{item}," for item in items)
 
 
 def _arguments(kernel: Kernel) -> dict[str, str]:

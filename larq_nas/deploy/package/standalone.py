@@ -1,113 +1,38 @@
-"""A network as one Python file of Keras and Larq, with its weights."""
+"""A network as files of Keras and Larq alone: its configuration, its weights and their reader."""
 
-import importlib.util
+import ast
+import inspect
 import io
-import re
+import json
+import runpy
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.deploy.package.programs import fill, read_template
-from larq_nas.deploy.package.source import OWN, GraphWriter, calls_in_depth
+from larq_nas.deploy.package.programs import fill
+from larq_nas.deploy.recording import LayerCall, record
 from larq_nas.errors import ConversionError, InputError, first_line
-from larq_nas.layers import BinaryConv2D
+from larq_nas.layers.conv import exporting
 
-__all__ = [
-    "NETWORK",
-    "WEIGHTS",
-    "load_module",
-    "network_source",
-    "require_equal",
-    "standalone",
-    "weights_archive",
-]
-
+STANDALONE = ("network.py", "network.json", "weights.npz")
+"""Names of the files."""
 
 _EXAMPLES = 2
-
-
-def require_equal(model: tf.keras.Model, files: Mapping[str, bytes]) -> None:
-    """Raise `ConversionError` unless the files give every layer's outputs, bit by bit.
-
-    # Arguments
-        model: the model that was written.
-        files: `network.py` and `weights.npz`.
-    """
-    with tempfile.TemporaryDirectory(prefix="larq_nas-") as folder:
-        for name, content in files.items():
-            (Path(folder) / name).write_bytes(content)
-        try:
-            loaded = load_module(Path(folder) / "network.py").load()
-            differing = _first_difference(model, loaded)
-        except Exception as error:
-            raise ConversionError(
-                f"`{model.name}` cannot be rebuilt from its source: {first_line(error)}."
-            ) from error
-    if differing:
-        raise ConversionError(
-            f"Layer `{differing}` computes something else when it is rebuilt from its source: it "
-            "keeps something that is neither in its configuration nor a weight."
-        )
-
-
-def load_module(path: Path) -> ModuleType:
-    """Return the module in `path`, leaving no compiled file beside it."""
-    specification = importlib.util.spec_from_file_location("larq_nas_network", path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    previous, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        specification.loader.exec_module(module)
-    finally:
-        sys.dont_write_bytecode = previous
-    return module
-
-
-def _first_difference(model: tf.keras.Model, loaded: tf.keras.Model) -> str:
-    """Return the first layer whose outputs differ, models within included; empty if none."""
-    generator = np.random.default_rng(0)
-    images = [
-        generator.standard_normal((_EXAMPLES, *(size or 8 for size in tensor.shape[1:])))
-        for tensor in model.inputs
-    ]
-    pairs = zip(calls_in_depth(model), calls_in_depth(loaded), strict=True)
-    results = zip(_run(model, images), _run(loaded, images), strict=True)
-    for (node, other), (expected, got) in zip(pairs, results, strict=True):
-        if isinstance(node.layer, tf.keras.Model):
-            within = _first_difference(node.layer, other.layer)
-            if within:
-                return within
-        for one, two in zip(expected, got, strict=True):
-            if not np.array_equal(one, two, equal_nan=True):
-                return str(node.layer.name)
-    return ""
-
-
-def _run(model: tf.keras.Model, images: list[np.ndarray]) -> list[list[np.ndarray]]:
-    """Return the outputs of each call in `model`."""
-    outputs = [tf.nest.flatten(node.outputs) for node in calls_in_depth(model)]
-    if not outputs:  # a model that passes its input on
-        return []
-    every = tf.keras.Model(model.inputs, outputs)
-    inputs = [tf.cast(x, t.dtype) for x, t in zip(images, model.inputs, strict=True)]
-    results = every(inputs if len(inputs) > 1 else inputs[0], training=False)
-    arrays = [tensor.numpy() for tensor in tf.nest.flatten(results)]
-    return list(tf.nest.pack_sequence_as(outputs, arrays))
-
-
-NETWORK, WEIGHTS = "network.py", "weights.npz"
-_OWN_CALL = re.compile(rf"(?<![\w.])({'|'.join(OWN)})\(")
-_NEEDS = {"LowerBound": "Scale"}
+_HOMES = ("keras", "tf_keras", "larq")
+_OWN = "larq_nas>"
 
 
 def standalone(model: tf.keras.Model) -> dict[str, bytes]:
-    """Return `network.py` and `weights.npz`, after they gave the very outputs of `model`.
+    """Return files that rebuild `model` without larq_nas, after they gave its very outputs.
+
+    `network.py` reads `network.json`, which is Keras' own JSON of the network, and
+    `weights.npz`.
 
     !!! example
         ```python
@@ -120,73 +45,221 @@ def standalone(model: tf.keras.Model) -> dict[str, bytes]:
             with an input shape.
 
     # Returns
-        The content of both files by name; the same for the same model.
+        The content of the files by name; the same for the same model.
 
     # Raises
         ConversionError: if the model cannot be written, naming the layer, or is not the
             same when it is read again.
     """
-    files = {
-        NETWORK: network_source(model).encode("utf-8"),
-        WEIGHTS: weights_archive(model),
-    }
+    if not isinstance(model, tf.keras.Model):
+        raise InputError(f"`model` must be a tf.keras.Model, but got {model!r}.")
+    config, own = _configuration(model)
+    contents = (_program(model, own), config, weights_archive(model))
+    files = dict(zip(STANDALONE, contents, strict=True))
     require_equal(model, files)
     return files
 
 
-def network_source(model: tf.keras.Model) -> str:
-    """Return Python source that builds `model` without larq_nas.
+def _configuration(model: tf.keras.Model) -> tuple[bytes, list[type]]:
+    """Return Keras' JSON of a model, and the classes of larq_nas in it."""
+    models = list(_models(model))
+    for one in models:
+        _require_graph(one)
+        for layer in one.layers:
+            _require_known(layer)
+    holders = Counter(id(layer) for one in models for layer in one.layers)
+    numbers = {key: number for number, key in enumerate(holders) if holders[key] > 1}
+    try:
+        entry = json.loads(model.to_json())
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ConversionError(
+            f"`{model.name}` cannot be written as JSON by Keras: {first_line(error)}."
+        ) from error
+    own: dict[str, type] = {}
+    _make_portable(entry, model, numbers, own)
+    entry = {key: entry[key] for key in ("class_name", "config")}
+    return json.dumps(entry, indent=1).encode(), [own[name] for name in sorted(own)]
 
-    # Arguments
-        model: as in `standalone`.
 
-    # Raises
-        ConversionError: if a layer or a value cannot be written, naming it.
+def _models(model: tf.keras.Model) -> Iterator[tf.keras.Model]:
+    """Yield `model` and the models within, each once."""
+    models = [one for one in model._flatten_layers() if isinstance(one, tf.keras.Model)]
+    yield from {id(one): one for one in models}.values()
+
+
+def _require_graph(model: tf.keras.Model) -> None:
+    if not getattr(model, "_is_graph_network", False):
+        raise ConversionError(
+            f"`{model.name}` must be functional, or Sequential with an input shape, to be written "
+            "as configuration; its own `call` cannot be: `standalone=False` packs the rest."
+        )
+    if isinstance(model.output, dict) or isinstance(model.input, dict):
+        raise ConversionError(f"`{model.name}` must have plain tensors, not dictionaries.")
+
+
+def _require_known(layer: tf.keras.layers.Layer) -> None:
+    """Raise `ConversionError` for a layer that is not of Keras, Larq or larq_nas alone."""
+    where, cls = f"Layer `{layer.name}`", type(layer)
+    if isinstance(layer, tf.keras.Model):
+        return
+    if isinstance(layer, tf.keras.layers.Lambda):
+        raise ConversionError(
+            f"{where} is a Lambda, whose code network.py cannot hold: call TensorFlow's functions "
+            "on the tensors instead, or use a layer of Keras."
+        )
+    arguments = [(node.call_args, node.call_kwargs) for node in layer._inbound_nodes]
+    variables = [x for x in tf.nest.flatten(arguments) if isinstance(x, tf.Variable)]
+    if hasattr(layer, "symbol") and (layer.weights or variables):
+        raise ConversionError(
+            f"`{layer.symbol}` reads a variable that no layer holds: make it a weight of a layer."
+        )
+    own = str(tf.keras.utils.get_registered_name(cls)).startswith(_OWN)
+    if cls.__module__.split(".")[0] not in _HOMES and not own:
+        raise ConversionError(
+            f"{where} is a {cls.__module__}.{cls.__qualname__}, but network.py holds layers of "
+            "Keras, Larq and larq_nas alone: use those, or leave it out with standalone=False."
+        )
+
+
+def _make_portable(
+    entry: dict[str, Any], model: tf.keras.Model, numbers: Mapping[int, int], own: dict[str, type]
+) -> None:
+    """Change the configuration of a model to one that any supported Keras 2 reads.
+
+    `numbers` are those of the layers that several models hold, by their identities. Classes of
+    larq_nas that are found are added to `own`.
     """
+    sequential = isinstance(model, tf.keras.Sequential)
+    entry["class_name"] = "Sequential" if sequential else "Functional"
+    layers = {layer.name: layer for layer in model.layers}
+    for inner in entry["config"]["layers"]:
+        layer = layers.get(inner["config"]["name"])
+        if isinstance(layer, tf.keras.Model):
+            _make_portable(inner, layer, numbers, own)
+        else:
+            _require_known_objects(inner, f"Layer `{inner['config']['name']}`", own)
+        if isinstance(layer, tf.keras.Model) or ".src." in str(inner["module"]):
+            # Private modules have other names in other versions; Keras finds the class without.
+            del inner["module"]
+        if id(layer) in numbers:
+            keys = ("module", "class_name", "config", "registered_name")
+            plain = {key: inner.pop(key) for key in keys if key in inner}
+            inner["class_name"] = "Shared"
+            inner["config"] = {"number": numbers[id(layer)], "layer": plain}
+
+
+def _require_known_objects(value: Any, where: str, own: dict[str, type]) -> None:
+    """Raise `ConversionError` for an object in a configuration that network.py cannot make."""
+    if isinstance(value, list):
+        for item in value:
+            _require_known_objects(item, where, own)
+    if not isinstance(value, dict):
+        return
+    for item in value.values():
+        _require_known_objects(item, where, own)
+    # Built alone, before the layer that holds it, its weights would have other names.
+    value.pop("build_config", None)
+    if "class_name" not in value or "module" not in value:
+        return
+    is_function = value["class_name"] == "function"
+    name = str((value["config"] if is_function else value["registered_name"]) or "")
+    registered = tf.keras.utils.get_registered_object(name)
+    # Functions have no module of their own here.
+    module = str(getattr(registered, "__module__", value["module"]))
+    if name.startswith(_OWN):
+        own[name] = registered
+        value.update(module="network", registered_name=name.replace(_OWN, "network>"))
+    elif module.split(".")[0] not in _HOMES and is_function:
+        raise ConversionError(
+            f"{where} calls `{name.split('>')[-1]}`, a function that is not of Keras or Larq: "
+            "network.py cannot hold it."
+        )
+    elif module.split(".")[0] not in _HOMES:
+        raise ConversionError(
+            f"{where} has a `{name or value['class_name']}`, which is not of Keras, Larq or "
+            "larq_nas: network.py cannot hold it."
+        )
+
+
+def _program(model: tf.keras.Model, own: list[type]) -> bytes:
+    """Return `network.py`."""
     from larq_nas import __version__
 
-    if not isinstance(model, tf.keras.Model):
-        raise InputError(f"`model` must be a tf.keras.Model, but got {model!r}.")
-    written = GraphWriter(model)
-    lines = "\n".join(written.lines)
-    used = sorted({_NEEDS.get(name, name) for name in _OWN_CALL.findall(lines)})
-    parts = {"grouped": "", "dense": "", "converting": ""}
-    if any(_is_grouped(layer) for layer in model._flatten_layers()):
-        parts = {name: read_template(f"{name}.py") for name in parts}
-    definitions = "".join(f"\n\n{_definition(name, parts)}" for name in used)
-    return fill(
+    imports, definitions = own_source([*own, exporting])
+    text = fill(
         "network.py",
         name=model.name,
         shape=", ".join(map(str, model.inputs[0].shape[1:])),
         version=__version__,
-        larq="import larq as lq\n" if re.search(r"\blq\.", definitions + lines) else "",
-        definitions=definitions,
-        lines=lines,
-        finalizing=_finalizing(model),
-        converting=parts["converting"],
+        imports="\n".join(imports),
+        definitions="\n\n\n".join(definitions),
+        named_weights=inspect.getsource(named_weights).rstrip(),
     )
+    return text.encode()
 
 
-def _finalizing(model: tf.keras.Model) -> str:
-    kinds = (tf.keras.layers.Normalization,)
-    normalizes = any(isinstance(layer, kinds) for layer in model._flatten_layers())
-    return read_template("finalizing.py") if normalizes else ""
+def own_source(roots: list[Any]) -> tuple[list[str], list[str]]:
+    """Return the imports of other packages that classes and functions need, and all definitions.
+
+    These are in order, each behind what it needs.
+    """
+    imports = {
+        "from collections.abc import Iterator",
+        "from typing import Any",
+        "import larq as lq",
+        "import numpy as np",
+        "import tensorflow as tf",
+    }
+    found: set[tuple[str, str]] = set()
+    definitions: list[str] = []
+
+    def add(module: str, name: str) -> None:
+        source = inspect.getsource(sys.modules[module])
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                for alias in node.names:
+                    if (alias.asname or alias.name) == name:
+                        add_import(node, alias)
+            elif name in _defined(node) and (module, name) not in found:
+                found.add((module, name))
+                names = (inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name))
+                for needed in dict.fromkeys(names):
+                    add(module, needed)
+                definitions.append(_segment(source, node))
+
+    def add_import(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> None:
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("larq_nas"):
+            add(str(node.module), alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            imports.add(ast.unparse(ast.ImportFrom(node.module, [alias], node.level)))
+        else:
+            imports.add(ast.unparse(ast.Import([alias])))
+
+    for root in roots:
+        add(root.__module__, root.__name__)
+    return sorted(imports), definitions
 
 
-def _is_grouped(layer: tf.keras.layers.Layer) -> bool:
-    return isinstance(layer, BinaryConv2D) and layer.groups > 1
+def _defined(node: ast.stmt) -> list[str]:
+    """Return the names that a statement at the top of a module defines."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def _definition(name: str, parts: dict[str, str]) -> str:
-    if name == "BinaryConv2D":
-        return fill(f"{name}.py", **{part: parts[part] for part in ("grouped", "dense")})
-    return read_template(f"{name}.py")
+def _segment(source: str, node: ast.stmt) -> str:
+    decorators = getattr(node, "decorator_list", [])
+    first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
+    text = "\n".join(source.splitlines()[first - 1 : node.end_lineno])
+    # Registered as larq_nas does, it would take the place of the original.
+    return text.replace('serializable("larq_nas")', 'serializable("network")')
 
 
 def weights_archive(model: tf.keras.Model) -> bytes:
     """Return the weights of `model` by name, as an `.npz` file without pickles."""
     arrays: dict[str, np.ndarray] = {}
-    for name, weight in _named_weights(model):
+    for name, weight in named_weights(model):
         if name in arrays:
             raise ConversionError(f"Two weights of a layer have one name, `{name}`.")
         arrays[name] = weight.numpy()
@@ -195,12 +268,56 @@ def weights_archive(model: tf.keras.Model) -> bytes:
     return file.getvalue()
 
 
-def _named_weights(model: tf.keras.Model, prefix: str = "") -> Iterator[tuple[str, tf.Variable]]:
-    # The same as in network.py, which stands alone.
+def named_weights(model: tf.keras.Model, prefix: str = "") -> Iterator[tuple[str, tf.Variable]]:
+    """Yield the name and the variable of each weight; models within come before the name."""
     for layer in model.layers:
         if isinstance(layer, tf.keras.Model):
-            yield from _named_weights(layer, f"{prefix}{layer.name}/")
+            yield from named_weights(layer, f"{prefix}{layer.name}/")
             continue
         for weight in layer.weights:
             name = weight.name.split(f"{layer.name}/", 1)[-1].split(":")[0]
             yield f"{prefix}{layer.name}/{name}", weight
+
+
+def require_equal(model: tf.keras.Model, files: Mapping[str, bytes]) -> None:
+    """Raise `ConversionError` unless the files give every layer's outputs, bit by bit."""
+    with tempfile.TemporaryDirectory(prefix="larq_nas-") as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        try:
+            loaded = runpy.run_path(str(Path(folder) / "network.py"))["load"]()
+            differing = _first_difference(model, loaded)
+        except Exception as error:
+            raise ConversionError(
+                f"`{model.name}` cannot be rebuilt from its configuration: {first_line(error)}."
+            ) from error
+    if differing:
+        raise ConversionError(
+            f"Layer `{differing}` computes something else when it is rebuilt from its "
+            "configuration: it keeps something that is neither there nor a weight."
+        )
+
+
+def _first_difference(model: tf.keras.Model, loaded: tf.keras.Model) -> str:
+    """Return the first layer whose outputs differ, models within included; empty if none."""
+    generator = np.random.default_rng(0)
+    images = []
+    for tensor in model.inputs:
+        sizes = (_EXAMPLES, *(size or 8 for size in tensor.shape[1:]))
+        # Whole numbers may be indices, which are not negative.
+        image = np.abs(generator.standard_normal(sizes))
+        sign = generator.choice([-1, 1], sizes) if tensor.dtype.is_floating else 1
+        images.append((sign * image).astype(tensor.dtype.as_numpy_dtype))
+    calls = zip(_calls(model, images), _calls(loaded, images), strict=True)
+    for one, other in calls:
+        for expected, got in zip(one.outputs, other.outputs, strict=True):
+            if not np.array_equal(expected.numpy(), got.numpy(), equal_nan=True):
+                return str(one.layer.name)
+    return ""
+
+
+def _calls(model: tf.keras.Model, images: list[np.ndarray]) -> list[LayerCall]:
+    """Return the calls of the layers that models hold, without those of the models."""
+    held = {id(layer) for one in _models(model) for layer in one.layers}
+    held -= {id(one) for one in _models(model)}
+    return [call for call in record(model, images).calls if id(call.layer) in held]

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.deploy.export import export_function
-from larq_nas.deploy.parity import Kernel
+from larq_nas.deploy.operations import Kernel
 from larq_nas.deploy.rewriting.forms import BinaryForm
 
 __all__ = ["GroupCost", "SplitGroups", "group_computation", "group_cost"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from larq_nas.deploy.golden import Tensor
-from larq_nas.deploy.parity import KERNELS, Kernel
+from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.errors import InputError
 from larq_nas.latency.devices.transport import (
     Answer,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from larq_nas.deploy.golden import Golden, Tensor, tensors
-from larq_nas.deploy.parity import KERNELS, Kernel
+from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.errors import (
     ConversionError,
     InputError,

@@ -26,8 +26,8 @@ from larq_nas.deploy.conversion import digest
 from larq_nas.deploy.export import export
 from larq_nas.deploy.export import run as run_engine
 from larq_nas.deploy.golden import read_golden, tensors
+from larq_nas.deploy.operations import KERNELS
 from larq_nas.deploy.package import write_package
-from larq_nas.deploy.parity import KERNELS
 from larq_nas.errors import InputError
 from larq_nas.layers import BinaryConv2D
 

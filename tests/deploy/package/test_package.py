@@ -23,7 +23,7 @@ from larq_nas.spaces import Bats
 
 FILES = {
     *("model.tflite", "golden.bin", "README.md", "main.cc", "Network.java"),
-    *("network.py", "weights.npz"),
+    *("network.py", "network.json", "weights.npz"),
 }
 ARCHITECTURE = random_architecture(Bats(cells=1, channels=8, nodes=2), 0)
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (32, 8, 8, 1)).astype("float32")
@@ -107,7 +107,7 @@ def test_every_figure_of_the_card_is_one_handed_in(package: Path, conversion, mo
 
 def test_what_is_not_known_is_said(conversion, model, tmp_path) -> None:
     write_package(tmp_path, conversion, model, standalone=False)
-    assert names(tmp_path) == FILES - {"network.py", "weights.npz"}
+    assert names(tmp_path) == FILES - {"network.py", "network.json", "weights.npz"}
     card = (tmp_path / "README.md").read_text()
     for line in ("Not measured.", "value range: not given", "Latency: not measured."):
         assert line in card
@@ -148,7 +148,7 @@ def test_what_adds_nothing_is_left_out_of_a_formula(scale, offset, text: str) ->
 def test_a_package_is_replaced_and_other_files_are_kept(conversion, model, tmp_path) -> None:
     write_package(tmp_path, conversion, model, accuracy=0.5)
     write_package(tmp_path, conversion, model, standalone=False)
-    assert names(tmp_path) == FILES - {"network.py", "weights.npz"}
+    assert names(tmp_path) == FILES - {"network.py", "network.json", "weights.npz"}
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds other files, such as notes"):
         write_package(tmp_path, conversion, model, accuracy=0.5)

@@ -244,3 +244,15 @@ def test_numbers_and_what_a_tensor_holds(kind: str, zero: int) -> None:
     assert [*map(int, stored)] == [zero - 128, zero, zero + 127]
     np.testing.assert_allclose(tensor.numbers(stored), np.array([-256, 0, 254]) / 255, rtol=1e-6)
     np.testing.assert_allclose(tensor.bounds, np.array([-256, 254]) / 255, rtol=1e-6)
+
+
+def test_inputs_may_be_outputs(tmp_path: Path) -> None:
+    image, vector = tf.keras.Input((8, 8, 3), name="z"), tf.keras.Input((4,), name="a")
+    x = BinaryConv2D(32, 3)(layers.Conv2D(32, 1)(image))
+    x = layers.GlobalAveragePooling2D()(layers.BatchNormalization()(x))
+    x = layers.Dense(3)(x)
+    model = randomize(tf.keras.Model([image, vector], [vector, x, image]))
+    conversion = larq_nas.convert(model, kernels=("default",))
+    write_package(tmp_path, conversion, model)
+    golden = read_golden(tmp_path / "golden.bin")
+    assert sorted(output.tensor.elements for output in golden.outputs) == [3, 4, 192]

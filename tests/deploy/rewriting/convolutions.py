@@ -8,7 +8,7 @@ from conftest import randomize
 import larq_nas
 from larq_nas.deploy.export import export_lowered, run
 from larq_nas.deploy.flatbuffer import operators
-from larq_nas.deploy.parity import KERNELS as OPTIONS
+from larq_nas.deploy.operations import KERNELS as OPTIONS
 from larq_nas.deploy.rewriting import lower
 from larq_nas.layers import classifier
 

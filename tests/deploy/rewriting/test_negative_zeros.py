@@ -8,7 +8,7 @@ from convolutions import SIGNS, conv, model_of, on_zero_one
 
 from larq_nas.deploy.export import export_lowered, run
 from larq_nas.deploy.flatbuffer import extract, operators, read_model
-from larq_nas.deploy.parity import KERNELS as OPTIONS
+from larq_nas.deploy.operations import KERNELS as OPTIONS
 from larq_nas.deploy.rewriting import Lowered, lower
 
 layers = tf.keras.layers

@@ -12,7 +12,7 @@ from larq_nas.cost import profile
 from larq_nas.cost.structure import read_structure
 from larq_nas.deploy.export import export_lowered, run
 from larq_nas.deploy.flatbuffer import operators
-from larq_nas.deploy.parity import KERNELS as OPTIONS
+from larq_nas.deploy.operations import KERNELS as OPTIONS
 from larq_nas.deploy.rewriting import lower
 
 layers = tf.keras.layers

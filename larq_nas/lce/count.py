@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import larq as lq
-import numpy as np
 
 from larq_nas.choices import at
 from larq_nas.graph.calls import Call
+from larq_nas.graph.channels import channels_from, divide
 from larq_nas.graph.layers import Facts
 from larq_nas.lce.fallback import is_binary
 from larq_nas.lce.network import Network, merge_signs
@@ -117,7 +117,10 @@ def _count(
     network: Network, index: int, read: Sequence[Any], answers: Mapping[str, Any] | None
 ) -> Counted:
     call, facts = network.calls[index], network.facts[index]
-    channels = _channels(network, index, read, answers)
+    if facts.filters is None:
+        channels = channels_from(call, read, network.calls)
+    else:
+        channels = int(facts.filters) if answers is None else at(facts.filters, answers)
     weights = _weights(call, facts, read, channels) if call.first else ()
     formula = _MACS.get(facts.kind)
     macs = formula(network, index, read[0], channels) if formula else 0
@@ -137,40 +140,6 @@ def _size(layer: Any) -> int:
 
 def _total(weights: Sequence[Weights]) -> Any:
     return sum(part.count for part in weights)
-
-
-def _channels(
-    network: Network, index: int, read: Sequence[Any], answers: Mapping[str, Any] | None
-) -> Any:
-    call, facts = network.calls[index], network.facts[index]
-    if facts.filters is not None:
-        return int(facts.filters) if answers is None else at(facts.filters, answers)
-    return channels_from(call, read, network.calls)
-
-
-def channels_from(call: Call, read: Sequence[Any], calls: Sequence[Call]) -> Any:
-    """Return the channels of a call that does not set them itself.
-
-    # Arguments
-        call: the call.
-        read: channels of what it reads.
-        calls: those it is one of.
-    """
-    kind = call.facts.kind
-    if kind in ("input", "unknown", "converted") or not read:
-        return call.shape[-1]
-    if kind == "depthwise":
-        return read[0] * call.facts.multiplier
-    if kind == "concat":
-        return sum(read[1:], read[0])
-    if kind == "reshape":
-        return divide(read[0] * calls[call.inputs[0]].area, call.area)
-    return read[0]
-
-
-def divide(value: Any, by: int) -> Any:
-    """Return `value / by`, whole if `value` is."""
-    return value // by if isinstance(value, int | np.ndarray) else value / by
 
 
 def _conv(network: Network, index: int, inputs: Any, outputs: Any) -> Any:

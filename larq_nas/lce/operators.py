@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from larq_nas.lce.count import divide
+from larq_nas.graph.channels import divide
 from larq_nas.lce.fusing import Fusing
 from larq_nas.lce.network import WEIGHTED, Network
 

@@ -15,16 +15,6 @@ from larq_nas.errors import InputError
 from larq_nas.graph.layers import Facts, facts_of, is_own
 from larq_nas.quantizers import quantized_scope
 
-__all__ = [
-    "Call",
-    "call_layer",
-    "functional",
-    "prune",
-    "read_graph",
-    "unread_weights",
-    "weights_key",
-]
-
 
 @dataclass(frozen=True)
 class Call:

@@ -23,15 +23,6 @@ from larq_nas.layers import DropPath, Scale, Zeros
 from larq_nas.layers.mixture import Mixture
 from larq_nas.quantizers import quantized_scope
 
-__all__ = [
-    "ONE_OPERATION",
-    "Facts",
-    "facts_of",
-    "is_convolution_function",
-    "is_own",
-    "shape_read",
-]
-
 
 @dataclass(frozen=True)
 class Facts:

@@ -13,9 +13,6 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_nas.layers.conv import exporting
 
-__all__ = ["CONSTANT_BYTES", "KIND_BYTES", "TENSOR_BYTES", "Opaque", "convert_alone"]
-
-
 # What the tables of a file take, fitted to flatbuffers of all spaces.
 TENSOR_BYTES = 138
 """Bytes for a tensor and the operation that writes it."""

@@ -9,20 +9,6 @@ import tensorflow as tf
 
 from larq_nas.quantizers import LearnedStep, quantized_scope
 
-__all__ = [
-    "bits",
-    "gives_signs",
-    "gives_signs_of_another",
-    "is_sign",
-    "is_sign_but_at_zero",
-    "kernel_scale",
-    "scale_of",
-    "sign_of_zero",
-    "turns",
-    "zero_one",
-]
-
-
 _SIGN_QUANTIZERS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
 _OTHER_QUANTIZERS = (lq.quantizers.DoReFa, lq.quantizers.SteTern, lq.quantizers.SteHeaviside)
 _SIZES = np.array([1e-30, 1e-9, 1e-6, 1e-3, 0.03, 0.2, 0.5, 1, 2, 9, 99], dtype="float32")

@@ -8,17 +8,6 @@ import tensorflow as tf
 from larq_nas.errors import InputError, first_line
 from larq_nas.graph.calls import Call, prune
 
-__all__ = [
-    "call_again",
-    "call_of",
-    "copy",
-    "has_weights",
-    "layers_between",
-    "rebuild",
-    "without_softmax",
-]
-
-
 Changes: TypeAlias = Mapping[int, Mapping[str, Any]]
 """New values of settings, by the identity of the layer."""
 

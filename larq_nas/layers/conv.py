@@ -12,8 +12,6 @@ import tensorflow as tf
 from larq_nas.layers.precision import convolve
 from larq_nas.quantizers import quantized_scope
 
-__all__ = ["BinaryConv2D", "exporting", "is_exporting"]
-
 _exporting: ContextVar[bool] = ContextVar("larq_nas_exporting", default=False)
 
 

@@ -10,15 +10,6 @@ import tensorflow as tf
 
 from larq_nas.errors import callers_level, unknown_name
 
-__all__ = [
-    "ComputedIn",
-    "computing_in",
-    "convolve",
-    "current_precision",
-    "require_precision",
-    "warn_if_unused",
-]
-
 ComputedIn: TypeAlias = Literal["float32", "bfloat16"]
 """Type of the operands of binary convolutions. Everything else is float32."""
 

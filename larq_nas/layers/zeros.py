@@ -6,16 +6,6 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = [
-    "Piece",
-    "Zeros",
-    "channel_padding",
-    "concatenate",
-    "image_of",
-    "pad_plan",
-    "reads_image",
-]
-
 
 @tf.keras.utils.register_keras_serializable("larq_nas")
 class Zeros(tf.keras.layers.Layer):

@@ -19,14 +19,6 @@ from larq_nas.graph.layers import Facts
 from larq_nas.lce.fallback import is_binary
 from larq_nas.lce.network import Network, merge_signs
 
-__all__ = [
-    "Counted",
-    "Weights",
-    "count",
-    "divide",
-    "understand",
-]
-
 
 @dataclass(frozen=True)
 class Weights:

@@ -18,22 +18,6 @@ from larq_nas.layers import BinaryConv2D
 from larq_nas.lce.network import Network
 from larq_nas.quantizers import quantized_scope
 
-__all__ = [
-    "cause_in_layer",
-    "cause_of_fallback",
-    "has_quantizer",
-    "is_binary",
-    "name_of",
-    "no_binary_kernel",
-    "odd_padding",
-    "pads_with_zeros",
-    "runs_in_binary",
-    "shares_dilation",
-    "weight_quantizers",
-    "zero_padded",
-]
-
-
 _LEVELS_IN_OTHERS = "its inputs are 0 and 1, and it pads with another number; pad with zeros"
 _EXPORTED_IN_BINARY = (lq.layers.QuantConv2D, lq.layers.QuantConv1D, lq.layers.QuantDense)
 

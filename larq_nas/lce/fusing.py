@@ -17,9 +17,6 @@ from larq_nas.lce.network import WEIGHTED, Network
 from larq_nas.lce.offsets import MovedOffsets
 from larq_nas.lce.padding import Paddings, folds, paddings_of, reached, taken_in
 
-__all__ = ["AFFINE", "Fusing", "own_activation"]
-
-
 AFFINE = ("norm", "scale", "offset")
 _FUSES_RELU = (*WEIGHTED, *AFFINE, "add", "arithmetic", "max_pool", "average_pool")
 _PADDED = ("conv", "depthwise", "separable")

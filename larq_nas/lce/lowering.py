@@ -44,9 +44,6 @@ from larq_nas.lce.patterns import (
     without_twice_reshaped,
 )
 
-__all__ = ["lower"]
-
-
 _KINDS = {
     "average_pool": "AVERAGE_POOL_2D",
     "max_pool": "MAX_POOL_2D",

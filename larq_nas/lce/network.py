@@ -13,9 +13,6 @@ from larq_nas.graph.layers import Facts, is_convolution_function, is_own
 from larq_nas.graph.quantizers import sign_of_zero, zero_one
 from larq_nas.lce.padding import SIGN_PASSES, Border, border, paddings_of
 
-__all__ = ["SIGN_PASSES", "WEIGHTED", "Network", "merge_signs"]
-
-
 WEIGHTED = ("conv", "dense", "transposed", "depthwise", "separable")
 """The kinds of layers that multiply their inputs with a kernel."""
 

@@ -21,9 +21,6 @@ from larq_nas.graph.calls import Call, call_layer
 if TYPE_CHECKING:
     from larq_nas.lce.fusing import Fusing
 
-__all__ = ["MovedOffsets", "affine_of"]
-
-
 _COMMUTING = (
     "pass",
     "average_pool",

@@ -11,22 +11,6 @@ from larq_nas.graph.channels import divide
 from larq_nas.lce.fusing import Fusing
 from larq_nas.lce.network import WEIGHTED, Network
 
-__all__ = [
-    "Constant",
-    "Constants",
-    "Operator",
-    "Tensor",
-    "binary_constants",
-    "known",
-    "numbers",
-    "plain_constants",
-    "separable_constants",
-    "shape_of",
-    "shared",
-    "vector",
-    "words",
-]
-
 
 @dataclass(frozen=True)
 class Constant:

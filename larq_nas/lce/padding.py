@@ -18,19 +18,6 @@ from larq_nas.graph.calls import Call
 from larq_nas.graph.quantizers import gives_signs_of_another, sign_of_zero, zero_one
 from larq_nas.layers import Scale
 
-__all__ = [
-    "SIGN_PASSES",
-    "Border",
-    "Paddings",
-    "border",
-    "folds",
-    "paddings_of",
-    "pair",
-    "reached",
-    "taken_in",
-]
-
-
 SIGN_PASSES = ("max_pool", "reshape", "concat", "crop", "pass")
 """The kinds of calls that hand on signs as they are."""
 

@@ -21,20 +21,6 @@ from larq_nas.lce.operators import (
     shape_of,
 )
 
-__all__ = [
-    "Surrounding",
-    "composite",
-    "grouped",
-    "in_one_dimension",
-    "opaque",
-    "separable",
-    "signs_as_numbers",
-    "spread",
-    "surround",
-    "total",
-    "without_twice_reshaped",
-]
-
 Surrounding = tuple[Sequence[float], str, int]
 """The numbers that are added around an image, a text for how many, and the area it has then."""
 

@@ -11,9 +11,6 @@ from larq_nas.graph.opaque import CONSTANT_BYTES, KIND_BYTES, TENSOR_BYTES
 from larq_nas.lce.network import Network
 from larq_nas.lce.operators import Operator, Tensor
 
-__all__ = ["flatbuffer_bytes", "order", "peak_memory"]
-
-
 # What a file takes, and how much more some operations take: fitted as `TENSOR_BYTES`.
 _FILE = 565
 _MORE = {"LceBconv2d": 183, "CONCATENATION": 78}

@@ -12,9 +12,6 @@ from larq_nas.supernet.fused_cell import FusedCell
 from larq_nas.supernet.fused_plan import Description, describe
 from larq_nas.supernet.relax import Relax
 
-__all__ = ["Fuse"]
-
-
 Described: TypeAlias = Mapping[str, Description]
 """What each operation on a state is made of."""
 

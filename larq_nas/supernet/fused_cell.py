@@ -14,8 +14,6 @@ from larq_nas.layers.mixture import Kept
 from larq_nas.layers.precision import ComputedIn, computing_in, convolve, current_precision
 from larq_nas.supernet.fused_plan import CONVOLVED, Parts, Plan, Stacked, weighed
 
-__all__ = ["FusedCell", "computation", "kept", "pool", "rematerialized"]
-
 
 def kept(plan: Plan, input_shapes: Sequence[Sequence[int]]) -> int:
     """Return the numbers that one image leaves behind in a cell, without what it gives.
@@ -144,56 +142,12 @@ class Norms:
         """Return means and variances, moved towards those of the batch."""
         if not self._seen:
             return self._mean, self._variance
-        rows = sorted(self._seen)
+        rows, share = sorted(self._seen), 1 - self._momentum
         mean, variance = (
-            moving - (moving - tf.stack([self._seen[row][index] for row in rows])) * self._share
+            moving - (moving - tf.stack([self._seen[row][index] for row in rows])) * share
             for index, moving in enumerate((self._mean, self._variance))
         )
         return mean, variance
-
-    @property
-    def _share(self) -> float:
-        return 1 - self._momentum
-
-
-def rematerialized(compute: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function like `compute` that keeps its arguments alone for the backward pass.
-
-    # Arguments
-        compute: takes and returns nested tensors, and reads no variables.
-
-    # References
-        - [Training Deep Nets with Sublinear Memory Cost](https://arxiv.org/abs/1604.06174)
-    """
-
-    def call(*arguments: Any) -> Any:
-        structure: Any = None
-
-        @tf.custom_gradient
-        def run(*flat: tf.Tensor) -> Any:
-            nonlocal structure
-            structure = compute(*tf.nest.pack_sequence_as(arguments, flat))
-
-            def gradients(*upstream: tf.Tensor) -> Sequence[tf.Tensor]:
-                with tf.control_dependencies(upstream):  # not before, or all would be kept
-                    again = [tf.identity(x) for x in flat]
-                with tf.GradientTape() as tape:
-                    tape.watch(again)
-                    outputs = compute(*tf.nest.pack_sequence_as(arguments, again))
-                found: list[tf.Tensor] = tape.gradient(
-                    tf.nest.flatten(outputs),
-                    again,
-                    list(upstream),
-                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
-                )
-                return found
-
-            return tf.nest.flatten(structure), gradients
-
-        outputs = run(*tf.nest.flatten(arguments))
-        return tf.nest.pack_sequence_as(structure, outputs)
-
-    return call
 
 
 Tensors: TypeAlias = Sequence[tf.Tensor]
@@ -299,7 +253,9 @@ def computation(
         key: see `Plan.key`.
         sizes: height and width of each input: a function traced for several knows none.
         training: whether to normalize by the batch.
-        rematerialize: whether to compute it again for its gradient.
+        rematerialize: whether to compute it again for its gradient, in place of keeping what it
+            computes ([Training Deep Nets with Sublinear Memory
+            Cost](https://arxiv.org/abs/1604.06174)).
         precision: of the operands of binary convolutions.
     """
     plan = Plan(**json.loads(key))
@@ -308,7 +264,7 @@ def computation(
     compute: Callable[..., Any] = tf.function(part, autograph=False, reduce_retracing=True)
     if chunks > 1:
         compute = chunked(compute, plan, chunks)
-    return rematerialized(compute) if rematerialize else compute
+    return tf.recompute_grad(compute) if rematerialize else compute
 
 
 class _Compute:

@@ -17,9 +17,6 @@ from larq_nas.layers.scale import CenteredClip
 from larq_nas.quantizers import XnorSign
 from larq_nas.spaces.chooser import Operation
 
-__all__ = ["CONVOLVED", "Description", "Parts", "Plan", "Stacked", "describe", "weighed"]
-
-
 _keras = tf.keras.layers
 _ACTIVATIONS = (tf.keras.activations.relu, tf.keras.activations.linear)
 # These take each filter for itself, so that several kernels can be one. Not so sums of plain

@@ -13,15 +13,6 @@ from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Chooser
 from larq_nas.training.optimizers import MOMENTUM, OptimizerName, Rate
 
-__all__ = [
-    "Initial",
-    "resizable",
-    "resizable_constants",
-    "resizable_network",
-    "resizable_optimizer",
-]
-
-
 Constant: TypeAlias = tuple[tf.Variable, tf.keras.layers.Layer, float]
 
 Initial: TypeAlias = dict[Any, tf.keras.initializers.Initializer]

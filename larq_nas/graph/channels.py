@@ -55,10 +55,7 @@ def passing(call: Call) -> str:
 def channels_from(call: Call, read: Sequence[Any], calls: Sequence[Call]) -> Any:
     """Return the number of channels of a call that does not set it itself.
 
-    # Arguments
-        call: the call.
-        read: numbers of channels of what it reads: whole numbers, arrays or tensors.
-        calls: those it is one of.
+    What it reads has these channels: whole numbers, arrays or tensors.
     """
     how = passing(call)
     if how in ("given", "unknown") or not read:
@@ -186,14 +183,7 @@ def _not_followed(call: Call, reason: str) -> InputError:
 
 @dataclass(frozen=True)
 class Part:
-    """A weight, and what of it a narrower network has.
-
-    # Arguments
-        layer: name of its layer.
-        index: which of the layer's weights it is.
-        weight: the weight, of the widest network.
-        axes: the channels along each axis that has some.
-    """
+    """A weight of the widest network, with the channels along each axis that has some."""
 
     layer: str
     index: int
@@ -229,7 +219,7 @@ class LayerChannels:
     # Arguments
         layer: the layer.
         kind: what it does; see `larq_nas.graph.layers.Facts`.
-        reads: the channels of its first input; its own output's for an input.
+        reads: the channels of its first input; for an input, those of its output.
         gives: the channels of its output.
         parts: its weights; none after the first call of a shared layer.
     """
@@ -242,10 +232,7 @@ class LayerChannels:
 
 
 def read_layers(model: tf.keras.Model) -> list[LayerChannels]:
-    """Return each call of a layer of a network, in the order in which they are called.
-
-    # Arguments
-        model: the network, whose widths remember where they came from.
+    """Return each call of a layer of a network, whose widths remember where they came from.
 
     # Raises
         InputError: if a layer does with channels what cannot be followed.
@@ -323,9 +310,7 @@ class Group:
 def read_groups(calls: Sequence[Call], ratios: Sequence[float]) -> list[Group]:
     """Return the groups of layers that set a width, in the order of their first layers.
 
-    # Arguments
-        calls: the network, from `larq_nas.graph.calls.read_graph`.
-        ratios: by which widths are to change; groups of channels must divide them all.
+    Widths are to change by `ratios`; groups of channels must divide them all.
     """
     return _Groups(calls).read(ratios)
 

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import larq as lq
 import numpy as np
@@ -122,7 +121,9 @@ def facts_of_function(layer: Any, node: Any) -> Facts:
         with quantized_scope():
             kernel = tf.convert_to_tensor(values[0]).numpy()
         return _weighted(symbol, kernel, node)
-    if symbol in _PASSING_FUNCTIONS or (symbol == "cast" and node and _keeps_type(node)):
+    if symbol in _PASSING_FUNCTIONS or (
+        symbol == "cast" and node and node.keras_inputs[0].dtype == node.outputs.dtype
+    ):
         return Facts("pass")
     if symbol in _ONE_OPERATION:
         return Facts("activation")
@@ -169,11 +170,6 @@ def _weighted(symbol: str, kernel: np.ndarray, node: Any) -> Facts:
     return dataclasses.replace(facts, groups=int(read[-1]) // kernel.shape[-2])
 
 
-def _keeps_type(node: Any) -> bool:
-    (read, *_), written = node.keras_inputs, node.outputs
-    return bool(read.dtype == written.dtype)
-
-
 def _constants(arguments: Any) -> list[Any]:
     """Return the constant tensors and the variables among `arguments`."""
     # Keras' own tensors are no `tf.Tensor`, and Keras refuses to tell that of an array.
@@ -184,7 +180,6 @@ def _constants(arguments: Any) -> list[Any]:
 _keras = tf.keras.layers
 _PASSING = (
     _keras.Dropout,
-    _keras.SpatialDropout2D,
     _keras.GaussianNoise,
     _keras.ActivityRegularization,
     _keras.AlphaDropout,
@@ -195,7 +190,6 @@ _PASSING = (
     _keras.RandomRotation,
     _keras.RandomTranslation,
     _keras.RandomZoom,
-    _keras.SpatialDropout1D,
     DropPath,
 )
 _CONVERTED = (
@@ -231,16 +225,13 @@ _MERGED = (
 ONE_OPERATION = ("elu", "relu", "relu6", "sigmoid", "softmax", "tanh")
 """The activations that become one operation each."""
 
-_before_signs: WeakKeyDictionary[Any, dict[tuple[int, ...], Opaque | None]] = WeakKeyDictionary()
 _TRUSTED = ("keras.", "tf_keras.", "larq.", "larq_nas.", "tensorflow.")
 
 
 def facts_of(layer: tf.keras.layers.Layer, node: Any = None) -> Facts:
     """Return what the costs of `layer` depend on.
 
-    # Arguments
-        layer: the layer.
-        node: its call, of which a TensorFlow operation takes more than tensors.
+    A TensorFlow operation takes more than tensors of `node`, its call.
     """
     if not _is_as_known(layer):
         return Facts("unknown")
@@ -263,18 +254,14 @@ def is_own(layer: tf.keras.layers.Layer) -> bool:
 
 def _is_as_known(layer: Any) -> bool:
     """Return whether `layer` computes what its class is known for: channels last, its own call."""
-    own = type(layer).call.__module__.startswith(_TRUSTED)
+    if not type(layer).call.__module__.startswith(_TRUSTED):
+        return False
+    if isinstance(layer, _keras.BatchNormalization):
+        axis = layer.axis if isinstance(layer.axis, int) else layer.axis[-1]
+        return axis in (-1, layer.input_spec.ndim - 1)
     # Padding costs the same along any axis.
     last = getattr(layer, "data_format", None) != "channels_first"
-    return own and (last or isinstance(layer, _keras.ZeroPadding2D)) and _is_last(layer)
-
-
-def _is_last(layer: Any) -> bool:
-    """Return whether a batch norm is over the last axis; others are."""
-    if not isinstance(layer, _keras.BatchNormalization):
-        return True
-    axis = layer.axis if isinstance(layer.axis, int) else layer.axis[-1]
-    return axis in (-1, layer.input_spec.ndim - 1)
+    return last or isinstance(layer, _keras.ZeroPadding2D)
 
 
 def _is_named(function: Any) -> bool:
@@ -288,16 +275,23 @@ def _settings(layer: tf.keras.layers.Layer) -> str:
     return f"{type(layer).__name__} {config}"
 
 
-def _convolution(layer: Any) -> Facts:
-    return Facts(
-        "conv",
-        filters=layer.filters,
-        taps=int(np.prod(layer.kernel_size)),
-        groups=layer.groups,
-        bias=layer.use_bias,
-        stored=_weights_of_quantizers(layer),
-        **_quantization(layer, "kernel"),
-    )
+def _weighted_layer(kind: str, *parts: str) -> Callable[[Any], Facts]:
+    """Return what reads a layer with kernels, such as `"kernel"` or `"depthwise"`."""
+
+    def read(layer: Any) -> Facts:
+        own = None if kind == "depthwise" else getattr(layer, "filters", None) or layer.units
+        return Facts(
+            kind,
+            filters=own,
+            taps=int(np.prod(getattr(layer, "kernel_size", ()))),
+            groups=getattr(layer, "groups", 1),
+            multiplier=getattr(layer, "depth_multiplier", 1),
+            bias=layer.use_bias,
+            stored=_weights_of_quantizers(layer) if parts == ("kernel",) else 0,
+            **_quantization(layer, *parts),
+        )
+
+    return read
 
 
 def _quantization(layer: Any, *parts: str) -> dict[str, Any]:
@@ -313,7 +307,11 @@ def _quantization(layer: Any, *parts: str) -> dict[str, Any]:
     inputs = getattr(layer, "input_quantizer", None)
     return {
         "kernel_bits": tuple(
-            _kernel_bits(quantizer, scale)
+            bits(quantizer)
+            if quantizer is None or getattr(quantizer, "precision", None)
+            else 32
+            if scale == "other"
+            else 1
             for quantizer, scale in zip(quantizers, scales, strict=True)
         ),
         "kernel_scale": next((scale for scale in scales if scale != "ones"), "ones"),
@@ -331,18 +329,11 @@ def _before_sign(quantizer: Any, shape: tuple[int, ...] | None) -> Opaque | None
     """
     if shape is None or not gives_signs_of_another(quantizer, shape) or turns(quantizer, shape):
         return None
-    known = _before_signs.setdefault(quantizer, {})
-    if shape not in known:
-        spec = tf.TensorSpec((1, *shape), tf.float32)
-        found = convert_alone(lambda x: [quantizer(x)], [spec], quantizer)
-        seen = found is not None and found.kinds[-2:] == ("LceQuantize", "LceDequantize")
-        known[shape] = Opaque(found.kinds[:-2], found.bytes) if found and seen else None
-    return known[shape]
-
-
-def _kernel_bits(quantizer: Any, scale: str) -> int:
-    known = quantizer is None or getattr(quantizer, "precision", None)
-    return bits(quantizer) if known else 32 if scale == "other" else 1
+    spec = tf.TensorSpec((1, *shape), tf.float32)
+    found = convert_alone(lambda x: [quantizer(x)], [spec], quantizer, shape)
+    if found is None or found.kinds[-2:] != ("LceQuantize", "LceDequantize"):
+        return None
+    return Opaque(found.kinds[:-2], found.bytes)
 
 
 def shape_read(layer: Any) -> tuple[int, ...] | None:
@@ -364,45 +355,6 @@ def _weights_of_quantizers(layer: Any) -> int:
     return sum(int(np.prod(weight.shape)) for weight in weights.values())
 
 
-def _transposed(layer: Any) -> Facts:
-    return dataclasses.replace(_convolution(layer), kind="transposed")
-
-
-def _depthwise(layer: Any) -> Facts:
-    return Facts(
-        "depthwise",
-        taps=int(np.prod(layer.kernel_size)),
-        multiplier=layer.depth_multiplier,
-        bias=layer.use_bias,
-        **_quantization(layer, "depthwise"),
-    )
-
-
-def _separable(layer: Any) -> Facts:
-    return Facts(
-        "separable",
-        filters=layer.filters,
-        taps=int(np.prod(layer.kernel_size)),
-        multiplier=layer.depth_multiplier,
-        bias=layer.use_bias,
-        **_quantization(layer, "depthwise", "pointwise"),
-    )
-
-
-def _dense(layer: Any) -> Facts:
-    return Facts(
-        "dense",
-        filters=layer.units,
-        bias=layer.use_bias,
-        stored=_weights_of_quantizers(layer),
-        **_quantization(layer, "kernel"),
-    )
-
-
-def _norm(layer: Any) -> Facts:
-    return Facts("norm", vectors=2, folded=bool(layer.center) + bool(layer.scale))
-
-
 def _prelu(layer: Any) -> Facts:
     # One slope for each channel, or as many as there are positions too.
     shared = getattr(layer, "shared_axes", None) or ()
@@ -410,11 +362,12 @@ def _prelu(layer: Any) -> Facts:
 
 
 def _named(kind: str) -> Callable[[Any], Facts]:
-    return lambda layer: Facts(kind)
+    return lambda layer: Facts(kind, taps=int(np.prod(getattr(layer, "pool_size", ()))))
 
 
-def _pool(kind: str) -> Callable[[Any], Facts]:
-    return lambda layer: Facts(kind, taps=int(np.prod(layer.pool_size)))
+def _ranks(name: str) -> tuple[type, ...]:
+    """Return the layers of Keras of that name, over rows, images and volumes."""
+    return tuple(getattr(_keras, name.format(rank)) for rank in ("1D", "2D", "3D"))
 
 
 def _activation(layer: Any) -> Facts:
@@ -453,12 +406,16 @@ def _quantizer(layer: Any) -> Facts:
 
 
 _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
-    (_keras.Conv1DTranspose, _keras.Conv2DTranspose, _keras.Conv3DTranspose): _transposed,
-    (_keras.SeparableConv1D, _keras.SeparableConv2D): _separable,
-    (_keras.DepthwiseConv1D, _keras.DepthwiseConv2D): _depthwise,
-    (_keras.Conv1D, _keras.Conv2D, _keras.Conv3D): _convolution,
-    _keras.Dense: _dense,
-    _keras.BatchNormalization: _norm,
+    _ranks("Conv{}Transpose"): _weighted_layer("transposed", "kernel"),
+    (_keras.SeparableConv1D, _keras.SeparableConv2D): _weighted_layer(
+        "separable", "depthwise", "pointwise"
+    ),
+    (_keras.DepthwiseConv1D, _keras.DepthwiseConv2D): _weighted_layer("depthwise", "depthwise"),
+    _ranks("Conv{}"): _weighted_layer("conv", "kernel"),
+    _keras.Dense: _weighted_layer("dense", "kernel"),
+    _keras.BatchNormalization: lambda layer: Facts(
+        "norm", vectors=2, folded=bool(layer.center) + bool(layer.scale)
+    ),
     Scale: lambda layer: Facts("scale", vectors=1),
     _keras.PReLU: _prelu,
     lq.quantizers.Quantizer: _quantizer,
@@ -467,34 +424,17 @@ _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
     _CONVERTED: _named("converted"),
     _keras.InputLayer: _named("input"),
     _keras.Add: _named("add"),
-    (
-        _keras.Subtract,
-        _keras.Multiply,
-        _keras.Maximum,
-        _keras.Minimum,
-    ): _named("arithmetic"),
+    (_keras.Subtract, _keras.Multiply, _keras.Maximum, _keras.Minimum): _named("arithmetic"),
     _keras.Average: _named("average"),
     _keras.Concatenate: _named("concat"),
     (_keras.Flatten, _keras.Reshape, _keras.Permute): _named("reshape"),
-    (_keras.MaxPool1D, _keras.MaxPool2D, _keras.MaxPool3D): _pool("max_pool"),
-    (
-        _keras.AveragePooling1D,
-        _keras.AveragePooling2D,
-        _keras.AveragePooling3D,
-    ): _pool("average_pool"),
-    (
-        _keras.GlobalAveragePooling1D,
-        _keras.GlobalAveragePooling2D,
-        _keras.GlobalAveragePooling3D,
-    ): _named("global_average_pool"),
-    (
-        _keras.GlobalMaxPooling1D,
-        _keras.GlobalMaxPooling2D,
-        _keras.GlobalMaxPooling3D,
-    ): _named("global_max_pool"),
-    (_keras.ZeroPadding1D, _keras.ZeroPadding2D, _keras.ZeroPadding3D): _named("pad"),
-    (_keras.Cropping1D, _keras.Cropping2D, _keras.Cropping3D): _named("crop"),
-    (_keras.UpSampling1D, _keras.UpSampling2D, _keras.UpSampling3D): _named("resize"),
+    _ranks("MaxPool{}"): _named("max_pool"),
+    _ranks("AveragePooling{}"): _named("average_pool"),
+    _ranks("GlobalAveragePooling{}"): _named("global_average_pool"),
+    _ranks("GlobalMaxPooling{}"): _named("global_max_pool"),
+    _ranks("ZeroPadding{}"): _named("pad"),
+    _ranks("Cropping{}"): _named("crop"),
+    _ranks("UpSampling{}"): _named("resize"),
     _keras.Rescaling: _named("scale"),
     Zeros: _named("zeros"),
     Mixture: lambda layer: Facts("mixture", stored=layer.inputs * layer.operations),

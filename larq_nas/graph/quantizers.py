@@ -25,11 +25,8 @@ def sign_of_zero(quantizer: Any, shape: Sequence[int] | None = None) -> int | No
     """Return 1 or -1, what a sign gives for 0; `None` for what is no sign.
 
     What is none of Larq's is computed on numbers of both signs, of one sign and of none, from
-    tiny to large: a function of means, say, is no sign of its inputs.
-
-    # Arguments
-        quantizer: a function or a layer; `None` is no sign.
-        shape: shape of its inputs, without the batch, for those that need it.
+    tiny to large: a function of means, say, is no sign of its inputs. Some need their `shape`,
+    without the batch.
     """
     if quantizer is None or isinstance(quantizer, _OTHER_QUANTIZERS):
         return None
@@ -126,11 +123,7 @@ def bits(quantizer: Any, shape: Sequence[int] | None = None) -> int:
 
 
 def kernel_scale(quantizer: Any, kernel: Any) -> str:
-    """Return what a kernel quantizer gives, as binary kernels see it.
-
-    # Arguments
-        quantizer: a function or a layer.
-        kernel: the weights it quantizes; what it gives for them decides.
+    """Return what a kernel quantizer gives for a kernel, as binary kernels see it.
 
     # Returns
         `"ones"` for -1 and 1, `"scaled"` for a scale times that in each filter, `"other"` for

@@ -31,15 +31,9 @@ def is_exporting() -> bool:
 
 
 def block_diagonal(kernel: tf.Tensor, groups: int, parts: int = 1) -> tf.Tensor:
-    """Return the dense kernel that computes a grouped convolution.
+    """Return the dense kernel that computes a grouped convolution, zero between groups.
 
-    # Arguments
-        kernel: grouped kernel, shape `(height, width, inputs / groups, filters)`.
-        groups: number of groups.
-        parts: number of kernels that are side by side along the filters.
-
-    # Returns
-        Dense kernel, shape `(height, width, inputs, filters)`, zero between groups.
+    Several grouped kernels may be side by side along the filters, in equal parts.
     """
     _, _, inputs, filters = kernel.shape
     mask = np.kron(np.eye(groups), np.ones((inputs, filters // parts // groups)))

@@ -70,10 +70,7 @@ def cause_of_fallback(network: Network, index: int) -> str:
 def cause_in_layer(layer: Any, shape: Sequence[int] | None, facts: Facts) -> str:
     """Return what in a binary layer itself keeps it from running in binary, and what to do.
 
-    # Arguments
-        layer: the layer.
-        shape: shape of what it reads, without the batch.
-        facts: what its costs depend on.
+    It reads `shape`, without the batch.
     """
     if is_convolution_function(layer):
         return ""
@@ -82,7 +79,15 @@ def cause_in_layer(layer: Any, shape: Sequence[int] | None, facts: Facts) -> str
     cause = _cause_of_inputs(layer, getattr(layer, "input_quantizer", None), shape, facts)
     if cause or odd_padding(layer):
         return cause or odd_padding(layer)
-    return _cause_of_kernel(layer) if facts.kernel_scale == "other" else ""
+    if facts.kernel_scale != "other":
+        return ""
+    with quantized_scope():
+        kernel = tf.convert_to_tensor(layer.kernel).numpy()
+    if not np.isfinite(kernel).all():
+        return "its quantized kernel holds NaN or infinity; train it again"
+    if np.any(kernel == 0):
+        return "its quantized kernel holds zeros, as tf.sign gives; use ste_sign"
+    return "its quantized kernel is not one scale times +1 or -1 in each filter; use ste_sign"
 
 
 def _padding_of(layer: Any) -> float:
@@ -120,16 +125,6 @@ def _cause_of_inputs(layer: Any, quantizer: Any, shape: Sequence[int] | None, fa
         f"its input quantizer {name_of(quantizer)} gives other numbers than -1 and 1; use "
         "ste_sign, approx_sign or swish_sign"
     )
-
-
-def _cause_of_kernel(layer: Any) -> str:
-    with quantized_scope():
-        kernel = tf.convert_to_tensor(layer.kernel).numpy()
-    if not np.isfinite(kernel).all():
-        return "its quantized kernel holds NaN or infinity; train it again"
-    if np.any(kernel == 0):
-        return "its quantized kernel holds zeros, as tf.sign gives; use ste_sign"
-    return "its quantized kernel is not one scale times +1 or -1 in each filter; use ste_sign"
 
 
 def name_of(quantizer: Any) -> str:

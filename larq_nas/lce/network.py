@@ -116,11 +116,9 @@ class Network:
             for call in self.calls
             if call.inputs and is_convolution_function(call.layer)
         }
-        pads = {index: paddings_of(self.calls[index]) for index in read if self._pads(index)}
-        return {index for index, found in pads.items() if found and found[1] == 1.0}
-
-    def _pads(self, index: int) -> bool:
-        return self.facts[index].kind == "pad"
+        pads = (index for index in read if self.facts[index].kind == "pad")
+        found = {index: paddings_of(self.calls[index]) for index in pads}
+        return {index for index, padding in found.items() if padding and padding[1] == 1.0}
 
     def signs(self, index: int) -> bool:
         """Return whether the output of call `index` holds only -1 and 1."""
@@ -187,7 +185,7 @@ def _sign_of(calls: Sequence[Call], end: int) -> tuple[int, Callable[..., tf.Ten
         sources = sorted({read for i in members for read in calls[i].inputs} - members)
         if len(sources) == 1 and any(_compares(calls[i]) for i in members):
             (source,) = sources
-            function = _Function(calls, sorted(members), source)
+            function = _composed(calls, sorted(members), source)
             same = calls[source].shape == calls[end].shape
             zero = sign_of_zero(function, calls[source].shape) if same else None
             if zero:
@@ -209,15 +207,17 @@ def _compares(call: Call) -> bool:
     return not symbol or any(name in symbol for name in _COMPARISONS)
 
 
-class _Function:
-    """Several calls as a function of the one tensor they read."""
+def _composed(
+    calls: Sequence[Call], members: Sequence[int], source: int
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return several calls as a function of the one tensor they read."""
+    # As they are now: the function itself may take the place of one.
+    steps = [(index, calls[index]) for index in members]
 
-    def __init__(self, calls: Sequence[Call], members: Sequence[int], source: int) -> None:
-        self._calls = [(index, calls[index]) for index in members]
-        self._source = source
-
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        values: dict[int, Any] = {self._source: x}
-        for index, call in self._calls:
+    def compute(x: tf.Tensor) -> tf.Tensor:
+        values: dict[int, Any] = {source: x}
+        for index, call in steps:
             values[index] = call_layer(call, [values[i] for i in call.inputs])[call.position]
-        return values[self._calls[-1][0]]
+        return values[members[-1]]
+
+    return compute

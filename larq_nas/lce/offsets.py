@@ -170,16 +170,12 @@ class MovedOffsets:
     def _before(self, index: int, reader: int, offset: int, start: int) -> tuple[int, ...] | None:
         """Return what takes an offset for the output of call `index`; `None` if nothing does.
 
-        # Arguments
-            index: the call.
-            reader: what has to be all that reads it.
-            offset: the call whose offset it is.
-            start: which of its channels is the first here.
+        `reader` has to be all that reads it. It is the offset of call `offset`, from channel
+        `start`.
         """
         fusing, call = self._fusing, self._calls[index]
         kind = call.facts.kind
-        alone = fusing.readers[index] == [reader] and not call.output
-        if not alone or kind != fusing.kind(index):
+        if fusing.reader(index) != reader or kind != fusing.kind(index):
             return None
         if index in self._real and self._ends_in(index, reader):
             self.back[index] = offset, start
@@ -285,11 +281,7 @@ def _makes_real(call: Call) -> bool:
 
 
 def affine_of(call: Call) -> tuple[np.ndarray, np.ndarray]:
-    """Return scale and offset of a batch norm or an offset, for each channel, in double precision.
-
-    # Arguments
-        call: a call of kind `"norm"`, as trained, or `"offset"`.
-    """
+    """Return scale and offset of a norm or an offset, for each channel, in double precision."""
     layer = call.layer
     if call.facts.kind == "norm":
         scale = 1.0 / np.sqrt(layer.moving_variance.numpy().astype("float64") + layer.epsilon)

@@ -14,7 +14,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.graph.calls import Call
+from larq_nas.graph.calls import Call, arguments_of
 from larq_nas.graph.quantizers import gives_signs_of_another, sign_of_zero, zero_one
 from larq_nas.layers import Scale
 
@@ -58,12 +58,7 @@ class Border:
 
 
 def border(calls: Sequence[Call], index: int) -> Border | None:
-    """Return what pads binary call `index` before its sign, if the kernel cannot do it.
-
-    # Arguments
-        calls: the network.
-        index: a call of any layer.
-    """
+    """Return what pads call `index` before its sign, if it is binary and its kernel cannot."""
     layer = calls[index].layer
     known = isinstance(layer, _LAYERS) and calls[index].facts.kind == "conv"
     if not known or layer.kernel_quantizer is None:
@@ -83,7 +78,7 @@ def _border_behind_sign(calls: Sequence[Call], index: int, read: int) -> Border 
     layer, found = calls[index].layer, None
     if calls[read].facts.kind == "pad":
         found, read = paddings_of(calls[read]), _passed(calls, calls[read].inputs[0])
-        if found is None or layer.padding != "valid" or not _is_image(calls[read]):
+        if found is None or layer.padding != "valid" or len(calls[read].shape) != 3:
             return None
     levels = found is None and bool(zero_one(calls[read].layer))
     sign = calls[read].facts.kind == "sign"
@@ -166,11 +161,7 @@ def _crop(
 
 
 def paddings_of(call: Call) -> tuple[Paddings, float] | None:
-    """Return how much a call pads images, and with what; `None` if not with one number.
-
-    # Arguments
-        call: a call of `ZeroPadding2D` or of `tf.pad`.
-    """
+    """Return how much `ZeroPadding2D` or `tf.pad` pads, and with what; `None` if not one number."""
     layer = call.layer
     if isinstance(layer, tf.keras.layers.ZeroPadding2D):
         last = layer.data_format == "channels_last"
@@ -180,9 +171,7 @@ def paddings_of(call: Call) -> tuple[Paddings, float] | None:
     node = layer._inbound_nodes[call.index]
     shape = node.keras_inputs[0].shape[1:]
     numbers = np.arange(2, 2 + np.prod(shape), dtype="float32").reshape(1, *shape)
-    arguments, settings = node.map_arguments(
-        {str(id(node.keras_inputs[0])): [tf.constant(numbers)]}
-    )
+    arguments, settings = arguments_of(node, [tf.constant(numbers)])
     padded = np.asarray(layer(*arguments, **settings))
     corners = np.argwhere(padded == numbers.flat[0])
     if len(corners) != 1 or corners[0][0] or corners[0][3] or padded.shape[3] != shape[2]:
@@ -206,7 +195,8 @@ def folds(calls: Sequence[Call], index: int) -> bool:
     call = calls[index]
     layer, kind = call.layer, call.facts.kind
     if kind == "reshape":
-        reshapes = isinstance(layer, tf.keras.layers.Reshape) or "reshape" in _symbol(layer)
+        function = "reshape" in str(getattr(layer, "symbol", ""))
+        reshapes = function or isinstance(layer, tf.keras.layers.Reshape)
         return reshapes and calls[call.inputs[0]].shape == call.shape
     if isinstance(layer, tf.keras.layers.Rescaling):
         return np.size(layer.scale) == np.size(layer.offset) == 1
@@ -215,23 +205,15 @@ def folds(calls: Sequence[Call], index: int) -> bool:
     return kind == "pass" or (kind in ("scale", "offset") and call.facts.constants == 1)
 
 
-def _symbol(layer: Any) -> str:
-    return str(getattr(layer, "symbol", ""))
-
-
 def reached(layer: Any, paddings: Paddings, shape: Sequence[int]) -> Paddings:
-    """Return the part of a padding that the windows of a convolution reach.
-
-    # Arguments
-        layer: the convolution, without a padding of its own.
-        paddings: what is added.
-        shape: shape of the image without it.
-    """
+    """Return the part of a padding, of an image of `shape`, that a convolution's windows reach."""
     sides = []
-    axes = zip(pair(shape[:-1]), *_geometry(layer), paddings, strict=True)
-    for size, taps, step, gap, (before, after) in axes:
+    for size, taps, step, gap, padding in zip(
+        pair(shape[:-1]), *_geometry(layer), paddings, strict=True
+    ):
         window = (taps - 1) * gap + 1
-        outputs = (before + size + after - window) // step + 1
+        outputs = (sum(padding) + size - window) // step + 1
+        before = padding[0]
         sides.append((before, max(0, (outputs - 1) * step + window - size - before)))
     return sides[0], sides[1]
 
@@ -243,12 +225,6 @@ def taken_in(
 
     It takes for padding="same" what gives as many outputs and is even on both sides, or one
     more behind, and leaves other pads as they are.
-
-    # Arguments
-        layer: the convolution, without a padding of its own.
-        paddings: what is added.
-        shape: shape of the image without it.
-        padded: shape of the image with it.
     """
     axes = zip(pair(shape[:-1]), pair(padded[:-1]), *_geometry(layer), paddings, strict=True)
     for size, whole, taps, step, gap, (before, after) in axes:
@@ -281,7 +257,3 @@ def _passed(calls: Sequence[Call], index: int) -> int:
     while calls[index].facts.kind == "pass":
         (index,) = calls[index].inputs
     return index
-
-
-def _is_image(call: Call) -> bool:
-    return len(call.shape) == 3

@@ -22,12 +22,7 @@ from larq_nas.lce.network import Network, merge_signs
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of one precision.
-
-    # Arguments
-        count: how many.
-        bits: bits of each.
-    """
+    """Number of weights of as many bits each."""
 
     count: Any
     bits: int

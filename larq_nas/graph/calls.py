@@ -139,8 +139,8 @@ class _Reader:
         self._counted: set[int] = set()
 
     def add_input(self, layer: tf.keras.layers.Layer, argument: int) -> int:
-        shape = layer.output_shape
-        return self._add(layer, layer.name, (), shape, facts_of(layer), 0, argument=argument)
+        facts, shape = facts_of(layer), layer.output_shape
+        return self._add(layer, layer.name, (), shape, facts=facts, argument=argument)
 
     def read(self, model: tf.keras.Model, inputs: list[int], prefix: str) -> list[int]:
         """Read the calls of `model` on `inputs`, and return the calls of its outputs."""
@@ -168,11 +168,12 @@ class _Reader:
         if parts is not None:
             return self._read_parts(node, parts, inputs, f"{name}/")
         _require_batch(node, name)
-        outputs = tf.nest.flatten(node.outputs)
         facts = facts_of(layer, node)
         return [
-            self._add(layer, name, inputs, tensor.shape, facts, index, position)
-            for position, tensor in enumerate(outputs)
+            self._add(
+                layer, name, inputs, tensor.shape, facts=facts, index=index, position=position
+            )
+            for position, tensor in enumerate(tf.nest.flatten(node.outputs))
         ]
 
     def _read_parts(
@@ -203,15 +204,7 @@ class _Reader:
         return outputs
 
     def _add(
-        self,
-        layer: tf.keras.layers.Layer,
-        name: str,
-        inputs: tuple[int, ...],
-        shape: tf.TensorShape,
-        facts: Facts,
-        index: int,
-        position: int = 0,
-        argument: int | None = None,
+        self, layer: Any, name: str, inputs: tuple[int, ...], shape: Any, **settings: Any
     ) -> int:
         if isinstance(shape, list):
             (shape,) = shape
@@ -221,9 +214,7 @@ class _Reader:
                 f"Every shape must be static, but the output of layer `{name}` is "
                 f"{tuple(shape)}: give the input its height and width."
             )
-        self.calls.append(
-            Call(layer, name, inputs, static, facts, index, position=position, argument=argument)
-        )
+        self.calls.append(Call(layer, name, inputs, static, **settings))
         return len(self.calls) - 1
 
 

@@ -121,11 +121,9 @@ class Channels:
     def taken(
         self, answers: Mapping[str, Any], layout: Mapping[str, Any] | None = None
     ) -> np.ndarray:
-        """Return the indices of the channels that another network has too.
+        """Return the indices of the channels that a network of these answers has too.
 
-        # Arguments
-            answers: number of filters of each choice by name, in the other network.
-            layout: those of the network that the indices are of; by default, as it was built.
+        Those of a network of other answers, `layout`, if not of the one that was built.
         """
         present = [int(part) if layout is None else at(part, layout) for part in self.parts]
         offsets = np.cumsum([0, *present])
@@ -214,14 +212,9 @@ def latent(weight: Any) -> tf.Variable:
 
 @dataclass(frozen=True)
 class LayerChannels:
-    """A layer of a network, with the channels it reads and gives.
+    """A call of a layer, with the channels of its first input (an input's own) and its output.
 
-    # Arguments
-        layer: the layer.
-        kind: what it does; see `larq_nas.graph.layers.Facts`.
-        reads: the channels of its first input; for an input, those of its output.
-        gives: the channels of its output.
-        parts: its weights; none after the first call of a shared layer.
+    Weights are among the parts of its first call alone.
     """
 
     layer: tf.keras.layers.Layer
@@ -285,13 +278,7 @@ _OTHERWISE = "joins channels that are put together otherwise"
 
 @dataclass(frozen=True)
 class Group:
-    """Layers that must be as wide as each other.
-
-    # Arguments
-        calls: the first call of each layer that sets this width.
-        filters: the width they have.
-        fixed: why it cannot change; empty if it can.
-    """
+    """First calls of layers that must be as wide as each other, and why they are fixed, if so."""
 
     calls: tuple[Call, ...]
     filters: int

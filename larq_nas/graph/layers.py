@@ -279,6 +279,16 @@ def _weighted_layer(kind: str, *parts: str) -> Callable[[Any], Facts]:
     """Return what reads a layer with kernels, such as `"kernel"` or `"depthwise"`."""
 
     def read(layer: Any) -> Facts:
+        scales, widths = [], []
+        for part in parts:
+            quantizer = getattr(layer, f"{part}_quantizer", None)
+            kernel = getattr(layer, part if part == "kernel" else f"{part}_kernel", None)
+            # Of a layer that is not built, only what its quantizers say is known.
+            real = quantizer is None or kernel is None
+            scales.append("ones" if real else kernel_scale(quantizer, kernel))
+            known = quantizer is None or getattr(quantizer, "precision", None)
+            widths.append(bits(quantizer) if known else 32 if scales[-1] == "other" else 1)
+        inputs, shape = getattr(layer, "input_quantizer", None), shape_read(layer)
         own = None if kind == "depthwise" else getattr(layer, "filters", None) or layer.units
         return Facts(
             kind,
@@ -288,38 +298,15 @@ def _weighted_layer(kind: str, *parts: str) -> Callable[[Any], Facts]:
             multiplier=getattr(layer, "depth_multiplier", 1),
             bias=layer.use_bias,
             stored=_weights_of_quantizers(layer) if parts == ("kernel",) else 0,
-            **_quantization(layer, *parts),
+            kernel_bits=tuple(widths),
+            kernel_scale=next((scale for scale in scales if scale != "ones"), "ones"),
+            binary_inputs=inputs is not None and bits(inputs, shape) == 1,
+            sign_of_zero=sign_of_zero(inputs, shape) or 1,
+            turned=turns(inputs, shape),
+            before_sign=_before_sign(inputs, shape),
         )
 
     return read
-
-
-def _quantization(layer: Any, *parts: str) -> dict[str, Any]:
-    """Return what the quantizers of a layer's inputs and kernels give."""
-    quantizers = [getattr(layer, f"{part}_quantizer", None) for part in parts]
-    names = [part if part == "kernel" else f"{part}_kernel" for part in parts]
-    kernels = [getattr(layer, name, None) for name in names]
-    # Of a layer that is not built, only what its quantizers say is known.
-    scales = [
-        "ones" if quantizer is None or kernel is None else kernel_scale(quantizer, kernel)
-        for quantizer, kernel in zip(quantizers, kernels, strict=True)
-    ]
-    inputs = getattr(layer, "input_quantizer", None)
-    return {
-        "kernel_bits": tuple(
-            bits(quantizer)
-            if quantizer is None or getattr(quantizer, "precision", None)
-            else 32
-            if scale == "other"
-            else 1
-            for quantizer, scale in zip(quantizers, scales, strict=True)
-        ),
-        "kernel_scale": next((scale for scale in scales if scale != "ones"), "ones"),
-        "binary_inputs": inputs is not None and bits(inputs, shape_read(layer)) == 1,
-        "sign_of_zero": sign_of_zero(inputs, shape_read(layer)) or 1,
-        "turned": turns(inputs, shape_read(layer)),
-        "before_sign": _before_sign(inputs, shape_read(layer)),
-    }
 
 
 def _before_sign(quantizer: Any, shape: tuple[int, ...] | None) -> Opaque | None:

@@ -134,10 +134,10 @@ def name_of(quantizer: Any) -> str:
 
 def odd_padding(layer: Any) -> str:
     """Return that the padding of `layer` has no sign; empty if it has, or pads with zeros."""
-    values = getattr(layer, "pad_values", 0.0)
-    if getattr(layer, "padding", "") != "same" or float(values) in (0.0, 1.0, -1.0):
+    value = _padding_of(layer)
+    if value in (0.0, 1.0, -1.0):
         return ""
-    return f"it pads with {float(values)}, which is no sign; pad with 1, -1 or 0"
+    return f"it pads with {value}, which is no sign; pad with 1, -1 or 0"
 
 
 def no_binary_kernel(layer: tf.keras.layers.Layer) -> str:

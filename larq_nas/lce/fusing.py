@@ -138,7 +138,7 @@ class Fusing:
         if getattr(layer, "padding", "") != "valid" or found is None or found[1]:
             return
         self._kinds |= dict.fromkeys(between, "pass")
-        taken = taken_in(layer, found[0], calls[read].shape, calls[index].shape)
+        taken = taken_in(layer, found[0], calls[read].shape)
         fewer = reached(layer, found[0], calls[read].shape)
         if taken == fewer:
             self._kinds[index] = "pass"

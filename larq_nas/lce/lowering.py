@@ -53,10 +53,6 @@ _KINDS = {
 _KEEP_ZERO = ("add", "zeros", "average_pool", "max_pool", "pass", "relu", "crop", "pad", "scale")
 
 
-Surrounding = tuple[Sequence[float], str, int]
-"""The numbers that are added around an image, a text for how many, and the area it has then."""
-
-
 def lower(network: Network, binary: bool = True) -> list[Operator]:
     """Return the operations of the flatbuffer, each after those it reads.
 
@@ -234,7 +230,7 @@ class _Lowering:
             return tensor
         tensor = self._as_image(index, self._flipped(index, tensor))
         tensor = self._signs_before(index, tensor)
-        added = surround(index, tensor, self._surrounding(index))
+        added = self._surround(index, tensor)
         self._append(added)
         tensor = added[-1].writes[0] if added else tensor
         packed = replace(tensor, form=f"bits of {tensor.form}", packed=True)
@@ -269,7 +265,8 @@ class _Lowering:
     def _signs_before(self, index: int, tensor: Tensor) -> Tensor:
         """Return the signs that a quantizer takes of something else, as numbers to pad or split."""
         before = self.fusing.network.facts[index].before_sign
-        apart = bool(self._surrounding(index)[0]) or self.calls[index].facts.groups > 1
+        around = self.fusing.network.borders.get(index)
+        apart = bool(around and around.added) or self.calls[index].facts.groups > 1
         if before is None or not apart:
             return tensor
         packed = replace(tensor, form=f"first bits of {tensor.form}", packed=True)
@@ -278,14 +275,24 @@ class _Lowering:
         self._add("LceDequantize", index, (packed,), signs)
         return signs
 
-    def _surrounding(self, index: int) -> Surrounding:
-        """Return the numbers around what a binary call reads, a text for them, and their area."""
+    def _surround(self, index: int, source: Tensor) -> list[Operator]:
+        """Return what adds numbers around an image: side by side, if there are two of them."""
         around = self.fusing.network.borders.get(index)
         if around is None:
-            return (), "", 0
+            return []
         sizes = zip(pair(self.calls[around.source].shape[:-1]), around.paddings, strict=True)
         area = math.prod(size + sum(padding) for size, padding in sizes)
-        return around.added, str(around.paddings), area
+        operators = []
+        for value in around.added:
+            form = f"{source.form} in {value} by {around.paddings}"
+            padded = replace(source, form=form, area=area)
+            constants = _both(known(8, str(around.paddings)), known(1, "around", value))
+            operators.append(Operator("PADV2", index, (source,), (padded,), constants))
+        if len(operators) > 1:
+            sides = tuple(operator.writes[0] for operator in operators)
+            joined = replace(sides[0], form=f"{sides[0].form}, and twice", times=2)
+            operators.append(Operator("CONCATENATION", index, sides, (joined,)))
+        return operators
 
     def _as_image(self, index: int, tensor: Tensor) -> Tensor:
         """Return the rows or the vector that a binary layer reads, as an image."""
@@ -330,9 +337,7 @@ class _Lowering:
         if groups > 1:
             source = self._as_image(index, self._flipped(index, self._found(index)[0]))
             source = self._signs_before(index, source)
-            around = self._surrounding(index)
-            parts = [self._once(index, constants, group) for group in range(groups)]
-            self._append(grouped(index, source, self._tensors[end], parts, around))
+            self._emit_groups(index, source, self._tensors[end], constants)
         else:
             packed = self._bits_of(index)
             self._add("LceBconv2d", index, (packed,), self._tensors[end], constants)
@@ -340,6 +345,26 @@ class _Lowering:
             self._activate(index, end)
         if len(self.calls[index].shape) < 3 and not packs:
             self._images.add(self._tensors[end])
+
+    def _emit_groups(
+        self, index: int, source: Tensor, output: Tensor, constants: Constants
+    ) -> None:
+        """Add a grouped binary convolution: one for each part of the channels."""
+        groups = self.calls[index].facts.groups
+        parts = tuple(Tensor(source.call, f"part{g} of {index}", groups) for g in range(groups))
+        outputs = tuple(Tensor(index, f"output{g}", groups) for g in range(groups))
+        padded, quantized, convolved = [], [], []
+        for g, part in enumerate(parts):
+            added = self._surround(index, part)
+            whole = added[-1].writes[0] if added else part
+            signs = replace(whole, form=f"bits{g} of {index}", packed=True)
+            held = self._once(index, constants, g)
+            padded += added
+            quantized.append(Operator("LceQuantize", index, (whole,), (signs,)))
+            convolved.append(Operator("LceBconv2d", index, (signs,), (outputs[g],), held))
+        split = Operator("SPLIT", index, (source,), parts, known(1, "channel axis"))
+        joined = Operator("CONCATENATION", index, outputs, (output,))
+        self._append([split, *padded, *quantized, *convolved, joined])
 
     def _activate(self, index: int, end: int) -> None:
         """Add the activation that a layer applies itself, where it stays apart."""
@@ -493,41 +518,6 @@ class _Lowering:
         apart = self.fusing.dilates_rows(index) and not call.facts.bias
         if activation is not None and (apart or activation is not tf.keras.activations.relu):
             self._activate(index, end)
-
-
-def surround(index: int, source: Tensor, around: Surrounding) -> list[Operator]:
-    """Return what adds numbers around an image: side by side, if there are two of them."""
-    values, paddings, area = around
-    operators = []
-    for value in values:
-        padded = replace(source, form=f"{source.form} in {value} by {paddings}", area=area)
-        constants = _both(known(8, paddings), known(1, "around", value))
-        operators.append(Operator("PADV2", index, (source,), (padded,), constants))
-    if len(values) > 1:
-        sides = tuple(operator.writes[0] for operator in operators)
-        joined = replace(sides[0], form=f"{sides[0].form}, and twice", times=2)
-        operators.append(Operator("CONCATENATION", index, sides, (joined,)))
-    return operators
-
-
-def grouped(
-    index: int, source: Tensor, output: Tensor, constants: Sequence[Constants], around: Surrounding
-) -> list[Operator]:
-    """Return a grouped binary convolution: one for each part of the channels, with constants."""
-    read, groups = source.call, len(constants)
-    parts = tuple(Tensor(read, f"part{g} of {index}", groups) for g in range(groups))
-    outputs = tuple(Tensor(index, f"output{g}", groups) for g in range(groups))
-    padded, quantized, convolved = [], [], []
-    for g, (part, held) in enumerate(zip(parts, constants, strict=True)):
-        added = surround(index, part, around)
-        read_whole = added[-1].writes[0] if added else part
-        signs = replace(read_whole, form=f"bits{g} of {index}", packed=True)
-        padded += added
-        quantized.append(Operator("LceQuantize", index, (read_whole,), (signs,)))
-        convolved.append(Operator("LceBconv2d", index, (signs,), (outputs[g],), held))
-    split = Operator("SPLIT", index, (source,), parts, known(1, "channel axis"))
-    joined = Operator("CONCATENATION", index, outputs, (output,))
-    return [split, *padded, *quantized, *convolved, joined]
 
 
 def spread(

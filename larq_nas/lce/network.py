@@ -19,12 +19,7 @@ WEIGHTED = ("conv", "dense", "transposed", "depthwise", "separable")
 
 @dataclass(frozen=True)
 class Network:
-    """The calls of a network with what their costs depend on.
-
-    # Arguments
-        calls: the calls, each after those it reads.
-        unknown: names of layers whose operations are not counted, in order.
-    """
+    """The calls of a network, each after those it reads, and the names of unknown layers."""
 
     calls: Sequence[Call]
     unknown: tuple[str, ...] = ()

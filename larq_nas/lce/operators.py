@@ -75,15 +75,7 @@ def bits(call: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """One operation of a flatbuffer.
-
-    # Arguments
-        kind: its name, such as `"LceBconv2d"`.
-        call: index of the call it computes.
-        reads: the tensors it reads.
-        writes: the tensors it writes.
-        constants: its constants.
-    """
+    """An operation of a flatbuffer, by its name such as `"LceBconv2d"`, and the call it is of."""
 
     kind: str
     call: int

@@ -6,7 +6,7 @@ before the sign. A pad in front of a real convolution is taken into it by the co
 agree, though not always where it was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,10 +117,7 @@ def _own_border(
     value = -float(layer.pad_values) if strict else float(layer.pad_values)
     if layer.padding != "same" or levels or value not in (0.0, -1.0):
         return None
-    large = any(
-        (taps - 1) * gap + 1 > size
-        for taps, gap, size in zip(layer.kernel_size, layer.dilation_rate, shape, strict=False)
-    )
+    large = any((taps - 1) * gap + 1 > size for size, taps, _, gap in _axes(layer, shape))
     if value == 0.0 and not large:
         return None
     return _signed(layer, source, value, same_paddings(layer, shape), shape)
@@ -130,14 +127,12 @@ def _signed(
     layer: Any, source: int, value: float, paddings: Paddings, shape: Sequence[int]
 ) -> Border:
     """Return the border of signs: where zeros are wanted, without the taps that read no other."""
-    sizes, (kernel, strides, gaps) = pair(shape[:-1]), _geometry(layer)
-    taps = slice(0, kernel[0]), slice(0, kernel[1])
     if value:
+        height, width = pair(layer.kernel_size)
         alike = value == 1.0 or paddings == ((0, 0), (0, 0))
         same = alike and paddings == same_paddings(layer, shape)
-        return Border(source, (value,), paddings, taps, same)
-    cropped = [_crop(*axis) for axis in zip(sizes, kernel, strides, gaps, paddings, strict=True)]
-    (rows, above), (columns, beside) = cropped
+        return Border(source, (value,), paddings, (slice(0, height), slice(0, width)), same)
+    (rows, above), (columns, beside) = (_crop(*axis) for axis in _axes(layer, shape, paddings))
     needed = any((*above, *beside))
     return Border(source, (1.0, -1.0) if needed else (), (above, beside), (rows, columns))
 
@@ -208,27 +203,21 @@ def folds(calls: Sequence[Call], index: int) -> bool:
 def reached(layer: Any, paddings: Paddings, shape: Sequence[int]) -> Paddings:
     """Return the part of a padding, of an image of `shape`, that a convolution's windows reach."""
     sides = []
-    for size, taps, step, gap, padding in zip(
-        pair(shape[:-1]), *_geometry(layer), paddings, strict=True
-    ):
+    for size, taps, step, gap, (before, after) in _axes(layer, shape, paddings):
         window = (taps - 1) * gap + 1
-        outputs = (sum(padding) + size - window) // step + 1
-        before = padding[0]
+        outputs = (before + size + after - window) // step + 1
         sides.append((before, max(0, (outputs - 1) * step + window - size - before)))
     return sides[0], sides[1]
 
 
-def taken_in(
-    layer: Any, paddings: Paddings, shape: Sequence[int], padded: Sequence[int]
-) -> Paddings | None:
+def taken_in(layer: Any, paddings: Paddings, shape: Sequence[int]) -> Paddings | None:
     """Return the padding with which the converter computes a convolution behind a pad.
 
     It takes for padding="same" what gives as many outputs and is even on both sides, or one
     more behind, and leaves other pads as they are.
     """
-    axes = zip(pair(shape[:-1]), pair(padded[:-1]), *_geometry(layer), paddings, strict=True)
-    for size, whole, taps, step, gap, (before, after) in axes:
-        outputs = (whole - (taps - 1) * gap - 1) // step + 1
+    for size, taps, step, gap, (before, after) in _axes(layer, shape, paddings):
+        outputs = (before + size + after - (taps - 1) * gap - 1) // step + 1
         if outputs != -(-size // step) or before != (before + after) // 2:
             return None
     return same_paddings(layer, shape)
@@ -237,7 +226,7 @@ def taken_in(
 def same_paddings(layer: Any, shape: Sequence[int]) -> Paddings:
     """Return what padding="same" adds to an image of `shape`, with its channels."""
     sides = []
-    for size, taps, step, gap in zip(pair(shape[:-1]), *_geometry(layer), strict=True):
+    for size, taps, step, gap in _axes(layer, shape):
         total = max(0, (-(-size // step) - 1) * step + (taps - 1) * gap + 1 - size)
         sides.append((total // 2, total - total // 2))
     return sides[0], sides[1]
@@ -248,8 +237,10 @@ def pair(sizes: Sequence[int]) -> tuple[int, int]:
     return (sizes[0], 1) if len(sizes) == 1 else (sizes[0], sizes[1])
 
 
-def _geometry(layer: Any) -> list[tuple[int, int]]:
-    return [pair(sizes) for sizes in (layer.kernel_size, layer.strides, layer.dilation_rate)]
+def _axes(layer: Any, shape: Sequence[int], *more: Any) -> Iterable[tuple[Any, ...]]:
+    """Return size, taps, step and gap of both axes, and what more there is of each."""
+    settings = (layer.kernel_size, layer.strides, layer.dilation_rate)
+    return zip(pair(shape[:-1]), *map(pair, settings), *more, strict=True)
 
 
 def _passed(calls: Sequence[Call], index: int) -> int:

@@ -16,11 +16,6 @@ _SIZES = np.array([1e-30, 1e-9, 1e-6, 1e-3, 0.03, 0.2, 0.5, 1, 2, 9, 99], dtype=
 _ROUNDING = 1e-4
 
 
-def is_sign(quantizer: Any, shape: Sequence[int] | None = None) -> bool:
-    """Return whether `quantizer` gives -1 or 1, and 1 at 0, as binary kernels compute it."""
-    return sign_of_zero(quantizer, shape) == 1
-
-
 def sign_of_zero(quantizer: Any, shape: Sequence[int] | None = None) -> int | None:
     """Return 1 or -1, what a sign gives for 0; `None` for what is no sign.
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.graph.calls import Call, needed_by
-from larq_nas.graph.quantizers import is_sign, zero_one
+from larq_nas.graph.quantizers import sign_of_zero, zero_one
 from larq_nas.layers import Scale
 from larq_nas.lce.fallback import runs_in_binary, zero_padded
 from larq_nas.lce.network import WEIGHTED, Network
@@ -238,7 +238,7 @@ class Fusing:
         if self.binary[index]:
             return not self.network.flips(index)
         quantizer = getattr(self.network.calls[index].layer, "input_quantizer", None)
-        signs = kind in WEIGHTED and is_sign(quantizer, self.network.shape_read(index))
+        signs = kind in WEIGHTED and sign_of_zero(quantizer, self.network.shape_read(index)) == 1
         return kind == "sign" or signs
 
     def _moves(self, index: int) -> bool:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from larq_nas.graph.calls import Call, call_layer, prune
 from larq_nas.graph.layers import Facts, is_convolution_function, is_own
 from larq_nas.graph.quantizers import sign_of_zero, zero_one
-from larq_nas.lce.padding import SIGN_PASSES, Border, border, paddings_of
+from larq_nas.lce.padding import SIGN_PASSES, Border, border, giver, paddings_of
 
 WEIGHTED = ("conv", "dense", "transposed", "depthwise", "separable")
 """The kinds of layers that multiply their inputs with a kernel."""
@@ -83,10 +83,7 @@ class Network:
 
     def _giver(self, index: int) -> int:
         """Return the call whose output call `index` reads, perhaps padded."""
-        read, *_ = self.calls[index].inputs
-        while self.facts[read].kind in ("pass", "pad"):
-            read, *_ = self.calls[read].inputs
-        return read
+        return giver(self.calls, self.calls[index].inputs[0], ("pass", "pad"))
 
     def flips(self, index: int) -> bool:
         """Return whether call `index` is computed with the sign of a number minus its inputs."""
@@ -126,10 +123,8 @@ class Network:
 
     def reads_signs(self, index: int) -> bool:
         """Return whether call `index` reads the output of a sign itself."""
-        read, *_ = self.calls[index].inputs
-        while self.facts[read].kind == "pass" or read in self.pads_of_ones:
-            read, *_ = self.calls[read].inputs
-        return self.facts[read].kind == "sign"
+        read = self.calls[index].inputs[0]
+        return self.facts[giver(self.calls, read, passed=self.pads_of_ones)].kind == "sign"
 
     def binary(self, index: int) -> bool:
         """Return whether call `index` multiplies binary inputs with binary weights."""

@@ -6,7 +6,7 @@ before the sign. A pad in front of a real convolution is taken into it by the co
 agree, though not always where it was.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,7 @@ def border(calls: Sequence[Call], index: int) -> Border | None:
     known = isinstance(layer, _LAYERS) and calls[index].facts.kind == "conv"
     if not known or layer.kernel_quantizer is None:
         return None
-    read = _passed(calls, calls[index].inputs[0])
+    read = giver(calls, calls[index].inputs[0])
     levels = zero_one(layer.input_quantizer)
     if layer.input_quantizer is None:
         return _border_behind_sign(calls, index, read)
@@ -77,7 +77,7 @@ def _border_behind_sign(calls: Sequence[Call], index: int, read: int) -> Border 
     """Return what pads a convolution that reads signs, perhaps through a pad."""
     layer, found = calls[index].layer, None
     if calls[read].facts.kind == "pad":
-        found, read = paddings_of(calls[read]), _passed(calls, calls[read].inputs[0])
+        found, read = paddings_of(calls[read]), giver(calls, calls[read].inputs[0])
         if found is None or layer.padding != "valid" or len(calls[read].shape) != 3:
             return None
     levels = found is None and bool(zero_one(calls[read].layer))
@@ -243,8 +243,13 @@ def _axes(layer: Any, shape: Sequence[int], *more: Any) -> Iterable[tuple[Any, .
     return zip(pair(shape[:-1]), *map(pair, settings), *more, strict=True)
 
 
-def _passed(calls: Sequence[Call], index: int) -> int:
-    """Return the call that gives what call `index` hands on."""
-    while calls[index].facts.kind == "pass":
-        (index,) = calls[index].inputs
+def giver(
+    calls: Sequence[Call],
+    index: int,
+    passes: Collection[str] = ("pass",),
+    passed: Collection[int] = (),
+) -> int:
+    """Return the call that gives what call `index` hands on: of these kinds, and these calls."""
+    while calls[index].facts.kind in passes or index in passed:
+        index = calls[index].inputs[0]
     return index

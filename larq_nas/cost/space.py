@@ -13,11 +13,12 @@ from larq_nas.choices import Cell, Choice, Expansion, Pair, Value, expand
 from larq_nas.cost.structure import LATENCY, QUANTITIES, LatencyModel, Structure, read_structure
 from larq_nas.errors import InputError, callers_level
 from larq_nas.graph.calls import Call, prune, read_graph
+from larq_nas.graph.channels import channels_from
 from larq_nas.graph.layers import Facts, facts_of
 from larq_nas.layers import DEPLOYED, building_in
 from larq_nas.layers.mixture import Mixture
 from larq_nas.layers.zeros import Piece, channel_padding, pad_plan
-from larq_nas.lce.count import channels_from, understand
+from larq_nas.lce.count import understand
 from larq_nas.lce.network import Network
 from larq_nas.spaces.chooser import Fix
 from larq_nas.spaces.space import Space, SpaceLike, is_built_in, resolve

@@ -10,8 +10,7 @@ from larq_nas.graph.calls import read_graph
 from larq_nas.lce.count import Counted, count, understand
 from larq_nas.lce.lowering import lower
 from larq_nas.lce.network import Network
-from larq_nas.lce.operators import Operator
-from larq_nas.lce.runtime import flatbuffer_bytes, order, peak_memory
+from larq_nas.lce.operators import Operator, flatbuffer_bytes, order, peak_memory
 
 __all__ = ["LATENCY", "QUANTITIES", "LatencyModel", "Structure", "read_structure"]
 

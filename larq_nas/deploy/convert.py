@@ -33,7 +33,8 @@ from larq_nas.errors import ConversionError, InputError, require_whole, unknown_
 from larq_nas.graph.calls import functional
 from larq_nas.graph.layers import facts_of
 from larq_nas.layers import BinaryConv2D
-from larq_nas.lce.network import SIGN_PASSES, Network
+from larq_nas.lce.network import Network
+from larq_nas.lce.padding import SIGN_PASSES
 from larq_nas.quantizers import quantized_scope
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,16 +14,6 @@ from tensorflow.python.ops import custom_gradient
 from larq_nas.errors import InputError
 from larq_nas.graph.layers import Facts, facts_of, is_own
 from larq_nas.quantizers import quantized_scope
-
-__all__ = [
-    "Call",
-    "call_layer",
-    "functional",
-    "prune",
-    "read_graph",
-    "unread_weights",
-    "weights_key",
-]
 
 
 @dataclass(frozen=True)
@@ -126,25 +116,18 @@ def functional(model: tf.keras.Model) -> tf.keras.Model:
 def unread_weights(
     layer: tf.keras.layers.Layer, function: Callable[..., Any], specs: Sequence[tf.TensorSpec]
 ) -> set[int]:
-    """Return the ids of the weights of a layer that inference does not read.
+    """Return the ids of the weights of a built layer that inference does not read.
 
-    Those of a part that only training calls are such. None, where the layer cannot be traced.
-
-    # Arguments
-        layer: a built layer or model.
-        function: calls it on tensors, without training.
-        specs: shapes and types of these.
+    Those of a part that only training calls are such. None, where `function`, which calls the
+    layer without training on tensors of these specifications, cannot be traced.
     """
     try:
         traced = tf.function(function).get_concrete_function(*specs)
     except Exception:  # noqa: BLE001 - an own layer may do anything
         return set()
     read = {id(tensor) for tensor in traced.captured_inputs}
-    return {id(weight) for weight in layer.weights if id(_handle(weight)) not in read}
-
-
-def _handle(weight: Any) -> Any:
-    return getattr(weight, "latent_variable", weight).handle
+    handles = {id(one): getattr(one, "latent_variable", one).handle for one in layer.weights}
+    return {weight for weight, handle in handles.items() if id(handle) not in read}
 
 
 class _Reader:
@@ -156,8 +139,8 @@ class _Reader:
         self._counted: set[int] = set()
 
     def add_input(self, layer: tf.keras.layers.Layer, argument: int) -> int:
-        shape = layer.output_shape
-        return self._add(layer, layer.name, (), shape, facts_of(layer), 0, argument=argument)
+        facts, shape = facts_of(layer), layer.output_shape
+        return self._add(layer, layer.name, (), shape, facts=facts, argument=argument)
 
     def read(self, model: tf.keras.Model, inputs: list[int], prefix: str) -> list[int]:
         """Read the calls of `model` on `inputs`, and return the calls of its outputs."""
@@ -185,11 +168,12 @@ class _Reader:
         if parts is not None:
             return self._read_parts(node, parts, inputs, f"{name}/")
         _require_batch(node, name)
-        outputs = tf.nest.flatten(node.outputs)
         facts = facts_of(layer, node)
         return [
-            self._add(layer, name, inputs, tensor.shape, facts, index, position)
-            for position, tensor in enumerate(outputs)
+            self._add(
+                layer, name, inputs, tensor.shape, facts=facts, index=index, position=position
+            )
+            for position, tensor in enumerate(tf.nest.flatten(node.outputs))
         ]
 
     def _read_parts(
@@ -220,15 +204,7 @@ class _Reader:
         return outputs
 
     def _add(
-        self,
-        layer: tf.keras.layers.Layer,
-        name: str,
-        inputs: tuple[int, ...],
-        shape: tf.TensorShape,
-        facts: Facts,
-        index: int,
-        position: int = 0,
-        argument: int | None = None,
+        self, layer: Any, name: str, inputs: tuple[int, ...], shape: Any, **settings: Any
     ) -> int:
         if isinstance(shape, list):
             (shape,) = shape
@@ -238,9 +214,7 @@ class _Reader:
                 f"Every shape must be static, but the output of layer `{name}` is "
                 f"{tuple(shape)}: give the input its height and width."
             )
-        self.calls.append(
-            Call(layer, name, inputs, static, facts, index, position=position, argument=argument)
-        )
+        self.calls.append(Call(layer, name, inputs, static, **settings))
         return len(self.calls) - 1
 
 
@@ -308,7 +282,7 @@ def _without_own_gradients() -> Iterator[None]:
 
     def forward(function: Any, args: Any, kwargs: Any) -> Any:
         given = tf.nest.flatten((args, kwargs))
-        if any(tf.keras.backend.is_keras_tensor(value) for value in given if _is_tensor(value)):
+        if any(hasattr(value, "_keras_history") for value in given):
             return function(*args, **kwargs)[0]
         return original(function, args, kwargs)
 
@@ -317,10 +291,6 @@ def _without_own_gradients() -> Iterator[None]:
         yield
     finally:
         custom_gradient._eager_mode_decorator = original
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, tf.Tensor | tf.Variable) or hasattr(value, "_keras_history")
 
 
 def _are_equal(layer: Any, node: Any, parts: tf.keras.Model, read: Sequence[Any]) -> bool:
@@ -354,13 +324,19 @@ def call_layer(call: Call, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 @quantized_scope(None)
 def _call(layer: Any, function: Callable[..., Any], node: Any, inputs: Sequence[Any]) -> Any:
     """Call `function` as `node` calls `layer`, on other tensors, without training."""
-    tensors: dict[str, list[Any]] = {}
-    for keras_input, value in zip(node.keras_inputs, inputs, strict=True):
-        tensors.setdefault(str(id(keras_input)), []).append(value)
-    args, kwargs = node.map_arguments(tensors)
+    args, kwargs = arguments_of(node, inputs)
     if layer._expects_training_arg and kwargs.get("training") is None:
         kwargs["training"] = False
     return function(*args, **kwargs)
+
+
+def arguments_of(node: Any, inputs: Sequence[Any]) -> tuple[Any, Any]:
+    """Return the arguments of a call, with other tensors in the place of those it reads."""
+    tensors: dict[str, list[Any]] = {}
+    # Of a tensor that is read twice, Keras takes the last one first; both are the same.
+    for keras_input, value in zip(node.keras_inputs, inputs, strict=True):
+        tensors.setdefault(str(id(keras_input)), []).append(value)
+    return node.map_arguments(tensors)
 
 
 def _nodes(model: tf.keras.Model) -> Iterator["tf.keras.engine.node.Node"]:
@@ -383,15 +359,20 @@ def weights_key(call: Call) -> Hashable:
     return id(call.layer)
 
 
-def prune(calls: list[Call], outputs: Sequence[int]) -> list[Call]:
-    """Return the calls that `outputs` depend on, in the order they were in."""
-    needed, waiting = set(), list(outputs)
+def needed_by(outputs: Iterable[int], reads: Callable[[int], Iterable[int]]) -> set[int]:
+    """Return the calls that `outputs` depend on, themselves among them."""
+    needed, waiting = set[int](), list(outputs)
     while waiting:
         index = waiting.pop()
         if index not in needed:
             needed.add(index)
-            waiting += calls[index].inputs
-    order = sorted(needed)
+            waiting += reads(index)
+    return needed
+
+
+def prune(calls: list[Call], outputs: Sequence[int]) -> list[Call]:
+    """Return the calls that `outputs` depend on, in the order they were in."""
+    order = sorted(needed_by(outputs, lambda index: calls[index].inputs))
     numbers = {old: new for new, old in enumerate(order)}
     seen: set[Hashable] = set()
     kept = []

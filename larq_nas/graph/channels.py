@@ -13,71 +13,84 @@ from larq_nas.errors import InputError
 from larq_nas.graph.calls import Call, read_graph
 from larq_nas.graph.rebuild import call_again, copy
 
-__all__ = [
-    "OUTPUTS",
-    "Channels",
-    "Group",
-    "LayerChannels",
-    "Part",
-    "Parts",
-    "Widths",
-    "latent",
-    "read_groups",
-    "read_layers",
-    "weights_of",
-]
+_PASSING = {
+    "input": "given",
+    "unknown": "unknown",
+    "converted": "unknown",
+    "concat": "concat",
+    "depthwise": "multiply",
+    "reshape": "reshape",
+    **dict.fromkeys(("conv", "dense", "separable", "transposed"), "own"),
+    **dict.fromkeys(("add", "arithmetic", "average"), "join"),
+    **dict.fromkeys(
+        (
+            "activation",
+            "average_pool",
+            "composite",
+            "crop",
+            "global_average_pool",
+            "global_max_pool",
+            "max_pool",
+            "norm",
+            "offset",
+            "pad",
+            "pass",
+            "prelu",
+            "relu",
+            "resize",
+            "scale",
+            "sign",
+        ),
+        "keep",
+    ),
+}
+"""How each kind of layer passes channels on; what is not here keeps them, as far as is known."""
 
 
-_PASSING = (
-    "activation",
-    "average_pool",
-    "composite",
-    "crop",
-    "global_average_pool",
-    "global_max_pool",
-    "max_pool",
-    "norm",
-    "offset",
-    "pad",
-    "pass",
-    "prelu",
-    "relu",
-    "resize",
-    "scale",
-    "sign",
-)
+def passing(call: Call) -> str:
+    """Return how a call passes on the channels that it reads, by its kind."""
+    return _PASSING.get(call.facts.kind, "")
 
 
-def times_passed(call: Call, read: tuple[int, ...]) -> int:
-    """Return how many channels a layer makes of each that it reads.
+def channels_from(call: Call, read: Sequence[Any], calls: Sequence[Call]) -> Any:
+    """Return the number of channels of a call that does not set it itself.
 
-    # Arguments
-        call: the only call of the layer, or one of several.
-        read: shape of what it reads, without the batch.
-
-    # Returns
-        A whole number; 0 if it does not go for other numbers of channels.
+    What it reads has these channels: whole numbers, arrays or tensors.
     """
-    if call.facts.kind == "depthwise":
+    how = passing(call)
+    if how in ("given", "unknown") or not read:
+        return call.shape[-1]
+    if how == "multiply":
+        return read[0] * call.facts.multiplier
+    if how == "concat":
+        return sum(read[1:], read[0])
+    if how == "reshape":
+        return divide(read[0] * calls[call.inputs[0]].area, call.area)
+    return read[0]
+
+
+def divide(value: Any, by: int) -> Any:
+    """Return `value / by`, whole if `value` is."""
+    return value // by if isinstance(value, int | np.ndarray) else value / by
+
+
+def _times_passed(call: Call, calls: Sequence[Call]) -> int:
+    """Return how many channels a call of one input makes of each; 0 if it needs their number."""
+    how, read = passing(call), calls[call.inputs[0]].shape
+    if how == "multiply":
         return call.facts.multiplier
     times, rest = divmod(call.shape[-1], read[-1])
     if rest:
         return 0
-    if call.facts.kind == "reshape" and _keeps_last_axis(call.layer):
-        return times
-    known = call.facts.kind in _PASSING and _is_plain(call.layer)
-    return int(times == 1 and (known or _keeps_any_width(call, read)))
-
-
-def _keeps_last_axis(layer: tf.keras.layers.Layer) -> bool:
-    if isinstance(layer, tf.keras.layers.Permute):
-        return layer.dims[-1] == len(layer.dims)
-    return isinstance(layer, tf.keras.layers.Flatten | tf.keras.layers.Reshape)
-
-
-def _is_plain(layer: tf.keras.layers.Layer) -> bool:
-    """Return whether a layer holds no numbers for each channel but its weights."""
-    return not isinstance(layer, tf.keras.layers.Rescaling) and not hasattr(layer, "symbol")
+    layer = call.layer
+    if how == "reshape":
+        permutes = isinstance(layer, tf.keras.layers.Permute)
+        kinds = tf.keras.layers.Flatten | tf.keras.layers.Reshape
+        if layer.dims[-1] == len(layer.dims) if permutes else isinstance(layer, kinds):
+            return times
+    # Some functions, and a rescaling, hold numbers for each channel that are no weights.
+    holds = isinstance(layer, tf.keras.layers.Rescaling) or hasattr(layer, "symbol")
+    return int(times == 1 and ((how == "keep" and not holds) or _keeps_any_width(call, read)))
 
 
 def _keeps_any_width(call: Call, read: tuple[int, ...]) -> bool:
@@ -91,9 +104,6 @@ def _keeps_any_width(call: Call, read: tuple[int, ...]) -> bool:
         if tuple(outputs.shape[1:]) != (*call.shape[:-1], channels):
             return False
     return True
-
-
-_MERGING = ("add", "arithmetic", "average")
 
 
 @dataclass(frozen=True)
@@ -111,11 +121,9 @@ class Channels:
     def taken(
         self, answers: Mapping[str, Any], layout: Mapping[str, Any] | None = None
     ) -> np.ndarray:
-        """Return the indices of the channels that another network has too.
+        """Return the indices of the channels that a network of these answers has too.
 
-        # Arguments
-            answers: number of filters of each choice by name, in the other network.
-            layout: those of the network that the indices are of; by default, as it was built.
+        Those of a network of other answers, `layout`, if not of the one that was built.
         """
         present = [int(part) if layout is None else at(part, layout) for part in self.parts]
         offsets = np.cumsum([0, *present])
@@ -134,41 +142,26 @@ class Channels:
         return self.repeats * sum(map(int, self.parts))
 
 
-def trace_channels(calls: Sequence[Call]) -> list[Channels]:
-    """Return the channels of the output of each call of a network.
-
-    # Arguments
-        calls: the network, of the largest widths; see `larq_nas.graph.calls.read_graph`.
-
-    # Raises
-        InputError: if a layer does with channels what cannot be followed.
-    """
-    channels: list[Channels] = []
-    for call in calls:
-        channels.append(_channels_of(call, [channels[i] for i in call.inputs], calls))
-    return channels
-
-
 def _channels_of(call: Call, read: Sequence[Channels], calls: Sequence[Call]) -> Channels:
-    kind, last = call.facts.kind, call.shape[-1]
+    """Return the channels of the output of a call; raise `InputError` if it is not known."""
+    how, kind, last = passing(call), call.facts.kind, call.shape[-1]
+    if how == "given":
+        return Channels((last,))
     if kind in ("conv", "dense"):
         made = call.facts.filters or last
-        searched = isinstance(made, Filters) or any(map(_is_searched, read))
-        if call.facts.groups > 1 and searched:
+        if call.facts.groups > 1 and any(map(_is_searched, (Channels((made,)), *read))):
             raise _not_followed(call, "its groups mix other channels at other widths")
         return Channels((made,))
-    if kind == "input":
-        return Channels((last,))
-    if kind in _MERGING:
+    if how == "join":
         # What has one channel is spread over those of the others.
         wide = [one for one in read if one.count == last]
         if not wide:
             raise _not_followed(call, "none of its inputs is as wide as its output")
         return wide[0]
-    if kind == "concat" and all(one.repeats == 1 for one in read):
+    if how == "concat" and all(one.repeats == 1 for one in read):
         return Channels(tuple(part for one in read for part in one.parts))
-    times = times_passed(call, calls[call.inputs[0]].shape) if len(read) == 1 else 0
-    if times and (times == 1 or (kind == "reshape" and read[0].repeats == 1)):
+    times = _times_passed(call, calls) if len(read) == 1 else 0
+    if times and (times == 1 or (how == "reshape" and read[0].repeats == 1)):
         return Channels(read[0].parts, read[0].repeats * times)
     if not any(map(_is_searched, read)):
         return Channels((last,))
@@ -188,14 +181,7 @@ def _not_followed(call: Call, reason: str) -> InputError:
 
 @dataclass(frozen=True)
 class Part:
-    """A weight, and what of it a narrower network has.
-
-    # Arguments
-        layer: name of its layer.
-        index: which of the layer's weights it is.
-        weight: the weight, of the widest network.
-        axes: the channels along each axis that has some.
-    """
+    """A weight of the widest network, with the channels along each axis that has some."""
 
     layer: str
     index: int
@@ -226,14 +212,9 @@ def latent(weight: Any) -> tf.Variable:
 
 @dataclass(frozen=True)
 class LayerChannels:
-    """A layer of a network, with the channels it reads and gives.
+    """A call of a layer, with the channels of its first input (an input's own) and its output.
 
-    # Arguments
-        layer: the layer.
-        kind: what it does; see `larq_nas.graph.layers.Facts`.
-        reads: the channels of its first input; its own output's for an input.
-        gives: the channels of its output.
-        parts: its weights; none after the first call of a shared layer.
+    Weights are among the parts of its first call alone.
     """
 
     layer: tf.keras.layers.Layer
@@ -244,29 +225,24 @@ class LayerChannels:
 
 
 def read_layers(model: tf.keras.Model) -> list[LayerChannels]:
-    """Return each call of a layer of a network, in the order in which they are called.
-
-    # Arguments
-        model: the network, whose widths remember where they came from.
+    """Return each call of a layer of a network, whose widths remember where they came from.
 
     # Raises
         InputError: if a layer does with channels what cannot be followed.
     """
     calls = read_graph(model, apart=False)
-    channels = trace_channels(calls)
+    channels: list[Channels] = []
+    for call in calls:
+        channels.append(_channels_of(call, [channels[i] for i in call.inputs], calls))
     read = []
-    for number, call in enumerate(calls):
-        reads = channels[call.inputs[0]] if call.inputs else channels[number]
-        parts = tuple(_parts(call, reads, channels[number])) if call.first else ()
-        read.append(LayerChannels(call.layer, call.facts.kind, reads, channels[number], parts))
+    for call, gives in zip(calls, channels, strict=True):
+        reads = channels[call.inputs[0]] if call.inputs else gives
+        parts = tuple(
+            Part(call.layer.name, index, weight, _axes(call, latent(weight), reads, gives))
+            for index, weight in enumerate(call.layer.weights if call.first else ())
+        )
+        read.append(LayerChannels(call.layer, call.facts.kind, reads, gives, parts))
     return read
-
-
-def _parts(call: Call, reads: Channels, gives: Channels) -> list[Part]:
-    return [
-        Part(call.layer.name, index, weight, _axes(call, latent(weight), reads, gives))
-        for index, weight in enumerate(call.layer.weights)
-    ]
 
 
 def _axes(call: Call, weight: tf.Variable, reads: Channels, gives: Channels) -> dict[int, Channels]:
@@ -277,7 +253,7 @@ def _axes(call: Call, weight: tf.Variable, reads: Channels, gives: Channels) -> 
     last = rank - 1
     if call.facts.kind in ("conv", "dense") and rank >= 2 and call.facts.groups == 1:
         axes = {last - 1: reads, last: gives}
-    elif call.facts.kind == "depthwise" and rank >= 2:
+    elif passing(call) == "multiply" and rank >= 2:
         axes = {last - 1: reads}
     else:
         axes = {last: gives}
@@ -296,69 +272,13 @@ Parts: TypeAlias = list[tuple[int, int]]
 """The channels of a tensor, side by side: a width by its number, and how many times it."""
 
 
-class Widths:
-    """Numbered widths, some tied to each other, some fixed for a reason.
-
-    # Attributes
-        filters: each width, as it is in the model.
-        reasons: of a width that stands for those tied to it, why they are fixed, if so.
-    """
-
-    def __init__(self) -> None:
-        self.filters: list[int] = []
-        self.reasons: list[str] = []
-        self._tied: DisjointSet[int] = DisjointSet()
-
-    def add(self, filters: int, fixed: str = "") -> int:
-        """Return the number of a new width."""
-        self.filters.append(filters)
-        self.reasons.append(fixed)
-        number = len(self.filters) - 1
-        self._tied.add(number)
-        return number
-
-    def root(self, number: int) -> int:
-        """Return the first of the widths that are tied to this one."""
-        return min(self._tied.subset(number))
-
-    def tie(self, one: Parts, other: Parts, fixed: str) -> None:
-        """Tie widths one by one, or fix all for the reason `fixed` if they do not match."""
-        if self.sizes(one) != self.sizes(other):
-            self.fix(one, fixed)
-            self.fix(other, fixed)
-            return
-        for (a, _), (b, _) in zip(one, other, strict=True):
-            first, second = sorted((self.root(a), self.root(b)))
-            self._tied.merge(first, second)
-            self.reasons[first] = self.reasons[first] or self.reasons[second]
-
-    def fix(self, parts: Parts, reason: str) -> None:
-        """Fix widths and those tied to them; the first reason is kept."""
-        for number, _ in parts:
-            root = self.root(number)
-            self.reasons[root] = self.reasons[root] or reason
-
-    def sizes(self, parts: Parts) -> list[tuple[int, int]]:
-        """Return the widths of `parts` in place of their numbers."""
-        return [(self.filters[number], times) for number, times in parts]
-
-
 OUTPUTS = "it gives the outputs"
 _OTHERWISE = "joins channels that are put together otherwise"
-
-_OWN_WIDTH = ("conv", "dense", "separable", "transposed")
-_JOINING = ("add", "arithmetic", "average")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Layers that must be as wide as each other.
-
-    # Arguments
-        calls: the first call of each layer that sets this width.
-        filters: the width they have.
-        fixed: why it cannot change; empty if it can.
-    """
+    """First calls of layers that must be as wide as each other, and why they are fixed, if so."""
 
     calls: tuple[Call, ...]
     filters: int
@@ -377,99 +297,122 @@ class Group:
 def read_groups(calls: Sequence[Call], ratios: Sequence[float]) -> list[Group]:
     """Return the groups of layers that set a width, in the order of their first layers.
 
-    # Arguments
-        calls: the network, from `larq_nas.graph.calls.read_graph`.
-        ratios: by which widths are to change; groups of channels must divide them all.
+    Widths are to change by `ratios`; groups of channels must divide them all.
     """
-    reader = _Reader(calls)
-    reader.read()
-    return reader.groups(ratios)
+    return _Groups(calls).read(ratios)
 
 
-class _Reader:
-    """Follows the channels of each tensor through a network."""
+class _Groups:
+    """Numbered widths, some tied to each other, some fixed for a reason."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self._calls = calls
-        self._widths = Widths()
+        self._filters: list[int] = []
+        # Of a width that stands for those tied to it, why they are fixed, if so.
+        self._reasons: list[str] = []
+        self._tied: DisjointSet[int] = DisjointSet()
         self._parts: list[Parts] = []
         self._set_by: dict[int, tuple[int, Call]] = {}
         self._divided: list[tuple[Call, Parts]] = []
 
-    def read(self) -> None:
+    def read(self, ratios: Sequence[float]) -> list[Group]:
         for call in self._calls:
             parts = self._read(call)
-            if sum(self._widths.filters[i] * times for i, times in parts) != call.shape[-1]:
-                self._widths.fix(parts, f"`{call.name}` makes {call.shape[-1]} channels of it")
+            if sum(self._filters[i] * times for i, times in parts) != call.shape[-1]:
+                self._fix(parts, f"`{call.name}` makes {call.shape[-1]} channels of it")
                 parts = self._unknown(call, "")
             self._parts.append(parts)
             if call.output:
-                self._widths.fix(parts, OUTPUTS)
+                self._fix(parts, OUTPUTS)
         self._tie_inputs_of_shared_layers()
-
-    def groups(self, ratios: Sequence[float]) -> list[Group]:
         self._fix_indivisible(ratios)
         members: dict[int, list[Call]] = {}
         for number, call in self._set_by.values():
-            members.setdefault(self._widths.root(number), []).append(call)
+            members.setdefault(self._root(number), []).append(call)
         return [
-            Group(tuple(calls), self._widths.filters[root], self._widths.reasons[root])
+            Group(tuple(calls), self._filters[root], self._reasons[root])
             for root, calls in members.items()
         ]
 
     def _read(self, call: Call) -> Parts:
-        inputs, kind = [self._parts[index] for index in call.inputs], call.facts.kind
-        if kind == "input":
-            return self._new(call, call.shape[-1], "it is tied to the images")
-        if kind in _OWN_WIDTH:
+        inputs, how = [self._parts[index] for index in call.inputs], passing(call)
+        if how == "given":
+            return self._new(call.shape[-1], "it is tied to the images")
+        if how == "own":
             return self._own_width(call, inputs[0])
-        if kind in _JOINING and len(inputs) > 1 and call.facts.constants <= 1:
-            return self._merge(call, inputs)
-        if kind == "concat":
-            return self._concatenate(call, inputs)
-        if len(inputs) == 1 and not (kind == "unknown" and _is_quantized(call.layer)):
-            times = times_passed(call, self._calls[call.inputs[0]].shape)
+        if how == "join" and len(inputs) > 1 and call.facts.constants <= 1:
+            return self._join(call, inputs)
+        if how == "concat":
+            widths = [self._calls[index].shape[-1] for index in call.inputs]
+            if sum(widths) == call.shape[-1]:
+                return [part for parts in inputs for part in parts]
+            return self._join(call, inputs)  # along the height or the width
+        if len(inputs) == 1 and not (call.facts.kind == "unknown" and _is_quantized(call.layer)):
+            times = _times_passed(call, self._calls)
             if times:
                 return [(number, times * before) for number, before in inputs[0]]
         reason = f"`{call.name}` of class {type(call.layer).__name__} may need the channels it has"
         for parts in inputs:
-            self._widths.fix(parts, reason)
+            self._fix(parts, reason)
         return self._unknown(call, reason)
 
-    def _new(self, call: Call, filters: int, fixed: str = "") -> Parts:
-        return [(self._widths.add(filters, fixed), 1)]
+    def _new(self, filters: int, fixed: str = "") -> Parts:
+        self._filters.append(filters)
+        self._reasons.append(fixed)
+        number = len(self._filters) - 1
+        self._tied.add(number)
+        return [(number, 1)]
 
     def _unknown(self, call: Call, reason: str) -> Parts:
-        parts = self._new(call, call.shape[-1], reason or f"`{call.name}` sets it")
+        parts = self._new(call.shape[-1], reason or f"`{call.name}` sets it")
         if _is_quantized(call.layer):
             self._set_by.setdefault(id(call.layer), (parts[0][0], call))
         return parts
 
     def _own_width(self, call: Call, read: Parts) -> Parts:
         if id(call.layer) not in self._set_by:
-            number = self._widths.add(int(call.facts.filters or 0))
+            ((number, _),) = self._new(int(call.facts.filters or 0))
             self._set_by[id(call.layer)] = number, call
         parts = [(self._set_by[id(call.layer)][0], 1)]
         if call.facts.groups > 1:
             self._divided += [(call, read), (call, parts)]
         return parts
 
-    def _merge(self, call: Call, inputs: list[Parts]) -> Parts:
+    def _join(self, call: Call, inputs: list[Parts]) -> Parts:
         """Tie what is added; one channel that is spread over others is not."""
         wide = []
         for index, parts in zip(call.inputs, inputs, strict=True):
             if self._calls[index].shape[-1] == call.shape[-1]:
                 wide.append(parts)
             else:
-                self._widths.fix(parts, f"`{call.name}` spreads it over {call.shape[-1]} channels")
+                self._fix(parts, f"`{call.name}` spreads it over {call.shape[-1]} channels")
         for parts in wide[1:]:
-            self._widths.tie(wide[0], parts, f"`{call.name}` {_OTHERWISE}")
+            self._tie(wide[0], parts, f"`{call.name}` {_OTHERWISE}")
         return wide[0]
 
-    def _concatenate(self, call: Call, inputs: list[Parts]) -> Parts:
-        if sum(self._calls[index].shape[-1] for index in call.inputs) == call.shape[-1]:
-            return [part for parts in inputs for part in parts]
-        return self._merge(call, inputs)  # along the height or the width
+    def _root(self, number: int) -> int:
+        """Return the first of the widths that are tied to this one."""
+        return min(self._tied.subset(number))
+
+    def _tie(self, one: Parts, other: Parts, fixed: str) -> None:
+        """Tie widths one by one, or fix all for the reason `fixed` if they do not match."""
+        if self._sizes(one) != self._sizes(other):
+            self._fix(one, fixed)
+            self._fix(other, fixed)
+            return
+        for (a, _), (b, _) in zip(one, other, strict=True):
+            first, second = sorted((self._root(a), self._root(b)))
+            self._tied.merge(first, second)
+            self._reasons[first] = self._reasons[first] or self._reasons[second]
+
+    def _fix(self, parts: Parts, reason: str) -> None:
+        """Fix widths and those tied to them; the first reason is kept."""
+        for number, _ in parts:
+            root = self._root(number)
+            self._reasons[root] = self._reasons[root] or reason
+
+    def _sizes(self, parts: Parts) -> list[tuple[int, int]]:
+        return [(self._filters[number], times) for number, times in parts]
 
     def _tie_inputs_of_shared_layers(self) -> None:
         first: dict[int, Call] = {}
@@ -477,17 +420,16 @@ class _Reader:
             before = first.setdefault(id(call.layer), call)
             if before is not call and call.layer.weights:
                 for one, other in zip(before.inputs, call.inputs, strict=True):
-                    reason = f"`{call.name}` {_OTHERWISE}"
-                    self._widths.tie(self._parts[one], self._parts[other], reason)
+                    self._tie(self._parts[one], self._parts[other], f"`{call.name}` {_OTHERWISE}")
 
     def _fix_indivisible(self, ratios: Sequence[float]) -> None:
         for call, parts in self._divided:
             groups = call.facts.groups
-            for filters, times in self._widths.sizes(parts):
+            for filters, times in self._sizes(parts):
                 left = [ratio for ratio in ratios if expand(filters, ratio) * times % groups]
                 if left or filters * times % groups:
                     reason = f"the {groups} groups of `{call.name}` do not divide {filters} x "
-                    self._widths.fix(parts, reason + ", ".join(map(str, left or [1])))
+                    self._fix(parts, reason + ", ".join(map(str, left or [1])))
 
 
 def _is_quantized(layer: Any) -> bool:

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import larq as lq
 import numpy as np
@@ -22,15 +21,6 @@ from larq_nas.graph.quantizers import (
 from larq_nas.layers import DropPath, Scale, Zeros
 from larq_nas.layers.mixture import Mixture
 from larq_nas.quantizers import quantized_scope
-
-__all__ = [
-    "ONE_OPERATION",
-    "Facts",
-    "facts_of",
-    "is_convolution_function",
-    "is_own",
-    "shape_read",
-]
 
 
 @dataclass(frozen=True)
@@ -131,7 +121,9 @@ def facts_of_function(layer: Any, node: Any) -> Facts:
         with quantized_scope():
             kernel = tf.convert_to_tensor(values[0]).numpy()
         return _weighted(symbol, kernel, node)
-    if symbol in _PASSING_FUNCTIONS or (symbol == "cast" and node and _keeps_type(node)):
+    if symbol in _PASSING_FUNCTIONS or (
+        symbol == "cast" and node and node.keras_inputs[0].dtype == node.outputs.dtype
+    ):
         return Facts("pass")
     if symbol in _ONE_OPERATION:
         return Facts("activation")
@@ -178,11 +170,6 @@ def _weighted(symbol: str, kernel: np.ndarray, node: Any) -> Facts:
     return dataclasses.replace(facts, groups=int(read[-1]) // kernel.shape[-2])
 
 
-def _keeps_type(node: Any) -> bool:
-    (read, *_), written = node.keras_inputs, node.outputs
-    return bool(read.dtype == written.dtype)
-
-
 def _constants(arguments: Any) -> list[Any]:
     """Return the constant tensors and the variables among `arguments`."""
     # Keras' own tensors are no `tf.Tensor`, and Keras refuses to tell that of an array.
@@ -193,7 +180,6 @@ def _constants(arguments: Any) -> list[Any]:
 _keras = tf.keras.layers
 _PASSING = (
     _keras.Dropout,
-    _keras.SpatialDropout2D,
     _keras.GaussianNoise,
     _keras.ActivityRegularization,
     _keras.AlphaDropout,
@@ -204,7 +190,6 @@ _PASSING = (
     _keras.RandomRotation,
     _keras.RandomTranslation,
     _keras.RandomZoom,
-    _keras.SpatialDropout1D,
     DropPath,
 )
 _CONVERTED = (
@@ -240,16 +225,13 @@ _MERGED = (
 ONE_OPERATION = ("elu", "relu", "relu6", "sigmoid", "softmax", "tanh")
 """The activations that become one operation each."""
 
-_before_signs: WeakKeyDictionary[Any, dict[tuple[int, ...], Opaque | None]] = WeakKeyDictionary()
 _TRUSTED = ("keras.", "tf_keras.", "larq.", "larq_nas.", "tensorflow.")
 
 
 def facts_of(layer: tf.keras.layers.Layer, node: Any = None) -> Facts:
     """Return what the costs of `layer` depend on.
 
-    # Arguments
-        layer: the layer.
-        node: its call, of which a TensorFlow operation takes more than tensors.
+    A TensorFlow operation takes more than tensors of `node`, its call.
     """
     if not _is_as_known(layer):
         return Facts("unknown")
@@ -272,18 +254,14 @@ def is_own(layer: tf.keras.layers.Layer) -> bool:
 
 def _is_as_known(layer: Any) -> bool:
     """Return whether `layer` computes what its class is known for: channels last, its own call."""
-    own = type(layer).call.__module__.startswith(_TRUSTED)
+    if not type(layer).call.__module__.startswith(_TRUSTED):
+        return False
+    if isinstance(layer, _keras.BatchNormalization):
+        axis = layer.axis if isinstance(layer.axis, int) else layer.axis[-1]
+        return axis in (-1, layer.input_spec.ndim - 1)
     # Padding costs the same along any axis.
     last = getattr(layer, "data_format", None) != "channels_first"
-    return own and (last or isinstance(layer, _keras.ZeroPadding2D)) and _is_last(layer)
-
-
-def _is_last(layer: Any) -> bool:
-    """Return whether a batch norm is over the last axis; others are."""
-    if not isinstance(layer, _keras.BatchNormalization):
-        return True
-    axis = layer.axis if isinstance(layer.axis, int) else layer.axis[-1]
-    return axis in (-1, layer.input_spec.ndim - 1)
+    return last or isinstance(layer, _keras.ZeroPadding2D)
 
 
 def _is_named(function: Any) -> bool:
@@ -297,40 +275,38 @@ def _settings(layer: tf.keras.layers.Layer) -> str:
     return f"{type(layer).__name__} {config}"
 
 
-def _convolution(layer: Any) -> Facts:
-    return Facts(
-        "conv",
-        filters=layer.filters,
-        taps=int(np.prod(layer.kernel_size)),
-        groups=layer.groups,
-        bias=layer.use_bias,
-        stored=_weights_of_quantizers(layer),
-        **_quantization(layer, "kernel"),
-    )
+def _weighted_layer(kind: str, *parts: str) -> Callable[[Any], Facts]:
+    """Return what reads a layer with kernels, such as `"kernel"` or `"depthwise"`."""
 
+    def read(layer: Any) -> Facts:
+        scales, widths = [], []
+        for part in parts:
+            quantizer = getattr(layer, f"{part}_quantizer", None)
+            kernel = getattr(layer, part if part == "kernel" else f"{part}_kernel", None)
+            # Of a layer that is not built, only what its quantizers say is known.
+            real = quantizer is None or kernel is None
+            scales.append("ones" if real else kernel_scale(quantizer, kernel))
+            known = quantizer is None or getattr(quantizer, "precision", None)
+            widths.append(bits(quantizer) if known else 32 if scales[-1] == "other" else 1)
+        inputs, shape = getattr(layer, "input_quantizer", None), shape_read(layer)
+        own = None if kind == "depthwise" else getattr(layer, "filters", None) or layer.units
+        return Facts(
+            kind,
+            filters=own,
+            taps=int(np.prod(getattr(layer, "kernel_size", ()))),
+            groups=getattr(layer, "groups", 1),
+            multiplier=getattr(layer, "depth_multiplier", 1),
+            bias=layer.use_bias,
+            stored=_weights_of_quantizers(layer) if parts == ("kernel",) else 0,
+            kernel_bits=tuple(widths),
+            kernel_scale=next((scale for scale in scales if scale != "ones"), "ones"),
+            binary_inputs=inputs is not None and bits(inputs, shape) == 1,
+            sign_of_zero=sign_of_zero(inputs, shape) or 1,
+            turned=turns(inputs, shape),
+            before_sign=_before_sign(inputs, shape),
+        )
 
-def _quantization(layer: Any, *parts: str) -> dict[str, Any]:
-    """Return what the quantizers of a layer's inputs and kernels give."""
-    quantizers = [getattr(layer, f"{part}_quantizer", None) for part in parts]
-    names = [part if part == "kernel" else f"{part}_kernel" for part in parts]
-    kernels = [getattr(layer, name, None) for name in names]
-    # Of a layer that is not built, only what its quantizers say is known.
-    scales = [
-        "ones" if quantizer is None or kernel is None else kernel_scale(quantizer, kernel)
-        for quantizer, kernel in zip(quantizers, kernels, strict=True)
-    ]
-    inputs = getattr(layer, "input_quantizer", None)
-    return {
-        "kernel_bits": tuple(
-            _kernel_bits(quantizer, scale)
-            for quantizer, scale in zip(quantizers, scales, strict=True)
-        ),
-        "kernel_scale": next((scale for scale in scales if scale != "ones"), "ones"),
-        "binary_inputs": inputs is not None and bits(inputs, shape_read(layer)) == 1,
-        "sign_of_zero": sign_of_zero(inputs, shape_read(layer)) or 1,
-        "turned": turns(inputs, shape_read(layer)),
-        "before_sign": _before_sign(inputs, shape_read(layer)),
-    }
+    return read
 
 
 def _before_sign(quantizer: Any, shape: tuple[int, ...] | None) -> Opaque | None:
@@ -340,18 +316,11 @@ def _before_sign(quantizer: Any, shape: tuple[int, ...] | None) -> Opaque | None
     """
     if shape is None or not gives_signs_of_another(quantizer, shape) or turns(quantizer, shape):
         return None
-    known = _before_signs.setdefault(quantizer, {})
-    if shape not in known:
-        spec = tf.TensorSpec((1, *shape), tf.float32)
-        found = convert_alone(lambda x: [quantizer(x)], [spec], quantizer)
-        seen = found is not None and found.kinds[-2:] == ("LceQuantize", "LceDequantize")
-        known[shape] = Opaque(found.kinds[:-2], found.bytes) if found and seen else None
-    return known[shape]
-
-
-def _kernel_bits(quantizer: Any, scale: str) -> int:
-    known = quantizer is None or getattr(quantizer, "precision", None)
-    return bits(quantizer) if known else 32 if scale == "other" else 1
+    spec = tf.TensorSpec((1, *shape), tf.float32)
+    found = convert_alone(lambda x: [quantizer(x)], [spec], quantizer, shape)
+    if found is None or found.kinds[-2:] != ("LceQuantize", "LceDequantize"):
+        return None
+    return Opaque(found.kinds[:-2], found.bytes)
 
 
 def shape_read(layer: Any) -> tuple[int, ...] | None:
@@ -373,45 +342,6 @@ def _weights_of_quantizers(layer: Any) -> int:
     return sum(int(np.prod(weight.shape)) for weight in weights.values())
 
 
-def _transposed(layer: Any) -> Facts:
-    return dataclasses.replace(_convolution(layer), kind="transposed")
-
-
-def _depthwise(layer: Any) -> Facts:
-    return Facts(
-        "depthwise",
-        taps=int(np.prod(layer.kernel_size)),
-        multiplier=layer.depth_multiplier,
-        bias=layer.use_bias,
-        **_quantization(layer, "depthwise"),
-    )
-
-
-def _separable(layer: Any) -> Facts:
-    return Facts(
-        "separable",
-        filters=layer.filters,
-        taps=int(np.prod(layer.kernel_size)),
-        multiplier=layer.depth_multiplier,
-        bias=layer.use_bias,
-        **_quantization(layer, "depthwise", "pointwise"),
-    )
-
-
-def _dense(layer: Any) -> Facts:
-    return Facts(
-        "dense",
-        filters=layer.units,
-        bias=layer.use_bias,
-        stored=_weights_of_quantizers(layer),
-        **_quantization(layer, "kernel"),
-    )
-
-
-def _norm(layer: Any) -> Facts:
-    return Facts("norm", vectors=2, folded=bool(layer.center) + bool(layer.scale))
-
-
 def _prelu(layer: Any) -> Facts:
     # One slope for each channel, or as many as there are positions too.
     shared = getattr(layer, "shared_axes", None) or ()
@@ -419,11 +349,12 @@ def _prelu(layer: Any) -> Facts:
 
 
 def _named(kind: str) -> Callable[[Any], Facts]:
-    return lambda layer: Facts(kind)
+    return lambda layer: Facts(kind, taps=int(np.prod(getattr(layer, "pool_size", ()))))
 
 
-def _pool(kind: str) -> Callable[[Any], Facts]:
-    return lambda layer: Facts(kind, taps=int(np.prod(layer.pool_size)))
+def _ranks(name: str) -> tuple[type, ...]:
+    """Return the layers of Keras of that name, over rows, images and volumes."""
+    return tuple(getattr(_keras, name.format(rank)) for rank in ("1D", "2D", "3D"))
 
 
 def _activation(layer: Any) -> Facts:
@@ -462,12 +393,16 @@ def _quantizer(layer: Any) -> Facts:
 
 
 _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
-    (_keras.Conv1DTranspose, _keras.Conv2DTranspose, _keras.Conv3DTranspose): _transposed,
-    (_keras.SeparableConv1D, _keras.SeparableConv2D): _separable,
-    (_keras.DepthwiseConv1D, _keras.DepthwiseConv2D): _depthwise,
-    (_keras.Conv1D, _keras.Conv2D, _keras.Conv3D): _convolution,
-    _keras.Dense: _dense,
-    _keras.BatchNormalization: _norm,
+    _ranks("Conv{}Transpose"): _weighted_layer("transposed", "kernel"),
+    (_keras.SeparableConv1D, _keras.SeparableConv2D): _weighted_layer(
+        "separable", "depthwise", "pointwise"
+    ),
+    (_keras.DepthwiseConv1D, _keras.DepthwiseConv2D): _weighted_layer("depthwise", "depthwise"),
+    _ranks("Conv{}"): _weighted_layer("conv", "kernel"),
+    _keras.Dense: _weighted_layer("dense", "kernel"),
+    _keras.BatchNormalization: lambda layer: Facts(
+        "norm", vectors=2, folded=bool(layer.center) + bool(layer.scale)
+    ),
     Scale: lambda layer: Facts("scale", vectors=1),
     _keras.PReLU: _prelu,
     lq.quantizers.Quantizer: _quantizer,
@@ -476,34 +411,17 @@ _READERS: dict[type | tuple[type, ...], Callable[[Any], Facts]] = {
     _CONVERTED: _named("converted"),
     _keras.InputLayer: _named("input"),
     _keras.Add: _named("add"),
-    (
-        _keras.Subtract,
-        _keras.Multiply,
-        _keras.Maximum,
-        _keras.Minimum,
-    ): _named("arithmetic"),
+    (_keras.Subtract, _keras.Multiply, _keras.Maximum, _keras.Minimum): _named("arithmetic"),
     _keras.Average: _named("average"),
     _keras.Concatenate: _named("concat"),
     (_keras.Flatten, _keras.Reshape, _keras.Permute): _named("reshape"),
-    (_keras.MaxPool1D, _keras.MaxPool2D, _keras.MaxPool3D): _pool("max_pool"),
-    (
-        _keras.AveragePooling1D,
-        _keras.AveragePooling2D,
-        _keras.AveragePooling3D,
-    ): _pool("average_pool"),
-    (
-        _keras.GlobalAveragePooling1D,
-        _keras.GlobalAveragePooling2D,
-        _keras.GlobalAveragePooling3D,
-    ): _named("global_average_pool"),
-    (
-        _keras.GlobalMaxPooling1D,
-        _keras.GlobalMaxPooling2D,
-        _keras.GlobalMaxPooling3D,
-    ): _named("global_max_pool"),
-    (_keras.ZeroPadding1D, _keras.ZeroPadding2D, _keras.ZeroPadding3D): _named("pad"),
-    (_keras.Cropping1D, _keras.Cropping2D, _keras.Cropping3D): _named("crop"),
-    (_keras.UpSampling1D, _keras.UpSampling2D, _keras.UpSampling3D): _named("resize"),
+    _ranks("MaxPool{}"): _named("max_pool"),
+    _ranks("AveragePooling{}"): _named("average_pool"),
+    _ranks("GlobalAveragePooling{}"): _named("global_average_pool"),
+    _ranks("GlobalMaxPooling{}"): _named("global_max_pool"),
+    _ranks("ZeroPadding{}"): _named("pad"),
+    _ranks("Cropping{}"): _named("crop"),
+    _ranks("UpSampling{}"): _named("resize"),
     _keras.Rescaling: _named("scale"),
     Zeros: _named("zeros"),
     Mixture: lambda layer: Facts("mixture", stored=layer.inputs * layer.operations),

@@ -3,18 +3,16 @@
 import functools
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_nas.layers.conv import exporting
-
-__all__ = ["CONSTANT_BYTES", "KIND_BYTES", "TENSOR_BYTES", "Opaque", "convert_alone"]
-
 
 # What the tables of a file take, fitted to flatbuffers of all spaces.
 TENSOR_BYTES = 138
@@ -51,21 +49,37 @@ class Opaque:
         return Opaque(self.kinds[self.affine :], self.bytes - taken)
 
 
-def convert_alone(function: Any, specs: Sequence[tf.TensorSpec], layer: Any) -> Opaque | None:
+_known: WeakKeyDictionary[Any, dict[Hashable, Opaque | None]] = WeakKeyDictionary()
+
+
+def convert_alone(
+    function: Any, specs: Sequence[tf.TensorSpec], layer: Any, part: Hashable
+) -> Opaque | None:
     """Return what becomes of a function; `None` if it does not convert.
 
     # Arguments
         function: from tensors to a list of tensors.
         specs: shapes and types of what it takes, of one image.
         layer: the layer whose variables it reads.
+        part: which part of the layer it is; each is converted once.
     """
-    found = _flatbuffer(function, specs, layer)
-    if found is None:
-        return None
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(found, 0))
+    known = _known.setdefault(layer, {})
+    if part not in known:
+        flatbuffer = _flatbuffer(function, specs, layer)
+        known[part] = _read(flatbuffer, len(specs)) if flatbuffer is not None else None
+    return known[part]
+
+
+def _read(flatbuffer: bytes, inputs: int) -> Opaque:
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(flatbuffer, 0))
     codes = [model.operatorCodes[op.opcodeIndex] for op in model.subgraphs[0].operators]
-    kinds = tuple(map(_kind, codes))
-    size = _without_operations(found) - _empty(len(specs))
+    kinds = tuple(
+        str(code.customCode.decode())
+        if code.customCode
+        else _BUILTIN[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        for code in codes
+    )
+    size = _without_operations(flatbuffer) - _empty(inputs)
     return Opaque(kinds, size, _leading_affine(model, kinds))
 
 
@@ -93,12 +107,6 @@ def _leading_affine(model: schema.ModelT, kinds: Sequence[str]) -> int:
     return count
 
 
-def _kind(code: schema.OperatorCodeT) -> str:
-    if code.customCode:
-        return str(code.customCode.decode())
-    return _BUILTIN[max(code.builtinCode, code.deprecatedBuiltinCode)]
-
-
 @cache
 def _empty(inputs: int) -> int:
     """Return the bytes of a flatbuffer with so many inputs, but for its operations."""
@@ -118,7 +126,7 @@ def _flatbuffer(function: Any, specs: Sequence[tf.TensorSpec], layer: Any) -> by
             module = tf.Module()
             module.variables_of_layer = [*getattr(layer, "variables", ()), *traced.variables]
             tf.saved_model.save(module, folder, signatures=traced)
-            flatbuffer: bytes = _converter()(folder)
+            flatbuffer: bytes = _convert(folder)
     except Exception:  # noqa: BLE001 - what the converter refuses is not known then
         return None
     finally:
@@ -126,10 +134,9 @@ def _flatbuffer(function: Any, specs: Sequence[tf.TensorSpec], layer: Any) -> by
     return flatbuffer
 
 
-def _converter() -> Callable[[str], bytes]:
+def _convert(folder: str) -> Any:
     try:
         import larq_compute_engine
     except ImportError:
-        return lambda folder: tf.lite.TFLiteConverter.from_saved_model(folder).convert()
-    convert: Callable[[str], bytes] = larq_compute_engine.convert_saved_model
-    return convert
+        return tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+    return larq_compute_engine.convert_saved_model(folder)

@@ -9,20 +9,6 @@ import tensorflow as tf
 
 from larq_nas.quantizers import LearnedStep, quantized_scope
 
-__all__ = [
-    "bits",
-    "gives_signs",
-    "gives_signs_of_another",
-    "is_sign",
-    "is_sign_but_at_zero",
-    "kernel_scale",
-    "scale_of",
-    "sign_of_zero",
-    "turns",
-    "zero_one",
-]
-
-
 _SIGN_QUANTIZERS = (lq.quantizers.SteSign, lq.quantizers.ApproxSign, lq.quantizers.SwishSign)
 _OTHER_QUANTIZERS = (lq.quantizers.DoReFa, lq.quantizers.SteTern, lq.quantizers.SteHeaviside)
 _SIZES = np.array([1e-30, 1e-9, 1e-6, 1e-3, 0.03, 0.2, 0.5, 1, 2, 9, 99], dtype="float32")
@@ -30,20 +16,12 @@ _SIZES = np.array([1e-30, 1e-9, 1e-6, 1e-3, 0.03, 0.2, 0.5, 1, 2, 9, 99], dtype=
 _ROUNDING = 1e-4
 
 
-def is_sign(quantizer: Any, shape: Sequence[int] | None = None) -> bool:
-    """Return whether `quantizer` gives -1 or 1, and 1 at 0, as binary kernels compute it."""
-    return sign_of_zero(quantizer, shape) == 1
-
-
 def sign_of_zero(quantizer: Any, shape: Sequence[int] | None = None) -> int | None:
     """Return 1 or -1, what a sign gives for 0; `None` for what is no sign.
 
     What is none of Larq's is computed on numbers of both signs, of one sign and of none, from
-    tiny to large: a function of means, say, is no sign of its inputs.
-
-    # Arguments
-        quantizer: a function or a layer; `None` is no sign.
-        shape: shape of its inputs, without the batch, for those that need it.
+    tiny to large: a function of means, say, is no sign of its inputs. Some need their `shape`,
+    without the batch.
     """
     if quantizer is None or isinstance(quantizer, _OTHER_QUANTIZERS):
         return None
@@ -140,11 +118,7 @@ def bits(quantizer: Any, shape: Sequence[int] | None = None) -> int:
 
 
 def kernel_scale(quantizer: Any, kernel: Any) -> str:
-    """Return what a kernel quantizer gives, as binary kernels see it.
-
-    # Arguments
-        quantizer: a function or a layer.
-        kernel: the weights it quantizes; what it gives for them decides.
+    """Return what a kernel quantizer gives for a kernel, as binary kernels see it.
 
     # Returns
         `"ones"` for -1 and 1, `"scaled"` for a scale times that in each filter, `"other"` for

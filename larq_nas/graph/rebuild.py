@@ -1,37 +1,22 @@
 """Rebuild a network call by call, with some settings of its layers changed."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import tensorflow as tf
 
 from larq_nas.errors import InputError, first_line
-from larq_nas.graph.calls import Call, prune
-
-__all__ = [
-    "call_again",
-    "call_of",
-    "copy",
-    "has_weights",
-    "layers_between",
-    "rebuild",
-    "without_softmax",
-]
-
-
-Changes: TypeAlias = Mapping[int, Mapping[str, Any]]
-"""New values of settings, by the identity of the layer."""
+from larq_nas.graph.calls import Call, arguments_of, prune
 
 _SOFTMAX = (tf.keras.activations.softmax, tf.nn.softmax)
 
 
-def rebuild(calls: Sequence[Call], changes: Changes, name: str) -> tf.keras.Model:
+def rebuild(
+    calls: Sequence[Call], changes: Mapping[int, Mapping[str, Any]], name: str
+) -> tf.keras.Model:
     """Return the network in layers of its own, freshly initialized, models within it flat.
 
-    # Arguments
-        calls: the network, from `larq_nas.graph.calls.read_graph`.
-        changes: settings to change of some layers.
-        name: name of the new model.
+    `changes` are new values of settings, by the identity of the layer.
 
     # Raises
         InputError: if a layer cannot be made again from its settings.
@@ -91,12 +76,7 @@ def call_again(
     """Call `layer` as the one it is a copy of, with the arguments that are no tensors too."""
     if isinstance(layer, tf.keras.layers.InputLayer):
         return [layer.output]
-    node = call.layer._inbound_nodes[call.index]
-    tensors: dict[str, list[tf.Tensor]] = {}
-    # Of a tensor that is read twice, Keras takes the last one first; both are the same.
-    for keras_input, value in zip(node.keras_inputs, inputs, strict=True):
-        tensors.setdefault(str(id(keras_input)), []).append(value)
-    args, kwargs = node.map_arguments(tensors)
+    args, kwargs = arguments_of(call.layer._inbound_nodes[call.index], inputs)
     outputs: list[tf.Tensor] = tf.nest.flatten(layer(*args, **kwargs))
     return outputs
 

@@ -13,8 +13,8 @@ from tensorflow.lite.python import schema_py_generated as schema
 from larq_nas.cost.structure import Structure
 from larq_nas.deploy.flatbuffer import operators, read_model
 from larq_nas.errors import InputError
+from larq_nas.graph.channels import divide
 from larq_nas.latency.latency import Latency
-from larq_nas.lce.count import divide
 from larq_nas.lce.fallback import zero_padded
 from larq_nas.lce.network import Network
 from larq_nas.lce.operators import Operator, Tensor, words

@@ -6,17 +6,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = [
-    "BINARY_SEARCH",
-    "DEPLOYED",
-    "FLOAT",
-    "REAL_WEIGHTS",
-    "SEARCH",
-    "Domain",
-    "building_in",
-    "current_domain",
-]
-
 
 @dataclass(frozen=True)
 class Domain:

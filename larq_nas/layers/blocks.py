@@ -11,18 +11,6 @@ from larq_nas.layers.conv import BinaryConv2D
 from larq_nas.layers.scale import CenteredClip, LowerBound, Scale
 from larq_nas.quantizers import DoReFaSign, LearnedStep, StandardizedSign, XnorSign
 
-__all__ = [
-    "batch_norm",
-    "binary_conv",
-    "classifier",
-    "factorized_reduce",
-    "imagenet_stem",
-    "sign_conv",
-    "split_halves",
-    "stem",
-]
-
-
 Activation = Literal["relu", "prelu"]
 """`"relu"` is fused into the binary convolution; `"prelu"` stays an operation of its own."""
 

@@ -12,8 +12,6 @@ import tensorflow as tf
 from larq_nas.layers.precision import convolve
 from larq_nas.quantizers import quantized_scope
 
-__all__ = ["BinaryConv2D", "exporting", "is_exporting"]
-
 _exporting: ContextVar[bool] = ContextVar("larq_nas_exporting", default=False)
 
 
@@ -33,15 +31,9 @@ def is_exporting() -> bool:
 
 
 def block_diagonal(kernel: tf.Tensor, groups: int, parts: int = 1) -> tf.Tensor:
-    """Return the dense kernel that computes a grouped convolution.
+    """Return the dense kernel that computes a grouped convolution, zero between groups.
 
-    # Arguments
-        kernel: grouped kernel, shape `(height, width, inputs / groups, filters)`.
-        groups: number of groups.
-        parts: number of kernels that are side by side along the filters.
-
-    # Returns
-        Dense kernel, shape `(height, width, inputs, filters)`, zero between groups.
+    Several grouped kernels may be side by side along the filters, in equal parts.
     """
     _, _, inputs, filters = kernel.shape
     mask = np.kron(np.eye(groups), np.ones((inputs, filters // parts // groups)))
@@ -120,15 +112,11 @@ class BinaryConv2D(lq.layers.QuantConv2D):
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         if self.groups > 1:
             kernel = block_diagonal(tf.convert_to_tensor(kernel), self.groups)
-        return self._convolve(inputs, kernel)
+        return convolve(inputs, kernel, self.strides, self.padding.upper(), self.dilation_rate)
 
     def _jit_compiled_convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         # Keras compiles grouped convolutions with XLA; the dense form needs no compiler.
         return self.convolution_op(inputs, kernel)
-
-    def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        padding = self.padding.upper()
-        return convolve(inputs, kernel, self.strides, padding, self.dilation_rate)
 
     def _call_split(self, inputs: tf.Tensor) -> tf.Tensor:
         # Sign, padding and activation go into each branch, where the converter fuses them.
@@ -136,26 +124,21 @@ class BinaryConv2D(lq.layers.QuantConv2D):
             kernels = tf.split(tf.convert_to_tensor(self.kernel), self.groups, axis=-1)
         # Other activations may be of all channels together, as softmax is.
         fuses = self.activation is tf.keras.activations.relu and not self.use_bias
+        activate = self.activation or tf.keras.activations.linear
+        pads = self.padding == "same" and self.pad_values != 0.0
+        padding = "VALID" if pads else self.padding.upper()
         branches = []
         for part, kernel in zip(tf.split(inputs, self.groups, axis=-1), kernels, strict=True):
             if self.input_quantizer:
                 part = self.input_quantizer(part)
-            branch = self._convolve_padded(part, kernel)
-            branches.append(self._activate(branch) if fuses else branch)
+            if pads:
+                paddings = self._get_padding_same(part)
+                part = tf.pad(part, paddings, constant_values=self.pad_values)
+            branch = convolve(part, kernel, self.strides, padding, self.dilation_rate)
+            branches.append(activate(branch) if fuses else branch)
         outputs = tf.concat(branches, axis=-1)
         outputs = tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs
-        return outputs if fuses else self._activate(outputs)
-
-    def _convolve_padded(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        padding = self.padding.upper()
-        if self.padding == "same" and self.pad_values != 0.0:
-            paddings = self._get_padding_same(inputs)
-            inputs = tf.pad(inputs, paddings, constant_values=self.pad_values)
-            padding = "VALID"
-        return convolve(inputs, kernel, self.strides, padding, self.dilation_rate)
-
-    def _activate(self, outputs: tf.Tensor) -> tf.Tensor:
-        return outputs if self.activation is None else self.activation(outputs)
+        return outputs if fuses else activate(outputs)
 
 
 def _quantizer(identifier: Any) -> Any:

@@ -5,8 +5,6 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["DropPath"]
-
 
 @tf.keras.utils.register_keras_serializable("larq_nas")
 class DropPath(tf.keras.layers.Layer):

@@ -6,9 +6,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["Kept", "Mixture", "Probabilities", "WeightedSum"]
-
-
 Kept: TypeAlias = Sequence[Sequence[bool]]
 """Of each input, whether each operation on it is still a candidate."""
 

@@ -10,15 +10,6 @@ import tensorflow as tf
 
 from larq_nas.errors import callers_level, unknown_name
 
-__all__ = [
-    "ComputedIn",
-    "computing_in",
-    "convolve",
-    "current_precision",
-    "require_precision",
-    "warn_if_unused",
-]
-
 ComputedIn: TypeAlias = Literal["float32", "bfloat16"]
 """Type of the operands of binary convolutions. Everything else is float32."""
 
@@ -74,15 +65,7 @@ def convolve(
     Operands of -1 and 1 are exact in bfloat16, and processors add their products up in float32;
     sums of more than 256 are rounded to 8 bits. So are real kernels, and gradients.
 
-    # Arguments
-        inputs: shape `(batch, height, width, channels)`.
-        kernel: shape `(height, width, channels, filters)`.
-        strides: of height and width.
-        padding: `"SAME"` or `"VALID"`.
-        dilations: of height and width.
-
-    # Returns
-        Shape `(batch, height, width, filters)`, of the type of `inputs`.
+    The arguments are those of `tf.nn.conv2d`; the type is that of `inputs`.
     """
     if _current.get() == "float32":
         return tf.nn.conv2d(inputs, kernel, strides, padding, dilations=dilations)

@@ -4,8 +4,6 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = ["CenteredClip", "LowerBound", "Scale"]
-
 
 @tf.keras.utils.register_keras_serializable("larq_nas")
 class LowerBound(tf.keras.constraints.Constraint):

@@ -6,16 +6,6 @@ from typing import Any
 
 import tensorflow as tf
 
-__all__ = [
-    "Piece",
-    "Zeros",
-    "channel_padding",
-    "concatenate",
-    "image_of",
-    "pad_plan",
-    "reads_image",
-]
-
 
 @tf.keras.utils.register_keras_serializable("larq_nas")
 class Zeros(tf.keras.layers.Layer):
@@ -45,11 +35,6 @@ class Zeros(tf.keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "shape": self.shape}
-
-
-def is_zero(x: tf.Tensor) -> bool:
-    """Return whether `x` is zeros by construction."""
-    return isinstance(x._keras_history.layer, Zeros)
 
 
 def image_of(x: tf.Tensor) -> tf.Tensor:
@@ -89,9 +74,12 @@ def concatenate(tensors: Sequence[tf.Tensor], *, prefix: str) -> tf.Tensor:
     # Returns
         Tensor, shape `(batch, height, width, sum of channels)`.
     """
-    zeros = [is_zero(x) for x in tensors]
+    zeros = [isinstance(x._keras_history.layer, Zeros) for x in tensors]
     if all(zeros):
-        return _wider(tensors, prefix)
+        if len(tensors) == 1:
+            return tensors[0]
+        shape = (*tensors[0].shape[1:-1], sum(x.shape[-1] for x in tensors))
+        return Zeros(shape, name=f"{prefix}_zeros")(tensors[0]._keras_history.layer.input)
     if not any(zeros) or len(tensors[0].shape) != 4:
         return _join(tensors, f"{prefix}_concat")
     pieces = pad_plan(zeros, [x.shape[-1] for x in tensors])
@@ -105,13 +93,7 @@ def concatenate(tensors: Sequence[tf.Tensor], *, prefix: str) -> tf.Tensor:
 
 @dataclass
 class Piece:
-    """What stands side by side in a concatenation, and the zeros around it.
-
-    # Arguments
-        members: indices of the tensors.
-        before: channels of zeros before them.
-        after: channels of zeros behind them.
-    """
+    """Tensors side by side in a concatenation, and the channels of zeros around them."""
 
     members: list[int]
     before: int = 0
@@ -119,12 +101,7 @@ class Piece:
 
 
 def pad_plan(zeros: Sequence[bool], channels: Sequence[int]) -> list[Piece]:
-    """Return how a concatenation is made of padded pieces, without its zeros.
-
-    # Arguments
-        zeros: whether each tensor is zeros; not all of them are.
-        channels: channels of each.
-    """
+    """Return how a concatenation is made of padded pieces, without its zeros; not all are."""
     pieces: list[Piece] = []
     before = 0
     for index, (zero, width) in enumerate(zip(zeros, channels, strict=True)):
@@ -152,13 +129,6 @@ def _padded(tensors: Sequence[tf.Tensor], piece: Piece, prefix: str, number: str
     if not piece.before and not piece.after:
         return x
     return channel_padding(piece, f"{prefix}_pad{number}")(x)
-
-
-def _wider(zeros: Sequence[tf.Tensor], prefix: str) -> tf.Tensor:
-    if len(zeros) == 1:
-        return zeros[0]
-    shape = (*zeros[0].shape[1:-1], sum(x.shape[-1] for x in zeros))
-    return Zeros(shape, name=f"{prefix}_zeros")(zeros[0]._keras_history.layer.input)
 
 
 def _join(tensors: Sequence[tf.Tensor], name: str) -> tf.Tensor:

@@ -11,31 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import larq as lq
-import numpy as np
 
 from larq_nas.choices import at
-from larq_nas.graph.calls import Call
+from larq_nas.graph.calls import Call, needed_by
+from larq_nas.graph.channels import channels_from, divide, latent
 from larq_nas.graph.layers import Facts
 from larq_nas.lce.fallback import is_binary
 from larq_nas.lce.network import Network, merge_signs
 
-__all__ = [
-    "Counted",
-    "Weights",
-    "count",
-    "divide",
-    "understand",
-]
-
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of one precision.
-
-    # Arguments
-        count: how many.
-        bits: bits of each.
-    """
+    """Number of weights of as many bits each."""
 
     count: Any
     bits: int
@@ -69,13 +56,18 @@ def understand(calls: Sequence[Call]) -> Network:
     calls = merge_signs(calls)
     network = Network(calls)
     checked, unknown = [], []
-    computed = _computed(calls)
+    # Of some calls, only the shape is read.
+    computed = needed_by(
+        (index for index, call in enumerate(calls) if call.output),
+        lambda index: () if calls[index].facts.kind == "static" else calls[index].inputs,
+    )
     for index, call in enumerate(calls):
         facts = call.facts
         counted = _count(network, index, [calls[i].shape[-1] for i in call.inputs], None)
         dropped = facts.folded * counted.channels + facts.stored
         # Those of the layer around it are counted here, but are none of its own.
-        trained = _total(counted.weights) - call.first * call.variables + call.first * dropped
+        kept = sum(part.count for part in counted.weights)
+        trained = kept - call.first * call.variables + call.first * dropped
         # A function has its kernel as a constant.
         sized = hasattr(call.layer, "symbol") or trained == call.first * _size(call.layer)
         if facts.kind == "unknown" or not sized:
@@ -87,25 +79,8 @@ def understand(calls: Sequence[Call]) -> Network:
     return Network(checked, tuple(dict.fromkeys(unknown)))
 
 
-def _computed(calls: Sequence[Call]) -> set[int]:
-    """Return the calls whose numbers the outputs depend on: of some, only the shape is read."""
-    computed, waiting = set[int](), [index for index, call in enumerate(calls) if call.output]
-    while waiting:
-        index = waiting.pop()
-        if index not in computed:
-            computed.add(index)
-            waiting += () if calls[index].facts.kind == "static" else calls[index].inputs
-    return computed
-
-
 def count(network: Network, answers: Mapping[str, Any] | None = None) -> list[Counted]:
-    """Return what each call of `network` costs.
-
-    # Arguments
-        network: the network.
-        answers: the widths that were asked for, by name of the choice; by default those that
-            the network was built with.
-    """
+    """Return what each call costs, of the widths in `answers` or those it was built with."""
     counted: list[Counted] = []
     for index, call in enumerate(network.calls):
         read = [counted[i].channels for i in call.inputs]
@@ -117,10 +92,12 @@ def _count(
     network: Network, index: int, read: Sequence[Any], answers: Mapping[str, Any] | None
 ) -> Counted:
     call, facts = network.calls[index], network.facts[index]
-    channels = _channels(network, index, read, answers)
+    if facts.filters is None:
+        channels = channels_from(call, read, network.calls)
+    else:
+        channels = int(facts.filters) if answers is None else at(facts.filters, answers)
     weights = _weights(call, facts, read, channels) if call.first else ()
-    formula = _MACS.get(facts.kind)
-    macs = formula(network, index, read[0], channels) if formula else 0
+    macs = _macs(network, index, read[0] if read else 0, channels)
     binary = network.binary(index)
     return Counted(
         channels,
@@ -135,70 +112,17 @@ def _size(layer: Any) -> int:
     return sum(_numbers(weight) for weight in layer.weights)
 
 
-def _total(weights: Sequence[Weights]) -> Any:
-    return sum(part.count for part in weights)
-
-
-def _channels(
-    network: Network, index: int, read: Sequence[Any], answers: Mapping[str, Any] | None
-) -> Any:
+def _macs(network: Network, index: int, inputs: Any, outputs: Any) -> Any:
     call, facts = network.calls[index], network.facts[index]
-    if facts.filters is not None:
-        return int(facts.filters) if answers is None else at(facts.filters, answers)
-    return channels_from(call, read, network.calls)
-
-
-def channels_from(call: Call, read: Sequence[Any], calls: Sequence[Call]) -> Any:
-    """Return the channels of a call that does not set them itself.
-
-    # Arguments
-        call: the call.
-        read: channels of what it reads.
-        calls: those it is one of.
-    """
-    kind = call.facts.kind
-    if kind in ("input", "unknown", "converted") or not read:
-        return call.shape[-1]
-    if kind == "depthwise":
-        return read[0] * call.facts.multiplier
-    if kind == "concat":
-        return sum(read[1:], read[0])
-    if kind == "reshape":
-        return divide(read[0] * calls[call.inputs[0]].area, call.area)
-    return read[0]
-
-
-def divide(value: Any, by: int) -> Any:
-    """Return `value / by`, whole if `value` is."""
-    return value // by if isinstance(value, int | np.ndarray) else value / by
-
-
-def _conv(network: Network, index: int, inputs: Any, outputs: Any) -> Any:
-    call, facts = network.calls[index], network.facts[index]
-    return divide(call.area * facts.taps * inputs * outputs, facts.groups)
-
-
-def _transposed(network: Network, index: int, inputs: Any, outputs: Any) -> Any:
-    area = network.calls[network.calls[index].inputs[0]].area
-    return area * network.facts[index].taps * inputs * outputs
-
-
-def _depthwise(network: Network, index: int, inputs: Any, outputs: Any) -> Any:
-    return network.calls[index].area * network.facts[index].taps * outputs
-
-
-def _separable(network: Network, index: int, inputs: Any, outputs: Any) -> Any:
-    call, facts = network.calls[index], network.facts[index]
-    return call.area * inputs * facts.multiplier * (facts.taps + outputs)
-
-
-_MACS = {
-    "conv": _conv,
-    "dense": _conv,
-    "transposed": _transposed,
-    "depthwise": _depthwise,
-    "separable": _separable,
-}
+    if facts.kind in ("conv", "dense", "transposed"):
+        transposed = facts.kind == "transposed"
+        area = network.calls[call.inputs[0]].area if transposed else call.area
+        return divide(area * facts.taps * inputs * outputs, facts.groups)
+    if facts.kind == "depthwise":
+        return call.area * facts.taps * outputs
+    if facts.kind == "separable":
+        return call.area * inputs * facts.multiplier * (facts.taps + outputs)
+    return 0
 
 
 def _weights(call: Call, facts: Facts, read: Sequence[Any], channels: Any) -> list[Weights]:
@@ -218,11 +142,7 @@ def _weights(call: Call, facts: Facts, read: Sequence[Any], channels: Any) -> li
 def _weights_inside(layer: Any) -> list[Weights]:
     """Return the weights of a layer that is one call, those of binary layers in it as bits."""
     binary = {
-        id(
-            inner.kernel.latent_variable
-            if hasattr(inner.kernel, "latent_variable")
-            else inner.kernel
-        )
+        id(latent(inner.kernel))
         for inner in layer._flatten_layers()
         if is_binary(inner) and isinstance(inner, lq.layers.QuantConv2D) and inner.built
     }

@@ -18,22 +18,6 @@ from larq_nas.layers import BinaryConv2D
 from larq_nas.lce.network import Network
 from larq_nas.quantizers import quantized_scope
 
-__all__ = [
-    "cause_in_layer",
-    "cause_of_fallback",
-    "has_quantizer",
-    "is_binary",
-    "name_of",
-    "no_binary_kernel",
-    "odd_padding",
-    "pads_with_zeros",
-    "runs_in_binary",
-    "shares_dilation",
-    "weight_quantizers",
-    "zero_padded",
-]
-
-
 _LEVELS_IN_OTHERS = "its inputs are 0 and 1, and it pads with another number; pad with zeros"
 _EXPORTED_IN_BINARY = (lq.layers.QuantConv2D, lq.layers.QuantConv1D, lq.layers.QuantDense)
 
@@ -86,10 +70,7 @@ def cause_of_fallback(network: Network, index: int) -> str:
 def cause_in_layer(layer: Any, shape: Sequence[int] | None, facts: Facts) -> str:
     """Return what in a binary layer itself keeps it from running in binary, and what to do.
 
-    # Arguments
-        layer: the layer.
-        shape: shape of what it reads, without the batch.
-        facts: what its costs depend on.
+    It reads `shape`, without the batch.
     """
     if is_convolution_function(layer):
         return ""
@@ -98,7 +79,15 @@ def cause_in_layer(layer: Any, shape: Sequence[int] | None, facts: Facts) -> str
     cause = _cause_of_inputs(layer, getattr(layer, "input_quantizer", None), shape, facts)
     if cause or odd_padding(layer):
         return cause or odd_padding(layer)
-    return _cause_of_kernel(layer) if facts.kernel_scale == "other" else ""
+    if facts.kernel_scale != "other":
+        return ""
+    with quantized_scope():
+        kernel = tf.convert_to_tensor(layer.kernel).numpy()
+    if not np.isfinite(kernel).all():
+        return "its quantized kernel holds NaN or infinity; train it again"
+    if np.any(kernel == 0):
+        return "its quantized kernel holds zeros, as tf.sign gives; use ste_sign"
+    return "its quantized kernel is not one scale times +1 or -1 in each filter; use ste_sign"
 
 
 def _padding_of(layer: Any) -> float:
@@ -138,16 +127,6 @@ def _cause_of_inputs(layer: Any, quantizer: Any, shape: Sequence[int] | None, fa
     )
 
 
-def _cause_of_kernel(layer: Any) -> str:
-    with quantized_scope():
-        kernel = tf.convert_to_tensor(layer.kernel).numpy()
-    if not np.isfinite(kernel).all():
-        return "its quantized kernel holds NaN or infinity; train it again"
-    if np.any(kernel == 0):
-        return "its quantized kernel holds zeros, as tf.sign gives; use ste_sign"
-    return "its quantized kernel is not one scale times +1 or -1 in each filter; use ste_sign"
-
-
 def name_of(quantizer: Any) -> str:
     """Return what a quantizer, a layer or a function, is called."""
     return str(getattr(quantizer, "name", None) or getattr(quantizer, "__name__", quantizer))
@@ -155,10 +134,10 @@ def name_of(quantizer: Any) -> str:
 
 def odd_padding(layer: Any) -> str:
     """Return that the padding of `layer` has no sign; empty if it has, or pads with zeros."""
-    values = getattr(layer, "pad_values", 0.0)
-    if getattr(layer, "padding", "") != "same" or float(values) in (0.0, 1.0, -1.0):
+    value = _padding_of(layer)
+    if value in (0.0, 1.0, -1.0):
         return ""
-    return f"it pads with {float(values)}, which is no sign; pad with 1, -1 or 0"
+    return f"it pads with {value}, which is no sign; pad with 1, -1 or 0"
 
 
 def no_binary_kernel(layer: tf.keras.layers.Layer) -> str:

@@ -4,21 +4,19 @@ The rules are what Larq Compute Engine's converter does, seen in its flatbuffers
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.graph.calls import Call
-from larq_nas.graph.quantizers import is_sign, zero_one
+from larq_nas.graph.calls import Call, needed_by
+from larq_nas.graph.quantizers import sign_of_zero, zero_one
 from larq_nas.layers import Scale
 from larq_nas.lce.fallback import runs_in_binary, zero_padded
 from larq_nas.lce.network import WEIGHTED, Network
 from larq_nas.lce.offsets import MovedOffsets
 from larq_nas.lce.padding import Paddings, folds, paddings_of, reached, taken_in
-
-__all__ = ["AFFINE", "Fusing", "own_activation"]
-
 
 AFFINE = ("norm", "scale", "offset")
 _FUSES_RELU = (*WEIGHTED, *AFFINE, "add", "arithmetic", "max_pool", "average_pool")
@@ -68,7 +66,10 @@ class Fusing:
             else inputs
             for index, inputs in enumerate(network.inputs)
         ]
-        self.needed = self._needed()
+        self.needed = needed_by(
+            (network.stands_for[i] for i in calls if network.calls[i].output),
+            lambda index: () if network.facts[index].kind == "static" else self.inputs[index],
+        )
         self.readers: dict[int, list[int]] = defaultdict(list)
         for index in sorted(self.needed):
             for read in self.inputs[index]:
@@ -102,21 +103,19 @@ class Fusing:
         inside = (index, *self.chain(index))
         return self.offsets is not None and not self.offsets.taking.isdisjoint(inside)
 
-    def _needed(self) -> set[int]:
-        calls, same = self.network.calls, self.network.stands_for
-        waiting = [same[index] for index, call in enumerate(calls) if call.output]
-        needed: set[int] = set()
-        while waiting:
-            index = waiting.pop()
-            if index not in needed:
-                needed.add(index)
-                static = self.network.facts[index].kind == "static"
-                waiting += () if static else self.inputs[index]
-        return needed
-
     def kind(self, index: int) -> str:
         """Return the kind of call `index`."""
         return self._kinds.get(index) or self.network.facts[index].kind
+
+    def reader(self, index: int) -> int | None:
+        """Return the call that alone reads the output of call `index`, if one does."""
+        readers = self.readers[index]
+        return readers[0] if len(readers) == 1 and not self.network.calls[index].output else None
+
+    def all_read(self, index: int, wanted: Callable[[int], bool]) -> bool:
+        """Return whether all that reads the output of call `index` is wanted."""
+        readers = self.readers[index]
+        return bool(readers) and not self.network.calls[index].output and all(map(wanted, readers))
 
     def _find_pad(self, index: int) -> None:
         """Take note if the converter takes pad `index` into the convolution that reads it.
@@ -139,7 +138,7 @@ class Fusing:
         if getattr(layer, "padding", "") != "valid" or found is None or found[1]:
             return
         self._kinds |= dict.fromkeys(between, "pass")
-        taken = taken_in(layer, found[0], calls[read].shape, calls[index].shape)
+        taken = taken_in(layer, found[0], calls[read].shape)
         fewer = reached(layer, found[0], calls[read].shape)
         if taken == fewer:
             self._kinds[index] = "pass"
@@ -150,12 +149,10 @@ class Fusing:
     def _behind_pad(self, index: int) -> tuple[list[int], int | None]:
         """Return the call that alone reads a pad, if one does, and those between that fold."""
         between: list[int] = []
-        while len(self.readers[index]) == 1 and not self.network.calls[index].output:
-            (index,) = self.readers[index]
-            if not folds(self.network.calls, index):
-                return between, index
+        while (reader := self.reader(index)) is not None and folds(self.network.calls, reader):
+            index = reader
             between.append(index)
-        return between, None
+        return between, reader
 
     def _find_crossing(self, index: int) -> None:
         """Take note if call `index` goes into the operation before the reshape that it reads.
@@ -168,8 +165,7 @@ class Fusing:
         read, reader = self.inputs[index][0], index
         while self.kind(read) == "pass" and self.readers[read] == [reader]:
             read, reader = self.inputs[read][0], read
-        only = self.readers[read] == [reader] and not network.calls[read].output
-        if self.kind(read) != "reshape" or not only:
+        if self.kind(read) != "reshape" or self.reader(read) != reader:
             return
         (source,) = self.inputs[read]
         start = self.chain_start(source)
@@ -201,7 +197,7 @@ class Fusing:
         before = sum(2 if kind == "norm" else kind != "pass" for kind in left)
         keep_signs = all(_keeps_zero(self.network.calls[index]) for index in chain)
         offset = self.read_for_signs(end) and not keep_signs
-        alone = self.readers[read] == [chain[0]] and not self.network.calls[read].output
+        alone = self.reader(read) == chain[0]
         if before > (offset and not (alone and self.takes_affine(read))):
             self.thresholds[end] = chain
             self._kinds |= dict.fromkeys(chain, "pass")
@@ -213,11 +209,13 @@ class Fusing:
         if network.stands_for[end] != end or network.facts[end].kind == "pass":
             return ()
         if not self.read_for_signs(end):
-            keeps = _keeps_numbers(network.calls[end].layer) and self._read_for_levels(end)
+            keeps = _keeps_numbers(network.calls[end].layer) and self.all_read(
+                end, self._takes_levels
+            )
             return (end,) if keeps else ()
         index = end
         while index not in self._kinds and increases(network.calls[index]):
-            if chain and (self.readers[index] != [chain[0]] or network.calls[index].output):
+            if chain and self.reader(index) != chain[0]:
                 break
             chain.insert(0, index)
             index, *others = self.inputs[index]
@@ -227,10 +225,7 @@ class Fusing:
 
     def read_for_signs(self, index: int) -> bool:
         """Return whether all that reads the output of call `index` takes the sign of it."""
-        readers = self.readers[index]
-        if self.network.calls[index].output:
-            return False
-        return bool(readers) and all(self._takes_signs(reader) for reader in readers)
+        return self.all_read(index, self._takes_signs)
 
     def _takes_signs(self, index: int) -> bool:
         kind = self.kind(index)
@@ -243,7 +238,7 @@ class Fusing:
         if self.binary[index]:
             return not self.network.flips(index)
         quantizer = getattr(self.network.calls[index].layer, "input_quantizer", None)
-        signs = kind in WEIGHTED and is_sign(quantizer, self.network.shape_read(index))
+        signs = kind in WEIGHTED and sign_of_zero(quantizer, self.network.shape_read(index)) == 1
         return kind == "sign" or signs
 
     def _moves(self, index: int) -> bool:
@@ -255,7 +250,7 @@ class Fusing:
         layer, (read, *_) = self.network.calls[index].layer, (*self.inputs[index], index)
         if type(layer) is not tf.keras.layers.BatchNormalization or self.kind(index) != "norm":
             return False
-        if self.readers[read] != [index] or self.network.calls[read].output:
+        if self.reader(read) != index:
             return False
         last = getattr(self.network.calls[read].layer, "axis", -1) in (-1, 3)
         positive = not layer.scale or bool(np.all(layer.gamma.numpy() > 0))
@@ -264,29 +259,24 @@ class Fusing:
 
     def ends_in(self, index: int, reader: int) -> bool:
         """Return whether `reader` alone reads call `index`, and that could take an affine."""
-        only = self.readers[index] == [reader] and not self.network.calls[index].output
         start = self.chain_start(index)
-        return only and self.takes_affine(start) and not self._has_relu(start)
-
-    def _read_for_levels(self, index: int) -> bool:
-        """Return whether all that reads the output of call `index` quantizes it to 0 and 1."""
-        readers = self.readers[index]
-        if self.network.calls[index].output:
+        if self.reader(index) != reader or not self.takes_affine(start):
             return False
-        return bool(readers) and all(self._takes_levels(reader) for reader in readers)
+        # A ReLU that is fused lets no affine follow it.
+        return self.binary[start] or "relu" not in map(self.kind, self.chain(start))
 
     def _takes_levels(self, index: int) -> bool:
+        """Return whether call `index` quantizes its inputs to 0 and 1."""
         if self.kind(index) in ("max_pool", "pass"):
-            return self._read_for_levels(index)
+            return self.all_read(index, self._takes_levels)
         return bool(self.network.levels(index) or zero_one(self.network.calls[index].layer))
 
     def chain(self, index: int) -> list[int]:
         """Return the calls that go into the operation of call `index`, in order."""
         affine, relu = self._fusible(index)
         binary, chain = self.binary[index], []
-        while len(self.readers[index]) == 1 and not self.network.calls[index].output:
-            (index,) = self.readers[index]
-            kind = self.kind(index)
+        while (reader := self.reader(index)) is not None:
+            index, kind = reader, self.kind(reader)
             if affine and kind in AFFINE:
                 relu = relu and not binary
             elif relu and kind == "relu":
@@ -298,13 +288,13 @@ class Fusing:
 
     def takes_flip(self, index: int) -> bool:
         """Return whether an affine behind call `index` fuses into the operation it goes into."""
-        readers = self.readers[index]
-        layer = self.network.calls[index].layer
+        layer, reader = self.network.calls[index].layer, self.reader(index)
+        if reader is None:
+            return False
         if isinstance(layer, tf.keras.layers.Flatten | tf.keras.layers.Reshape):
             # A number for all channels moves before a reshape.
-            only = len(readers) == 1 and not self.network.calls[index].output
-            return only and self.takes_flip(self.inputs[index][0])
-        return len(readers) == 1 and self.ends_in(index, readers[0])
+            return self.takes_flip(self.inputs[index][0])
+        return self.ends_in(index, reader)
 
     def fused_kinds(self, index: int) -> set[str]:
         """Return the kinds of what goes into the operation of call `index`."""
@@ -325,11 +315,6 @@ class Fusing:
             if self.kind(behind) == "pass" and self.crossing:
                 waiting += self.readers[behind]
         return sorted(moved)
-
-    def _has_relu(self, index: int) -> bool:
-        """Return whether a ReLU is fused where no affine follows it."""
-        kinds = [self.kind(i) for i in self.chain(index)]
-        return "relu" in kinds and not self.binary[index]
 
     def chain_start(self, index: int) -> int:
         """Return the call whose operation call `index` goes into; itself, if into none."""
@@ -380,10 +365,7 @@ class Fusing:
 
     def read_as_bits(self, index: int) -> bool:
         """Return whether all that reads the output of call `index` wants its signs alone."""
-        readers = self.readers[index]
-        if self.network.calls[index].output:
-            return False
-        return bool(readers) and all(self._wants_bits(reader, index) for reader in readers)
+        return self.all_read(index, lambda reader: self._wants_bits(reader, index))
 
     def _wants_bits(self, index: int, read: int) -> bool:
         kind = self.kind(index)

@@ -5,18 +5,18 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import tensorflow as tf
 
 from larq_nas.graph.calls import Call, call_layer, weights_key
 from larq_nas.graph.layers import ONE_OPERATION
-from larq_nas.graph.opaque import Opaque, convert_alone
+from larq_nas.graph.opaque import CONSTANT_BYTES, Opaque, convert_alone
 from larq_nas.lce.fallback import shares_dilation, zero_padded
 from larq_nas.lce.fusing import AFFINE, Fusing, own_activation
 from larq_nas.lce.network import WEIGHTED, Network
 from larq_nas.lce.operators import (
+    Constant,
     Constants,
     Operator,
     Tensor,
@@ -26,26 +26,12 @@ from larq_nas.lce.operators import (
     numbers,
     plain_constants,
     separable_constants,
+    shape_of,
     shared,
     vector,
-)
-from larq_nas.lce.padding import pair
-from larq_nas.lce.patterns import (
-    Surrounding,
-    composite,
-    grouped,
-    in_one_dimension,
-    opaque,
-    separable,
-    signs_as_numbers,
-    spread,
-    surround,
-    total,
     without_twice_reshaped,
 )
-
-__all__ = ["lower"]
-
+from larq_nas.lce.padding import pair
 
 _KINDS = {
     "average_pool": "AVERAGE_POOL_2D",
@@ -64,43 +50,15 @@ _KINDS = {
     "transposed": "TRANSPOSE_CONV",
     "depthwise": "DEPTHWISE_CONV_2D",
 }
-_known: WeakKeyDictionary[Any, dict[int, Opaque | None]] = WeakKeyDictionary()
-_known_activations: WeakKeyDictionary[Any, Opaque | None] = WeakKeyDictionary()
 _KEEP_ZERO = ("add", "zeros", "average_pool", "max_pool", "pass", "relu", "crop", "pad", "scale")
 
 
 def lower(network: Network, binary: bool = True) -> list[Operator]:
     """Return the operations of the flatbuffer, each after those it reads.
 
-    # Arguments
-        network: the network.
-        binary: whether binary layers run in binary; otherwise those of its float twin.
+    Those of its float twin, if layers are not to run in `binary`.
     """
     return _Lowering(Fusing(network, binary)).run()
-
-
-def _converted_alone(call: Call, read: Sequence[Call]) -> Opaque | None:
-    """Return what becomes of a call that reads `read`, found once for each call of a layer."""
-    known = _known.setdefault(call.layer, {})
-    if call.index not in known:
-        types = [tensor.dtype for tensor in call.layer._inbound_nodes[call.index].keras_inputs]
-        specs = [
-            tf.TensorSpec((1, *source.shape), dtype)
-            for source, dtype in zip(read, types, strict=True)
-        ]
-        known[call.index] = convert_alone(
-            lambda *inputs: call_layer(call, inputs), specs, call.layer
-        )
-    return known[call.index]
-
-
-def _activation_alone(call: Call) -> Opaque | None:
-    """Return what becomes of the activation that the layer of `call` applies itself."""
-    layer = call.layer
-    if layer not in _known_activations:
-        specs = [tf.TensorSpec((1, *call.shape), tf.float32)]
-        _known_activations[layer] = convert_alone(lambda x: [layer.activation(x)], specs, layer)
-    return _known_activations[layer]
 
 
 def _of_activation(layer: Any) -> Callable[[Constants], Constants]:
@@ -177,19 +135,14 @@ class _Lowering:
         call, source = self.calls[index], self.calls[self.fusing.inputs[index][0]]
         if len(call.shape) == 1:
             return source.area == call.area == 1
-        readers = self.fusing.readers[index]
-        return (
-            bool(readers)
-            and not call.output
-            and all(self._broadcasts(source, index, reader) for reader in readers)
-        )
+        return self.fusing.all_read(index, lambda reader: self._broadcasts(source, index, reader))
 
     def _broadcasts(self, source: Call, index: int, reader: int) -> bool:
         """Return whether call `reader` gives the same without reshape `index`, by broadcasting."""
         if self.fusing.kind(reader) not in ("add", "average", "arithmetic"):
             return False
         others = [self.calls[read].shape for read in self.fusing.inputs[reader] if read != index]
-        if not others or any(None in shape for shape in (source.shape, *others)):
+        if not others:
             return False
         try:
             broadcast = np.broadcast_shapes((1, *source.shape), *((1, *shape) for shape in others))
@@ -211,10 +164,7 @@ class _Lowering:
     def _once(self, index: int, constants: Constants, part: Hashable = None) -> Constants:
         """Return the constants of an operation, known by what they hold if its layer is shared.
 
-        # Arguments
-            index: the call.
-            constants: its constants.
-            part: what else they depend on, such as the number of a group.
+        What else they depend on is `part`, such as the number of a group.
         """
         weights = weights_key(self.calls[index]) if self._shared else None
         if weights not in self._shared:
@@ -279,7 +229,10 @@ class _Lowering:
         if tensor.packed:
             return tensor
         tensor = self._as_image(index, self._flipped(index, tensor))
-        tensor = self._surrounded(index, self._signs_before(index, tensor))
+        tensor = self._signs_before(index, tensor)
+        added = self._surround(index, tensor)
+        self._append(added)
+        tensor = added[-1].writes[0] if added else tensor
         packed = replace(tensor, form=f"bits of {tensor.form}", packed=True)
         self._add("LceQuantize", index, (tensor,), packed)
         return packed
@@ -312,7 +265,8 @@ class _Lowering:
     def _signs_before(self, index: int, tensor: Tensor) -> Tensor:
         """Return the signs that a quantizer takes of something else, as numbers to pad or split."""
         before = self.fusing.network.facts[index].before_sign
-        apart = bool(self._surrounding(index)[0]) or self.calls[index].facts.groups > 1
+        around = self.fusing.network.borders.get(index)
+        apart = bool(around and around.added) or self.calls[index].facts.groups > 1
         if before is None or not apart:
             return tensor
         packed = replace(tensor, form=f"first bits of {tensor.form}", packed=True)
@@ -321,20 +275,24 @@ class _Lowering:
         self._add("LceDequantize", index, (packed,), signs)
         return signs
 
-    def _surrounded(self, index: int, tensor: Tensor) -> Tensor:
-        """Return what the sign is taken of where a border is added before it."""
-        added = surround(index, tensor, self._surrounding(index))
-        self._append(added)
-        return added[-1].writes[0] if added else tensor
-
-    def _surrounding(self, index: int) -> Surrounding:
-        """Return the numbers around what a binary call reads, a text for them, and their area."""
+    def _surround(self, index: int, source: Tensor) -> list[Operator]:
+        """Return what adds numbers around an image: side by side, if there are two of them."""
         around = self.fusing.network.borders.get(index)
         if around is None:
-            return (), "", 0
+            return []
         sizes = zip(pair(self.calls[around.source].shape[:-1]), around.paddings, strict=True)
         area = math.prod(size + sum(padding) for size, padding in sizes)
-        return around.added, str(around.paddings), area
+        operators = []
+        for value in around.added:
+            form = f"{source.form} in {value} by {around.paddings}"
+            padded = replace(source, form=form, area=area)
+            constants = _both(known(8, str(around.paddings)), known(1, "around", value))
+            operators.append(Operator("PADV2", index, (source,), (padded,), constants))
+        if len(operators) > 1:
+            sides = tuple(operator.writes[0] for operator in operators)
+            joined = replace(sides[0], form=f"{sides[0].form}, and twice", times=2)
+            operators.append(Operator("CONCATENATION", index, sides, (joined,)))
+        return operators
 
     def _as_image(self, index: int, tensor: Tensor) -> Tensor:
         """Return the rows or the vector that a binary layer reads, as an image."""
@@ -379,9 +337,7 @@ class _Lowering:
         if groups > 1:
             source = self._as_image(index, self._flipped(index, self._found(index)[0]))
             source = self._signs_before(index, source)
-            around = self._surrounding(index)
-            parts = [self._once(index, constants, group) for group in range(groups)]
-            self._append(grouped(index, source, self._tensors[end], parts, around))
+            self._emit_groups(index, source, self._tensors[end], constants)
         else:
             packed = self._bits_of(index)
             self._add("LceBconv2d", index, (packed,), self._tensors[end], constants)
@@ -390,12 +346,34 @@ class _Lowering:
         if len(self.calls[index].shape) < 3 and not packs:
             self._images.add(self._tensors[end])
 
+    def _emit_groups(
+        self, index: int, source: Tensor, output: Tensor, constants: Constants
+    ) -> None:
+        """Add a grouped binary convolution: one for each part of the channels."""
+        groups = self.calls[index].facts.groups
+        parts = tuple(Tensor(source.call, f"part{g} of {index}", groups) for g in range(groups))
+        outputs = tuple(Tensor(index, f"output{g}", groups) for g in range(groups))
+        padded, quantized, convolved = [], [], []
+        for g, part in enumerate(parts):
+            added = self._surround(index, part)
+            whole = added[-1].writes[0] if added else part
+            signs = replace(whole, form=f"bits{g} of {index}", packed=True)
+            held = self._once(index, constants, g)
+            padded += added
+            quantized.append(Operator("LceQuantize", index, (whole,), (signs,)))
+            convolved.append(Operator("LceBconv2d", index, (signs,), (outputs[g],), held))
+        split = Operator("SPLIT", index, (source,), parts, known(1, "channel axis"))
+        joined = Operator("CONCATENATION", index, outputs, (output,))
+        self._append([split, *padded, *quantized, *convolved, joined])
+
     def _activate(self, index: int, end: int) -> None:
         """Add the activation that a layer applies itself, where it stays apart."""
         call, active = self.calls[index], Tensor(end, "activated")
         activation, given = own_activation(call.layer), (self._tensors[end],)
-        known = getattr(activation, "__name__", "") in ONE_OPERATION
-        found = None if known else _activation_alone(call)
+        found = None
+        if getattr(activation, "__name__", "") not in ONE_OPERATION:
+            specs = [tf.TensorSpec((1, *call.shape), tf.float32)]
+            found = convert_alone(lambda x: [activation(x)], specs, call.layer, "activation")
         if found is None or not found.kinds:
             relu = activation is tf.keras.activations.relu
             self._add("RELU" if relu else "ACTIVATION", index, given, active)
@@ -451,9 +429,21 @@ class _Lowering:
         if len(reads) == 1 and known and all(self._known[read] == 0 for read in known):
             self._tensors[end] = reads[0]
             return
-        constants = numbers(max(1, self.calls[index].facts.constants))
-        self._append(total(self.fusing.kind(index), index, reads, Tensor(end), constants))
-        self._tensors[end] = Tensor(end)
+        kind = self.fusing.kind(index)
+        name = "ARITHMETIC" if kind == "arithmetic" else "ADD"
+        output = self._tensors[end] = Tensor(end)
+        if len(reads) == 1:  # and a constant
+            constants = numbers(max(1, self.calls[index].facts.constants))
+            self._add(name, index, reads, output, constants)
+            return
+        so_far, *others = reads
+        for number, other in enumerate(others, 2):
+            last = number == len(reads) and kind != "average"
+            result = output if last else Tensor(end, f"sum{number}")
+            self._add(name, index, (so_far, other), result)
+            so_far = result
+        if kind == "average":
+            self._add("MUL", index, (so_far,), output, numbers(1))
 
     def _emit_opaque(self, index: int, end: int) -> None:
         """Add what a call becomes that is converted alone to know it; its first output is all."""
@@ -463,7 +453,14 @@ class _Lowering:
         if key in self._opaque or not reads:
             return
         self._opaque.add(key)
-        found = _converted_alone(call, [self.calls[read] for read in call.inputs])
+        tensors = call.layer._inbound_nodes[call.index].keras_inputs
+        specs = [
+            tf.TensorSpec((1, *self.calls[read].shape), tensor.dtype)
+            for read, tensor in zip(call.inputs, tensors, strict=True)
+        ]
+        # The name of the argument is part of the file.
+        compute: Callable[..., Any] = lambda *inputs: call_layer(call, inputs)  # noqa: E731
+        found = convert_alone(compute, specs, call.layer, call.index)
         if found is not None and self.fusing.takes_flip(call.inputs[0]):
             found = found.behind_convolution()
         if found is None:
@@ -495,9 +492,21 @@ class _Lowering:
         if kind == "separable":
             halves = separable_constants(self.fusing, index)
             first, second = map(self._once, (index, index), halves, ("depthwise", name))
-            self._append(separable(self.fusing, index, reads[0], output, first, second))
-        elif kind == "composite":
-            self._append(composite(index, reads, output))
+            between = Tensor(reads[0].call, f"depthwise of {index}", area=call.area)
+            self._append(
+                [
+                    Operator("DEPTHWISE_CONV_2D", index, reads, (between,), first),
+                    Operator("CONV_2D", index, (between,), (output,), second),
+                ]
+            )
+        elif kind == "composite":  # such as swish, `x * sigmoid(x)`
+            between = Tensor(end, "between")
+            self._append(
+                [
+                    Operator("ACTIVATION", index, reads, (between,)),
+                    Operator("MUL", index, (*reads, between), (output,)),
+                ]
+            )
         elif kind in WEIGHTED and kind != "dense" and len(call.shape) == 2:
             read = self.calls[call.inputs[0]].shape[0]
             self._append(in_one_dimension(call, index, name, reads[0], output, constants, read))
@@ -509,3 +518,127 @@ class _Lowering:
         apart = self.fusing.dilates_rows(index) and not call.facts.bias
         if activation is not None and (apart or activation is not tf.keras.activations.relu):
             self._activate(index, end)
+
+
+def spread(
+    fusing: Fusing, index: int, kind: str, source: Tensor, output: Tensor, constants: Constants
+) -> list[Operator]:
+    """Return a dilated convolution as one on a batch of every other pixel.
+
+    The first operation is the same for all that dilate `source` in the same way.
+    """
+    layer = fusing.network.calls[index].layer
+    sizes = fusing.network.calls[source.call].shape[:-1]
+    padded, convolved = [], []
+    for size, taps, step in zip(sizes, layer.kernel_size, layer.dilation_rate, strict=True):
+        reach = (taps - 1) * step
+        padded.append(-(-(size + reach) // step) * step)
+        convolved.append(padded[-1] - reach)
+    form = f"spread by {layer.dilation_rate} for {layer.kernel_size}"
+    batch = Tensor(source.call, form, area=math.prod(padded))
+    result = Tensor(index, "spread", area=math.prod(convolved))
+    held = _both(numbers(2), numbers(4))
+    return [
+        Operator("SPACE_TO_BATCH_ND", index, (source,), (batch,), held),
+        Operator(kind, index, (batch,), (result,), constants),
+        Operator("BATCH_TO_SPACE_ND", index, (result,), (output,), held),
+    ]
+
+
+def signs_as_numbers(
+    layer: Any, index: int, packed: Tensor, shape: Sequence[int]
+) -> list[Operator]:
+    """Return what gives a binary layer that runs in float its signs, padded, from bits."""
+    signs = Tensor(packed.call, f"signs for {index}")
+    operators = [Operator("LceDequantize", index, (packed,), (signs,))]
+    if getattr(layer, "pad_values", 0) and layer.padding == "same":
+        sizes = zip(shape[:-1], layer.kernel_size, strict=True)
+        area = math.prod(size + taps - 1 for size, taps in sizes)
+        padded = Tensor(packed.call, f"padded for {index}", area=area)
+        operators.append(Operator("PADV2", index, (signs,), (padded,), numbers(9)))
+    return operators
+
+
+def opaque(
+    index: int,
+    found: Opaque,
+    reads: tuple[Tensor, ...],
+    output: Tensor,
+    once: Callable[[Constants], Constants],
+) -> list[Operator]:
+    """Return the operations of a call that was converted alone; the first has all constants.
+
+    `once` gives constants that are held once, however often a layer is called.
+    """
+    spare = found.bytes - CONSTANT_BYTES
+    constants = once(numbers(spare // 4)) if spare > 0 else lambda channels: []
+    operators = []
+    for number, kind in enumerate(found.kinds, 1):
+        last = number == len(found.kinds)
+        written = output if last else Tensor(output.call, f"step {number}")
+        held = constants if number == 1 else (lambda channels: [])
+        operators.append(Operator(kind, index, reads, (written,), held))
+        reads = (written,)
+    return operators
+
+
+def in_one_dimension(
+    call: Call,
+    index: int,
+    kind: str,
+    source: Tensor,
+    output: Tensor,
+    constants: Constants,
+    rows: int,
+) -> list[Operator]:
+    """Return a convolution over rows: one over images of height 1.
+
+    Where it dilates, on a batch of every other row, with what it adds in an operation of its own.
+    """
+    layer, read = call.layer, source.call
+    taps, step, padding = layer.kernel_size[0], layer.dilation_rate[0], layer.padding
+    around = (taps - 1) * step if padding != "valid" else 0
+    operators, held = [], constants
+    if padding == "causal" and around:
+        rows, padded = rows + around, replace(source, form=f"{around} before", area=rows + around)
+        operators.append(Operator("PAD", index, (source,), (padded,), known(6, "pad", around)))
+        source, around = padded, 0
+    spreads = step > 1 and kind == "CONV_2D"
+    if spreads:
+        extra = -(rows + around) % step
+        rows += around + extra
+        batch = replace(source, form=f"spread by {step} for {layer.kernel_size}", area=rows)
+        sides = around // 2, around - around // 2 + extra
+        block, paddings = known(1, "block", step), known(2, "paddings", *sides)
+        crops = known(2, "paddings", 0, extra)
+        operators.append(
+            Operator("SPACE_TO_BATCH_ND", index, (source,), (batch,), _both(block, paddings))
+        )
+        source = batch
+        held = lambda channels: [constants(channels)[0], Constant(4 * channels[index], 0.0)]  # noqa: E731
+    image, result = replace(source, form=f"image for {index}"), Tensor(output.call, "image")
+    if not spreads:
+        return [
+            *operators,
+            Operator("RESHAPE", index, (source,), (image,), shape_of(rows, read, 4)),
+            Operator(kind, index, (image,), (result,), held),
+            Operator("RESHAPE", index, (result,), (output,), shape_of(call.area, index, 3)),
+        ]
+    area = rows - (taps - 1) * step
+    image, result = replace(image, form=f"image of {source.form}"), replace(result, area=area)
+    parts, joined = replace(result, form="rows of parts"), replace(output, form="joined")
+    operators += [
+        Operator("RESHAPE", index, (source,), (image,), shape_of(rows, read, 4)),
+        Operator(kind, index, (image,), (result,), held),
+        Operator("RESHAPE", index, (result,), (parts,), shape_of(area, index, 3)),
+    ]
+    whole = joined if call.facts.bias else output
+    operators.append(Operator("BATCH_TO_SPACE_ND", index, (parts,), (whole,), _both(block, crops)))
+    if call.facts.bias:
+        bias: Constants = lambda channels: constants(channels)[1:]  # noqa: E731
+        operators.append(Operator("ADD", index, (joined,), (output,), bias))
+    return operators
+
+
+def _both(one: Constants, other: Constants) -> Constants:
+    return lambda channels: [*one(channels), *other(channels)]

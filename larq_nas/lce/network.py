@@ -11,10 +11,7 @@ import tensorflow as tf
 from larq_nas.graph.calls import Call, call_layer, prune
 from larq_nas.graph.layers import Facts, is_convolution_function, is_own
 from larq_nas.graph.quantizers import sign_of_zero, zero_one
-from larq_nas.lce.padding import SIGN_PASSES, Border, border, paddings_of
-
-__all__ = ["SIGN_PASSES", "WEIGHTED", "Network", "merge_signs"]
-
+from larq_nas.lce.padding import SIGN_PASSES, Border, border, giver, paddings_of
 
 WEIGHTED = ("conv", "dense", "transposed", "depthwise", "separable")
 """The kinds of layers that multiply their inputs with a kernel."""
@@ -22,12 +19,7 @@ WEIGHTED = ("conv", "dense", "transposed", "depthwise", "separable")
 
 @dataclass(frozen=True)
 class Network:
-    """The calls of a network with what their costs depend on.
-
-    # Arguments
-        calls: the calls, each after those it reads.
-        unknown: names of layers whose operations are not counted, in order.
-    """
+    """The calls of a network, each after those it reads, and the names of unknown layers."""
 
     calls: Sequence[Call]
     unknown: tuple[str, ...] = ()
@@ -91,10 +83,7 @@ class Network:
 
     def _giver(self, index: int) -> int:
         """Return the call whose output call `index` reads, perhaps padded."""
-        read, *_ = self.calls[index].inputs
-        while self.facts[read].kind in ("pass", "pad"):
-            read, *_ = self.calls[read].inputs
-        return read
+        return giver(self.calls, self.calls[index].inputs[0], ("pass", "pad"))
 
     def flips(self, index: int) -> bool:
         """Return whether call `index` is computed with the sign of a number minus its inputs."""
@@ -119,11 +108,9 @@ class Network:
             for call in self.calls
             if call.inputs and is_convolution_function(call.layer)
         }
-        pads = {index: paddings_of(self.calls[index]) for index in read if self._pads(index)}
-        return {index for index, found in pads.items() if found and found[1] == 1.0}
-
-    def _pads(self, index: int) -> bool:
-        return self.facts[index].kind == "pad"
+        pads = (index for index in read if self.facts[index].kind == "pad")
+        found = {index: paddings_of(self.calls[index]) for index in pads}
+        return {index for index, padding in found.items() if padding and padding[1] == 1.0}
 
     def signs(self, index: int) -> bool:
         """Return whether the output of call `index` holds only -1 and 1."""
@@ -136,10 +123,8 @@ class Network:
 
     def reads_signs(self, index: int) -> bool:
         """Return whether call `index` reads the output of a sign itself."""
-        read, *_ = self.calls[index].inputs
-        while self.facts[read].kind == "pass" or read in self.pads_of_ones:
-            read, *_ = self.calls[read].inputs
-        return self.facts[read].kind == "sign"
+        read = self.calls[index].inputs[0]
+        return self.facts[giver(self.calls, read, passed=self.pads_of_ones)].kind == "sign"
 
     def binary(self, index: int) -> bool:
         """Return whether call `index` multiplies binary inputs with binary weights."""
@@ -190,7 +175,7 @@ def _sign_of(calls: Sequence[Call], end: int) -> tuple[int, Callable[..., tf.Ten
         sources = sorted({read for i in members for read in calls[i].inputs} - members)
         if len(sources) == 1 and any(_compares(calls[i]) for i in members):
             (source,) = sources
-            function = _Function(calls, sorted(members), source)
+            function = _composed(calls, sorted(members), source)
             same = calls[source].shape == calls[end].shape
             zero = sign_of_zero(function, calls[source].shape) if same else None
             if zero:
@@ -212,15 +197,17 @@ def _compares(call: Call) -> bool:
     return not symbol or any(name in symbol for name in _COMPARISONS)
 
 
-class _Function:
-    """Several calls as a function of the one tensor they read."""
+def _composed(
+    calls: Sequence[Call], members: Sequence[int], source: int
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return several calls as a function of the one tensor they read."""
+    # As they are now: the function itself may take the place of one.
+    steps = [(index, calls[index]) for index in members]
 
-    def __init__(self, calls: Sequence[Call], members: Sequence[int], source: int) -> None:
-        self._calls = [(index, calls[index]) for index in members]
-        self._source = source
-
-    def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        values: dict[int, Any] = {self._source: x}
-        for index, call in self._calls:
+    def compute(x: tf.Tensor) -> tf.Tensor:
+        values: dict[int, Any] = {source: x}
+        for index, call in steps:
             values[index] = call_layer(call, [values[i] for i in call.inputs])[call.position]
-        return values[self._calls[-1][0]]
+        return values[members[-1]]
+
+    return compute

@@ -17,12 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.graph.calls import Call, call_layer
+from larq_nas.lce.network import WEIGHTED
 
 if TYPE_CHECKING:
     from larq_nas.lce.fusing import Fusing
-
-__all__ = ["MovedOffsets", "affine_of"]
-
 
 _COMMUTING = (
     "pass",
@@ -38,7 +36,6 @@ _COMMUTING = (
 _KEEPS_WHOLE = (*_COMMUTING, "offset", "scale", "relu", "prelu", "reshape", "pad", "resize")
 # What gives numbers that vary in a channel if those that it reads do.
 _VARIES = (*_COMMUTING, "norm", "offset", "scale", "prelu", "reshape", "resize")
-_REAL = ("conv", "dense", "depthwise", "separable", "transposed")
 # A norm gives numbers about as large as its scale and offset. What it adds is far larger where
 # it takes almost the same from numbers that hardly vary: added later, rounding would be left.
 _LARGEST = 64.0
@@ -144,14 +141,11 @@ class MovedOffsets:
         fusing = self._fusing
         if index not in self.branches:
             for branch in fusing.inputs[index]:
-                if branch != read and self._takes_as_branch(branch, index):
+                wide = self._calls[branch].shape[-1] == self._calls[index].shape[-1]
+                if wide and branch != read and index in self._real and self._ends_in(branch, index):
                     self.branches[index] = branch
                     break
         return self.branches.get(index)
-
-    def _takes_as_branch(self, branch: int, index: int) -> bool:
-        wide = self._calls[branch].shape[-1] == self._calls[index].shape[-1]
-        return wide and index in self._real and self._ends_in(branch, index)
 
     def _ends_in(self, index: int, reader: int) -> bool:
         """Return whether a convolution alone gives what `reader` reads, and takes an offset."""
@@ -173,16 +167,12 @@ class MovedOffsets:
     def _before(self, index: int, reader: int, offset: int, start: int) -> tuple[int, ...] | None:
         """Return what takes an offset for the output of call `index`; `None` if nothing does.
 
-        # Arguments
-            index: the call.
-            reader: what has to be all that reads it.
-            offset: the call whose offset it is.
-            start: which of its channels is the first here.
+        `reader` has to be all that reads it. It is the offset of call `offset`, from channel
+        `start`.
         """
         fusing, call = self._fusing, self._calls[index]
         kind = call.facts.kind
-        alone = fusing.readers[index] == [reader] and not call.output
-        if not alone or kind != fusing.kind(index):
+        if fusing.reader(index) != reader or kind != fusing.kind(index):
             return None
         if index in self._real and self._ends_in(index, reader):
             self.back[index] = offset, start
@@ -218,37 +208,26 @@ class MovedOffsets:
 
     @cached_property
     def _real(self) -> set[int]:
-        """The calls whose numbers are neither whole numbers nor multiples of some.
+        """The calls whose numbers vary in every channel and are no multiples of whole numbers.
 
         Sums of whole numbers and offsets are often exactly 0, where another order of adding
-        could turn a sign.
+        could turn a sign. A ReLU gives exactly 0 in many places, and filters of zeros give one
+        number everywhere. Such constants may cancel, where another order could turn one as well.
         """
-        found: set[int] = set()
+        varying: set[int] = set()
+        real: set[int] = set()
         for index in sorted(self._fusing.needed):
-            call = self._calls[index]
-            handed_on = call.facts.kind in _KEEPS_WHOLE and self._reads_from(found, index)
-            if index in self._varying and (_makes_real(call) or handed_on):
-                found.add(index)
-        return found
-
-    @cached_property
-    def _varying(self) -> set[int]:
-        """The calls whose numbers vary in every channel.
-
-        A ReLU gives exactly 0 in many places, and filters of zeros give one number everywhere.
-        Such constants may cancel, where another order of adding could turn a sign as well.
-        """
-        found: set[int] = set()
-        for index in sorted(self._fusing.needed):
-            call = self._calls[index]
-            handed_on = call.facts.kind in _VARIES and self._reads_from(found, index)
-            if call.facts.kind in ("input", *_REAL):
+            call, kind = self._calls[index], self._calls[index].facts.kind
+            if kind in ("input", *WEIGHTED):
                 varies = not _has_constant_filters(call)
             else:
+                handed_on = kind in _VARIES and self._reads_from(varying, index)
                 varies = handed_on and not _has_constant_channels(call)
             if varies:
-                found.add(index)
-        return found
+                varying.add(index)
+                handed_on = kind in _KEEPS_WHOLE and self._reads_from(real, index)
+                real |= {index} if _makes_real(call) or handed_on else set()
+        return real
 
     def _reads_from(self, found: set[int], index: int) -> bool:
         """Return whether call `index` reads calls that are in `found`; of a sum, one is enough."""
@@ -281,18 +260,14 @@ def _makes_real(call: Call) -> bool:
     """Return whether a call gives multiples of no whole number, whatever it reads."""
     if call.facts.kind == "norm":
         return _is_plain(call) and not _has_few_bits(affine_of(call)[0])
-    if call.facts.kind not in _REAL:
+    if call.facts.kind not in WEIGHTED:
         return False
     plain = call.facts.kernel_scale == "ones" and min(call.facts.kernel_bits) == 32
     return plain or call.facts.kernel_scale == "scaled"
 
 
 def affine_of(call: Call) -> tuple[np.ndarray, np.ndarray]:
-    """Return scale and offset of a batch norm or an offset, for each channel, in double precision.
-
-    # Arguments
-        call: a call of kind `"norm"`, as trained, or `"offset"`.
-    """
+    """Return scale and offset of a norm or an offset, for each channel, in double precision."""
     layer = call.layer
     if call.facts.kind == "norm":
         scale = 1.0 / np.sqrt(layer.moving_variance.numpy().astype("float64") + layer.epsilon)

@@ -1,31 +1,18 @@
-"""Operations of a flatbuffer, their tensors and their constants."""
+"""Operations of a flatbuffer: tensors and constants, order, bytes and memory."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
-from larq_nas.lce.count import divide
+from larq_nas.graph.channels import divide
+from larq_nas.graph.opaque import CONSTANT_BYTES, KIND_BYTES, TENSOR_BYTES
 from larq_nas.lce.fusing import Fusing
 from larq_nas.lce.network import WEIGHTED, Network
-
-__all__ = [
-    "Constant",
-    "Constants",
-    "Operator",
-    "Tensor",
-    "binary_constants",
-    "known",
-    "numbers",
-    "plain_constants",
-    "separable_constants",
-    "shape_of",
-    "shared",
-    "vector",
-    "words",
-]
 
 
 @dataclass(frozen=True)
@@ -88,15 +75,7 @@ def bits(call: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """One operation of a flatbuffer.
-
-    # Arguments
-        kind: its name, such as `"LceBconv2d"`.
-        call: index of the call it computes.
-        reads: the tensors it reads.
-        writes: the tensors it writes.
-        constants: its constants.
-    """
+    """An operation of a flatbuffer, by its name such as `"LceBconv2d"`, and the call it is of."""
 
     kind: str
     call: int
@@ -131,13 +110,7 @@ def known(count: int, *held: Any) -> Constants:
 
 
 def shape_of(area: int, index: int, rank: int) -> Constants:
-    """Return the shape of rows of `area` positions and the channels of call `index`.
-
-    # Arguments
-        area: number of rows.
-        index: index of the call.
-        rank: how many numbers it has: 4 for an image of height 1.
-    """
+    """Return the shape of `area` rows of the channels of call `index`: of rank 4, as an image."""
 
     def constants(channels: Sequence[Any]) -> list[Constant]:
         whole = isinstance(channels[index], int)
@@ -147,20 +120,14 @@ def shape_of(area: int, index: int, rank: int) -> Constants:
 
 
 def shared(keys: Sequence[Hashable], constants: Constants) -> Constants:
-    """Return constants that several operations may hold, known by keys: the file holds them once.
-
-    # Arguments
-        keys: what each constant is known by; the last holds for any further.
-        constants: the constants.
-    """
+    """Return constants that a file holds once, known by `keys`; the last is for any further."""
 
     def named(channels: Sequence[Any]) -> list[Constant]:
-        found = constants(channels)
         return [
             constant
             if constant.same is not None
             else Constant(constant.bytes, (slot, keys[min(slot, len(keys) - 1)]))
-            for slot, constant in enumerate(found)
+            for slot, constant in enumerate(constants(channels))
         ]
 
     return named
@@ -169,11 +136,7 @@ def shared(keys: Sequence[Hashable], constants: Constants) -> Constants:
 def binary_constants(fusing: Fusing, index: int, packs: bool) -> Constants:
     """Return the constants of a binary convolution.
 
-    # Arguments
-        fusing: what fuses with what.
-        index: index of the call.
-        packs: whether its output is bits: then thresholds take the place of a multiplier and
-            an offset.
+    If it `packs` its output, thresholds take the place of a multiplier and an offset.
     """
     call, facts = fusing.network.calls[index], fusing.network.facts[index]
     fused = fusing.fused_kinds(index)
@@ -221,10 +184,7 @@ def separable_constants(fusing: Fusing, index: int) -> tuple[Constants, Constant
 def plain_constants(fusing: Fusing, index: int, known: Mapping[int, float | None]) -> Constants:
     """Return the constants of an operation that is not binary.
 
-    # Arguments
-        fusing: what fuses with what.
-        index: index of the call.
-        known: the calls whose outputs do not depend on the image, and what they hold all over.
+    Some are outputs of calls that are `known` beforehand, with what they hold all over.
     """
     call, facts = fusing.network.calls[index], fusing.network.facts[index]
     offset = facts.bias or fusing.fused_kinds(index) & {"norm", "offset"}
@@ -234,7 +194,8 @@ def plain_constants(fusing: Fusing, index: int, known: Mapping[int, float | None
     def constants(channels: Sequence[Any]) -> list[Constant]:
         outputs = channels[index]
         if stored:
-            return [_stored(fusing, read, known[read], channels) for read in stored]
+            calls = fusing.network.calls
+            return [Constant(4 * calls[i].area * channels[i], known[i]) for i in stored]
         if facts.kind in WEIGHTED:
             inputs = 1 if facts.kind == "depthwise" else channels[call.inputs[0]]
             kernel = divide(4 * facts.taps * inputs * outputs, facts.groups)
@@ -262,6 +223,134 @@ def plain_constants(fusing: Fusing, index: int, known: Mapping[int, float | None
     return constants
 
 
-def _stored(fusing: Fusing, index: int, value: float | None, channels: Sequence[Any]) -> Constant:
-    """Return the output of call `index` as a constant."""
-    return Constant(4 * fusing.network.calls[index].area * channels[index], value)
+# What a file takes, and how much more some operations take: fitted as `TENSOR_BYTES`.
+_FILE = 565
+_MORE = {"LceBconv2d": 183, "CONCATENATION": 78}
+# Two kernels of so few signs may be equal by chance; a file holds them once.
+_FEW_BITS = 20
+# The converter names a part of a split by its layer and a number, and cuts names.
+_LONGEST_NAME, _NUMBER, _USUAL_NAME = 50, len("/split_10"), 31
+# What the names of the two steps from inputs of 0 and 1 to signs are shorter by.
+_SHORTER = 28
+
+
+def flatbuffer_bytes(
+    network: Network, operators: Sequence[Operator], channels: Sequence[Any]
+) -> Any:
+    """Return how many bytes the flatbuffer will have, given the channels of each call."""
+    total: Any = _FILE + KIND_BYTES * len({operator.kind for operator in operators})
+    named: dict[Hashable, list[Any]] = {}
+    small: Counter[tuple[int, int]] = Counter()
+    for operator in operators:
+        total = total + len(operator.writes) * TENSOR_BYTES + _MORE.get(operator.kind, 0)
+        if operator.kind == "SPLIT":
+            layer = network.calls[operator.call].layer.name.rstrip("_0123456789")
+            name = min(_LONGEST_NAME, len(layer) + _NUMBER)
+            total = total + len(operator.writes) * (name - _USUAL_NAME)
+        total = total - _SHORTER * sum(tensor.turned for tensor in operator.writes)
+        for constant in operator.constants(channels):
+            if isinstance(constant.bits, int) and constant.bits <= _FEW_BITS:
+                small[constant.bits, constant.bytes] += 1
+            elif constant.same is None:
+                total = total + constant.bytes + CONSTANT_BYTES
+            else:
+                named.setdefault(constant.same, []).append(constant.bytes)
+    for (signs, size), count in small.items():
+        # Of so many kernels of random signs these are different; the file holds those.
+        different = float(2**signs * -np.expm1(count * np.log1p(-(2.0**-signs))))
+        total = total + round(different) * (size + CONSTANT_BYTES)
+    for sizes in named.values():
+        if all(isinstance(size, int) for size in sizes):
+            total = total + sum(size + CONSTANT_BYTES for size in set(sizes))
+            continue
+        for number, size in enumerate(sizes):
+            total = total + _is_new(size, sizes[:number]) * (size + CONSTANT_BYTES)
+    return total
+
+
+def _is_new(size: Any, earlier: Sequence[Any]) -> Any:
+    """Return 1 where `size` is none of `earlier`, else 0."""
+    new: Any = 1
+    for other in earlier:
+        if tf.is_tensor(size) or tf.is_tensor(other):
+            differ = tf.not_equal(tf.cast(size, tf.float64), tf.cast(other, tf.float64))
+            new = new * tf.cast(differ, tf.float64)
+        else:
+            new = new * np.not_equal(size, other)
+    return int(new) if np.ndim(new) == 0 and not tf.is_tensor(new) else new
+
+
+def peak_memory(network: Network, operators: Sequence[Operator], channels: Sequence[Any]) -> Any:
+    """Return the most bytes of tensors alive at once in operations in order; no constants."""
+    sizes: dict[Tensor, Any] = {}
+    last = {tensor: step for step, operator in enumerate(operators) for tensor in operator.reads}
+    alive: Any = 0
+    peak: Any = 0
+    for step, operator in enumerate(operators):
+        for tensor in (*operator.reads, *operator.writes):
+            if tensor not in sizes:
+                sizes[tensor] = tensor.bytes(network, channels)
+                alive = alive + sizes[tensor]
+        peak = _larger(peak, alive)
+        for tensor in set(operator.reads):
+            if last[tensor] == step:
+                alive = alive - sizes[tensor]
+    return peak
+
+
+def order(network: Network, operators: Sequence[Operator]) -> list[Operator]:
+    """Return the operations in the order the converter puts them: depth first, by name."""
+    readers: dict[Tensor, list[int]] = {}
+    for number, operator in enumerate(operators):
+        for tensor in operator.reads:
+            readers.setdefault(tensor, []).append(number)
+    written = {tensor for operator in operators for tensor in operator.writes}
+    starts = [n for n, operator in enumerate(operators) if not set(operator.reads) & written]
+    done: list[int] = []
+    entered: set[int] = set()
+    stack = [(number, False) for number in _by_name(network, operators, starts)]
+    while stack:
+        number, leaving = stack.pop()
+        if leaving:
+            done.append(number)
+        elif number not in entered:
+            entered.add(number)
+            stack.append((number, True))
+            following = {n for tensor in operators[number].writes for n in readers.get(tensor, [])}
+            stack += [(n, False) for n in _by_name(network, operators, following - entered)]
+    return [operators[number] for number in reversed(done)]
+
+
+def _by_name(network: Network, operators: Sequence[Operator], numbers: Any) -> list[int]:
+    return sorted(numbers, key=lambda n: (network.calls[operators[n].call].name, n))
+
+
+def _larger(one: Any, other: Any) -> Any:
+    if isinstance(one, tf.Tensor) or isinstance(other, tf.Tensor):
+        return tf.maximum(tf.cast(one, tf.float64), tf.cast(other, tf.float64))
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.maximum(one, other)
+    return max(one, other)
+
+
+def without_twice_reshaped(operators: Sequence[Operator]) -> list[Operator]:
+    """Return the operations with reshapes of what was just reshaped as one, or as none.
+
+    A convolution over rows reads images of height 1, and so does the one that follows.
+    """
+    read: Counter[Tensor] = Counter(tensor for op in operators for tensor in op.reads)
+    writers: dict[Tensor, Operator] = {}
+    same: dict[Tensor, Tensor] = {}
+    kept: list[Operator] = []
+    for operator in operators:
+        operator = replace(operator, reads=tuple(same.get(t, t) for t in operator.reads))
+        before = writers.get(operator.reads[0]) if operator.kind == "RESHAPE" else None
+        if before is not None and before.kind == "RESHAPE" and read[before.writes[0]] == 1:
+            kept.remove(before)
+            operator = replace(operator, reads=before.reads)
+            if before.reads[0].form == "image" and operator.writes[0].form.startswith("image for"):
+                same[operator.writes[0]] = before.reads[0]
+                continue
+        kept.append(operator)
+        writers |= dict.fromkeys(operator.writes, operator)
+    return kept

@@ -6,7 +6,7 @@ before the sign. A pad in front of a real convolution is taken into it by the co
 agree, though not always where it was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,22 +14,9 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.graph.calls import Call
+from larq_nas.graph.calls import Call, arguments_of
 from larq_nas.graph.quantizers import gives_signs_of_another, sign_of_zero, zero_one
 from larq_nas.layers import Scale
-
-__all__ = [
-    "SIGN_PASSES",
-    "Border",
-    "Paddings",
-    "border",
-    "folds",
-    "paddings_of",
-    "pair",
-    "reached",
-    "taken_in",
-]
-
 
 SIGN_PASSES = ("max_pool", "reshape", "concat", "crop", "pass")
 """The kinds of calls that hand on signs as they are."""
@@ -71,17 +58,12 @@ class Border:
 
 
 def border(calls: Sequence[Call], index: int) -> Border | None:
-    """Return what pads binary call `index` before its sign, if the kernel cannot do it.
-
-    # Arguments
-        calls: the network.
-        index: a call of any layer.
-    """
+    """Return what pads call `index` before its sign, if it is binary and its kernel cannot."""
     layer = calls[index].layer
     known = isinstance(layer, _LAYERS) and calls[index].facts.kind == "conv"
     if not known or layer.kernel_quantizer is None:
         return None
-    read = _passed(calls, calls[index].inputs[0])
+    read = giver(calls, calls[index].inputs[0])
     levels = zero_one(layer.input_quantizer)
     if layer.input_quantizer is None:
         return _border_behind_sign(calls, index, read)
@@ -95,8 +77,8 @@ def _border_behind_sign(calls: Sequence[Call], index: int, read: int) -> Border 
     """Return what pads a convolution that reads signs, perhaps through a pad."""
     layer, found = calls[index].layer, None
     if calls[read].facts.kind == "pad":
-        found, read = paddings_of(calls[read]), _passed(calls, calls[read].inputs[0])
-        if found is None or layer.padding != "valid" or not _is_image(calls[read]):
+        found, read = paddings_of(calls[read]), giver(calls, calls[read].inputs[0])
+        if found is None or layer.padding != "valid" or len(calls[read].shape) != 3:
             return None
     levels = found is None and bool(zero_one(calls[read].layer))
     sign = calls[read].facts.kind == "sign"
@@ -135,10 +117,7 @@ def _own_border(
     value = -float(layer.pad_values) if strict else float(layer.pad_values)
     if layer.padding != "same" or levels or value not in (0.0, -1.0):
         return None
-    large = any(
-        (taps - 1) * gap + 1 > size
-        for taps, gap, size in zip(layer.kernel_size, layer.dilation_rate, shape, strict=False)
-    )
+    large = any((taps - 1) * gap + 1 > size for size, taps, _, gap in _axes(layer, shape))
     if value == 0.0 and not large:
         return None
     return _signed(layer, source, value, same_paddings(layer, shape), shape)
@@ -148,14 +127,12 @@ def _signed(
     layer: Any, source: int, value: float, paddings: Paddings, shape: Sequence[int]
 ) -> Border:
     """Return the border of signs: where zeros are wanted, without the taps that read no other."""
-    sizes, (kernel, strides, gaps) = pair(shape[:-1]), _geometry(layer)
-    taps = slice(0, kernel[0]), slice(0, kernel[1])
     if value:
+        height, width = pair(layer.kernel_size)
         alike = value == 1.0 or paddings == ((0, 0), (0, 0))
         same = alike and paddings == same_paddings(layer, shape)
-        return Border(source, (value,), paddings, taps, same)
-    cropped = [_crop(*axis) for axis in zip(sizes, kernel, strides, gaps, paddings, strict=True)]
-    (rows, above), (columns, beside) = cropped
+        return Border(source, (value,), paddings, (slice(0, height), slice(0, width)), same)
+    (rows, above), (columns, beside) = (_crop(*axis) for axis in _axes(layer, shape, paddings))
     needed = any((*above, *beside))
     return Border(source, (1.0, -1.0) if needed else (), (above, beside), (rows, columns))
 
@@ -179,11 +156,7 @@ def _crop(
 
 
 def paddings_of(call: Call) -> tuple[Paddings, float] | None:
-    """Return how much a call pads images, and with what; `None` if not with one number.
-
-    # Arguments
-        call: a call of `ZeroPadding2D` or of `tf.pad`.
-    """
+    """Return how much `ZeroPadding2D` or `tf.pad` pads, and with what; `None` if not one number."""
     layer = call.layer
     if isinstance(layer, tf.keras.layers.ZeroPadding2D):
         last = layer.data_format == "channels_last"
@@ -193,9 +166,7 @@ def paddings_of(call: Call) -> tuple[Paddings, float] | None:
     node = layer._inbound_nodes[call.index]
     shape = node.keras_inputs[0].shape[1:]
     numbers = np.arange(2, 2 + np.prod(shape), dtype="float32").reshape(1, *shape)
-    arguments, settings = node.map_arguments(
-        {str(id(node.keras_inputs[0])): [tf.constant(numbers)]}
-    )
+    arguments, settings = arguments_of(node, [tf.constant(numbers)])
     padded = np.asarray(layer(*arguments, **settings))
     corners = np.argwhere(padded == numbers.flat[0])
     if len(corners) != 1 or corners[0][0] or corners[0][3] or padded.shape[3] != shape[2]:
@@ -219,7 +190,8 @@ def folds(calls: Sequence[Call], index: int) -> bool:
     call = calls[index]
     layer, kind = call.layer, call.facts.kind
     if kind == "reshape":
-        reshapes = isinstance(layer, tf.keras.layers.Reshape) or "reshape" in _symbol(layer)
+        function = "reshape" in str(getattr(layer, "symbol", ""))
+        reshapes = function or isinstance(layer, tf.keras.layers.Reshape)
         return reshapes and calls[call.inputs[0]].shape == call.shape
     if isinstance(layer, tf.keras.layers.Rescaling):
         return np.size(layer.scale) == np.size(layer.offset) == 1
@@ -228,44 +200,24 @@ def folds(calls: Sequence[Call], index: int) -> bool:
     return kind == "pass" or (kind in ("scale", "offset") and call.facts.constants == 1)
 
 
-def _symbol(layer: Any) -> str:
-    return str(getattr(layer, "symbol", ""))
-
-
 def reached(layer: Any, paddings: Paddings, shape: Sequence[int]) -> Paddings:
-    """Return the part of a padding that the windows of a convolution reach.
-
-    # Arguments
-        layer: the convolution, without a padding of its own.
-        paddings: what is added.
-        shape: shape of the image without it.
-    """
+    """Return the part of a padding, of an image of `shape`, that a convolution's windows reach."""
     sides = []
-    axes = zip(pair(shape[:-1]), *_geometry(layer), paddings, strict=True)
-    for size, taps, step, gap, (before, after) in axes:
+    for size, taps, step, gap, (before, after) in _axes(layer, shape, paddings):
         window = (taps - 1) * gap + 1
         outputs = (before + size + after - window) // step + 1
         sides.append((before, max(0, (outputs - 1) * step + window - size - before)))
     return sides[0], sides[1]
 
 
-def taken_in(
-    layer: Any, paddings: Paddings, shape: Sequence[int], padded: Sequence[int]
-) -> Paddings | None:
+def taken_in(layer: Any, paddings: Paddings, shape: Sequence[int]) -> Paddings | None:
     """Return the padding with which the converter computes a convolution behind a pad.
 
     It takes for padding="same" what gives as many outputs and is even on both sides, or one
     more behind, and leaves other pads as they are.
-
-    # Arguments
-        layer: the convolution, without a padding of its own.
-        paddings: what is added.
-        shape: shape of the image without it.
-        padded: shape of the image with it.
     """
-    axes = zip(pair(shape[:-1]), pair(padded[:-1]), *_geometry(layer), paddings, strict=True)
-    for size, whole, taps, step, gap, (before, after) in axes:
-        outputs = (whole - (taps - 1) * gap - 1) // step + 1
+    for size, taps, step, gap, (before, after) in _axes(layer, shape, paddings):
+        outputs = (before + size + after - (taps - 1) * gap - 1) // step + 1
         if outputs != -(-size // step) or before != (before + after) // 2:
             return None
     return same_paddings(layer, shape)
@@ -274,7 +226,7 @@ def taken_in(
 def same_paddings(layer: Any, shape: Sequence[int]) -> Paddings:
     """Return what padding="same" adds to an image of `shape`, with its channels."""
     sides = []
-    for size, taps, step, gap in zip(pair(shape[:-1]), *_geometry(layer), strict=True):
+    for size, taps, step, gap in _axes(layer, shape):
         total = max(0, (-(-size // step) - 1) * step + (taps - 1) * gap + 1 - size)
         sides.append((total // 2, total - total // 2))
     return sides[0], sides[1]
@@ -285,16 +237,19 @@ def pair(sizes: Sequence[int]) -> tuple[int, int]:
     return (sizes[0], 1) if len(sizes) == 1 else (sizes[0], sizes[1])
 
 
-def _geometry(layer: Any) -> list[tuple[int, int]]:
-    return [pair(sizes) for sizes in (layer.kernel_size, layer.strides, layer.dilation_rate)]
+def _axes(layer: Any, shape: Sequence[int], *more: Any) -> Iterable[tuple[Any, ...]]:
+    """Return size, taps, step and gap of both axes, and what more there is of each."""
+    settings = (layer.kernel_size, layer.strides, layer.dilation_rate)
+    return zip(pair(shape[:-1]), *map(pair, settings), *more, strict=True)
 
 
-def _passed(calls: Sequence[Call], index: int) -> int:
-    """Return the call that gives what call `index` hands on."""
-    while calls[index].facts.kind == "pass":
-        (index,) = calls[index].inputs
+def giver(
+    calls: Sequence[Call],
+    index: int,
+    passes: Collection[str] = ("pass",),
+    passed: Collection[int] = (),
+) -> int:
+    """Return the call that gives what call `index` hands on: of these kinds, and these calls."""
+    while calls[index].facts.kind in passes or index in passed:
+        index = calls[index].inputs[0]
     return index
-
-
-def _is_image(call: Call) -> bool:
-    return len(call.shape) == 3

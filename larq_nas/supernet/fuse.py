@@ -12,9 +12,6 @@ from larq_nas.supernet.fused_cell import FusedCell
 from larq_nas.supernet.fused_plan import Description, describe
 from larq_nas.supernet.relax import Relax
 
-__all__ = ["Fuse"]
-
-
 Described: TypeAlias = Mapping[str, Description]
 """What each operation on a state is made of."""
 
@@ -175,7 +172,6 @@ def _obstacle(
     if tf.distribute.has_strategy():
         return "its batch norms are of the whole batch, of which each replica has a part"
     made = [one for of_state in described for one in of_state.values()]
-    convolutions = [one.parts for one in made if one.kind == "convolution"]
     channels = {shape[-1] for shape in [*(x.shape for x in inputs), *_shapes(described)]}
     norms = {tuple(one.parts["norm"].values()) for one in made if one.parts.get("norm")}
     unknown = {
@@ -188,7 +184,7 @@ def _obstacle(
         return f"its operations give several shapes, {sorted(_shapes(described))}"
     if unknown:
         return f"larq_nas does not fuse its operations {sorted(unknown)}"
-    if not convolutions:
+    if not any(one.kind == "convolution" for one in made):
         return "it has no binary convolutions that fuse"
     if len(channels) > 1:
         return f"its inputs and nodes differ in channels, {sorted(channels)}"

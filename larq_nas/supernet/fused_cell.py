@@ -14,35 +14,27 @@ from larq_nas.layers.mixture import Kept
 from larq_nas.layers.precision import ComputedIn, computing_in, convolve, current_precision
 from larq_nas.supernet.fused_plan import CONVOLVED, Parts, Plan, Stacked, weighed
 
-__all__ = ["FusedCell", "computation", "kept", "pool", "rematerialized"]
-
 
 def kept(plan: Plan, input_shapes: Sequence[Sequence[int]]) -> int:
     """Return the numbers that one image leaves behind in a cell, without what it gives.
 
-    # Arguments
-        plan: what the cell computes.
-        input_shapes: `(height, width, channels)` of each input.
+    Of each input the shape is `(height, width, channels)`.
     """
-    node = _size(plan.shape)
+    node = math.prod(plan.shape)
     total = 0
     for state in range(plan.states - 1):
-        shape = input_shapes[state] if state < plan.inputs else plan.shape
-        total += _read(plan, state, shape) + node * _given(plan, state)
+        height, width, channels = input_shapes[state] if state < plan.inputs else plan.shape
+        # A state that convolutions read: normalized, and its signs with each padding.
+        reaches = {
+            tuple((np.array(one.kernel_size) - 1) * np.array(one.dilation_rate))
+            for (of, _), one in plan.prototypes.items()
+            if of == state
+        }
+        if reaches:
+            total += height * width * channels
+        total += sum((height + down) * (width + right) * channels for down, right in reaches)
+        total += node * _given(plan, state)
     return total + node * (plan.states - plan.inputs)
-
-
-def _read(plan: Plan, state: int, shape: Sequence[int]) -> int:
-    """Return what is kept of a state: normalized, and its signs with each padding."""
-    layers = [layer for (of, _), layer in plan.prototypes.items() if of == state]
-    if not layers:
-        return 0
-    height, width, channels = shape
-    reaches = {
-        tuple((np.array(one.kernel_size) - 1) * np.array(one.dilation_rate)) for one in layers
-    }
-    padded = sum((height + down) * (width + right) * channels for down, right in reaches)
-    return _size(shape) + padded
 
 
 def _given(plan: Plan, state: int) -> int:
@@ -57,11 +49,6 @@ def _given(plan: Plan, state: int) -> int:
             count += 3 if made["norm"] else 2
         added |= made["kind"] == "identity" or bool(made.get("adds"))
     return count + added
-
-
-def _size(shape: Sequence[int]) -> int:
-    height, width, channels = shape
-    return height * width * channels
 
 
 def pool(x: tf.Tensor, made: Parts) -> tf.Tensor:
@@ -98,23 +85,10 @@ def _max_pool(size: Any, strides: Any, padding: str) -> Callable[[tf.Tensor], tf
 
 
 class Norms:
-    """Normalizes tensors, and collects the statistics of all of them.
-
-    # Arguments
-        momentum: share of the moving statistics that a step keeps.
-        epsilon: added to variances.
-        mean: moving means, a row for each tensor.
-        variance: moving variances.
-        training: whether to normalize by the batch.
-    """
+    """Normalizes tensors, and collects the statistics of all of them: a row for each."""
 
     def __init__(
-        self,
-        momentum: float,
-        epsilon: float,
-        mean: tf.Tensor,
-        variance: tf.Tensor,
-        training: bool,
+        self, momentum: float, epsilon: float, mean: tf.Tensor, variance: tf.Tensor, training: bool
     ) -> None:
         self._momentum, self._epsilon = momentum, epsilon
         self._mean, self._variance = mean, variance
@@ -144,56 +118,12 @@ class Norms:
         """Return means and variances, moved towards those of the batch."""
         if not self._seen:
             return self._mean, self._variance
-        rows = sorted(self._seen)
+        rows, share = sorted(self._seen), 1 - self._momentum
         mean, variance = (
-            moving - (moving - tf.stack([self._seen[row][index] for row in rows])) * self._share
+            moving - (moving - tf.stack([self._seen[row][index] for row in rows])) * share
             for index, moving in enumerate((self._mean, self._variance))
         )
         return mean, variance
-
-    @property
-    def _share(self) -> float:
-        return 1 - self._momentum
-
-
-def rematerialized(compute: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function like `compute` that keeps its arguments alone for the backward pass.
-
-    # Arguments
-        compute: takes and returns nested tensors, and reads no variables.
-
-    # References
-        - [Training Deep Nets with Sublinear Memory Cost](https://arxiv.org/abs/1604.06174)
-    """
-
-    def call(*arguments: Any) -> Any:
-        structure: Any = None
-
-        @tf.custom_gradient
-        def run(*flat: tf.Tensor) -> Any:
-            nonlocal structure
-            structure = compute(*tf.nest.pack_sequence_as(arguments, flat))
-
-            def gradients(*upstream: tf.Tensor) -> Sequence[tf.Tensor]:
-                with tf.control_dependencies(upstream):  # not before, or all would be kept
-                    again = [tf.identity(x) for x in flat]
-                with tf.GradientTape() as tape:
-                    tape.watch(again)
-                    outputs = compute(*tf.nest.pack_sequence_as(arguments, again))
-                found: list[tf.Tensor] = tape.gradient(
-                    tf.nest.flatten(outputs),
-                    again,
-                    list(upstream),
-                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
-                )
-                return found
-
-            return tf.nest.flatten(structure), gradients
-
-        outputs = run(*tf.nest.flatten(arguments))
-        return tf.nest.pack_sequence_as(structure, outputs)
-
-    return call
 
 
 Tensors: TypeAlias = Sequence[tf.Tensor]
@@ -217,27 +147,21 @@ def chunks_of(plan: Plan) -> int:
 
 def part_of(plan: Plan, chunks: int) -> Plan:
     """Return the plan of one of so many parts."""
-    operations = [[_part(made, chunks) for made in of_state] for of_state in plan.operations]
+
+    def part(made: Parts) -> Parts:
+        if made["kind"] != "convolution":
+            return made
+        fewer = {name: made["layer"][name] // chunks for name in ("filters", "groups")}
+        return {**made, "layer": {**made["layer"], **fewer}}
+
+    operations = [list(map(part, of_state)) for of_state in plan.operations]
     height, width, channels = plan.shape
     shape = height, width, channels // chunks
     return Plan(plan.inputs, operations, plan.concat, shape, plan.kept)
 
 
-def _part(made: dict[str, Any], chunks: int) -> dict[str, Any]:
-    if made["kind"] != "convolution":
-        return made
-    fewer = {name: made["layer"][name] // chunks for name in ("filters", "groups")}
-    return {**made, "layer": {**made["layer"], **fewer}}
-
-
 def chunked(compute: Callable[..., Any], plan: Plan, chunks: int) -> Callable[..., Any]:
-    """Return a function that computes a cell by its parts.
-
-    # Arguments
-        compute: computes a part; see `computation` for what it takes.
-        plan: that of the whole cell.
-        chunks: number of parts.
-    """
+    """Return a function that computes a cell by its parts; see `computation` for what it takes."""
 
     def run(
         inputs: Tensors,
@@ -299,7 +223,9 @@ def computation(
         key: see `Plan.key`.
         sizes: height and width of each input: a function traced for several knows none.
         training: whether to normalize by the batch.
-        rematerialize: whether to compute it again for its gradient.
+        rematerialize: whether to compute it again for its gradient, in place of keeping what it
+            computes ([Training Deep Nets with Sublinear Memory
+            Cost](https://arxiv.org/abs/1604.06174)).
         precision: of the operands of binary convolutions.
     """
     plan = Plan(**json.loads(key))
@@ -308,7 +234,7 @@ def computation(
     compute: Callable[..., Any] = tf.function(part, autograph=False, reduce_retracing=True)
     if chunks > 1:
         compute = chunked(compute, plan, chunks)
-    return rematerialized(compute) if rematerialize else compute
+    return tf.recompute_grad(compute) if rematerialize else compute
 
 
 class _Compute:
@@ -430,11 +356,7 @@ class _Read:
         self._padded: dict[str, tf.Tensor] = {}
 
     def convolve(
-        self,
-        layer: BinaryConv2D,
-        kernel: tf.Tensor,
-        weights: tf.Tensor,
-        slope: tf.Tensor | None,
+        self, layer: BinaryConv2D, kernel: tf.Tensor, weights: tf.Tensor, slope: tf.Tensor | None
     ) -> tf.Tensor:
         padding = "VALID" if layer.pad_values else layer.padding.upper()
         with computing_in(self._precision):  # a gradient may be traced when another is current

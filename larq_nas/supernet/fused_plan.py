@@ -17,9 +17,6 @@ from larq_nas.layers.scale import CenteredClip
 from larq_nas.quantizers import XnorSign
 from larq_nas.spaces.chooser import Operation
 
-__all__ = ["CONVOLVED", "Description", "Parts", "Plan", "Stacked", "describe", "weighed"]
-
-
 _keras = tf.keras.layers
 _ACTIVATIONS = (tf.keras.activations.relu, tf.keras.activations.linear)
 # These take each filter for itself, so that several kernels can be one. Not so sums of plain
@@ -31,24 +28,19 @@ _CONSTANT = (tf.keras.initializers.Zeros, tf.keras.initializers.Constant)
 
 def is_norm(layer: tf.keras.layers.Layer) -> bool:
     """Return whether `layer` is a batch norm without scale and offset."""
-    if type(layer) is not _keras.BatchNormalization or list(_axes(layer)) not in ([-1], [3]):
+    if type(layer) is not _keras.BatchNormalization:
         return False
-    default = _keras.BatchNormalization(
-        momentum=layer.momentum, epsilon=layer.epsilon, center=False, scale=False
-    )
-    return _is_like(layer, default, "axis")
-
-
-def _axes(layer: tf.keras.layers.BatchNormalization) -> list[int]:
-    return [layer.axis] if isinstance(layer.axis, int) else layer.axis
+    axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
+    settings = {"momentum": layer.momentum, "epsilon": layer.epsilon, "axis": layer.axis}
+    default = _keras.BatchNormalization(center=False, scale=False, **settings)
+    return axes in ([-1], [3]) and _is_like(layer, default)
 
 
 def is_pool(layer: tf.keras.layers.Layer) -> bool:
     """Return whether `layer` is a pool over the channels-last image."""
     if type(layer) not in (_keras.MaxPooling2D, _keras.AveragePooling2D):
         return False
-    default = type(layer)(layer.pool_size, layer.strides, layer.padding)
-    return _is_like(layer, default)
+    return _is_like(layer, type(layer)(layer.pool_size, layer.strides, layer.padding))
 
 
 def is_prelu(layer: tf.keras.layers.Layer) -> bool:
@@ -59,30 +51,31 @@ def is_prelu(layer: tf.keras.layers.Layer) -> bool:
     return _is_like(layer, default)
 
 
+# What may differ of convolutions that are computed as one.
+_SETTINGS = (
+    "filters",
+    "kernel_size",
+    "strides",
+    "dilation_rate",
+    "groups",
+    "padding",
+    "pad_values",
+    "activation",
+    "input_quantizer",
+    "kernel_quantizer",
+    "kernel_initializer",
+    "kernel_constraint",
+)
+
+
 def is_convolution(layer: tf.keras.layers.Layer) -> bool:
     """Return whether several such binary convolutions are one with all their filters."""
-    if type(layer) is not BinaryConv2D:
+    if type(layer) is not BinaryConv2D or layer.activation not in _ACTIVATIONS:
         return False
-    if not isinstance(layer.kernel_quantizer, _KERNEL_QUANTIZERS):
+    quantizer, constraint = layer.kernel_quantizer, layer.kernel_constraint
+    if not isinstance(quantizer, _KERNEL_QUANTIZERS) or not isinstance(constraint, _CONSTRAINTS):
         return False
-    if layer.activation not in _ACTIVATIONS or not isinstance(
-        layer.kernel_constraint, _CONSTRAINTS
-    ):
-        return False
-    default = BinaryConv2D(
-        layer.filters,
-        layer.kernel_size,
-        strides=layer.strides,
-        dilation_rate=layer.dilation_rate,
-        groups=layer.groups,
-        padding=layer.padding,
-        pad_values=layer.pad_values,
-        activation=layer.activation,
-        input_quantizer=layer.input_quantizer,
-        kernel_quantizer=layer.kernel_quantizer,
-        kernel_initializer=layer.kernel_initializer,
-        kernel_constraint=layer.kernel_constraint,
-    )
+    default = BinaryConv2D(**{name: getattr(layer, name) for name in _SETTINGS})
     return _is_sign(layer.input_quantizer) and _is_like(layer, default) and _can_be_rebuilt(layer)
 
 
@@ -104,13 +97,12 @@ def _can_be_rebuilt(layer: BinaryConv2D) -> bool:
     return _is_like(layer, again)
 
 
-def _is_like(layer: Any, other: Any, *apart: str) -> bool:
-    """Return whether settings are equal, apart from the name and those named."""
-    configs = [
-        {key: value for key, value in one.get_config().items() if key not in ("name", *apart)}
-        for one in (layer, other)
-    ]
-    return json.dumps(configs[0], default=repr) == json.dumps(configs[1], default=repr)
+def _is_like(layer: Any, other: Any) -> bool:
+    """Return whether settings are equal, apart from the name."""
+    one, another = (
+        json.dumps({**x.get_config(), "name": ""}, default=repr) for x in (layer, other)
+    )
+    return one == another
 
 
 Parts: TypeAlias = dict[str, Any]
@@ -257,10 +249,8 @@ class Stacked(tf.keras.initializers.Initializer):
 class Stack:
     """Kernels of one size, quantized and weighted at once.
 
-    # Arguments
-        layer: one of the convolutions; they differ in strides and dilation alone.
-        channels: number of channels they read.
-        prelu: initializer of the slopes of PReLU behind them, if it is there.
+    The convolutions differ from `layer` in strides and dilation alone. `prelu` is the initializer
+    of the slopes of PReLU behind them, if it is there.
     """
 
     def __init__(self, layer: BinaryConv2D, channels: int, prelu: Any = None) -> None:
@@ -295,12 +285,7 @@ class Stack:
         return [targets * self.filters for _, _, targets in self.convolutions]
 
     def kernels(self, kernel: tf.Tensor, weights: tf.Tensor) -> list[tf.Tensor]:
-        """Return the kernel of each convolution, its filters weighted.
-
-        # Arguments
-            kernel: the stack, of `shape`.
-            weights: weight of each filter, 0 or more.
-        """
+        """Return the kernel of each convolution, its filters weighted by 0 or more."""
         if self.layer.kernel_quantizer is not None:
             kernel = self.layer.kernel_quantizer(kernel)
         # Their gradient comes from `weighed`, which needs no gradient of the kernel.
@@ -315,10 +300,6 @@ def weighed(y: tf.Tensor, weights: tf.Tensor) -> Any:
     """Return `y`, whose channels a kernel has weighted, as a function of the weights too.
 
     For `y = w * f(x)`, the derivative by `w` is `y / w`.
-
-    # Arguments
-        y: shape `(batch, height, width, channels)`.
-        weights: shape `(channels,)`.
     """
 
     def gradients(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -370,15 +351,8 @@ class Plan:
     @property
     def key(self) -> str:
         """The plan as JSON, equal for cells that compute the same."""
-        return json.dumps(
-            {
-                "inputs": self.inputs,
-                "operations": self.operations,
-                "concat": self.concat,
-                "shape": self.shape,
-                "kept": self.kept,
-            }
-        )
+        names = ("inputs", "operations", "concat", "shape", "kept")
+        return json.dumps({name: getattr(self, name) for name in names})
 
     def of_kind(self, kind: str) -> Iterator[tuple[tuple[int, int], Parts]]:
         """Yield state and number of each operation of that kind, with what it is made of."""

@@ -12,8 +12,6 @@ from larq_nas.graph.rebuild import has_weights
 from larq_nas.layers.mixture import Kept, Mixture, Probabilities
 from larq_nas.spaces.chooser import Chooser, Operations, ask
 
-__all__ = ["Relax", "require_temperature"]
-
 
 class Relax(Chooser):
     """Answers with every candidate, weighted: the supernet.

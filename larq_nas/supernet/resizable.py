@@ -13,15 +13,6 @@ from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Chooser
 from larq_nas.training.recipe import MOMENTUM, OptimizerName, Rate
 
-__all__ = [
-    "Initial",
-    "resizable",
-    "resizable_constants",
-    "resizable_network",
-    "resizable_optimizer",
-]
-
-
 Constant: TypeAlias = tuple[tf.Variable, tf.keras.layers.Layer, float]
 
 Initial: TypeAlias = dict[Any, tf.keras.initializers.Initializer]
@@ -31,17 +22,15 @@ Initial: TypeAlias = dict[Any, tf.keras.initializers.Initializer]
 def resizable_network(
     space: Space, choose: Chooser, facts: DataFacts, domain: Domain
 ) -> tuple[tf.keras.Model, Initial]:
-    """Return a network whose weights take any width, and what made their first values.
-
-    # Arguments
-        space: the space.
-        choose: answers its questions.
-        facts: the images and classes.
-        domain: what is binary.
-    """
+    """Return a network whose weights take any width, and what made their first values."""
     with building_in(domain), resizable() as initial:
         network = space.build(choose, facts.input_shape, facts.classes)
-    _forget_widths(network)
+    for layer in network._flatten_layers(include_self=False):
+        if isinstance(layer, tf.keras.layers.Conv2D):
+            # Or Keras writes the width it was built with into what is traced. Set as Keras sets
+            # attributes, it would be tracked.
+            any_width = _any_width(layer.compute_output_shape)
+            object.__setattr__(layer, "compute_output_shape", any_width)
     return network, initial
 
 
@@ -89,16 +78,6 @@ def _without_shape(create: Any, **settings: Any) -> tf.Variable:
         shape = [*value.shape[:kept], *[None] * (rank - kept)]
         settings |= {"initial_value": value, "shape": tf.TensorShape(shape)}
     return create(**settings)
-
-
-def _forget_widths(network: tf.keras.Model) -> None:
-    """Keep Keras from writing the width a convolution was built with into what is traced."""
-    for layer in network._flatten_layers(include_self=False):
-        if isinstance(layer, tf.keras.layers.Conv2D):
-            # Set as Keras sets attributes, it would be tracked.
-            object.__setattr__(
-                layer, "compute_output_shape", _any_width(layer.compute_output_shape)
-            )
 
 
 def _any_width(compute: Callable[[Any], tf.TensorShape]) -> Callable[[Any], tf.TensorShape]:
@@ -161,12 +140,7 @@ class _Momentum(_Resizable, tf.keras.optimizers.SGD):
 
 
 def resizable_optimizer(name: OptimizerName, rate: Rate) -> Any:
-    """Return the optimizer of that name, with a `reset` for variables of other sizes.
-
-    # Arguments
-        name: `"adam"` or `"sgd"`.
-        rate: learning rate, or its schedule.
-    """
+    """Return the optimizer of that name, with a `reset` for variables of other sizes."""
     # Compiled by XLA, an update would be compiled again for every size.
     if name == "sgd":
         return _Momentum(rate, momentum=MOMENTUM, jit_compile=False)

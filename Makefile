@@ -13,8 +13,8 @@ RUN := $(VENV)/bin
 # Images of 8x8 pixels are too small to be worth dividing: one thread per operation is faster.
 demo: export TF_NUM_INTRAOP_THREADS := 1
 demo: $(VENV)/.installed
-	$(RUN)/larq-nas search --space bats --data digits --set search_channels=16 \
-		--batch-size 32 --epochs 10 --architecture-learning-rate 0.003 --train-epochs 30 \
+	$(RUN)/larq-nas search --space bats --data digits --set space.search_channels=8 \
+		--set searcher.architecture_learning_rate=0.003 --batch-size 32 --epochs 8 --train-epochs 24 \
 		--seed 0 --directory runs/demo
 
 # So small are the networks of tests too.

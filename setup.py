@@ -39,6 +39,7 @@ setup(
         # No wheel exists for Linux on ARM: search there, convert elsewhere.
         "larq-compute-engine>=0.16,<0.17; platform_machine != 'aarch64'",
         "numpy>=1.26,<2",
+        "quantiphy>=2.19",
         "scikit-learn>=1.3",
         "scipy>=1.10",
         "terminaltables>=3.1",
@@ -48,6 +49,7 @@ setup(
         "tensorflow-cpu": ["tensorflow-cpu==2.15.1; python_version < '3.12'", *newer_python],
         "datasets": datasets,
         "plots": ["matplotlib>=3.7"],
+        "testing": ["pytest>=8"],
         "dev": [
             *datasets,
             "matplotlib>=3.7",

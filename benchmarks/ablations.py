@@ -9,7 +9,6 @@ import tensorflow as tf
 
 import larq_nas
 from larq_nas.choices import share_parameter_free
-from larq_nas.searchers import Differentiable
 from larq_nas.supernet.relax import Relax
 from larq_nas.training.loop import read_history
 
@@ -50,7 +49,7 @@ def measure(
         train,
         validation,
         SPACE,
-        Differentiable(**settings, architecture_learning_rate=learning_rate),
+        {**settings, "architecture_learning_rate": learning_rate},
         epochs=arguments.epochs,
         train_epochs=arguments.train_epochs,
         augment="standard",

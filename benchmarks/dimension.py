@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import larq_nas
-from larq_nas.searchers import Dimension
+from larq_nas.methods import recipe as recipe_of
+from larq_nas.searchers import Dms
 from larq_nas.searchers.dms.search import read_widths
 from larq_nas.spaces import Vgg11
 from larq_nas.training.loop import read_history
-from larq_nas.training.recipe import RECIPES
 
 from record import record  # isort: skip  (beside this file)
 
@@ -23,7 +23,7 @@ def data(images: int) -> Any:
     return larq_nas.datasets.load("cifar10", batch_size=64, train_split=f"train[:{images}]")
 
 
-def search(searcher: Dimension, seed: int, arguments: argparse.Namespace) -> Path:
+def search(searcher: Dms, seed: int, arguments: argparse.Namespace) -> Path:
     """Search, or go on, and return where it was done."""
     kept = "" if searcher.best_effort else "_anew"
     directory: Path = arguments.folder / f"search_{searcher.memory_target}{kept}_seed{seed}"
@@ -78,7 +78,7 @@ def table(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             *data(arguments.train_images),
             space=space,
             epochs=arguments.train_epochs,
-            recipe=RECIPES["dms_a"],
+            recipe=recipe_of("dms_a"),
             augment="standard",
             seed=seed,
             directory=arguments.folder / f"trained_{name}_seed{seed}",
@@ -100,8 +100,8 @@ def _ratios(name: str, seed: int, arguments: argparse.Namespace) -> list[float]:
     return [float(ratio) for ratio in choices.values()]
 
 
-def _searcher(arguments: argparse.Namespace) -> Dimension:
-    return Dimension(
+def _searcher(arguments: argparse.Namespace) -> Dms:
+    return Dms(
         memory_target=arguments.targets[0],
         trade_off=arguments.trade_off,
         weight_epochs=arguments.weight_epochs,

@@ -51,11 +51,11 @@ WIDEST = [0]
 def build(case: dict[str, Any], formulation: str) -> Any:
     """Return a compiled model, and what it trains on."""
     import tensorflow as tf
+    from larq_nas.searchers.dms.reference import AllWidths, Separate
 
     from larq_nas.data.validation import DataFacts
     from larq_nas.layers import DEPLOYED
-    from larq_nas.searchers.dms.model import DimensionModel
-    from larq_nas.searchers.dms.reference import AllWidths, Separate
+    from larq_nas.searchers.dms.search import DimensionModel
     from larq_nas.searchers.dms.supernet import Masks, Supernet
     from larq_nas.searchers.dms.widths import Dimensions
     from larq_nas.spaces import Vgg11, resolve

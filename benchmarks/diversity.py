@@ -11,7 +11,6 @@ from typing import Any
 import tensorflow as tf
 
 import larq_nas
-from larq_nas.searchers import Differentiable
 from larq_nas.spaces import Bnas
 from larq_nas.training.loop import read_history
 
@@ -31,11 +30,11 @@ FIGURES = ("entropy", "flip_ratio", "accuracy", "search_accuracy", "zero", "para
 def measure(weight: float, seed: int, epochs: int, folder: Path) -> dict[str, Any]:
     tf.keras.backend.clear_session()
     data = larq_nas.datasets.load("cifar10", batch_size=50, **SPLITS)
-    searcher = Differentiable(
-        diversity=weight,
-        diversity_annealing=TAU * epochs / EPOCHS,
-        architecture_learning_rate=FAR / (STEPS * epochs),
-    )
+    searcher = {
+        "diversity": weight,
+        "diversity_annealing": TAU * epochs / EPOCHS,
+        "architecture_learning_rate": FAR / (STEPS * epochs),
+    }
     directory = folder / f"diversity{weight:g}_seed{seed}"
     larq_nas.search(
         *data,

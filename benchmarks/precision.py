@@ -11,7 +11,6 @@ import tensorflow as tf
 
 import larq_nas
 from larq_nas.layers import ComputedIn
-from larq_nas.searchers import Differentiable
 from larq_nas.spaces import Bnas
 from larq_nas.training.loop import read_history
 
@@ -27,7 +26,7 @@ def measure(precision: ComputedIn, seed: int, epochs: int, folder: Path) -> dict
     tf.keras.backend.clear_session()
     data = larq_nas.datasets.load("cifar10", batch_size=50, **SPLITS)
     directory = folder / f"{precision}_seed{seed}"
-    searcher = Differentiable(precision=precision, architecture_learning_rate=0.01)
+    searcher = {"precision": precision, "architecture_learning_rate": 0.01}
     start = time.perf_counter()
     larq_nas.search(
         *data,

@@ -20,8 +20,6 @@ KILLED_IN = ("search_2", "search_3")
 def command(arguments: argparse.Namespace) -> list[str]:
     options = {
         "--searcher": "progressive",
-        "--stage-cells": "3,5,7",
-        "--stage-operations": "8,5,3",
         "--data": "cifar10",
         "--train-split": f"train[:{arguments.images}]",
         "--validation-split": "test[:4000]",
@@ -30,14 +28,20 @@ def command(arguments: argparse.Namespace) -> list[str]:
         "--augment": "cutout",
         "--epochs": str(arguments.epochs),
         "--train-epochs": str(arguments.train_epochs),
-        "--architecture-learning-rate": "0.01",
         "--directory": str(arguments.folder),
     }
-    sizes = ("cells=7", "channels=16", "search_channels=8")
+    settings = (
+        "space.cells=7",
+        "space.channels=16",
+        "space.search_channels=8",
+        "searcher.stage_cells=3,5,7",
+        "searcher.stage_operations=8,5,3",
+        "searcher.architecture_learning_rate=0.01",
+    )
     return [
         *(sys.executable, "-m", "larq_nas.cli", "search"),
         *(part for pair in options.items() for part in pair),
-        *(part for size in sizes for part in ("--set", size)),
+        *(part for setting in settings for part in ("--set", setting)),
     ]
 
 

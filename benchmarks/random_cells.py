@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 import larq_nas
-from larq_nas.select import derive_again
 from larq_nas.spaces.chooser import Sample
 from larq_nas.training.loop import read_history
 
@@ -39,7 +38,7 @@ def architectures(count: int, searches: Path) -> dict[str, larq_nas.Architecture
     for name in [name for name in cells if name.startswith("searched")]:
         seed = name.split()[-1]
         run = searches / f"diversity1_seed{seed}"
-        again = derive_again(run, transfer_factor=TRANSFER_FACTOR)
+        again = larq_nas.derive(run, transfer_factor=TRANSFER_FACTOR)
         cells[f"zeros weakened {seed}"] = again.choices
         cells[f"random reduction {seed}"] = {
             choice: cells[f"random {seed}" if choice.startswith("reduction") else name][choice]

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import larq_nas
 from larq_nas.data.streams import validation_stream
-from larq_nas.training import RECIPES
+from larq_nas.methods import recipe as recipe_of
 
 from record import record  # isort: skip  (beside this file)
 
@@ -25,7 +25,7 @@ def measure(decay: float, jitter: bool, seed: int, epochs: int, folder: Path) ->
     tf.keras.backend.clear_session()
     train, validation = larq_nas.datasets.load("cifar10", batch_size=64, **SPLITS)
     recipe = dataclasses.replace(
-        RECIPES["bnas_v2"],
+        recipe_of("bnas_v2"),
         weight_decay=decay,
         color_jitter=jitter,
         drop_path=0.0,

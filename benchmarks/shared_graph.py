@@ -1,6 +1,7 @@
 """What one trace for all candidates saves, beside a network of its own for each."""
 
 import argparse
+import dataclasses
 import time
 from typing import Any
 
@@ -8,7 +9,7 @@ import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.data.data import check_task
+from larq_nas.data.data import read_data
 from larq_nas.searchers.evolution.candidates import (
     CandidateTraining,
     Inheritance,
@@ -32,14 +33,15 @@ def measure(space_name: str, ratios: tuple[float, ...], arguments: Any) -> dict[
         batch_size=100,
         image_size=arguments.image_size,
     )
-    task = check_task(*data, 10, None, 0, space, 0)
-    subset, facts = draw_subset(task.train, task.facts, arguments.images, 0)
+    task = read_data(*data, 10, None, 0, space, 0)
+    subset = draw_subset(task, arguments.images)
     validation = tf.data.Dataset.from_tensor_slices(
         tuple(tf.concat(parts, 0) for parts in zip(*task.validation, strict=True))
     ).batch(100)
-    training = CandidateTraining(subset, validation, facts, 1, Recipe(stages=("binary",)), None, 0)
+    subset = dataclasses.replace(subset, validation=validation)
+    training = CandidateTraining(subset, 1, Recipe(stages=("binary",)))
     choose = Widest()
-    source = Inheritance(space.build(choose, facts.input_shape, 10), choose)
+    source = Inheritance(space.build(choose, task.facts.input_shape, 10), choose)
     rng = np.random.default_rng(0)
     candidates = [
         {name: float(rng.choice(ratios)) for name in choose.expansions}

@@ -10,7 +10,7 @@ import larq_nas
 from larq_nas.data.streams import training_stream
 from larq_nas.data.validation import check_data
 from larq_nas.layers import BinaryConv2D
-from larq_nas.training import RECIPES
+from larq_nas.methods import recipe as recipe_of
 from larq_nas.training.loop import seed_everything
 from larq_nas.training.recipe import amplifications, descend, learning_rate, optimizer
 
@@ -19,7 +19,7 @@ from record import record  # isort: skip  (beside this file)
 SPLITS = {"train_split": "train[:5000]", "validation_split": "test[:1000]", "image_size": 16}
 SIZE = {"cells": 20, "channels": 8}
 CELLS = (0, 1, 2, 6, 13, 19)
-RECIPE = RECIPES["bnas"]
+RECIPE = recipe_of("bnas")
 EVERY = 10
 
 

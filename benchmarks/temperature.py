@@ -5,11 +5,12 @@ import tempfile
 from pathlib import Path
 
 import larq_nas
-from larq_nas.data.data import Task
+from larq_nas.data.data import Data
 from larq_nas.data.validation import check_data
-from larq_nas.run_directory import Run
+from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers import Differentiable
 from larq_nas.spaces import Bats
+from larq_nas.training import Recipe
 from larq_nas.training.loop import read_history
 
 from record import record  # isort: skip  (beside this file)
@@ -19,12 +20,12 @@ COLUMNS = ("epoch", "confidence", "entropy", "parameter_free", "accuracy", "sear
 
 def measure(temperature: float, seed: int, epochs: int) -> list[dict[str, float]]:
     train, validation = larq_nas.datasets.load("digits", batch_size=32)
-    task = Task(train, validation, check_data(train, validation), seed)
+    task = Data(train, validation, check_data(train, validation), seed)
     with tempfile.TemporaryDirectory() as folder:
         searcher = Differentiable(temperature=temperature)
-        prepared = searcher.prepare(Bats(cells=3, channels=8), task, epochs)
-        with Run(Path(folder) / "run", {}) as run:
-            prepared.search(run, verbose=2)
+        prepared = searcher.prepare(Bats(cells=3, channels=8), task, None, epochs, Recipe())
+        with RunDirectory(Path(folder) / "run", {}) as run:
+            prepared.run(run, verbose=2)
             rows = read_history(run.history)
     return [{name: float(row[name]) for name in COLUMNS if name in row} for row in rows]
 

@@ -5,11 +5,11 @@ from larq_nas._environment import prepare
 prepare()
 
 from larq_nas import (  # noqa: E402
-    architectures,
     cost,
     errors,
     latency,
     layers,
+    methods,
     quantizers,
     searchers,
     spaces,
@@ -21,19 +21,21 @@ from larq_nas.compare import compare  # noqa: E402
 from larq_nas.data import datasets  # noqa: E402
 from larq_nas.deploy import Conversion, convert  # noqa: E402
 from larq_nas.search import search  # noqa: E402
+from larq_nas.select import derive  # noqa: E402
 from larq_nas.train import train  # noqa: E402
 
 __all__ = [
     "Architecture",
     "Conversion",
-    "architectures",
     "compare",
     "convert",
     "cost",
     "datasets",
+    "derive",
     "errors",
     "latency",
     "layers",
+    "methods",
     "quantizers",
     "search",
     "searchers",

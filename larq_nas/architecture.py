@@ -11,9 +11,9 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.choices import Value
-from larq_nas.errors import InputError, unknown_name
+from larq_nas.errors import InputError, require_count, require_whole, unknown_name
 from larq_nas.files import write_atomically
-from larq_nas.spaces.chooser import Fix
+from larq_nas.spaces.chooser import Fix, Sample
 from larq_nas.spaces.space import Space, SpaceLike, names, resolve
 
 __all__ = ["Architecture"]
@@ -46,6 +46,24 @@ class Architecture:
     space: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     choices: Mapping[str, Value] = field(default_factory=dict)
+
+    @classmethod
+    def random(
+        cls, space: SpaceLike, input_shape: tuple[int, int, int], classes: int, seed: int
+    ) -> "Architecture":
+        """Draw an architecture of a space, every option of each choice being as likely.
+
+        # Arguments
+            space: a space, its name or a function.
+            input_shape: `(height, width, channels)` of the images, in pixels.
+            classes: number of classes.
+            seed: the same seed draws the same.
+        """
+        require_count(seed=seed)
+        require_whole(classes=classes)
+        resolved, choose = resolve(space), Sample.seeded(seed)
+        resolved.build(choose, input_shape, classes)
+        return cls(resolved.name, resolved.settings(), choose.values)
 
     def build(
         self, input_shape: tuple[int, int, int], classes: int, space: SpaceLike | None = None
@@ -188,12 +206,12 @@ class Architecture:
         """Return the space it is of, in its settings; one of your own must be given."""
         if space is None:
             return resolve(self.space, self.settings)
-        resolved = resolve(space, self.settings)
-        if resolved.name != self.space:
+        given = resolve(space)
+        if given.name != self.space:
             raise InputError(
-                f"The architecture is of space `{self.space}`, but got `{resolved.name}`."
+                f"The architecture is of space `{self.space}`, but got `{given.name}`."
             )
-        return resolved
+        return resolve(space, self.settings)
 
 
 def _reason(error: Exception) -> str:

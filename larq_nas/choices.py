@@ -8,27 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from larq_nas.errors import InputError, require_whole, unknown_name
-
-__all__ = [
-    "Cell",
-    "Choice",
-    "Chosen",
-    "Expansion",
-    "Filters",
-    "Pair",
-    "Value",
-    "all_alive",
-    "at",
-    "exchanges",
-    "expand",
-    "require_ratios",
-    "revivals",
-    "revive",
-    "share_parameter_free",
-    "share_zero",
-]
-
+from larq_nas.errors import InputError, is_number, require_known, require_whole
 
 Pair = tuple[str, int]
 """An operation and the index of the input it reads."""
@@ -37,13 +17,19 @@ Value = str | list[list[str | int]] | float
 """What JSON holds: an operation's name, a list of `[operation, input]`, or a ratio."""
 
 
+Chosen: TypeAlias = Mapping[str, Sequence[Pair]]
+"""Operations and inputs of each choice."""
+
+Scores: TypeAlias = Mapping[str, np.ndarray]
+"""How good each `(input, operation)` of each choice is."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """Which operation on which inputs.
 
     # Arguments
-        name: name of the choice, `"group/rest"` or just `"group"`; asked again, the same
-            name has the same answer.
+        name: name of the choice, `"group/rest"` or just `"group"`.
         operations: names of the operations, in the order of `alpha`'s columns.
         inputs: number of inputs to choose from.
         keep: number of inputs that the chosen network keeps.
@@ -81,13 +67,9 @@ class Choice:
         return tuple(name for name in self.operations if self.keep_zero or name not in self.zeros)
 
     def strongest(self, probabilities: np.ndarray) -> list[Pair]:
-        """Return the best operation on each of the `keep` strongest inputs.
+        """Return the best operation on each of the `keep` strongest inputs; zero only if kept.
 
-        Zero is excluded, unless it is kept.
-
-        # Arguments
-            probabilities: weight of each operation on each input, shape
-                `(inputs, operations)`.
+        Probabilities are of shape `(inputs, operations)`.
         """
         scores = np.array(probabilities, dtype=np.float64)
         scores[:, [name not in self.eligible for name in self.operations]] = -np.inf
@@ -124,8 +106,7 @@ class Choice:
         if not isinstance(entry, list | tuple) or len(entry) != 2:
             raise self._misfit(entry)
         operation, index = entry
-        if operation not in self.operations:
-            raise unknown_name(f"operation for choice `{self.name}`", operation, self.operations)
+        require_known(f"operation for choice `{self.name}`", operation, self.operations)
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < self.inputs:
             raise InputError(
                 f"Choice `{self.name}` has inputs 0 to {self.inputs - 1}, but got {index!r}."
@@ -138,25 +119,21 @@ class Choice:
         return InputError(f"Choice `{self.name}` expects {form}, but got {value!r}.")
 
 
-def share_parameter_free(
-    choices: Mapping[str, Choice], chosen: Mapping[str, Sequence[Pair]]
-) -> float:
+def strongest(choices: Mapping[str, Choice], scores: Scores) -> dict[str, list[Pair]]:
+    """Return the strongest operations and inputs of each choice."""
+    return {name: choice.strongest(scores[name]) for name, choice in choices.items()}
+
+
+def share_parameter_free(choices: Mapping[str, Choice], chosen: Chosen) -> float:
     """Return the share of chosen operations that have no trainable weights."""
-    return _share(
-        pair in choices[name].parameter_free for name, pairs in chosen.items() for pair in pairs
-    )
+    free = [pair in choices[name].parameter_free for name in chosen for pair in chosen[name]]
+    return float(np.mean(free or [False]))
 
 
-def share_zero(choices: Mapping[str, Choice], chosen: Mapping[str, Sequence[Pair]]) -> float:
+def share_zero(choices: Mapping[str, Choice], chosen: Chosen) -> float:
     """Return the share of chosen operations that are zero."""
-    return _share(
-        operation in choices[name].zeros for name, pairs in chosen.items() for operation, _ in pairs
-    )
-
-
-def _share(found: Iterable[bool]) -> float:
-    counted = list(found)
-    return sum(counted) / max(len(counted), 1)
+    zero = [operation in choices[name].zeros for name in chosen for operation, _ in chosen[name]]
+    return float(np.mean(zero or [False]))
 
 
 _MOST = 64
@@ -169,13 +146,7 @@ def expand(filters: int, ratio: float) -> int:
 
 @dataclass(frozen=True)
 class Expansion:
-    """How many times its own width a layer gets.
-
-    # Arguments
-        name: name of the choice; asked again, the same name has the same answer.
-        filters: number of filters at ratio 1.
-        ratios: the ratios to choose from.
-    """
+    """How many times its own width, `filters`, a layer gets: one of `ratios`."""
 
     name: str
     filters: int
@@ -209,20 +180,18 @@ class Expansion:
 
         It need not be one of `ratios`, which are those that a search by sampling tries.
         """
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 1 / self.filters <= value < math.inf:  # type: ignore[operator]
+        if not is_number(value) or not 1 / self.filters <= value < math.inf:
             raise InputError(
                 f"Choice `{self.name}` expects a ratio that leaves it a channel or more, but got "
                 f"{value!r}."
             )
-        return value  # type: ignore[return-value]
+        return value
 
 
 def require_ratios(name: str, ratios: Sequence[float]) -> None:
     """Raise `InputError` for a ratio that is no number above 0 and up to 64."""
     for ratio in ratios:
-        number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
-        if not number or not 0 < ratio <= _MOST:
+        if not is_number(ratio) or not 0 < ratio <= _MOST:
             raise InputError(f"`{name}` must be positive, up to {_MOST}, but got {ratio!r}.")
 
 
@@ -232,10 +201,6 @@ class Filters(int):
     Layers keep it as they keep any whole number. It lets the costs of every other width be
     computed from one build of the network. `+`, `-`, `*` and `//` with whole numbers are
     remembered too; what turns it into a plain `int` is not.
-
-    # Arguments
-        value: the number of filters.
-        at: returns the number for other answers, given them by the name of the choice.
     """
 
     at: Callable[[Mapping[str, Any]], Any]
@@ -254,8 +219,7 @@ class Filters(int):
     def __add__(self, other: int) -> "Filters":
         return self._with(other, lambda a, b: a + b)
 
-    def __radd__(self, other: int) -> "Filters":
-        return self._with(other, lambda a, b: b + a)
+    __radd__ = __add__
 
     def __sub__(self, other: int) -> "Filters":
         return self._with(other, lambda a, b: a - b)
@@ -266,8 +230,7 @@ class Filters(int):
     def __mul__(self, other: int) -> "Filters":
         return self._with(other, lambda a, b: a * b)
 
-    def __rmul__(self, other: int) -> "Filters":
-        return self._with(other, lambda a, b: b * a)
+    __rmul__ = __mul__
 
     def __floordiv__(self, other: int) -> "Filters":
         return self._with(other, lambda a, b: a // b)
@@ -284,19 +247,12 @@ def at(filters: int, answers: Mapping[str, Any]) -> Any:
     return filters.at(answers) if isinstance(filters, Filters) else filters
 
 
-Chosen: TypeAlias = Mapping[str, Sequence[Pair]]
-"""Operations and inputs of each choice."""
-
-
 @dataclass(frozen=True)
 class Cell:
     """How the choices of a kind of cell hang together.
 
-    # Arguments
-        name: kind of the cell.
-        inputs: number of its inputs, the first of its states.
-        questions: name of the choice of each node, by the node's index among the states.
-        concat: indices of the states that are concatenated.
+    `inputs` is their number, the first of the states; `questions` are the choices of the nodes, by
+    their indices among the states, of which those of `concat` are concatenated.
     """
 
     name: str
@@ -309,12 +265,8 @@ class Cell:
 class Revival:
     """One pair of a choice replaced, so that a cell is no longer zero on every path.
 
-    # Arguments
-        cell: kind of the cell.
-        choice: name of the choice.
-        pairs: what is chosen then.
-        pair: the pair that is new.
-        gain: by how much the sum of scores grows.
+    `pairs` is what is chosen then, `pair` the one that is new, and `gain` by how much the sum of
+    scores grows.
     """
 
     cell: str
@@ -330,23 +282,12 @@ def all_alive(cells: Iterable[Cell], choices: Mapping[str, Choice], chosen: Chos
 
 
 def revive(
-    cells: Iterable[Cell],
-    choices: Mapping[str, Choice],
-    scores: Mapping[str, np.ndarray],
-    chosen: Chosen,
+    cells: Iterable[Cell], choices: Mapping[str, Choice], scores: Scores, chosen: Chosen
 ) -> tuple[Chosen, list[Revival]]:
     """Return `chosen` with one operation changed in each cell that is zero on every path.
 
-    Of all changes that bring such a cell to life, it is the one that costs least score.
-
-    # Arguments
-        cells: the kinds of cells.
-        choices: the choices by name.
-        scores: how good each pair of each choice is, shape `(inputs, operations)`.
-        chosen: operations and inputs of each choice.
-
-    # Returns
-        What is chosen then, and what was changed.
+    Of all changes that bring such a cell to life, it is the one that costs least score, by scores
+    of shape `(inputs, operations)`. What was changed is returned too.
     """
     changes: list[Revival] = []
     for cell in cells:
@@ -372,7 +313,7 @@ def _alive(cell: Cell, choices: Mapping[str, Choice], chosen: Chosen) -> set[int
 
 
 def revivals(
-    cell: Cell, choices: Mapping[str, Choice], scores: Mapping[str, np.ndarray], chosen: Chosen
+    cell: Cell, choices: Mapping[str, Choice], scores: Scores, chosen: Chosen
 ) -> Iterator[Revival]:
     """Yield each change of one pair that gives life. There are some: any node may read an input."""
     alive = _alive(cell, choices, chosen)
@@ -392,10 +333,7 @@ def exchanges(
 ) -> Iterator[tuple[Pair, list[Pair]]]:
     """Yield each other pair that one of `pairs` can be exchanged for, and the pairs then.
 
-    # Arguments
-        pairs: what is chosen, each on an input of its own.
-        operations: operations of the new pair.
-        indices: inputs that it may read.
+    Each of `pairs` is on an input of its own; the new one is of `operations` and `indices`.
     """
     for slot, operation in product(range(len(pairs)), operations):
         others = [pair for number, pair in enumerate(pairs) if number != slot]

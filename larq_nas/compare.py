@@ -13,10 +13,11 @@ from typing import Any
 
 import tensorflow as tf
 from filelock import FileLock
+from terminaltables import AsciiTable
 
 from larq_nas.architecture import Architecture
 from larq_nas.data.augmentation import Augment
-from larq_nas.data.data import Task, check_seed, check_task
+from larq_nas.data.data import Data, check_seed, read_data
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import (
     DivergenceError,
@@ -26,14 +27,21 @@ from larq_nas.errors import (
     unknown_name,
     warn,
 )
-from larq_nas.files import LEFTOVERS, write_atomically, write_table
+from larq_nas.files import (
+    lock_directory,
+    require_ours,
+    unwritable,
+    write_atomically,
+    write_table,
+)
 from larq_nas.latency.measure import measure_all_here
+from larq_nas.methods import RecipeLike
+from larq_nas.methods import resolve as resolve_method
 from larq_nas.report.plots import plot_comparison
-from larq_nas.run_directory import LOCK, Run, differences, flat, lock_directory, unwritable
+from larq_nas.run_directory import RunDirectory, differences, flat
 from larq_nas.spaces import Space, SpaceLike, WidthSpace, names, resolve
-from larq_nas.spaces.chooser import Sample
-from larq_nas.train import require_living, run_of, train_task
-from larq_nas.training.recipe import Recipe, RecipeLike, resolve_recipe
+from larq_nas.train import require_living, run_of, train_architecture
+from larq_nas.training.recipe import Recipe
 from larq_nas.training.trainer import require_stages
 
 __all__ = ["Record", "compare", "drawn_from", "read_entries", "summarize", "table"]
@@ -104,11 +112,8 @@ class _Reader:
             raise InputError("`random:0` is no architecture: ask for 1 or more.")
         changes = self._changes(self.space)
         space = resolve(self.space, changes) if changes else self.space
-        found = []
-        for seed in range(count):
-            choose = Sample.seeded(seed)
-            space.build(choose, self.facts.input_shape, self.facts.classes)
-            found.append(Architecture(space.name, space.settings(), choose.values))
+        shape, classes = self.facts.input_shape, self.facts.classes
+        found = [Architecture.random(space, shape, classes, seed) for seed in range(count)]
         label = f"{count} random {space.name}"
         return Entry(label, tuple(found), space, self._told(self.space, space))
 
@@ -206,23 +211,25 @@ class Job:
 
     entry: Entry
     architecture: Architecture
-    task: Task
+    data: Data
     folder: Path
     result: dict[str, Any] | None = None
     failure: str | None = None
 
-    def run(self, recipe: Recipe, epochs: int) -> Run:
+    def run(self, recipe: Recipe, epochs: int) -> RunDirectory:
         """Return its run."""
-        return run_of(self.architecture, self.task, recipe, None, epochs, self.folder)
+        return run_of(self.architecture, self.data, recipe, None, epochs, self.folder)
 
     def train(self, recipe: Recipe, epochs: int, verbose: int | str) -> None:
         """Train, or note why that has no end."""
         run, space = self.run(recipe, epochs), self.entry.space
         self.failure = None
         if verbose:
-            print(f"{self.entry.label}, seed {self.task.seed}: `{self.folder}`", flush=True)
+            print(f"{self.entry.label}, seed {self.data.seed}: `{self.folder}`", flush=True)
         try:
-            train_task(self.architecture, space, self.task, recipe, None, epochs, run, (), verbose)
+            train_architecture(
+                self.architecture, space, self.data, recipe, None, epochs, run, (), verbose
+            )
             self.read()
         except DivergenceError as error:
             self.failure = str(error)
@@ -239,22 +246,22 @@ class Job:
             self.failure = diverged.read_text(encoding="utf-8")
 
 
-def jobs_of(entry: Entry, task: Task, directory: Path, seed: int) -> list[Job]:
+def jobs_of(entry: Entry, data: Data, directory: Path, seed: int) -> list[Job]:
     """Return the trainings of an entry by one seed."""
-    task, place = dataclasses.replace(task, seed=seed), directory / entry.folder
+    data, place = dataclasses.replace(data, seed=seed), directory / entry.folder
     alone = len(entry.architectures) == 1
     return [
-        Job(entry, architecture, task, place / f"{'' if alone else f'{number}_'}seed{seed}")
+        Job(entry, architecture, data, place / f"{'' if alone else f'{number}_'}seed{seed}")
         for number, architecture in enumerate(entry.architectures)
     ]
 
 
-def finished_before(entry: Entry, task: Task, directory: Path, seeds: Sequence[int]) -> list[Job]:
+def finished_before(entry: Entry, data: Data, directory: Path, seeds: Sequence[int]) -> list[Job]:
     """Return what of an entry has ended in earlier calls, by other seeds than these."""
     names = [path.name for path in (directory / entry.folder).glob("*seed*")]
     known = {int(found[1]) for name in names if (found := re.search(r"seed(\d+)$", name))}
     others = [
-        job for seed in sorted(known - set(seeds)) for job in jobs_of(entry, task, directory, seed)
+        job for seed in sorted(known - set(seeds)) for job in jobs_of(entry, data, directory, seed)
     ]
     for job in others:
         job.read()
@@ -293,7 +300,7 @@ def summarize(
     row["accuracies"] = accuracies
     costs = [result["costs"] for result in results]
     row |= {name: statistics.mean(cost[name] for cost in costs) for name in ("binary_macs", "macs")}
-    row["weight_bytes"] = statistics.mean(cost["weight_bits"] / 8 for cost in costs)
+    row["weight_bytes"] = statistics.mean(cost["weight_bytes"] for cost in costs)
     sizes = [result["bytes"] for result in results if "bytes" in result]
     row["flatbuffer_bytes"] = statistics.mean(sizes) if sizes else None
     return row
@@ -303,18 +310,17 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as text, the most accurate first."""
     ordered = sorted(rows, key=lambda row: -row.get("accuracy", -1.0))
     shown = [name for name in _COLUMNS if any(row.get(name) is not None for row in ordered)]
-    cells = {"architecture": [str(row["architecture"]) for row in ordered]}
-    for name in shown:
-        title, text = _COLUMNS[name]
-        values = [row.get(name) for row in ordered]
-        cells[title] = ["" if value is None else text(value) for value in values]
-    columns = [[title, *column] for title, column in cells.items()]
-    widths = [max(map(len, column)) for column in columns]
-    lines = []
-    for label, *figures in zip(*columns, strict=True):
-        aligned = [cell.rjust(width) for cell, width in zip(figures, widths[1:], strict=True)]
-        lines.append("  ".join([label.ljust(widths[0]), *aligned]).rstrip())
-    return "\n".join(lines)
+    titles = ["architecture", *(_COLUMNS[name][0] for name in shown)]
+    cells = [[str(row["architecture"]), *(_cell(row, name) for name in shown)] for row in ordered]
+    grid = AsciiTable([titles, *cells])
+    grid.justify_columns = dict.fromkeys(range(1, len(titles)), "right")
+    text: str = grid.table
+    return text
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    return "" if value is None else _COLUMNS[name][1](value)
 
 
 class Record:
@@ -333,7 +339,7 @@ class Record:
     def __init__(self, directory: Path, terms: Mapping[str, Any]) -> None:
         self._directory, self._path = directory, directory / "comparison.json"
         self._terms = json.loads(json.dumps(terms))
-        _require_free(directory)
+        require_ours(directory, "a comparison", _is_comparison)
         self._earlier = self._read()
         self._lock: FileLock | None = None
 
@@ -404,19 +410,8 @@ class Record:
         return rows
 
 
-def _require_free(directory: Path) -> None:
-    """Raise `InputError` for a directory that holds something else than comparisons."""
-    try:
-        paths = sorted(directory.iterdir()) if directory.exists() else []
-    except OSError as error:
-        raise unwritable(directory, error) from None
-    for path in paths:
-        ours = path.name == LOCK or path.match(LEFTOVERS) or path.name.startswith("comparison.")
-        if not ours and not any(path.glob("*seed*/")):
-            raise InputError(
-                f"`directory` must be new, empty or hold a comparison, but `{directory}` holds "
-                f"other files, such as {path.name}."
-            )
+def _is_comparison(path: Path) -> bool:
+    return path.name.startswith("comparison.") or any(path.glob("*seed*/"))
 
 
 def compare(
@@ -464,7 +459,8 @@ def compare(
         directory: where the runs and the comparison are kept.
         seeds: a training for each.
         epochs: number of epochs of each training.
-        recipe: how all of them are trained, a `larq_nas.training.Recipe` or the name of one.
+        recipe: how all of them are trained, a `larq_nas.training.Recipe` or the name of
+            the method whose recipe it is.
         settings: settings of spaces, such as `cells`, for each that has them.
         space: where random architectures are drawn from: by name in the settings of the
             published architecture of that name, otherwise as given.
@@ -486,13 +482,14 @@ def compare(
     """
     require_whole(epochs=epochs)
     _require(seeds, directory, settings)
-    training, drawn, place = resolve_recipe(recipe), drawn_from(space), Path(directory)
-    task = check_task(train, validation, classes, augment, seeds[0], drawn, verbose)
-    record = Record(place, _terms(task, training, epochs, settings or {}))
-    facts = task.facts
+    drawn, place = drawn_from(space), Path(directory)
+    training = resolve_method(None, drawn, recipe=recipe).recipe
+    data = read_data(train, validation, classes, augment, seeds[0], drawn, verbose)
+    record = Record(place, _terms(data, training, epochs, settings or {}))
+    facts = data.facts
     entries = read_entries(architectures, settings or {}, drawn, facts, training, record.has_rows)
-    jobs = [job for seed in seeds for entry in entries for job in jobs_of(entry, task, place, seed)]
-    before = [job for entry in entries for job in finished_before(entry, task, place, seeds)]
+    jobs = [job for seed in seeds for entry in entries for job in jobs_of(entry, data, place, seed)]
+    before = [job for entry in entries for job in finished_before(entry, data, place, seeds)]
     for job in (*jobs, *before):
         job.run(training, epochs).check()
     if verbose:
@@ -524,9 +521,9 @@ def _require(seeds: object, directory: object, settings: object) -> None:
         raise InputError(f"`settings` must be a mapping of names to values, but got {settings!r}.")
 
 
-def _terms(task: Task, recipe: Recipe, epochs: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _terms(data: Data, recipe: Recipe, epochs: int, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what all trainings share, but for the seed."""
-    shared = {key: value for key, value in task.settings().items() if key != "seed"}
+    shared = {key: value for key, value in data.settings().items() if key != "seed"}
     return {**shared, "recipe": recipe.settings(), "epochs": epochs, "settings": dict(settings)}
 
 
@@ -535,7 +532,7 @@ def _announce(
 ) -> None:
     for entry in entries:
         print(f"{entry.label}: {', '.join(entry.told)}", flush=True)
-        known = sorted({job.task.seed for job in before if job.entry is entry})
+        known = sorted({job.data.seed for job in before if job.entry is entry})
         if known:
             print(f"{entry.label}: seeds {', '.join(map(str, known))} were done before", flush=True)
     others = [row["architecture"] for row in record.others([entry.label for entry in entries])]
@@ -553,7 +550,7 @@ def _rows(entries: Sequence[Entry], jobs: Sequence[Job], place: Path) -> list[di
     """Return the rows of what has ended, and where their networks are, one seed of each."""
     rows = []
     for entry in entries:
-        own = sorted((job for job in jobs if job.entry is entry), key=lambda job: job.task.seed)
+        own = sorted((job for job in jobs if job.entry is entry), key=lambda job: job.data.seed)
         results = [job.result for job in own if job.result is not None]
         failures = [job.failure for job in own if job.failure is not None]
         networks: dict[int, str] = {}

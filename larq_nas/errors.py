@@ -5,9 +5,11 @@ import numbers
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, TypeGuard
 
 __all__ = [
     "ConversionError",
@@ -48,6 +50,12 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
     return InputError(f"Unknown {kind} `{name}`{hint} Known: {', '.join(names)}.")
 
 
+def require_known(kind: str, name: object, known: Collection[str]) -> None:
+    """Raise `InputError` for a name that is not known."""
+    if name not in known:
+        raise unknown_name(kind, name, known)
+
+
 def warn(text: str) -> None:
     """Warn, naming the line which called larq_nas."""
     warnings.warn(text, stacklevel=callers_level())
@@ -65,6 +73,29 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error, without its full stop."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".:") if lines else type(error).__name__
+
+
+def require_fields(check: Callable[..., None], settings: Any, *names: str) -> None:
+    """Check fields of a dataclass by their names; `None` passes where it is the default."""
+    optional = {field.name for field in fields(settings) if field.default is None}
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None or name not in optional:
+            check(**{name: value})
+
+
+def require_falling(settings: Any, name: str) -> None:
+    """Raise `InputError` if the field `final_<name>` is above `<name>`."""
+    first, last = getattr(settings, name), getattr(settings, f"final_{name}")
+    if last is not None and last > first:
+        raise InputError(f"`final_{name}` must be at most `{name}`, {first}, but got {last}.")
+
+
+def require_bool(**values: object) -> None:
+    """Raise `InputError` for the first value that is neither True nor False."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise InputError(f"`{name}` must be True or False, but got {value!r}.")
 
 
 def require_positive(**values: float) -> None:
@@ -88,8 +119,13 @@ def require_at_least(least: float, **values: float) -> None:
             raise InputError(f"`{name}` must be {least:g} or more, but got {value}.")
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value is a number of Python's own, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _require_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value) or not math.isfinite(value):
         odd = isinstance(value, numbers.Number) and not isinstance(value, int | float)
         kind = f" ({type(value).__name__})" if odd else ""
         raise InputError(f"`{name}` must be a finite number, but got {value!r}{kind}.")

@@ -1,15 +1,28 @@
-"""Write files that are whole or absent, whenever the process is killed."""
+"""Files that are whole or absent whenever the process is killed, and directories of ours."""
 
 import csv
 import io
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LEFTOVERS", "replacing", "write_atomically", "write_table"]
+from filelock import FileLock, Timeout
+
+from larq_nas.errors import InputError
+
+__all__ = [
+    "LEFTOVERS",
+    "LOCK",
+    "lock_directory",
+    "replacing",
+    "require_ours",
+    "unwritable",
+    "write_atomically",
+    "write_table",
+]
 
 LEFTOVERS = ".writing-*"
 """What a killed process may leave, beside the file it was writing."""
@@ -42,3 +55,60 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     data = content.encode("utf-8") if isinstance(content, str) else content
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+LOCK = ".lock"
+"""The file that is locked; it stays, empty."""
+
+
+def lock_directory(directory: Path) -> FileLock:
+    """Return a lock on a directory, held until it is released.
+
+    # Raises
+        InputError: if another process holds it, or the file system has no locks.
+    """
+    lock = FileLock(directory / LOCK, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"Another process works in `{directory}`: wait for it, or use another directory."
+        ) from None
+    except NotImplementedError:
+        raise InputError(
+            f"`{directory}` cannot be locked, as its file system has no locks: use a local one."
+        ) from None
+    return lock
+
+
+def require_ours(
+    directory: Path, what: str, is_ours: Callable[[Path], bool] = lambda path: False
+) -> None:
+    """Raise `InputError` for a directory that holds something else.
+
+    # Arguments
+        directory: the directory; it may be absent.
+        what: what it may hold, such as `"a run"`.
+        is_ours: whether a file or folder in it is of that.
+    """
+    try:
+        paths = sorted(directory.iterdir()) if directory.exists() else []
+    except OSError as error:
+        raise unwritable(directory, error) from None
+    others = [
+        path.name
+        for path in paths
+        if path.name != LOCK and not path.match(LEFTOVERS) and not is_ours(path)
+    ]
+    if others:
+        raise InputError(
+            f"`directory` must be new, empty or hold {what}, but `{directory}` holds other files, "
+            f"such as {others[0]}."
+        )
+
+
+def unwritable(directory: Path, error: OSError) -> InputError:
+    """Return the error for a directory that cannot be written in."""
+    if directory.is_file():
+        return InputError(f"`directory` must be a folder, but `{directory}` is a file.")
+    return InputError(f"`directory` must be writable, but `{directory}` is not: {error.strerror}.")

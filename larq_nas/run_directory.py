@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -11,27 +10,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from larq_nas.errors import InputError, first_line
-from larq_nas.files import LEFTOVERS, write_atomically
+from larq_nas.files import (
+    LEFTOVERS,
+    LOCK,
+    lock_directory,
+    require_ours,
+    unwritable,
+    write_atomically,
+)
 
 __all__ = [
-    "LOCK",
-    "Run",
+    "RunDirectory",
     "differences",
     "flat",
-    "lock_directory",
-    "unwritable",
 ]
 
 
-_SCHEMA = 1
+_SCHEMA = 2
 _SETTINGS = "settings.json"
 _WAIT_SECONDS = 0.5
 
 
-class Run:
+class RunDirectory:
     """A directory that holds one run and nothing else.
 
     Every file in it is whole: it was finished, or it is not there. What is there is not
@@ -73,7 +76,7 @@ class Run:
         self.result = self.directory / "result.json"
 
     @classmethod
-    def copy_of(cls, run: "Run") -> "Run":
+    def copy_of(cls, run: "RunDirectory") -> "RunDirectory":
         """Return a run of its own, in a temporary directory, that has done what `run` has.
 
         # Raises
@@ -90,6 +93,12 @@ class Run:
             ) from None
         copy.is_copy = True
         return copy
+
+    def part(self, name: str) -> "RunDirectory":
+        """Return a directory within this one, for one of several trainings of a search."""
+        directory = self.directory / name
+        directory.mkdir(parents=True, exist_ok=True)
+        return RunDirectory(directory, {})
 
     def digest(self) -> int:
         """Return 24 bits that stand for what the directory holds: names and sizes of files."""
@@ -117,34 +126,42 @@ class Run:
         # Raises
             InputError: if it was not opened by then, or the chief has other settings.
         """
+        if not self.wait_for(self.directory / _SETTINGS, seconds):
+            raise InputError(
+                f"`directory` must be one that all processes share, but `{self.directory}` is "
+                "not the chief's here."
+            )
+        self._compare(read_settings(self.directory, to_continue=True), "the chief's run")
+
+    def wait_for(self, path: Path, seconds: float = math.inf) -> bool:
+        """Wait until the chief has written a file, and return whether it has."""
         start = time.monotonic()
-        while not (self.directory / _SETTINGS).exists():
+        while not path.exists():
             if time.monotonic() > start + seconds:
-                raise InputError(
-                    f"`directory` must be one that all processes share, but `{self.directory}` is "
-                    "not the chief's here."
-                )
+                return False
             time.sleep(_WAIT_SECONDS)
-        self._compare(read_settings(self.directory), "the chief's run")
+        return True
 
     def check(self) -> None:
         """Raise `InputError` if the directory holds a run that cannot be continued."""
         try:
             present = (self.directory / _SETTINGS).exists()
-            if not present and self.directory.exists():
-                self._refuse_other_files()
         except OSError as error:
             raise unwritable(self.directory, error) from None
         if not present:
+            require_ours(self.directory, "a run")
             return
-        self._compare(read_settings(self.directory))
+        self._compare(read_settings(self.directory, to_continue=True))
         if not self._resume:
             raise InputError(
                 f"`{self.directory}` holds a run already: resume it, or use another directory."
             )
 
-    def __enter__(self) -> "Run":
+    def __enter__(self) -> "RunDirectory":
         try:
+            if not (self.directory / _SETTINGS).exists():
+                # Before a lock is put into a directory that is not ours.
+                require_ours(self.directory, "a run")
             self.directory.mkdir(parents=True, exist_ok=True)
             self._lock = lock_directory(self.directory)
             self._open()
@@ -170,23 +187,8 @@ class Run:
             record = {"schema": _SCHEMA, "settings": self.settings}
             write_atomically(settings_path, json.dumps(record, indent=2, sort_keys=True) + "\n")
 
-    def _refuse_other_files(self) -> None:
-        ours = {LOCK, *(path.name for path in self.directory.glob(LEFTOVERS))}
-        others = sorted(set(os.listdir(self.directory)) - ours)
-        if others:
-            (self.directory / LOCK).unlink(missing_ok=True)
-            raise InputError(
-                f"`directory` must be new, empty or hold a run, but `{self.directory}` "
-                f"holds other files, such as {others[0]}."
-            )
-
     def _compare(self, found: Mapping[str, Any], what: str = "a run") -> None:
         old, new = flat(found), flat(self.settings)
-        # Left out where it is the default, so that earlier runs go on.
-        for key in old.keys() ^ new.keys():
-            if key in ("searcher.precision", "recipe.precision"):
-                old.setdefault(key, "float32")
-                new.setdefault(key, "float32")
         changed = differences(old, new)
         if changed:
             raise InputError(
@@ -195,8 +197,13 @@ class Run:
             )
 
 
-def read_settings(directory: Path) -> dict[str, Any]:
-    """Return the settings of the run in `directory`."""
+def read_settings(directory: Path, to_continue: bool = False) -> dict[str, Any]:
+    """Return the settings of the run in `directory`.
+
+    # Raises
+        InputError: if there is none, or it is of a later larq_nas, or of an earlier one and is to
+            be continued.
+    """
     path = directory / _SETTINGS
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -205,40 +212,17 @@ def read_settings(directory: Path) -> dict[str, Any]:
         raise InputError(f"`{directory}` holds no run: {error.strerror}, {path.name}.") from None
     except (ValueError, TypeError, KeyError):
         raise InputError(f"`{path}` is not the settings of a run: use another directory.") from None
-    if schema != _SCHEMA:
-        raise InputError(f"`{path}` has schema {schema}, but this larq_nas reads {_SCHEMA}.")
+    if schema not in range(1, _SCHEMA + 1):
+        raise InputError(
+            f"`{path}` has schema {schema}, but this larq_nas reads up to {_SCHEMA}: upgrade with "
+            "pip install -U larq_nas."
+        )
+    if to_continue and schema < _SCHEMA:
+        raise InputError(
+            f"`{directory}` is a run of an earlier larq_nas, which this one cannot go on with: use "
+            "another directory; an architecture.json in it is read by larq-nas train."
+        )
     return dict(settings)
-
-
-LOCK = ".lock"
-"""The file that is locked; it stays, empty."""
-
-
-def lock_directory(directory: Path) -> FileLock:
-    """Return a lock on a directory, held until it is released.
-
-    # Raises
-        InputError: if another process holds it, or the file system has no locks.
-    """
-    lock = FileLock(directory / LOCK, timeout=0, thread_local=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"Another process works in `{directory}`: wait for it, or use another directory."
-        ) from None
-    except NotImplementedError:
-        raise InputError(
-            f"`{directory}` cannot be locked, as its file system has no locks: use a local one."
-        ) from None
-    return lock
-
-
-def unwritable(directory: Path, error: OSError) -> InputError:
-    """Return the error for a directory that cannot be written in."""
-    if directory.is_file():
-        return InputError(f"`directory` must be a folder, but `{directory}` is a file.")
-    return InputError(f"`directory` must be writable, but `{directory}` is not: {error.strerror}.")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -1,24 +1,22 @@
 """Search a space, train what is found, and convert it."""
 
-import dataclasses
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
-from larq_nas.cost import Budget, Limits, SpaceCosts
+from larq_nas.cost import LATENCY, Budget, BudgetLike, Limits, SpaceCosts
 from larq_nas.data.augmentation import Augment
-from larq_nas.data.data import check_callbacks, check_seed, check_task
+from larq_nas.data.data import check_callbacks, check_seed, read_data
 from larq_nas.data.validation import DataFacts
-from larq_nas.errors import InputError, callers_level, require_count, require_whole
+from larq_nas.errors import InputError, require_count, require_whole, warn
 from larq_nas.latency import LatencyTable
-from larq_nas.run_directory import Run
-from larq_nas.searchers import Search, Searcher, resolve_searcher
+from larq_nas.methods import Method, RecipeLike, SearcherLike, SpaceLike, resolve
+from larq_nas.run_directory import RunDirectory
+from larq_nas.searchers import Search, Searcher
 from larq_nas.searchers.evolution.processes import current_role
-from larq_nas.spaces import Space, SpaceLike, resolve
+from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Survey
 from larq_nas.spaces.space import fingerprint, is_built_in
 from larq_nas.train import train_and_finish
@@ -29,10 +27,9 @@ from larq_nas.training.distribution import (
     working_in,
 )
 from larq_nas.training.loop import forgetting_graphs
-from larq_nas.training.recipe import RecipeLike, resolve_recipe
 from larq_nas.training.trainer import Teacher, Trainer, check_training
 
-__all__ = ["search", "work"]
+__all__ = ["search"]
 
 
 def require_one_device(searcher: Searcher, strategy: object) -> None:
@@ -60,30 +57,12 @@ def require_role(searcher: Searcher, directory: str | Path | None) -> None:
         )
 
 
-def work(
-    prepared: Search,
-    run: Run,
-    callbacks: Sequence[tf.keras.callbacks.Callback],
-    verbose: int | str,
-) -> NoReturn:
-    """Train candidates for a chief, and end the process: the chief returns the network."""
-    if verbose:
-        print(f"Worker: waiting for the chief of `{run.directory}`", flush=True)
-    run.wait_for_chief()
-    prepared.work(run, callbacks)  # type: ignore[attr-defined]
-    if verbose:
-        print("Worker: the search has ended; the chief trains the found network", flush=True)
-    raise SystemExit(0)
-
-
-def resolve_table(
-    given: str | Path | LatencyTable | None, max_latency: float | str | None
-) -> LatencyTable | None:
+def resolve_table(given: str | Path | LatencyTable | None, budget: Budget) -> LatencyTable | None:
     """Return the table of latencies, if any, or raise `InputError` if there must be one."""
-    if max_latency is not None and given is None:
+    if LATENCY in budget.limits and given is None:
         raise InputError(
-            "`max_latency` needs `latency_table`, of the device that it is about: measure one "
-            "with larq-nas latency --build-table."
+            "A `budget` of latency needs `latency_table`, of the device that it is about: measure "
+            "one with larq-nas latency --build-table."
         )
     return given if given is None or isinstance(given, LatencyTable) else LatencyTable.load(given)
 
@@ -110,10 +89,9 @@ def limits_of(
     if verbose:
         print(feasible, flush=True)
     if limits.costs.unknown:
-        warnings.warn(
+        warn(
             f"The budget does not count the operations of {', '.join(limits.costs.unknown)}: "
-            "larq_nas does not know these layers.",
-            stacklevel=callers_level(),
+            "larq_nas does not know these layers."
         )
     return limits
 
@@ -121,28 +99,23 @@ def limits_of(
 def search(
     train: tf.data.Dataset,
     validation: tf.data.Dataset,
-    space: SpaceLike = "bats",
-    searcher: str | Searcher = "differentiable",
+    space: SpaceLike | None = None,
+    searcher: SearcherLike | None = None,
     *,
+    method: str | Method | None = None,
+    recipe: RecipeLike | None = None,
+    budget: BudgetLike | None = None,
+    latency_table: str | Path | LatencyTable | None = None,
     epochs: int | None = None,
-    train_epochs: int = 100,
+    train_epochs: int | None = None,
     classes: int | None = None,
     augment: str | Augment | None = None,
+    teacher: tf.keras.Model | None = None,
     directory: str | Path | None = None,
     seed: int = 0,
     resume: bool = True,
-    max_memory: float | str | None = None,
-    max_flatbuffer: float | str | None = None,
-    max_activation_memory: float | str | None = None,
-    max_macs: float | str | None = None,
-    max_binary_macs: float | str | None = None,
-    max_parameters: float | str | None = None,
-    max_latency: float | str | None = None,
-    latency_table: str | Path | LatencyTable | None = None,
-    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
-    recipe: RecipeLike | None = None,
-    teacher: tf.keras.Model | None = None,
     strategy: tf.distribute.Strategy | None = None,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
 ) -> tf.keras.Model:
     """Search a space for a binary network, train it, and convert it.
@@ -150,17 +123,25 @@ def search(
     A run can be killed at any moment: the same call goes on where it was, with the same
     result. In `directory` it leaves `architecture.json`, `history.csv`, `probabilities.csv`
     (of a progressive search `stages.json` too; of an evolution `candidates.csv`, `pareto/` and
-    keras-tuner's `trials/`; of a dimension search `widths.csv` and, where matplotlib is
-    installed, `widths.png`), `model.keras`, `model.tflite`, `result.json`, `sample.npy` (the
-    validation images it was checked on), `checkpoints/` and TensorBoard's `logs/`.
+    keras-tuner's `trials/`; of DMS `widths.csv` and, where matplotlib is installed,
+    `widths.png`), `model.keras`, `model.tflite`, `result.json`, `sample.npy` (the validation
+    images it was checked on), `checkpoints/` and TensorBoard's `logs/`.
 
     !!! example
         ```python
         train, validation = larq_nas.datasets.load("digits")
-        model = larq_nas.search(
-            train, validation, space="bats", epochs=5, train_epochs=20, directory="runs/digits"
-        )
+        model = larq_nas.search(train, validation, epochs=5, train_epochs=20, directory="runs/a")
         larq_nas.convert(model, validation).save("digits.tflite")
+
+        # A published method, other settings in parts of it, and limits.
+        model = larq_nas.search(
+            train,
+            validation,
+            method="bnas_v2",
+            space={"cells": 8},
+            searcher={"diversity": 0.5},
+            budget={"flatbuffer_bytes": "64KB", "binary_macs": "10M"},
+        )
         ```
 
     # Arguments
@@ -169,40 +150,39 @@ def search(
             the supernet, the other its architecture parameters; the network that is found
             trains on both.
         validation: batches of `(images, labels)` that are only measured on.
-        space: name of a search space, a `larq_nas.spaces.Space`, or a function of your own
-            of `(choose, input_shape, classes)`.
-        searcher: name of a searcher, or a searcher.
-        epochs: epochs of the search (of a dimension search those that train weights, of a
-            progressive one those of each stage), or generations of an evolution; by default
-            what the paper searches for.
+        space: name of a search space, settings to change in that of the method, a
+            `larq_nas.spaces.Space`, or a function of your own of
+            `(choose, input_shape, classes)`.
+        searcher: name of a searcher, settings to change in that of the method, or a searcher.
+        method: name of a published method, see `larq_nas.methods.METHODS`, or a
+            `larq_nas.methods.Method`: what it sets is used where nothing else is given. By
+            default the first that has `space`, and without one `"default"`.
+        recipe: how the found network is trained: the name of the method whose recipe it is,
+            settings to change, or a `larq_nas.training.Recipe`.
+        budget: what the found network may cost at most, by name: `weight_bytes`,
+            `flatbuffer_bytes` (of `model.tflite`) and `activation_bytes` (alive at once) as
+            numbers or text such as `"64KB"` (1,000 bytes each) or `"64KiB"` (1,024); `macs` of
+            one image that are not binary, `binary_macs` and `parameters`, such as `"1.5M"`;
+            `latency` of one image, such as `"5ms"` (a number is in microseconds).
+        latency_table: a `larq_nas.latency.LatencyTable` of the device and this space, or the
+            file of one; see `larq-nas latency --build-table`.
+        epochs: epochs of the search (of DMS those that train weights, of a progressive one those
+            of each stage), or generations of an evolution; by default the method's.
         train_epochs: epochs the found network is trained for; 0 leaves it as derived, with
-            random weights.
+            random weights; by default the method's.
         classes: number of classes; by default one more than the largest training label.
         augment: `"standard"` (shift and mirror), `"cutout"` (and a square of zeros), `"crop"` (7/8
             of images that are so much larger than those of `validation`), a function of
             `(images, seed)`, or `None`.
+        teacher: a trained network of the same images and classes, such as one of larq-zoo,
+            that the found network learns from too.
         directory: where the run is kept; by default nothing is.
         seed: seed of everything random; the same seed gives the same result.
         resume: whether to go on with a run that is in `directory` already.
-        max_memory: most bytes of weights, as a number or with a unit such as `"64KB"` (1,000
-            bytes each) or `"64KiB"` (1,024).
-        max_flatbuffer: most bytes of `model.tflite`.
-        max_activation_memory: most bytes of activations alive at once for one image.
-        max_macs: most multiply-accumulates of one image that are not binary, such as `"1.5M"`.
-        max_binary_macs: most binary ones.
-        max_parameters: most weights, of any precision.
-        max_latency: longest time of one image on a device, such as `"5ms"`, as `latency_table`
-            predicts it; a number is in microseconds.
-        latency_table: a `larq_nas.latency.LatencyTable` of the device and this space, or the
-            file of one; see `larq-nas latency --build-table`.
-        callbacks: further Keras callbacks, for search and training.
-        recipe: how the found network is trained, a `larq_nas.training.Recipe` or the name of
-            one; by default as the space's paper does.
-        teacher: a trained network of the same images and classes, such as one of larq-zoo,
-            that the found network learns from too.
         strategy: a `tf.distribute.Strategy`, such as `MirroredStrategy()` for several GPUs or
             `MultiWorkerMirroredStrategy()` for several machines: each replica has a part of every
             batch, and batch norm is over all of it, where it is of larq_nas or synchronized.
+        callbacks: further Keras callbacks, for search and training.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
 
     # Returns
@@ -214,75 +194,116 @@ def search(
         DivergenceError: if a loss becomes NaN or infinite.
         ProcessLostError: if another process of `strategy` ends.
     """
-    resolved, method = resolve(space), resolve_searcher(searcher)
-    epochs = method.epochs(resolved) if epochs is None else epochs
-    require_role(method, directory)
+    plan = resolve(method, space, searcher, recipe)
+    epochs = plan.epochs if epochs is None else epochs
+    train_epochs = plan.train_epochs if train_epochs is None else train_epochs
+    require_role(plan.searcher, directory)
     check_seed(seed)
+    callbacks = list(callbacks or ())
     check_callbacks(callbacks)
     require_whole(epochs=epochs)
     require_count(train_epochs=train_epochs)
-    budget = Budget.parse(
-        {
-            "max_memory": max_memory,
-            "max_flatbuffer": max_flatbuffer,
-            "max_activation_memory": max_activation_memory,
-            "max_macs": max_macs,
-            "max_binary_macs": max_binary_macs,
-            "max_parameters": max_parameters,
-            "max_latency": max_latency,
-        }
-    )
-    table = resolve_table(latency_table, max_latency)
-    training = resolved.recipe() if recipe is None else resolve_recipe(recipe)
-    require_one_device(method, strategy)
+    resolved_budget = Budget.parse(budget)
+    table = resolve_table(latency_table, resolved_budget)
+    require_one_device(plan.searcher, strategy)
     require_one_directory(strategy, directory)
     verbose = verbose_here(strategy, directory, verbose)
-    task = check_task(train, validation, classes, augment, seed, resolved, verbose, strategy)
-    facts = task.facts
+    if verbose:
+        print(
+            f"Space `{plan.space.name}`, searcher `{plan.searcher.name}`: {epochs} epochs of "
+            f"search, {train_epochs} of training",
+            flush=True,
+        )
+    data = read_data(train, validation, classes, augment, seed, plan.space, verbose, strategy)
+    facts = data.facts
     if table:
-        table.require_for(resolved, facts.input_shape, facts.classes)
-    known = None if teacher is None else Teacher(teacher, task)
+        table.require_for(plan.space, facts.input_shape, facts.classes)
+    resolved_teacher = None if teacher is None else Teacher(teacher, data)
     settings = {
-        "space": {"name": resolved.name, **resolved.settings()},
-        "choices": resolved.questions(facts.input_shape, facts.classes),
-        **_own_network(resolved, facts),
-        "searcher": method.settings(resolved),
-        "recipe": training.settings(),
-        **({"teacher": known.digest} if known else {}),
-        **task.settings(),
-        "budget": dict(budget.limits),
+        "space": {"name": plan.space.name, **plan.space.settings()},
+        "choices": plan.space.questions(facts.input_shape, facts.classes),
+        **_own_network(plan.space, facts),
+        "searcher": plan.searcher.settings(),
+        "recipe": plan.recipe.settings(),
+        **({"teacher": resolved_teacher.digest} if resolved_teacher else {}),
+        **data.settings(),
+        "budget": dict(resolved_budget.limits),
         **({"latency_table": table.digest} if table else {}),
         "epochs": epochs,
         "train_epochs": train_epochs,
     }
-    run = Run(directory, settings, resume)
+    run = RunDirectory(directory, settings, resume)
+
+    def trainer(run: RunDirectory) -> Trainer:
+        architecture = Architecture.load(run.architecture)
+        return Trainer(architecture, plan.space, data, plan.recipe, resolved_teacher)
+
+    def prepare(verbose: int | str) -> tuple[Search, Limits | None]:
+        limits = limits_of(resolved_budget, plan.space, facts, table, plan.searcher, verbose)
+        return plan.searcher.prepare(plan.space, data, limits, epochs, plan.recipe), limits
+
     if current_role() == "worker":
-        limits = limits_of(budget, resolved, facts, table, method, 0)
-        task = dataclasses.replace(task, limits=limits)
-        work(method.prepare(resolved, task, epochs), run, callbacks, verbose)
+        return _work(prepare(0)[0], run, trainer, callbacks, verbose)
     with forgetting_graphs(), noticing_lost_processes(strategy, run):
         run.check()
         # Everything that can be wrong shows here, before anything is written.
         if not run.model.exists():
             shape, number = facts.input_shape, facts.classes
             check_training(
-                lambda: resolved.build(Survey(), shape, number),
-                task,
-                training,
-                known,
+                lambda: plan.space.build(Survey(), shape, number),
+                data,
+                plan.recipe,
+                resolved_teacher,
                 train_epochs,
                 verbose,
             )
-        searched = run.architecture.exists()
-        limits = None if searched else limits_of(budget, resolved, facts, table, method, verbose)
-        task = dataclasses.replace(task, limits=limits)
-        prepared = None if searched else method.prepare(resolved, task, epochs)
+        found = None if run.architecture.exists() else prepare(verbose)
         with working_in(run, strategy) as run:
-            if prepared and not run.architecture.exists():
-                prepared.search(run, callbacks, verbose).save(run.architecture)
-            architecture = Architecture.load(run.architecture)
-            trainer = Trainer(architecture, resolved, task, training, known)
-            return train_and_finish(trainer, train_epochs, run, budget, table, callbacks, verbose)
+            if found and not run.architecture.exists():
+                architecture = found[0].run(run, callbacks, verbose)
+                _require_found(architecture, plan, found[1])
+                architecture.save(run.architecture)
+            return train_and_finish(
+                trainer(run), train_epochs, run, resolved_budget, table, callbacks, verbose
+            )
+
+
+def _require_found(architecture: object, plan: Method, limits: Limits | None) -> None:
+    """Raise `InputError` for what a searcher must not return."""
+    where = f"Searcher `{plan.searcher.name}`"
+    if not isinstance(architecture, Architecture):
+        raise InputError(f"{where} must return an Architecture, but returned {architecture!r}.")
+    given = (plan.space.name, plan.space.settings())
+    if (architecture.space, dict(architecture.settings)) != given:
+        raise InputError(
+            f"{where} must return an architecture of space `{given[0]}` with its settings, but "
+            f"returned one of `{architecture.space}` with {dict(architecture.settings)}."
+        )
+    if limits and not limits.allow(architecture.choices):
+        costs = limits.costs.exact(architecture.choices)
+        raise InputError(
+            f"{where} returned an architecture over the budget: it needs "
+            f"{limits.budget.describe(costs)}."
+        )
+
+
+def _work(
+    found: Search,
+    run: RunDirectory,
+    trainer: Callable[[RunDirectory], Trainer],
+    callbacks: Sequence[tf.keras.callbacks.Callback],
+    verbose: int | str,
+) -> tf.keras.Model:
+    """Train candidates for a chief, and return the network that the chief has trained."""
+    if verbose:
+        print(f"Worker: waiting for the chief of `{run.directory}`", flush=True)
+    run.wait_for_chief()
+    found.work(run, callbacks)  # type: ignore[attr-defined]
+    tf.keras.backend.clear_session()
+    if verbose:
+        print("Worker: the search has ended; waiting for the chief to train", flush=True)
+    run.wait_for(run.result)
+    return trainer(run).restore(run)
 
 
 def _own_network(space: Space, facts: DataFacts) -> dict[str, str]:

@@ -1,25 +1,25 @@
 """Derive another architecture from a finished search."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 
 from larq_nas.architecture import Architecture
-from larq_nas.errors import InputError, callers_level, require_at_least
-from larq_nas.run_directory import Run, read_settings
-from larq_nas.searchers.differentiable.derivation import derive, weakened
-from larq_nas.searchers.differentiable.health import read_probabilities
+from larq_nas.errors import InputError, require_at_least, warn
+from larq_nas.run_directory import RunDirectory, read_settings
+from larq_nas.searchers.differentiable.derivation import derive as derive_from
+from larq_nas.searchers.differentiable.derivation import weakened
+from larq_nas.searchers.differentiable.record import read_probabilities
 from larq_nas.spaces import Space, SpaceLike, resolve
 from larq_nas.spaces.chooser import Survey
 
-__all__ = ["derive_again"]
+__all__ = ["derive"]
 
 
-def derive_again(
+def derive(
     directory: str | Path, *, transfer_factor: float | None = None, space: SpaceLike | None = None
 ) -> Architecture:
-    r"""Derive an architecture from a finished search once more, for more data.
+    r"""Derive an architecture from a finished search, for a network trained on more data.
 
     Searched on a small data set and trained on a large one, a network underfits if it has as
     many zeros as the search found best: their probabilities are divided by \\(\gamma\\).
@@ -27,7 +27,7 @@ def derive_again(
 
     !!! example
         ```python
-        architecture = larq_nas.searchers.derive_again("runs/cifar10", transfer_factor=3.0)
+        architecture = larq_nas.derive("runs/cifar10", transfer_factor=3.0)
         model = larq_nas.train(architecture.with_settings(stem="imagenet"), train, validation)
         ```
 
@@ -45,17 +45,14 @@ def derive_again(
     if transfer_factor is not None:
         require_at_least(1, transfer_factor=transfer_factor)
     settings = read_settings(Path(directory))
-    run = Run(directory, settings)
+    run = RunDirectory(directory, settings)
     if not {"space", "data"} <= settings.keys() or not run.architecture.exists():
         raise InputError(f"`{directory}` holds no finished search: run larq-nas search first.")
     if transfer_factor is None:
         transfer_factor = float(settings["searcher"].get("transfer_factor", 1.0))
     if settings["budget"]:
         limits = ", ".join(f"{name} {limit:,}" for name, limit in settings["budget"].items())
-        warnings.warn(
-            f"The run's budget ({limits}) is not kept to: see larq-nas cost.",
-            stacklevel=callers_level(),
-        )
+        warn(f"The run's budget ({limits}) is not kept to: see larq-nas cost.")
     searched = _space(dict(settings["space"]), space)
     choose = Survey()
     data = settings["data"]
@@ -78,7 +75,7 @@ def derive_again(
                 "restore it, or search again in another directory."
             )
         scores[name] = weakened(choice, np.array(rows), transfer_factor)
-    chosen = derive(choose.choices, choose.cells, scores)
+    chosen = derive_from(choose.choices, choose.cells, scores)
     values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
     return Architecture(searched.name, searched.settings(), values)
 

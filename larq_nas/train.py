@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,18 @@ import tensorflow as tf
 from larq_nas.architecture import Architecture
 from larq_nas.choices import all_alive
 from larq_nas.cost import LATENCY, Budget, profile
-from larq_nas.cost.profile import size
-from larq_nas.cost.structure import read_structure
+from larq_nas.cost.profile import read_structure, size
 from larq_nas.data.augmentation import Augment
-from larq_nas.data.data import Task, check_callbacks, check_seed, check_task
-from larq_nas.data.streams import validation_stream
+from larq_nas.data.data import Data, check_callbacks, check_seed, read_data
 from larq_nas.data.validation import DataFacts
 from larq_nas.deploy import convert
 from larq_nas.deploy.conversion import summarize
 from larq_nas.deploy.convert import first_images
-from larq_nas.errors import ConversionError, InputError, callers_level, require_count
+from larq_nas.errors import ConversionError, InputError, require_count, warn
 from larq_nas.files import replacing, write_atomically
 from larq_nas.latency import LatencyTable
-from larq_nas.run_directory import Run
+from larq_nas.methods import RecipeLike, resolve
+from larq_nas.run_directory import RunDirectory
 from larq_nas.spaces import Space, SpaceLike
 from larq_nas.spaces.chooser import Fix
 from larq_nas.training.distribution import (
@@ -34,8 +32,8 @@ from larq_nas.training.distribution import (
     verbose_here,
     working_in,
 )
-from larq_nas.training.loop import exact, forgetting_graphs
-from larq_nas.training.recipe import Recipe, RecipeLike, resolve_recipe
+from larq_nas.training.loop import forgetting_graphs
+from larq_nas.training.recipe import Recipe
 from larq_nas.training.trainer import Teacher, Trainer, check_training
 
 __all__ = [
@@ -43,7 +41,7 @@ __all__ = [
     "run_of",
     "train",
     "train_and_finish",
-    "train_task",
+    "train_architecture",
 ]
 
 
@@ -53,7 +51,7 @@ _SMALLEST_SAMPLE, _LARGEST_SAMPLE, _SAMPLE_BYTES = 32, 512, 2**25
 def train_and_finish(
     trainer: Trainer,
     epochs: int,
-    run: Run,
+    run: RunDirectory,
     budget: Budget,
     table: LatencyTable | None,
     callbacks: Sequence[tf.keras.callbacks.Callback],
@@ -66,34 +64,31 @@ def train_and_finish(
             trained.save(path)
     model = trainer.restore(run)
     if not run.is_copy:
-        _finish(model, trainer.task, run, budget, table, verbose)
+        _finish(model, trainer, run, budget, table, verbose)
     return model
 
 
 def _finish(
     model: tf.keras.Model,
-    task: Task,
-    run: Run,
+    trainer: Trainer,
+    run: RunDirectory,
     budget: Budget,
     table: LatencyTable | None,
     verbose: int | str,
 ) -> None:
-    """Convert the model if that was not done, and say what came of it all."""
+    """Convert the model, and write and print the result."""
     result = _read_result(run)
     if result is None:
-        result = {"budget": dict(budget.limits), **_convert(model, task, run, table)}
+        result = {"budget": dict(budget.limits), **_convert(model, trainer, run, table)}
         write_atomically(run.result, json.dumps(result, indent=2) + "\n")
-    most = budget.limits.get("max_flatbuffer")
+    most = budget.limits.get("flatbuffer_bytes")
     if most is not None and result.get("bytes", 0) > most:
-        warnings.warn(
-            f"`model.tflite` has {result['bytes']:,} bytes, more than max_flatbuffer={most:,}: "
-            "it was predicted to have less; search with a lower limit.",
-            stacklevel=callers_level(),
+        warn(
+            f"`model.tflite` has {result['bytes']:,} bytes, more than the budget of {most:,}: "
+            "it was predicted to have less; search with a lower limit."
         )
     if "refused" in result:
-        warnings.warn(
-            f"No `model.tflite` was written: {result['refused']}", stacklevel=callers_level()
-        )
+        warn(f"No `model.tflite` was written: {result['refused']}")
     if verbose:
         print(_costs(result["costs"], run), flush=True)
         if "refused" not in result:
@@ -108,16 +103,16 @@ def _finish(
         print(f"written: {run.directory if 'refused' in result else run.flatbuffer}", flush=True)
 
 
-def _costs(costs: dict[str, Any], run: Run) -> str:
-    """Return what a network costs in two lines; `larq-nas cost` lists its layers."""
+def _costs(costs: dict[str, Any], run: RunDirectory) -> str:
+    """Return the costs of a network in two lines."""
     return (
-        f"costs: {costs['parameters']:,} weights in {size(costs['weight_bits'] / 8)}, "
+        f"costs: {costs['parameters']:,} weights in {size(costs['weight_bytes'])}, "
         f"{costs['binary_macs']:,} binary and {costs['macs']:,} real multiply-accumulates\n"
         f"costs by layer: larq-nas cost {run.directory}"
     )
 
 
-def _read_result(run: Run) -> dict[str, Any] | None:
+def _read_result(run: RunDirectory) -> dict[str, Any] | None:
     """Return the result of a run that was converted; what is refused or damaged is done again."""
     try:
         result: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
@@ -128,17 +123,15 @@ def _read_result(run: Run) -> dict[str, Any] | None:
 
 
 def _convert(
-    model: tf.keras.Model, task: Task, run: Run, table: LatencyTable | None
+    model: tf.keras.Model, trainer: Trainer, run: RunDirectory, table: LatencyTable | None
 ) -> dict[str, Any]:
-    # As it was trained: TensorFlow fuses, where it rewrites, what it has no kernel for.
-    with exact():
-        measured = model.evaluate(validation_stream(task.validation), verbose=0, return_dict=True)
-    result: dict[str, Any] = {"accuracy": measured["accuracy"], "loss": measured["loss"]}
+    data = trainer.data
+    result: dict[str, Any] = dict(trainer.measure(model))
     result["costs"] = {k: v for k, v in profile(model).summary().items() if k != "layers"}
     if table:
         predicted = table.predict(read_structure(model))
         result["costs"][LATENCY] = float(predicted.microseconds)
-    images = first_images(task.validation, _sample_size(task))
+    images = first_images(data.validation, _sample_size(data))
     with replacing(run.sample) as path:
         np.save(path, images)
     try:
@@ -149,8 +142,8 @@ def _convert(
     return {**result, **conversion.summary()}
 
 
-def _sample_size(task: Task) -> int:
-    height, width, channels = task.facts.input_shape
+def _sample_size(data: Data) -> int:
+    height, width, channels = data.facts.input_shape
     return max(
         _SMALLEST_SAMPLE, min(_LARGEST_SAMPLE, _SAMPLE_BYTES // (4 * height * width * channels))
     )
@@ -195,8 +188,8 @@ def train(
         validation: batches of `(images, labels)` that are only measured on.
         space: the search space, needed if it is a function of your own.
         epochs: number of epochs; 0 leaves random weights.
-        recipe: a `larq_nas.training.Recipe`, or the name of one; by default as the paper of
-            the space does.
+        recipe: a `larq_nas.training.Recipe`, the name of the method whose recipe it is, or
+            settings to change in that of the space's method, which is the default.
         teacher: a trained network of the same images and classes, such as one of larq-zoo,
             that the network learns from too.
         classes: number of classes; by default one more than the largest training label.
@@ -222,67 +215,70 @@ def train(
         ProcessLostError: if another process of `strategy` ends.
     """
     check_seed(seed)
+    callbacks = list(callbacks or ())
     check_callbacks(callbacks)
     require_count(epochs=epochs)
     found = Architecture.read(architecture)
     resolved = found.resolve(space)
     require_one_directory(strategy, directory)
     verbose = verbose_here(strategy, directory, verbose)
-    training = resolved.recipe() if recipe is None else resolve_recipe(recipe)
-    task = check_task(train, validation, classes, augment, seed, resolved, verbose, strategy)
-    known = None if teacher is None else Teacher(teacher, task)
-    run = run_of(found, task, training, known, epochs, directory, resume)
-    return train_task(found, resolved, task, training, known, epochs, run, callbacks, verbose)
+    plan = resolve(None, resolved, recipe=recipe)
+    data = read_data(train, validation, classes, augment, seed, resolved, verbose, strategy)
+    resolved_teacher = None if teacher is None else Teacher(teacher, data)
+    run = run_of(found, data, plan.recipe, resolved_teacher, epochs, directory, resume)
+    return train_architecture(
+        found, resolved, data, plan.recipe, resolved_teacher, epochs, run, callbacks, verbose
+    )
 
 
 def run_of(
     architecture: Architecture,
-    task: Task,
+    data: Data,
     recipe: Recipe,
     teacher: Teacher | None,
     epochs: int,
     directory: str | Path | None,
     resume: bool = True,
-) -> Run:
+) -> RunDirectory:
     """Return the run of a training, in `directory`."""
     settings = {
         "architecture": dataclasses.asdict(architecture),
         "recipe": recipe.settings(),
         **({"teacher": teacher.digest} if teacher else {}),
-        **task.settings(),
+        **data.settings(),
         "epochs": epochs,
     }
-    return Run(directory, settings, resume)
+    return RunDirectory(directory, settings, resume)
 
 
-def train_task(
+def train_architecture(
     architecture: Architecture,
     space: Space,
-    task: Task,
+    data: Data,
     recipe: Recipe,
     teacher: Teacher | None,
     epochs: int,
-    run: Run,
+    run: RunDirectory,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
 ) -> tf.keras.Model:
     """Train a network on data that was checked; see `train`."""
-    with forgetting_graphs(), noticing_lost_processes(task.strategy, run):
+    with forgetting_graphs(), noticing_lost_processes(data.strategy, run):
         run.check()
         if not run.model.exists():
-            shape, number = task.facts.input_shape, task.facts.classes
-            require_living(architecture, space, task.facts)
+            shape, number = data.facts.input_shape, data.facts.classes
+            require_living(architecture, space, data.facts)
             check_training(
                 lambda: architecture.build(shape, number, space),
-                task,
+                data,
                 recipe,
                 teacher,
                 epochs,
                 verbose,
             )
-        with working_in(run, task.strategy) as run:
+        with working_in(run, data.strategy) as run:
             architecture.save(run.architecture)
-            trainer = Trainer(architecture, space, task, recipe, teacher)
+            trainer = Trainer(architecture, space, data, recipe, teacher)
             return train_and_finish(trainer, epochs, run, Budget({}), None, callbacks, verbose)
 
 

@@ -13,12 +13,11 @@ import pytest
 import tensorflow as tf
 
 from larq_nas.choices import Expansion
-from larq_nas.cost.structure import Structure
+from larq_nas.cost.profile import Structure
 from larq_nas.graph.calls import functional
 from larq_nas.layers import Domain, building_in
 from larq_nas.searchers.dms.widths import Dimensions
 from larq_nas.spaces import Bats, Space
-from larq_nas.spaces.chooser import Sample
 from larq_nas.supernet.relax import Relax
 from larq_nas.training.loop import forgetting_graphs
 
@@ -65,9 +64,7 @@ class PerOperation:
 def random_architecture(
     space: Space, seed: int, input_shape: tuple[int, int, int] = (8, 8, 1)
 ) -> larq_nas.Architecture:
-    choose = Sample.seeded(seed)
-    space.build(choose, input_shape, 10)
-    return larq_nas.Architecture(space.name, space.settings(), choose.values)
+    return larq_nas.Architecture.random(space, input_shape, 10, seed)
 
 
 def one_hot_supernet(

@@ -11,9 +11,9 @@ import tensorflow as tf
 from conftest import quick
 
 import larq_nas
-from larq_nas.cost import BUDGETS, Budget, SpaceCosts, profile
+from larq_nas.cost import COSTS, Budget, SpaceCosts, profile
 from larq_nas.cost.budget import require_feasible
-from larq_nas.cost.structure import read_structure
+from larq_nas.cost.profile import read_structure
 from larq_nas.errors import InputError
 from larq_nas.latency import LatencyTable, build_table, measure
 from larq_nas.searchers import Differentiable
@@ -40,7 +40,7 @@ def costs(table: LatencyTable) -> SpaceCosts:
 
 def asked(name: str, limit: int, table: LatencyTable) -> dict[str, Any]:
     """Arguments of a search for a limit."""
-    return {name: limit} | ({"latency_table": table} if name == "max_latency" else {})
+    return {"budget": {name: limit}} | ({"latency_table": table} if name == "latency" else {})
 
 
 def tight(costs: SpaceCosts, name: str) -> int:
@@ -60,7 +60,7 @@ def tight(costs: SpaceCosts, name: str) -> int:
 @pytest.mark.filterwarnings("ignore:The search")
 @pytest.mark.filterwarnings("ignore:The strongest architecture")
 # Each kind once: predicted bytes, counts and times; tests/cost has what each is.
-@pytest.mark.parametrize("name", quick(["max_flatbuffer", "max_binary_macs", "max_latency"], 0))
+@pytest.mark.parametrize("name", quick(["flatbuffer_bytes", "binary_macs", "latency"], 0))
 def test_a_search_ends_within_its_budget(
     costs: SpaceCosts, table: LatencyTable, digits, tmp_path: Path, name: str
 ) -> None:
@@ -70,39 +70,39 @@ def test_a_search_ends_within_its_budget(
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     found = profile(model).summary()
     used = {
-        "max_memory": found["weight_bits"] / 8,
-        "max_flatbuffer": (tmp_path / "run" / "model.tflite").stat().st_size,
-        "max_activation_memory": found["activation_bytes"],
-        "max_macs": found["macs"],
-        "max_binary_macs": found["binary_macs"],
-        "max_parameters": found["parameters"],
-        "max_latency": result["costs"].get("latency", 0) or None,
+        "weight_bytes": found["weight_bytes"],
+        "flatbuffer_bytes": (tmp_path / "run" / "model.tflite").stat().st_size,
+        "activation_bytes": found["activation_bytes"],
+        "macs": found["macs"],
+        "binary_macs": found["binary_macs"],
+        "parameters": found["parameters"],
+        "latency": result["costs"].get("latency", 0) or None,
     }[name]
     assert used <= limit
-    assert result["costs"]["weight_bits"] == found["weight_bits"]
+    assert result["costs"]["weight_bytes"] == found["weight_bytes"]
 
 
 @pytest.mark.slow
 def test_the_strongest_is_told_if_it_is_over(costs: SpaceCosts, digits, tmp_path, capsys) -> None:
-    limit = tight(costs, "max_binary_macs")
-    searcher = Differentiable(budget_weight=1e-9, weights_only_epochs=0)
-    with pytest.warns(UserWarning, match=r"over the budget \(it needs .* of max_binary_macs="):
+    limit = tight(costs, "binary_macs")
+    searcher = Differentiable(budget_weight=1e-9, weights_only=0.0)
+    with pytest.warns(UserWarning, match=r"over the budget \(it needs .* of binary_macs="):
         larq_nas.search(
             *digits,
             Bats(cells=2, channels=8, nodes=1, operations=("group_conv_5x5", "max_pool_3x3")),
             searcher,
-            max_binary_macs=limit,
+            budget={"binary_macs": limit},
             epochs=1,
             train_epochs=0,
             directory=tmp_path / "run",
             seed=3,
         )
     printed = capsys.readouterr().out
-    assert f"Budget of the found network: max_binary_macs={limit:,} (a network that fits" in printed
+    assert f"Budget of the found network: binary_macs={limit:,} (a network that fits" in printed
     assert "budget: " in printed
 
 
-@pytest.mark.parametrize("name", quick(BUDGETS, 0, 6))
+@pytest.mark.parametrize("name", quick(COSTS, 0, 6))
 def test_the_impossible_is_refused_before_training(digits, table, tmp_path, name: str) -> None:
     limits = asked(name, 10, table)
     with pytest.raises(InputError, match=f"`{name}` must be at least .* but got 10"):
@@ -112,11 +112,11 @@ def test_the_impossible_is_refused_before_training(digits, table, tmp_path, name
 
 def test_a_table_is_needed_and_must_be_of_the_space(digits, table, tmp_path: Path) -> None:
     run = {"directory": tmp_path / "run", **QUICK}
-    with pytest.raises(InputError, match="`max_latency` needs `latency_table`"):
-        larq_nas.search(*digits, SPACE, max_latency="5ms", **run)
+    with pytest.raises(InputError, match="`budget` of latency needs `latency_table`"):
+        larq_nas.search(*digits, SPACE, budget={"latency": "5ms"}, **run)
     other = Bats(cells=2, channels=4, nodes=1)
     with pytest.raises(InputError, match="its setting `channels` is 8, but the search's is 4"):
-        larq_nas.search(*digits, other, max_latency="5ms", latency_table=table, **run)
+        larq_nas.search(*digits, other, budget={"latency": "5ms"}, latency_table=table, **run)
     with pytest.raises(InputError, match="its space is 'bats', but the search's is 'vgg_small'"):
         table.require_for(VggSmall(), (8, 8, 1), 10)
     (tmp_path / "cut.json").write_text('{"schema": 1, "dev')
@@ -143,9 +143,11 @@ def test_a_table_alone_predicts_what_was_found(digits, table, tmp_path: Path, ca
 
 def test_a_malformed_limit_is_refused_before_the_data_is_read(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"`max_memory` must be a number of bytes.*got '64 apples'"
+        InputError, match=r"`weight_bytes` must be .*a number of bytes.*got '64 apples'"
     ):
-        larq_nas.search(None, None, SPACE, directory=tmp_path / "run", max_memory="64 apples")
+        larq_nas.search(
+            None, None, SPACE, directory=tmp_path / "run", budget={"weight_bytes": "64 apples"}
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -153,10 +155,10 @@ def test_a_malformed_limit_is_refused_before_the_data_is_read(tmp_path: Path) ->
 def test_another_budget_is_another_run(digits, tmp_path: Path) -> None:
     small = Bats(cells=1, channels=4, nodes=1)
     settings = {"directory": tmp_path / "run", **QUICK}
-    larq_nas.search(*digits, small, max_memory="1MB", **settings)
-    with pytest.raises(InputError, match=r"budget\.max_memory was 1000000, now 2000000"):
-        larq_nas.search(*digits, small, max_memory="2MB", **settings)
-    larq_nas.search(*digits, small, max_memory=10**6, **settings)
+    larq_nas.search(*digits, small, budget={"weight_bytes": "1MB"}, **settings)
+    with pytest.raises(InputError, match=r"budget\.weight_bytes was 1000000, now 2000000"):
+        larq_nas.search(*digits, small, budget={"weight_bytes": "2MB"}, **settings)
+    larq_nas.search(*digits, small, budget={"weight_bytes": 10**6}, **settings)
 
 
 class Stop(tf.keras.callbacks.Callback):
@@ -170,8 +172,9 @@ class Stop(tf.keras.callbacks.Callback):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The s")
 def test_interrupted_and_resumed_gives_the_same(costs, digits, tmp_path: Path) -> None:
-    settings = {**QUICK, "max_flatbuffer": tight(costs, "max_flatbuffer")}
-    searcher = Differentiable(architecture_learning_rate=0.05, weights_only_epochs=0)
+    budget = {"flatbuffer_bytes": tight(costs, "flatbuffer_bytes")}
+    settings: dict[str, Any] = {**QUICK, "budget": budget}
+    searcher = Differentiable(architecture_learning_rate=0.05, weights_only=0.0)
     larq_nas.search(*digits, SPACE, searcher, directory=tmp_path / "whole", **settings)
     with pytest.raises(KeyboardInterrupt):
         larq_nas.search(
@@ -187,5 +190,11 @@ def test_a_space_of_widths_needs_another_searcher(digits, tmp_path: Path) -> Non
     images = tf.data.Dataset.from_tensors((tf.zeros((4, 8, 8, 3)), tf.constant([0, 1, 2, 3])))
     with pytest.raises(InputError, match=r"chooses widths .* but searcher `differentiable`"):
         larq_nas.search(
-            images, images, VggSmall(), directory=tmp_path / "run", epochs=1, train_epochs=0
+            images,
+            images,
+            VggSmall(),
+            Differentiable(),
+            directory=tmp_path / "run",
+            epochs=1,
+            train_epochs=0,
         )

@@ -16,7 +16,8 @@ from larq_nas.layers import classifier
 from larq_nas.spaces import Bats
 
 QUICK = ["--set", "cells=1", "--set", "channels=4", "--set", "nodes=1", "--batch-size", "300"]
-QUICK += ["--precision", "bfloat16"]
+QUICK += ["--set", "searcher.precision=bfloat16", "--set", "recipe.precision=bfloat16"]
+QUICK += ["--budget", "weight_bytes=1MB"]
 
 
 def larq_nas(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -44,7 +45,7 @@ def refused(*arguments: str) -> str:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("cli") / "run"
-    arguments = ["search", *QUICK, "--epochs", "1", "--train-epochs", "2", "--rematerialize"]
+    arguments = ["search", *QUICK, "--epochs", "1", "--train-epochs", "2"]
     result = larq_nas(*arguments, "--directory", str(directory))
     assert "val_accuracy" in result.stdout
     assert "binary layers run as LceBconv2d" in result.stdout
@@ -61,9 +62,26 @@ def test_search_again_as_json_prints_json_alone(finished: Path) -> None:
     assert {"accuracy", "parity", "audit", "directory"} <= figures.keys()
 
 
-def test_the_precision_is_that_of_search_and_training(finished: Path) -> None:
+def test_settings_of_each_part_are_set(finished: Path) -> None:
     settings = json.loads((finished / "settings.json").read_text())["settings"]
     assert settings["searcher"]["precision"] == settings["recipe"]["precision"] == "bfloat16"
+    assert settings["budget"] == {"weight_bytes": 10**6}
+
+
+def test_settings_are_listed_with_what_they_are() -> None:
+    result = invoke("search", "--method", "dms_a", "--settings")
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.output.splitlines() if "searcher.trade_off" in line]
+    assert "0.01" in lines[0]
+    assert "lambda" in lines[0]
+    for part in ("space.binarization", "searcher.temperature", "recipe.weight_decay"):
+        assert part in result.output
+    assert "Missing option '--directory'" in invoke("search").output
+
+
+def test_help_fits_what_is_asked_most() -> None:
+    options = [line for line in invoke("search", "--help").output.splitlines() if "  --" in line]
+    assert len(options) < 30
 
 
 def test_convert_a_run_and_a_model_file(finished: Path, tmp_path) -> None:
@@ -91,31 +109,42 @@ def test_help_says_what_to_type() -> None:
     [
         (["--space", "bts"], "Unknown space `bts`; did you mean `bats`?"),
         (["--space", "missing.py:f"], "Cannot load space `missing.py:f`"),
-        (["--set", "chanels=8"], "did you mean `channels`?"),
-        (["--set", "channels=0"], "`channels` must be positive, but got 0"),
-        (["--set", "channels=-8"], "`channels` must be positive, but got -8"),
-        (["--set", "cells=0"], "`cells` must be positive, but got 0"),
-        (["--set", "groups=12"], "32 channels in 12 groups"),
-        (["--set", 'operations=["group_conv"]'], "Unknown operation `group_conv`"),
-        (["--set", "channels=abc"], "`channels` must be a whole number, but got 'abc'"),
+        (["--method", "bat"], "Unknown method `bat`; did you mean `bats`?"),
+        (["--recipe", "shen"], "Unknown recipe `shen`"),
+        (["--set", "space.chanels=8"], "did you mean `channels`?"),
+        (["--set", "channels=0"], "`--set channels` must be positive, but got 0"),
+        (["--set", "space.channels=-8"], "`--set space.channels` must be positive, but got -8"),
+        (["--set", "space.cells=0"], "`--set space.cells` must be positive, but got 0"),
+        (["--set", "space.groups=12"], "32 channels in 12 groups"),
+        (["--set", 'space.operations=["group_conv"]'], "Unknown operation `group_conv`"),
+        (["--set", "space.operations=group_conv"], "Unknown operation `group_conv`"),
+        (["--set", "space.channels=abc"], "must be a whole number, but got 'abc'"),
+        (["--set", ".cells=3"], "`--set` takes space.NAME=VALUE"),
+        (["--set", "recipe=bats"], "`--set recipe` is no setting: give --recipe."),
+        (["--set", "cells=3", "--set", "space.cells=4"], "was given twice: leave one out"),
+        (["--set", "searcher.learning_rate=x", "--set", "recipe.learning_rate=1"], "got 'x'"),
+        (["--budget", "flatbuffer_bytes=1,000KB", "--epochs", "0"], "`--epochs` must be positive"),
+        (["--set", "searcher.learning_rate=.5", "--epochs", "0"], "`--epochs` must be positive"),
+        (["--set", "spac.channels=3"], "`--set` takes space.NAME=VALUE, searcher.NAME=VALUE or"),
         (["--searcher", "diferentiable"], "did you mean `differentiable`?"),
-        (["--temperature", "0"], "`temperature` must be positive, but got 0.0"),
-        (["--temperature", "-1"], "`temperature` must be positive, but got -1.0"),
-        (["--precision", "float16"], "'float16' is not one of 'float32', 'bfloat16'"),
+        (["--set", "searcher.temperature=0"], "`--set searcher.temperature` must be positive"),
+        (["--set", "searcher.temprature=1"], "did you mean `temperature`?"),
+        (["--set", "recipe.precision=float16"], "float16"),
         (["--data", "digit"], "did you mean `digits`?"),
-        (["--epochs", "0"], "`epochs` must be positive, but got 0"),
-        (["--epochs", "-2"], "`epochs` must be positive, but got -2"),
-        (["--train-epochs", "-1"], "`train_epochs` must be 0 or more, but got -1"),
+        (["--epochs", "0"], "`--epochs` must be positive, but got 0"),
+        (["--epochs", "-2"], "`--epochs` must be positive, but got -2"),
+        (["--train-epochs", "-1"], "`--train-epochs` must be 0 or more, but got -1"),
         (["--augment", "standart"], "did you mean `standard`?"),
-        (["--batch-size", "0"], "`batch_size` must be positive, but got 0"),
-        (["--set", "channels"], "expected NAME=VALUE"),
-        (["--set", "cells=null"], "`cells` must be a whole number, but got None"),
-        (["--set", "operations=5"], "`operations` must be a list of names, but got 5"),
-        (["--set", "search_cells=2"], "asks for `normal/2`, but its supernet does not"),
-        (["--seed", "4294967295"], "`seed` must be a whole number from 0 to 2147483647"),
-        (["--learning-rate", "0"], "`learning_rate` must be positive, but got 0.0"),
-        (["--architecture-learning-rate", "0"], "must be positive, but got 0.0"),
-        (["--train-learning-rate", "-1"], "`learning_rate` must be positive, but got -1.0"),
+        (["--batch-size", "0"], "`--batch-size` must be positive, but got 0"),
+        (["--set", "space.channels"], "expected NAME=VALUE"),
+        (["--set", "space.cells=null"], "must be a whole number, but got None"),
+        (["--set", "space.search_cells=2"], "asks for `normal/2`, but its supernet does not"),
+        (["--seed", "4294967295"], "`--seed` must be a whole number from 0 to 2147483647"),
+        (["--set", "recipe.learning_rate=-1"], "`--set recipe.learning_rate` must be positive"),
+        (["--budget", "flatbuffer_bytes=64 apples"], "`--budget` of `flatbuffer_bytes` must be"),
+        (["--budget", "flatbufer_bytes=64KB"], "did you mean `flatbuffer_bytes`?"),
+        (["--budget", "latency=5ms"], "A `--budget` of latency needs `--latency-table`"),
+        (["--workers", "2"], "`--workers` needs a searcher that trains candidates"),
         (["--classes", "5"], "Labels of `train` must be 0 to 4"),
         (["--data", ""], "data set"),
     ],
@@ -133,7 +162,7 @@ def test_directories_that_cannot_be_used_are_one_line(finished: Path, tmp_path) 
     assert "holds a run already" in refused("search", "--no-resume", *settings, str(finished))
     (tmp_path / "file").write_text("x")
     line = refused("search", *settings, str(tmp_path / "file" / "run"))
-    assert "`directory` must be writable" in line
+    assert "`--directory` must be writable" in line
 
 
 def test_a_damaged_run_is_one_line(finished: Path) -> None:

@@ -109,7 +109,7 @@ def test_a_table_for_a_reader() -> None:
         (("--model", "vgg11", "--input", "0x32x3"), "must be HEIGHTxWIDTHxCHANNELS"),
         (("--model", "vgg11", "--input", "8x8x3"), "at least 32x32 pixels"),
         (("--model", "vgg11", "--expansion", "wide"), "`--expansion` must be a ratio"),
-        (("--model", "vgg11", "--expansion", "-1"), "`expansion` must be positive"),
+        (("--model", "vgg11", "--expansion", "-1"), "`--expansion` must be positive"),
         (("--model", "vgg11", "--expansion", "1e9"), "must be positive, up to 64"),
         (("--model", "vgg11", "--real", "--set", "precision=binary"), "was given twice"),
         (("--model", "vgg11", "--classes", "0"), "`--classes` must be 1 or more"),

@@ -54,7 +54,14 @@ def test_train_again_prints_the_result(searched: Path, trained: Path) -> None:
 def test_train_in_other_settings_by_a_recipe_from_a_teacher(
     searched: Path, trained: Path, tmp_path
 ) -> None:
-    options = ("--set", "channels=8", "--recipe", "bnas", "--train-learning-rate", "0.01")
+    options = (
+        "--set",
+        "space.channels=8",
+        "--recipe",
+        "bnas",
+        "--set",
+        "recipe.learning_rate=0.01",
+    )
     directory = ("--teacher", str(trained), "--directory", str(tmp_path / "r"))
     result = invoke(*train(searched, *options), "--json", *directory)
     assert result.exit_code == 0, result.output
@@ -74,7 +81,7 @@ def test_what_changed_in_a_directory_is_named_in_one_line(searched: Path, traine
         return refused(*train(searched, *arguments), "--directory", str(trained))
 
     assert "recipe.weight_decay was 0.0, now 3e-06" in refusal("--recipe", "bnas")
-    assert "recipe.learning_rate was 0.05, now 0.1" in refusal("--train-learning-rate", "0.1")
+    assert "recipe.learning_rate was 0.05, now 0.1" in refusal("--set", "recipe.learning_rate=0.1")
     assert "teacher was None, now 'bnas " in refusal("--teacher", str(trained))
     assert "holds a run already" in refusal("--no-resume")
 
@@ -88,8 +95,12 @@ def test_what_changed_in_a_directory_is_named_in_one_line(searched: Path, traine
         (["bnas_cifar", "--set", "chanels=8"], "did you mean `channels`?"),
         (["bnas_cifar", "--set", "cells=2"], "does not ask: normal/2"),
         (["bnas_cifar", "--recipe", "bnsa"], "Unknown recipe `bnsa`; did you mean `bnas`?"),
-        (["bnas_cifar", "--train-learning-rate", "0"], "`learning_rate` must be positive"),
-        (["bnas_cifar", "--epochs", "-1"], "`epochs` must be 0 or more, but got -1"),
+        (
+            ["bnas_cifar", "--set", "recipe.learning_rate=0"],
+            "`--set recipe.learning_rate` must be positive",
+        ),
+        (["bnas_cifar", "--set", "searcher.temperature=1"], "is for larq-nas search"),
+        (["bnas_cifar", "--epochs", "-1"], "`--epochs` must be 0 or more, but got -1"),
         (["bnas_cifar", "--data", "digit"], "did you mean `digits`?"),
         (["bnas_cifar", "--augment", "standart"], "did you mean `standard`?"),
         (["bnas_cifar", "--space", "missing.py:f"], "Cannot load space `missing.py:f`"),
@@ -152,5 +163,5 @@ def test_what_cannot_be_derived_is_one_line(searched: Path, trained: Path, tmp_p
 
 
 def test_help_says_what_to_type() -> None:
-    assert "larq-nas train bnas_cifar --set cells=8" in succeeded("train", "--help")
+    assert "larq-nas train bnas_cifar --set space.cells=8" in succeeded("train", "--help")
     assert "larq-nas derive runs/cifar10" in succeeded("derive", "--help")

@@ -1,16 +1,17 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from larq_nas.errors import InputError
 from larq_nas.files import replacing
-from larq_nas.run_directory import Run
+from larq_nas.run_directory import RunDirectory, read_settings
 
 SETTINGS = {"seed": 0, "space": {"name": "bats", "cells": 5}, "betas": (0.5, 0.9)}
 
 
 def enter(directory: Path, settings: dict = SETTINGS, **options: bool) -> None:
-    with Run(directory, settings, **options):
+    with RunDirectory(directory, settings, **options):
         pass
 
 
@@ -54,7 +55,7 @@ def test_directories_that_cannot_be_used_are_refused(tmp_path) -> None:
 
 def test_two_processes_do_not_share_a_directory(tmp_path) -> None:
     """The second is refused, and the first goes on writing what it was writing."""
-    with Run(tmp_path, SETTINGS) as run:
+    with RunDirectory(tmp_path, SETTINGS) as run:
         with replacing(run.history) as path:
             path.write_text("whole")
             with pytest.raises(InputError, match="Another process works in"):
@@ -69,3 +70,14 @@ def test_what_a_killed_process_left_is_removed(tmp_path) -> None:
     (tmp_path / ".writing-x").mkdir()
     enter(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"settings.json", ".lock"}
+
+
+def test_a_run_of_an_earlier_version_is_read_and_not_continued(tmp_path) -> None:
+    record = {"schema": 1, "settings": SETTINGS}
+    (tmp_path / "settings.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"is a run of an earlier larq_nas.* larq-nas train "):
+        enter(tmp_path)
+    assert read_settings(tmp_path) == json.loads(json.dumps(SETTINGS))
+    (tmp_path / "settings.json").write_text(json.dumps({**record, "schema": 9}))
+    with pytest.raises(InputError, match="has schema 9, but this larq_nas reads up to 2: upgrade"):
+        read_settings(tmp_path)

@@ -13,7 +13,7 @@ from conftest import EXAMPLES, Interrupt, quick, run_files
 import larq_nas
 from larq_nas.errors import InputError
 from larq_nas.spaces import Bats
-from larq_nas.spaces.space import load_function
+from larq_nas.spaces.space import load_object
 from larq_nas.training.loop import read_history
 from larq_nas.training.transfer import transfer_weights
 
@@ -243,8 +243,8 @@ def test_a_space_of_ones_own_goes_the_whole_way(tmp_path, capsys) -> None:
 
 
 def test_functions_are_loaded_from_files_and_modules() -> None:
-    function = load_function(f"{EXAMPLES / 'own_space.py'}:own_space")
+    function = load_object(f"{EXAMPLES / 'own_space.py'}:own_space", "space")
     assert function.__name__ == "own_space"
     for wrong in ("missing.py:f", "no.such.module:f", f"{EXAMPLES / 'own_space.py'}:other"):
         with pytest.raises(InputError, match="Cannot load space"):
-            load_function(wrong)
+            load_object(wrong, "space")

@@ -14,8 +14,9 @@ from conftest import Interrupt, quick, run_files
 import larq_nas
 from larq_nas.errors import InputError
 from larq_nas.layers import DropPath
+from larq_nas.methods import recipe as recipe_of
 from larq_nas.spaces import Bats
-from larq_nas.training import RECIPES, Recipe
+from larq_nas.training import Recipe
 from larq_nas.training.loop import read_history
 
 PAIRS = [["group_conv_3x3", 0], ["max_pool_3x3", 1]]
@@ -160,7 +161,7 @@ def test_without_epochs_weights_are_random_and_the_recipe_is_of_the_paper(tmp_pa
     assert (tmp_path / "r" / "model.tflite").exists()
     assert read_history(tmp_path / "r" / "history.csv") == []
     settings = json.loads((tmp_path / "r" / "settings.json").read_text())["settings"]
-    assert Recipe(**settings["recipe"]) == RECIPES["bnas_v2"]
+    assert Recipe(**settings["recipe"]) == recipe_of("bnas_v2")
     statistics = model.get_layer("cell1_skip_bn").moving_variance
     assert not np.allclose(statistics, 1)
 

@@ -1,38 +1,65 @@
-"""Errors in one line, settings and models from files, for all commands."""
+"""Options and errors that commands share."""
 
+import dataclasses
+import inspect
 import json
 import re
 import runpy
+import sys
+import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 import tensorflow as tf
+from terminaltables import AsciiTable
 
+from larq_nas.data import datasets
 from larq_nas.errors import InputError, LarqNasError, first_line
+from larq_nas.methods import METHODS, Method, resolve
 from larq_nas.run_directory import read_settings
+from larq_nas.searchers import Searcher
 from larq_nas.spaces import SpaceLike
-from larq_nas.spaces.space import load_function
+from larq_nas.spaces import resolve as resolve_space
+from larq_nas.spaces.space import load_object
 
 __all__ = [
+    "DataOptions",
+    "Numbers",
+    "assignments_option",
+    "data_options",
     "image_size",
     "load_code",
     "load_model",
+    "load_teacher",
     "model_path",
     "named",
     "one_line_errors",
+    "plan_of",
+    "print_outcome",
     "read_space",
+    "recipe_options",
+    "require_directory",
+    "run_options",
+    "settings_by_part",
     "settings_option",
+    "settings_table",
+    "space_settings",
+    "verbosity",
 ]
 
 _SIZE = re.compile(r"(\d+)x(\d+)x(\d+)")
+_PARTS = ("space", "searcher", "recipe")
+_OPTIONS_OF_THEIR_OWN = ("method", "budget", "epochs", "train_epochs", *_PARTS)
 
 
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn expected errors and warnings into one line each."""
+    """Turn expected errors and warnings into one line each, which names what was typed."""
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
@@ -41,7 +68,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             try:
                 command(*args, **kwargs)
             except LarqNasError as error:
-                raise click.ClickException(str(error)) from None
+                raise click.ClickException(_as_typed(str(error))) from None
             except KeyboardInterrupt:
                 raise click.ClickException(
                     "Stopped. What is finished is kept: the same command goes on from there."
@@ -51,14 +78,37 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"Warning: {message}", err=True)
+    click.echo(f"Warning: {_as_typed(str(message))}", err=True)
 
 
-def settings_option(help_text: str) -> Callable[..., Any]:
-    """Return the option `--set NAME=VALUE`, which gives a dictionary `settings`."""
+def _as_typed(message: str) -> str:
+    """Return a message that names options in place of the arguments of Python behind them."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return message
+    typed = {
+        param.name: param.opts[0]
+        for param in context.command.params
+        if isinstance(param, click.Option) and param.name
+    }
+    given: Mapping[str, Any] = context.params.get("settings") or {}
+    bare = Counter(name.rpartition(".")[2] for name in given)
+    # One name in several parts does not tell which was meant.
+    typed |= {
+        name.rpartition(".")[2]: f"--set {name}"
+        for name in given
+        if bare[name.rpartition(".")[2]] == 1
+    }
+    for name, option in typed.items():
+        message = message.replace(f"`{name}`", f"`{option}`")
+    return message
+
+
+def assignments_option(name: str, parameter: str, help_text: str) -> Callable[..., Any]:
+    """Return an option `NAME=VALUE` that may be repeated, which gives a dictionary."""
     return click.option(
-        "--set",
-        "settings",
+        name,
+        parameter,
         multiple=True,
         metavar="NAME=VALUE",
         callback=_assignments,
@@ -66,16 +116,128 @@ def settings_option(help_text: str) -> Callable[..., Any]:
     )
 
 
-def _assignments(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+def settings_option(help_text: str) -> Callable[..., Any]:
+    """Return the option `--set NAME=VALUE`, which gives a dictionary `settings`."""
+    return assignments_option("--set", "settings", help_text)
+
+
+def _assignments(
+    _: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, Any]:
     settings = {}
     for value in values:
         name, equals, text = value.partition("=")
         if not equals:
             raise click.BadParameter(f"expected NAME=VALUE, but got {value!r}")
-        settings[name] = _parsed({"True": "true", "False": "false"}.get(text, text))
-        if isinstance(settings[name], str) and (name == "operations" or "," in text):
-            settings[name] = [_parsed(part) for part in named(text)]
+        if name.strip() in settings:
+            raise click.BadParameter(f"{name.strip()} was given twice: leave one out")
+        settings[name.strip()] = text if parameter.name == "budget" else _parsed(text)
     return settings
+
+
+def space_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of spaces alone, or raise `InputError` for those of other parts."""
+    changes = settings_by_part(settings)
+    for part in ("searcher", "recipe"):
+        for name in changes[part]:
+            raise InputError(f"`--set {part}.{name}` is for larq-nas search: leave it out.")
+    return changes["space"]
+
+
+def plan_of(
+    method: str | None,
+    space: str | None,
+    searcher: str | None,
+    recipe: str | None,
+    settings: Mapping[str, Any],
+) -> Method:
+    """Return the method that the options describe, with `settings` changed in its parts."""
+    changes = settings_by_part(settings)
+    named_space = None if space is None else read_space(space)
+    named_searcher = None if searcher is None else _read_searcher(searcher)
+    plan = resolve(method, named_space, named_searcher, recipe)
+    if changes["space"]:
+        # The settings may make it the network of another method.
+        changed = resolve_space(plan.space, _shaped(plan.space, changes["space"]))
+        plan = resolve(method, changed, named_searcher, recipe)
+    return resolve(
+        plan,
+        searcher=_shaped(plan.searcher, changes["searcher"]) or None,
+        recipe=_shaped(plan.recipe, changes["recipe"]) or None,
+    )
+
+
+def settings_by_part(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return settings by the part that they are of; those of no part are the space's."""
+    changes: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+    for name, value in settings.items():
+        part, dot, setting = name.rpartition(".")
+        if name in _OPTIONS_OF_THEIR_OWN:
+            raise InputError(f"`--set {name}` is no setting: give --{name.replace('_', '-')}.")
+        if part not in (*_PARTS, "") or not setting or name.startswith("."):
+            raise InputError(
+                f"`--set` takes space.NAME=VALUE, searcher.NAME=VALUE or recipe.NAME=VALUE, but "
+                f"got {name}."
+            )
+        if setting in changes[part if dot else "space"]:
+            raise InputError(f"`--set {name}` was given twice: leave one out.")
+        changes[part if dot else "space"][setting] = value
+    return changes
+
+
+def _shaped(owner: object, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes in which one value stands for a list of one, where a list is wanted."""
+    return {
+        name: (value,)
+        if isinstance(getattr(owner, name, None), tuple) and not isinstance(value, list | tuple)
+        else value
+        for name, value in changes.items()
+    }
+
+
+def settings_table(plan: Method) -> str:
+    """Return each setting of a method's parts, its value and what it is."""
+    tables = []
+    for part in _PARTS:
+        owner: Any = getattr(plan, part)
+        described = _described(type(owner))
+        rows = [
+            [
+                f"{part}.{one.name}",
+                "\n".join(
+                    textwrap.wrap(_written(getattr(owner, one.name)), 24, break_long_words=False)
+                ),
+                _wrapped(described.get(one.name, ""), 52),
+            ]
+            for one in (dataclasses.fields(owner) if dataclasses.is_dataclass(owner) else ())
+            if part == "recipe" or one.name != "recipe"  # that of the network
+        ]
+        title = getattr(owner, "name", type(owner).__name__.lower())
+        tables.append(AsciiTable([["--set", "value", "what it is"], *rows], f"{part}: {title}"))
+    return "\n".join(table.table for table in tables)
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width, break_long_words=False))
+
+
+def _written(value: Any) -> str:
+    """Return a value as it is typed behind `--set NAME=`."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(_written, value))
+    return value if isinstance(value, str) else json.dumps(value, default=repr)
+
+
+def _described(kind: type) -> dict[str, str]:
+    """Return what the docstrings of a class and its bases say of their arguments."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        text = inspect.cleandoc(base.__doc__ or "").partition("# Arguments\n")[2]
+        text = text.partition("\n\n")[0]
+        for name, said in re.findall(r"(?m)^    (\w+): ((?:.*\n?)(?:        .*\n?)*)", text):
+            # A terminal shows no formulas.
+            found[name] = re.sub(r"\\+[()]?", "", " ".join(said.split()))
+    return found
 
 
 def named(text: str) -> list[str]:
@@ -84,14 +246,30 @@ def named(text: str) -> list[str]:
 
 
 def _parsed(text: str) -> Any:
+    """Return what a value stands for: JSON, a number, a list with commas, or text."""
+    text = {"True": "true", "False": "false"}.get(text, text)
+    for read in (json.loads, float):
+        try:
+            return read(text)
+        except ValueError:
+            pass
+    return [_parsed(part) for part in named(text)] if "," in text else text
+
+
+def _read_searcher(reference: str) -> str | Searcher:
+    """Return the name of a searcher, or the searcher that a file or module defines."""
+    if ":" not in reference:
+        return reference
+    found: Any = load_object(reference, "searcher")
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+        searcher: Searcher = found() if isinstance(found, type) else found
+    except TypeError as error:
+        raise InputError(f"Cannot make searcher `{reference}`: {first_line(error)}.") from error
+    return searcher
 
 
 def read_space(reference: str) -> SpaceLike:
-    return load_function(reference) if ":" in reference else reference
+    return load_object(reference, "space") if ":" in reference else reference
 
 
 def model_path(source: Path) -> Path:
@@ -139,3 +317,184 @@ def image_size(text: str) -> tuple[int, int, int]:
         raise InputError(f"`--input` must be HEIGHTxWIDTHxCHANNELS, such as 32x32x3, got {text!r}.")
     height, width, channels = map(int, match.groups())
     return height, width, channels
+
+
+_OPTIONS = (
+    click.option(
+        "--data",
+        default="digits",
+        show_default=True,
+        help="Data set: digits (embedded), or any name of tensorflow-datasets.",
+    ),
+    click.option(
+        "--data-dir", help="Where tensorflow-datasets keeps its data [env: TFDS_DATA_DIR]."
+    ),
+    click.option("--train-split", help="What to train on, such as 'train[:20%]'."),
+    click.option("--validation-split", help="What to measure on, such as 'test'."),
+    click.option("--classes", type=int, help="Number of classes; by default what the data says."),
+    click.option(
+        "--image-size", type=int, help="Resize images to this height and width, in pixels."
+    ),
+    click.option(
+        "--resize",
+        type=int,
+        help="Resize to this first, and take the centre of --image-size; of training images "
+        "--augment crop takes any part.",
+    ),
+    click.option(
+        "--batch-size", type=int, default=96, show_default=True, help="Images in a batch."
+    ),
+    click.option(
+        "--augment",
+        help="Random changes to training images: standard (shift, mirror), cutout (a square of "
+        "zeros, too) or crop (see --resize).",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """A data set as the options describe it."""
+
+    name: str
+    data_dir: str | None
+    train_split: str | None
+    validation_split: str | None
+    declared: int | None
+    image_size: int | None
+    resize: int | None
+    batch_size: int
+    augment: str | None
+
+    def load(self) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+        """Return training and validation data."""
+        return datasets.load(
+            self.name,
+            self.batch_size,
+            data_dir=self.data_dir,
+            train_split=self.train_split,
+            validation_split=self.validation_split,
+            image_size=self.image_size,
+            resize=self.resize,
+        )
+
+    @property
+    def classes(self) -> int | None:
+        """The number of classes, if it is given or known."""
+        if self.declared is not None:
+            return self.declared
+        return datasets.number_of_classes(self.name, self.data_dir)
+
+
+def data_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command` the options, as one argument `data`."""
+
+    @wraps(command)
+    def wrapped(
+        *args: Any,
+        data: str,
+        data_dir: str | None,
+        train_split: str | None,
+        validation_split: str | None,
+        classes: int | None,
+        image_size: int | None,
+        resize: int | None,
+        batch_size: int,
+        augment: str | None,
+        **kwargs: Any,
+    ) -> None:
+        described = DataOptions(
+            data,
+            data_dir,
+            train_split,
+            validation_split,
+            classes,
+            image_size,
+            resize,
+            batch_size,
+            augment,
+        )
+        command(*args, data=described, **kwargs)
+
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+_RECIPE_OPTIONS = (
+    click.option(
+        "--recipe",
+        help=f"Method whose recipe the network is trained by: {', '.join(sorted(METHODS))}.",
+    ),
+    click.option(
+        "--teacher",
+        type=click.Path(exists=True, path_type=Path),
+        help="Trained model to learn from as well: a run, a .keras or .h5 file, or a SavedModel.",
+    ),
+)
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` the options of training."""
+    for option in reversed(_RECIPE_OPTIONS):
+        command = option(command)
+    return command
+
+
+def load_teacher(path: Path | None) -> tf.keras.Model | None:
+    """Return the model that the option names."""
+    return None if path is None else load_model(model_path(path))
+
+
+_RUN_OPTIONS = (
+    click.option(
+        "--seed", type=int, default=0, show_default=True, help="Seed of everything random."
+    ),
+    click.option(
+        "--directory",
+        type=click.Path(path_type=Path),
+        help="Where the run is kept. The same command again goes on where the run was.",
+    ),
+    click.option("--no-resume", is_flag=True, help="Refuse to go on with a run that is there."),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, nothing else."),
+)
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give `command` the options `seed`, `directory`, `no_resume` and `as_json`."""
+    for option in reversed(_RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+def require_directory(directory: Path | None) -> Path:
+    """Return the directory of a run, which a command that runs must be given."""
+    if directory is None:
+        raise click.UsageError("Missing option '--directory'.")
+    return directory
+
+
+def verbosity(as_json: bool) -> int:
+    """Return Keras's `verbose`: nothing beside JSON, no bars into a file."""
+    return 0 if as_json else (1 if sys.stdout.isatty() else 2)
+
+
+def print_outcome(directory: Path, as_json: bool) -> None:
+    """Print the result as JSON if asked to, and fail if the conversion was refused."""
+    result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+    if as_json:
+        click.echo(json.dumps({"directory": str(directory), **result}, indent=2))
+    if "refused" in result:
+        raise click.ClickException(result["refused"])
+
+
+class Numbers(click.ParamType):
+    """Whole numbers, separated by commas."""
+
+    name = "N,N,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        try:
+            return tuple(int(number) for number in str(value).split(","))
+        except ValueError:
+            self.fail(f"expected whole numbers such as 5,11,17, but got {value!r}", param, ctx)

@@ -6,11 +6,18 @@ from typing import Any
 
 import click
 
-from larq_nas.cli.common import one_line_errors, read_space, settings_option
-from larq_nas.cli.options import Data, data_options, verbosity
-from larq_nas.cli.search import Numbers
+from larq_nas.cli.common import (
+    DataOptions,
+    Numbers,
+    data_options,
+    one_line_errors,
+    read_space,
+    settings_option,
+    space_settings,
+    verbosity,
+)
 from larq_nas.compare import compare as run_comparison
-from larq_nas.training.recipe import RECIPES
+from larq_nas.methods import METHODS
 
 __all__ = ["compare"]
 
@@ -25,7 +32,7 @@ __all__ = ["compare"]
     "--recipe",
     default="bats",
     show_default=True,
-    help=f"How all of them are trained: {', '.join(sorted(RECIPES))}.",
+    help=f"Method whose recipe all are trained by: {', '.join(sorted(METHODS))}.",
 )
 @data_options
 @click.option("--epochs", type=int, default=100, show_default=True, help="Epochs of each training.")
@@ -46,7 +53,7 @@ def compare(
     settings: dict[str, Any],
     space: str,
     recipe: str,
-    data: Data,
+    data: DataOptions,
     epochs: int,
     seeds: tuple[int, ...],
     no_latency: bool,
@@ -69,7 +76,7 @@ def compare(
         seeds=seeds,
         epochs=epochs,
         recipe=recipe,
-        settings=settings,
+        settings=space_settings(settings),
         space=read_space(space),
         classes=data.classes,
         augment=data.augment,

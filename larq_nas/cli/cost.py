@@ -15,6 +15,7 @@ from larq_nas.cli.common import (
     one_line_errors,
     read_space,
     settings_option,
+    space_settings,
 )
 from larq_nas.cost import CONVENTIONS, Profile, by_convention, profile, table
 from larq_nas.cost.conventions import columns
@@ -100,6 +101,7 @@ def cost(
         raise click.UsageError("Give either SOURCE or --model.")
     short: dict[str, Any] = {} if expansion is None else {"expansion": _ratios(expansion)}
     short |= {"precision": "real"} if real else {}
+    settings = space_settings(settings)
     for name in short.keys() & settings.keys():
         raise InputError(f"`{name}` was given twice: as an option and by --set; leave one out.")
     changes = {**settings, **short}

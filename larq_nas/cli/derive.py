@@ -6,7 +6,7 @@ import click
 
 from larq_nas.cli.common import one_line_errors, read_space
 from larq_nas.errors import InputError
-from larq_nas.select import derive_again
+from larq_nas.select import derive as derive_architecture
 
 __all__ = ["derive"]
 
@@ -36,7 +36,7 @@ def derive(
     larq-nas train imagenet.json --data imagenet2012 --image-size 224 --set stem=imagenet \\
         --directory runs/imagenet
     """
-    found = derive_again(
+    found = derive_architecture(
         run, transfer_factor=transfer_factor, space=read_space(space) if space else None
     )
     if output is None:

@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from larq_nas.cli.common import image_size, one_line_errors, read_space, settings_option
+from larq_nas.cli.common import (
+    image_size,
+    one_line_errors,
+    read_space,
+    settings_option,
+    space_settings,
+)
 from larq_nas.errors import InputError
 from larq_nas.latency import Latency, LatencyTable, build_table, measure
 from larq_nas.latency.devices.transport import OutputsError
@@ -165,7 +171,7 @@ def _build(
             "--space vgg_small --input 32x32x3 --classes 10."
         )
     return build_table(
-        resolve(read_space(space), settings),
+        resolve(read_space(space), space_settings(settings)),
         partial(measure, **options),
         path=path,
         input_shape=image_size(size),

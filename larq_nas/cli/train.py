@@ -6,18 +6,22 @@ from typing import Any
 import click
 
 from larq_nas.architecture import Architecture
-from larq_nas.cli.common import one_line_errors, read_space, settings_option
-from larq_nas.cli.options import (
-    Data,
-    choose_recipe,
+from larq_nas.cli.common import (
+    DataOptions,
     data_options,
     load_teacher,
+    one_line_errors,
     print_outcome,
+    read_space,
     recipe_options,
+    require_directory,
     run_options,
+    settings_by_part,
+    settings_option,
     verbosity,
 )
-from larq_nas.layers import ComputedIn
+from larq_nas.errors import InputError
+from larq_nas.methods import resolve
 from larq_nas.train import train as run_training
 
 __all__ = ["train"]
@@ -28,7 +32,10 @@ __all__ = ["train"]
 @click.option(
     "--space", help="Search space of your own it is of: FILE.py:FUNCTION or MODULE:FUNCTION."
 )
-@settings_option("A setting of the space to change, such as cells=8; repeat for more.")
+@settings_option(
+    "A setting of the space or the recipe to change, such as space.cells=8 or "
+    "recipe.learning_rate=0.01; repeat for more."
+)
 @recipe_options
 @data_options
 @click.option("--epochs", type=int, default=100, show_default=True, help="Number of epochs.")
@@ -39,13 +46,11 @@ def train(
     space: str | None,
     settings: dict[str, Any],
     recipe: str | None,
-    train_learning_rate: float | None,
-    precision: ComputedIn | None,
     teacher: Path | None,
-    data: Data,
+    data: DataOptions,
     epochs: int,
     seed: int,
-    directory: Path,
+    directory: Path | None,
     no_resume: bool,
     as_json: bool,
 ) -> None:
@@ -55,19 +60,25 @@ def train(
     a published one. DIRECTORY gets what larq-nas search leaves there.
 
     \b
-    larq-nas train runs/digits/architecture.json --set cells=8 --directory runs/deeper
-    larq-nas train bnas_cifar --set cells=8 --recipe bnas_v2 --directory runs/bnas
+    larq-nas train runs/digits/architecture.json --set space.cells=8 --directory runs/deeper
+    larq-nas train bnas_cifar --set space.cells=8 --recipe bnas_v2 --directory runs/bnas
     """
+    directory = require_directory(directory)
+    changes = settings_by_part(settings)
+    if changes["searcher"]:
+        raise InputError("`--set searcher.NAME=VALUE` is for larq-nas search: leave it out.")
     found = Architecture.read(architecture)
-    found = found.with_settings(**settings) if settings else found
-    resolved = found.resolve(read_space(space) if space else None)
+    found = found.with_settings(**changes["space"]) if changes["space"] else found
+    plan = resolve(None, found.resolve(read_space(space) if space else None), recipe=recipe)
+    if changes["recipe"]:
+        plan = resolve(plan, recipe=changes["recipe"])
     datasets = data.load()
     run_training(
         found,
         *datasets,
-        space=resolved,
+        space=plan.space,
         epochs=epochs,
-        recipe=choose_recipe(recipe, train_learning_rate, precision, resolved),
+        recipe=plan.recipe,
         teacher=load_teacher(teacher),
         classes=data.classes,
         augment=data.augment,

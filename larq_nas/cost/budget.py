@@ -3,47 +3,35 @@
 import math
 import numbers
 import random
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
+import tensorflow as tf
+from quantiphy import QuantiPhyError, Quantity
 
-from larq_nas.choices import Choice, Chosen, Pair, all_alive, exchanges, revivals, revive
+from larq_nas.choices import (
+    Choice,
+    Chosen,
+    Pair,
+    Scores,
+    Value,
+    all_alive,
+    exchanges,
+    revivals,
+    revive,
+    strongest,
+)
+from larq_nas.cost.profile import LATENCY, QUANTITIES
 from larq_nas.cost.space import SpaceCosts
-from larq_nas.errors import InputError, unknown_name
+from larq_nas.errors import InputError, require_known
 
-__all__ = [
-    "BUDGETS",
-    "Budget",
-    "Limits",
-    "Linearized",
-    "linearize",
-    "require_feasible",
-    "score",
-    "strongest_within",
-]
+COSTS = (*QUANTITIES, LATENCY)
+"""What a budget may limit."""
 
-
-BUDGETS = {
-    "max_memory": "weight_bits",
-    "max_flatbuffer": "flatbuffer_bytes",
-    "max_activation_memory": "activation_bytes",
-    "max_macs": "macs",
-    "max_binary_macs": "binary_macs",
-    "max_parameters": "parameters",
-    "max_latency": "latency",
-}
-"""The quantity that each limit is about."""
-
-_UNITS = {"max_memory": 8}
-_BYTES = ("max_memory", "max_flatbuffer", "max_activation_memory")
-_SECONDS = {"us": 1, "ms": 10**3, "s": 10**6}
-_DECIMAL = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-_BINARY = {"K": 2**10, "M": 2**20, "G": 2**30}
-_NUMBER = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([kKmMgG]?)(i?)([bB]?)\s*")
+_BYTES = ("weight_bytes", "flatbuffer_bytes", "activation_bytes")
 # A prediction of the file may be off by this much; a network must keep to its limit even so.
 _SHARE_OFF, _BYTES_OFF = 0.01, 512
 
@@ -51,58 +39,40 @@ _SHARE_OFF, _BYTES_OFF = 0.01, 512
 def amount(name: str, value: float | str) -> int:
     """Return a limit as a whole number: bytes, a count, or microseconds.
 
-    # Arguments
-        name: name of the limit, such as `"max_memory"`.
-        value: a number, or text such as `"64KB"` (1,000 bytes each), `"64KiB"` (1,024) or
-            `"1.5M"`; for `"max_latency"` such as `"5ms"` or `"800us"`.
+    A value is a number, or text such as `"64KB"` (1,000 bytes each), `"64KiB"` (1,024) or
+    `"1.5M"`; for `"latency"` such as `"5ms"` or `"800us"`.
 
     # Raises
         InputError: if it is none of these, or not above 0.
     """
-    if name == "max_latency":
-        return _microseconds(value)
-    number = _parse(value, name in _BYTES)
-    if number is None or not 1 <= number < 1e18:
-        forms = '"64KB", "48KiB" or "1.5M"' if name in _BYTES else '"1.5M" or "300K"'
-        unit = "bytes" if name in _BYTES else "operations or weights"
-        raise InputError(
-            f"`{name}` must be a number of {unit}, 1 or more, or text like {forms}, but got "
-            f"{value!r}."
-        )
-    return int(number)
-
-
-def _microseconds(value: object) -> int:
-    match = re.fullmatch(r"\s*([0-9.]+)\s*(us|ms|s)\s*", value) if isinstance(value, str) else None
-    try:
-        number = float(match[1]) * _SECONDS[match[2]] if match else value
-    except ValueError:
-        number = None
-    whole = isinstance(number, float) or (isinstance(number, int) and not isinstance(number, bool))
-    if not whole or not 1 <= number < 1e18:  # type: ignore[operator]
-        raise InputError(
-            '`max_latency` must be text like "5ms" or "800us", or a number of microseconds, 1 or '
-            f"more, but got {value!r}."
-        )
-    return int(number)  # type: ignore[call-overload]
-
-
-def _parse(value: object, in_bytes: bool) -> float | None:
+    number = math.nan
     if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_):
-        try:
-            return float(value)
-        except OverflowError:
-            return None
-    match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        return None
-    digits, prefix, binary, byte = match.groups()
-    if ((binary or byte) and not in_bytes) or (binary and not prefix):
-        return None
+        number = float(value) if abs(value) < 1e18 else math.nan
+    elif isinstance(value, str):
+        number = _parse(value, {"latency": "s"}.get(name, "B" if name in _BYTES else ""))
+    if 1 <= number < 1e18:
+        return int(number)
+    forms = '"1.5M" or "300K", or a number of operations or weights'
+    if name == LATENCY:
+        forms = '"5ms" or "800us", or a number of microseconds'
+    elif name in _BYTES:
+        forms = '"64KB" or "48KiB", or a number of bytes'
+    raise InputError(
+        f"`budget` of `{name}` must be text like {forms}, 1 or more, but got {value!r}."
+    )
+
+
+def _parse(text: str, unit: str) -> float:
+    """Return what a text with a unit stands for, in bytes or microseconds; NaN for others."""
     try:
-        return float(digits) * (_BINARY if binary else _DECIMAL)[prefix.upper()]
-    except ValueError:
-        return None
+        quantity = Quantity(text, binary=True)
+    except QuantiPhyError:
+        return math.nan
+    # A count of bytes needs no unit; a time does.
+    if quantity.units.upper() != unit.upper() and not (unit == "B" and not quantity.units):
+        return math.nan
+    # The text's own decimals, not those of a product of floats.
+    return round(float(quantity) * 1e6, 6) if unit == "s" else float(quantity)
 
 
 @dataclass(frozen=True)
@@ -110,22 +80,29 @@ class Budget:
     """What a network may cost at most.
 
     # Arguments
-        limits: bytes, counts or microseconds by the name of the limit; see `BUDGETS`.
+        limits: bytes, counts or microseconds by the name of the cost; see `COSTS`.
     """
 
     limits: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, limit in self.limits.items():
-            if name not in BUDGETS:
-                raise unknown_name("budget", name, BUDGETS)
+            require_known("budget", name, COSTS)
             amount(name, limit)
+        parsed = {name: amount(name, limit) for name, limit in self.limits.items()}
+        object.__setattr__(self, "limits", parsed)
 
     @classmethod
-    def parse(cls, limits: Mapping[str, float | str | None]) -> "Budget":
-        """Return the budget of those limits that are given, with units or without."""
-        given = {name: value for name, value in limits.items() if value is not None}
-        return cls({k: amount(k, v) if k in BUDGETS else 1 for k, v in given.items()})
+    def parse(cls, budget: "BudgetLike | None") -> "Budget":
+        """Return a budget, of limits with units or without."""
+        if isinstance(budget, Budget):
+            return budget
+        if not isinstance(budget, Mapping | None):
+            raise InputError(
+                '`budget` must be limits by name, such as {"flatbuffer_bytes": "64KB"}, but got '
+                f"{budget!r}."
+            )
+        return cls({k: amount(k, v) if k in COSTS else 1 for k, v in (budget or {}).items()})
 
     def __bool__(self) -> bool:
         return bool(self.limits)
@@ -142,11 +119,20 @@ class Budget:
         """Return by which share a network is over its limits, in sum; 0 if it keeps to them."""
         return float(sum(max(0.0, float(used) - 1) for used in self.use(costs).values()))
 
+    def hinge(self, costs: Mapping[str, Any]) -> tf.Tensor:
+        """Return `sum_b max(0, c_b / b - 1)` over the limits `b`, differentiable in the costs.
+
+        # Arguments
+            costs: the network's costs by quantity: tensors.
+        """
+        over = [tf.maximum(tf.cast(share, tf.float32) - 1, 0) for share in self.use(costs).values()]
+        return tf.add_n(over)
+
     def report(self, costs: Mapping[str, Any]) -> str:
         """Return what a finished network uses of each limit, for a reader."""
         return ", ".join(
-            f"{math.ceil(costs[BUDGETS[name]] / _UNITS.get(name, 1)):,} of {name}={limit:,}"
-            + (" microseconds" if name == "max_latency" else "")
+            f"{math.ceil(costs[name]):,} of {name}={limit:,}"
+            + (" microseconds" if name == LATENCY else "")
             for name, limit in self.limits.items()
         )
 
@@ -158,12 +144,14 @@ class Budget:
         )
 
 
+BudgetLike: TypeAlias = Budget | Mapping[str, float | str]
+
+
 def charged(name: str, costs: Mapping[str, Any]) -> Any:
-    """Return what counts against a limit, in its unit."""
-    cost = costs[BUDGETS[name]] / _UNITS.get(name, 1)
-    if name == "max_flatbuffer":
-        return cost + _BYTES_OFF + cost * _SHARE_OFF
-    return cost
+    """Return what counts against a limit."""
+    if name == "flatbuffer_bytes":
+        return costs[name] + _BYTES_OFF + costs[name] * _SHARE_OFF
+    return costs[name]
 
 
 def required(name: str, costs: Mapping[str, Any]) -> int:
@@ -173,16 +161,11 @@ def required(name: str, costs: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class Linearized:
-    """Costs around one network: what each pair adds in place of the pair that is chosen.
+    """Linear approximation of the costs at `chosen`: what another pair in place of one costs.
 
     For costs that add up over a network's operations it is exact everywhere; for the others
-    (memory of activations, what constants share) it is exact for one changed pair.
-
-    # Arguments
-        chosen: the network.
-        costs: its costs.
-        slopes: for each quantity and choice what each `(input, operation)` costs, up to a
-            number that is the same for the whole choice, shape `(inputs, operations)`.
+    (memory of activations, what constants share) it is exact for one changed pair. Slopes are
+    by quantity and choice, of shape `(inputs, operations)`, up to a number for the whole choice.
     """
 
     chosen: Chosen
@@ -193,19 +176,13 @@ class Linearized:
 def linearize(
     costs: SpaceCosts, chosen: Chosen, ratios: Mapping[str, float] | None = None
 ) -> Linearized:
-    """Return how the costs change around one network.
-
-    # Arguments
-        costs: the costs of its space.
-        chosen: the network's operations.
-        ratios: the ratio of each width; by default those nearest to 1.
-    """
+    """Return how the costs change around one network, its ratios by default those nearest to 1."""
     base = costs.of(chosen, ratios)
     slopes: dict[str, dict[str, np.ndarray]] = {name: {} for name in costs.quantities}
     for name, choice in costs.choices.items():
-        found = _slopes(costs, chosen, ratios, choice, base)
-        for quantity in costs.quantities:
-            slopes[quantity][name] = found[quantity]
+        of_choice = _slopes(costs, chosen, ratios, choice, base)
+        for quantity, slope in zip(costs.quantities, of_choice, strict=True):
+            slopes[quantity][name] = slope
     return Linearized(dict(chosen), base, slopes)
 
 
@@ -215,11 +192,11 @@ def _slopes(
     ratios: Mapping[str, float] | None,
     choice: Choice,
     base: Mapping[str, Any],
-) -> dict[str, np.ndarray]:
+) -> np.ndarray:
     own = list(chosen[choice.name])
 
     def change(slot: int, pair: Pair) -> np.ndarray:
-        pairs = [pair if k == slot else kept for k, kept in enumerate(own)]
+        pairs = [pair if place == slot else other for place, other in enumerate(own)]
         found = costs.of({**chosen, choice.name: pairs}, ratios)
         return np.array([found[name] - base[name] for name in costs.quantities], dtype=np.float64)
 
@@ -232,7 +209,7 @@ def _slopes(
             if operation not in choice.eligible:
                 continue
             slopes[:, index, column] = change(slot, (operation, index)) + offsets[slot]
-    return {name: slopes[row] for row, name in enumerate(costs.quantities)}
+    return slopes
 
 
 def _offsets(
@@ -254,18 +231,6 @@ def _offsets(
 
 _CHANGES = 8
 
-Scores: TypeAlias = Mapping[str, np.ndarray]
-"""How good each `(input, operation)` of each choice is."""
-
-
-@dataclass(frozen=True)
-class _Move:
-    """Some choices made otherwise: by one pair, or two where one alone would leave only zeros."""
-
-    changed: Mapping[str, list[Pair]]
-    costs: np.ndarray
-    score: float
-
 
 def improve(
     around: Linearized, costs: SpaceCosts, scores: Scores, budget: Budget
@@ -276,79 +241,54 @@ def improve(
     then those that raise the score and keep to the budget. No cell is made zero on every path.
     """
     chosen = {name: list(pairs) for name, pairs in around.chosen.items()}
-    quantities = [BUDGETS[name] for name in budget.limits]
+    quantities = list(budget.limits)
     now = np.array([float(around.costs[name]) for name in quantities])
+    slopes = {
+        name: np.stack([around.slopes[quantity][name] for quantity in quantities])
+        for name in costs.choices
+    }
 
     def excess(values: np.ndarray) -> float:
         return budget.excess(dict(zip(quantities, values, strict=True)))
 
-    moves = _Moves(around, costs, scores, quantities)
     for _ in range(_CHANGES * sum(map(len, chosen.values()))):
-        over = excess(now)
-        worth = _worth_when_over(over, now, excess) if over else _worth_within(now, excess)
-        best = max(moves.living(chosen), key=worth, default=None)
-        if best is None or worth(best) <= 1e-9:
+        over, most, best = excess(now), 1e-9, None
+        for change in _living(costs, scores, chosen):
+            added: Any = 0.0
+            gain = 0.0
+            for name, pairs in change.items():
+                choice = costs.choices[name]
+                difference = choice.one_hot(pairs) - choice.one_hot(chosen[name])
+                added = added + (slopes[name] * difference).sum(axis=(1, 2))
+                gain += float((scores[name] * difference).sum())
+            after = now + added
+            if over:
+                worth = (over - excess(after)) / (max(0.0, -gain) + 1e-3)
+            else:
+                worth = gain if not excess(after) else 0.0
+            if worth > most:
+                most, best = worth, (change, after)
+        if best is None:
             break
-        chosen, now = {**chosen, **best.changed}, now + best.costs
+        chosen, now = {**chosen, **best[0]}, best[1]
     return chosen
 
 
-class _Moves:
-    """The changes that can be made to a network, with what they cost and gain."""
-
-    def __init__(
-        self, around: Linearized, costs: SpaceCosts, scores: Scores, quantities: list[str]
-    ) -> None:
-        self._choices = costs.choices
-        self._cells_of = {
-            name: [cell for cell in costs.cells if name in cell.questions.values()]
-            for name in costs.choices
-        }
-        self._scores = scores
-        self._slopes = {
-            name: np.stack([around.slopes[quantity][name] for quantity in quantities])
-            for name in costs.choices
-        }
-
-    def living(self, chosen: Mapping[str, list[Pair]]) -> Iterator[_Move]:
-        """Yield each change of a pair, together with one that keeps its cell alive if need be."""
-        for name, pairs in chosen.items():
-            choice = self._choices[name]
-            for _, changed in exchanges(pairs, choice.eligible, range(choice.inputs)):
-                after = {**chosen, name: changed}
-                dead = [
-                    cell
-                    for cell in self._cells_of[name]
-                    if not all_alive([cell], self._choices, after)
-                ]
-                if not dead:
-                    yield self._move(chosen, {name: changed})
-                elif len(dead) == 1:
-                    for mended in revivals(dead[0], self._choices, self._scores, after):
-                        both = {name: changed, mended.choice: mended.pairs}
-                        yield self._move(chosen, both)
-
-    def _move(self, chosen: Chosen, changed: Mapping[str, list[Pair]]) -> _Move:
-        costs: Any = 0.0
-        gain = 0.0
-        for name, pairs in changed.items():
-            choice = self._choices[name]
-            difference = choice.one_hot(pairs) - choice.one_hot(chosen[name])
-            costs = costs + (self._slopes[name] * difference).sum(axis=(1, 2))
-            gain += float((self._scores[name] * difference).sum())
-        return _Move(changed, costs, gain)
-
-
-def _worth_when_over(
-    over: float, now: np.ndarray, excess: Callable[[np.ndarray], float]
-) -> Callable[[_Move], float]:
-    return lambda move: (over - excess(now + move.costs)) / (max(0.0, -move.score) + 1e-3)
-
-
-def _worth_within(
-    now: np.ndarray, excess: Callable[[np.ndarray], float]
-) -> Callable[[_Move], float]:
-    return lambda move: move.score if not excess(now + move.costs) else 0.0
+def _living(
+    costs: SpaceCosts, scores: Scores, chosen: Mapping[str, list[Pair]]
+) -> Iterator[dict[str, list[Pair]]]:
+    """Yield each change of a pair, together with one that keeps its cell alive if need be."""
+    for name, pairs in chosen.items():
+        choice = costs.choices[name]
+        cells = [cell for cell in costs.cells if name in cell.questions.values()]
+        for _, changed in exchanges(pairs, choice.eligible, range(choice.inputs)):
+            after = {**chosen, name: changed}
+            dead = [cell for cell in cells if not all_alive([cell], costs.choices, after)]
+            if not dead:
+                yield {name: changed}
+            elif len(dead) == 1:
+                for mended in revivals(dead[0], costs.choices, scores, after):
+                    yield {name: changed, mended.choice: mended.pairs}
 
 
 def score(costs: SpaceCosts, scores: Scores, chosen: Chosen) -> float:
@@ -370,6 +310,14 @@ class Limits:
 
     costs: SpaceCosts
     budget: Budget
+
+    def allow(self, values: Mapping[str, Value]) -> bool:
+        """Return whether a network keeps to the budget.
+
+        # Arguments
+            values: the value of each choice by name, as an `Architecture` holds them.
+        """
+        return not self.budget.excess(self.costs.exact(values))
 
     def require_feasible(self) -> str:
         """Return a line on what a light network uses, or raise `InputError` if none fits."""
@@ -398,7 +346,7 @@ def require_feasible(costs: SpaceCosts, budget: Budget) -> Chosen:
             alone = _lightest(costs, Budget({name: limit}))
         smallest = required(name, costs.of(alone, costs.narrowest))
         if smallest > limit:
-            unit = " microseconds" if name == "max_latency" else ""
+            unit = " microseconds" if name == LATENCY else ""
             refused.append(f"`{name}` must be at least {smallest:,}{unit}, but got {limit:,}")
     if refused:
         raise InputError(
@@ -430,8 +378,8 @@ def strongest_within(costs: SpaceCosts, scores: Scores, budget: Budget) -> Chose
         raise InputError(
             f"Space `{costs.space.name}` must choose operations alone, but it chooses widths too."
         )
-    strongest = {name: choice.strongest(scores[name]) for name, choice in costs.choices.items()}
-    living, _ = revive(costs.cells, costs.choices, scores, strongest)
+    best = strongest(costs.choices, scores)
+    living, _ = revive(costs.cells, costs.choices, scores, best)
     starts = [living, require_feasible(costs, budget)]
     found = [_best_from(start, costs, scores, budget) for start in starts]
     within = [chosen for chosen in found if chosen is not None]
@@ -467,10 +415,7 @@ def _lightest(costs: SpaceCosts, budget: Budget) -> Chosen:
         return budget.excess(costs.of(chosen, ratios))
 
     found = min(tried, key=excess)
-    nothing = {
-        name: np.zeros((choice.inputs, len(choice.operations)))
-        for name, choice in costs.choices.items()
-    }
+    nothing = {name: choice.one_hot([]) for name, choice in costs.choices.items()}
     while now := excess(found):
         changed = improve(linearize(costs, found, ratios), costs, nothing, budget)
         if excess(changed) >= now:
@@ -504,9 +449,9 @@ def _revived(costs: SpaceCosts, chosen: Chosen) -> Iterator[Chosen]:
     inputs = max(choice.inputs for choice in choices.values())
     for operation, index in product(names, range(inputs)):
         wanted = {
-            name: choice.one_hot([(operation, index)])
-            if operation in choice.operations and index < choice.inputs
-            else np.zeros((choice.inputs, len(choice.operations)))
+            name: choice.one_hot(
+                [(operation, index)] * (operation in choice.operations and index < choice.inputs)
+            )
             for name, choice in choices.items()
         }
         yield revive(costs.cells, choices, wanted, chosen)[0]

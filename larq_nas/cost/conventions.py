@@ -8,13 +8,10 @@ import tensorflow as tf
 
 from larq_nas.architecture import Architecture
 from larq_nas.cost.profile import LayerProfile, Profile, profile
-from larq_nas.errors import InputError, unknown_name
-from larq_nas.spaces.chooser import Fix, Operations, zeros
+from larq_nas.errors import InputError, require_known
+from larq_nas.spaces.chooser import Fix, ImageShape, Operations, zeros
 from larq_nas.spaces.space import Space, resolve
 from larq_nas.spaces.width_space import WidthSpace
-
-__all__ = ["CONVENTIONS", "Convention", "by_convention", "columns"]
-
 
 _WEIGHTED = ("conv", "dense")
 _MERGES = ("add", "arithmetic", "average")
@@ -41,8 +38,7 @@ def by_convention(name: str, profile: Profile) -> dict[str, Any]:
     # Raises
         InputError: if the convention is unknown, or does not say how to count the network.
     """
-    if name not in CONVENTIONS:
-        raise unknown_name("convention", name, CONVENTIONS)
+    require_known("convention", name, CONVENTIONS)
     if not isinstance(profile, Profile):
         raise InputError(f"`profile` must be a larq_nas.cost.Profile, but got {profile!r}.")
     convention = CONVENTIONS[name]
@@ -226,23 +222,12 @@ class _Whole(Fix):
 
 
 def columns(
-    convention: str,
-    architecture: Architecture,
-    space: Space,
-    input_shape: tuple[int, int, int],
-    classes: int,
+    convention: str, architecture: Architecture, space: Space, input_shape: ImageShape, classes: int
 ) -> dict[str, float]:
     """Return a paper's columns for a network, in the form that the paper counts.
 
     Where the paper compares with the float twin, its column over this one is there too: the
     speedup, or the saving in memory.
-
-    # Arguments
-        convention: name of the convention.
-        architecture: the network.
-        space: the network's space.
-        input_shape: `(height, width, channels)` of the images, in pixels.
-        classes: number of classes.
     """
     counts = CONVENTIONS[convention]
     space = resolve(space, counts.settings.get(space.name))

@@ -6,13 +6,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.choices import Choice, Chosen, expand, revive
+from larq_nas.choices import Choice, Chosen, expand, revive, strongest
 from larq_nas.cost.budget import Linearized, linearize
+from larq_nas.cost.profile import LATENCY, Structure
 from larq_nas.cost.space import SpaceCosts
-from larq_nas.cost.structure import LATENCY, Structure
 from larq_nas.errors import InputError
-
-__all__ = ["Expected", "kept_share"]
 
 _SHARPNESS = 2.0
 
@@ -87,15 +85,15 @@ class Expected:
         self._check(probabilities)
         choices = self.costs.choices
         scores = {name: np.asarray(probabilities[name]) for name in choices}
-        strongest = {name: choice.strongest(scores[name]) for name, choice in choices.items()}
-        chosen, _ = revive(self.costs.cells, choices, scores, strongest)
+        best = strongest(choices, scores)
+        chosen, _ = revive(self.costs.cells, choices, scores, best)
         ratios = {
             name: asked.ratios[int(np.argmax(probabilities[name]))]
             for name, asked in self.costs.expansions.items()
         }
         # Cells that would be zero on every path are derived otherwise; they are charged for that.
         for name, choice in choices.items():
-            _assign(self._strongest, name, choice.one_hot(strongest[name]))
+            _assign(self._strongest, name, choice.one_hot(best[name]))
         if self._around is None or (chosen, ratios) != self._at:
             self._around, self._at = linearize(self.costs, chosen, ratios), (chosen, ratios)
             for quantity, slopes in self._around.slopes.items():
@@ -186,15 +184,11 @@ def keeping(choice: Choice, probabilities: tf.Tensor) -> tf.Tensor:
 
 
 def kept_share(strengths: tf.Tensor, keep: int) -> tf.Tensor:
-    """Return by how much each input is kept: from 0 to 1, in sum `keep`.
+    """Return by how much each input is kept, given the largest probability of an operation on it.
 
-    It is `clip(2 * s - threshold, 0, 1)` with the threshold that makes the sum right (the
-    projection to the capped simplex): differentiable, all of it kept or none where strengths
-    are clearly apart, and equal shares where they are the same.
-
-    # Arguments
-        strengths: `s`, the largest probability of an operation on each input.
-        keep: number of inputs kept.
+    It is `clip(2 * s - threshold, 0, 1)`, `s` being these strengths, with the threshold that makes
+    the sum `keep` (the projection to the capped simplex): differentiable, all of it kept or none
+    where strengths are clearly apart, and equal shares where they are the same.
     """
     inputs = strengths.shape[0]
     if keep >= inputs:

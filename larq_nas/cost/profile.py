@@ -1,22 +1,96 @@
-"""Profile a network layer by layer, and print it as a table."""
+"""Costs of a network from one reading of it, and its profile layer by layer."""
 
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import tensorflow as tf
 from terminaltables import AsciiTable
 
-from larq_nas.cost.structure import Structure, read_structure
-from larq_nas.lce.count import Counted
+from larq_nas.graph.calls import read_graph
+from larq_nas.lce.count import Counted, count, understand
 from larq_nas.lce.fallback import cause_of_fallback, is_binary, zero_padded
 from larq_nas.lce.fusing import own_activation
+from larq_nas.lce.lowering import lower
+from larq_nas.lce.network import Network
+from larq_nas.lce.operators import Operator, flatbuffer_bytes, order, peak_memory
 
-__all__ = ["LayerProfile", "Profile", "profile", "table"]
+QUANTITIES = (
+    "macs",
+    "binary_macs",
+    "parameters",
+    "weight_bytes",
+    "flatbuffer_bytes",
+    "activation_bytes",
+)
+"""What a network costs: real and binary multiply-accumulates of one image, weights, bytes of
+them, bytes of the flatbuffer, and the most bytes of activations alive at once."""
+
+
+LATENCY = "latency"
+"""What a network takes for one image on a device, in microseconds; known with a table alone."""
+
+
+class LatencyModel(Protocol):
+    """What predicts latencies, as `larq_nas.latency.LatencyTable` does."""
+
+    def predict(self, structure: "Structure", answers: Mapping[str, Any] | None = None) -> Any:
+        """Return a prediction with `microseconds`: a number, or one for each candidate."""
+
+
+class Structure:
+    """A network with everything about its costs that does not depend on its widths."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    @cached_property
+    def operators(self) -> list[Operator]:
+        """The operations of its flatbuffer, in the order they run."""
+        return order(self.network, lower(self.network))
+
+    @cached_property
+    def float_operators(self) -> list[Operator]:
+        """The operations of its float twin."""
+        return order(self.network, lower(self.network, binary=False))
+
+    def count(self, answers: Mapping[str, Any] | None = None) -> list[Counted]:
+        """Return what each call costs; see `larq_nas.lce.count.count`."""
+        return count(self.network, answers)
+
+    def costs(self, answers: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return each of `QUANTITIES`.
+
+        # Arguments
+            answers: the widths that were asked for, by name of the choice: whole numbers,
+                arrays of one element for each candidate, or tensors. By default those the
+                network was built with.
+        """
+        counted = self.count(answers)
+        channels = [call.channels for call in counted]
+        weights = [part for call in counted for part in call.weights]
+        return {
+            "macs": sum(call.macs for call in counted),
+            "binary_macs": sum(call.binary_macs for call in counted),
+            "parameters": sum(part.count for part in weights),
+            "weight_bytes": sum(part.count * part.bits for part in weights) / 8,
+            "flatbuffer_bytes": flatbuffer_bytes(self.network, self.operators, channels),
+            "activation_bytes": peak_memory(self.network, self.operators, channels),
+        }
+
+    def float_activation_memory(self, answers: Mapping[str, Any] | None = None) -> Any:
+        """Return the activation memory of the float twin, in bytes."""
+        channels = [call.channels for call in self.count(answers)]
+        return peak_memory(self.network, self.float_operators, channels)
+
+
+def read_structure(model: tf.keras.Model) -> Structure:
+    """Return the structure of a built model."""
+    return Structure(understand(read_graph(model)))
 
 
 _GLOBAL_POOLS = ("global_average_pool", "global_max_pool")
@@ -71,14 +145,15 @@ class LayerProfile:
         return math.prod(self.shape)
 
     @property
-    def weight_bits(self) -> int:
-        """Memory of its weights, in bits."""
-        return sum(bits * number for bits, number in self.parameters.items())
+    def weight_bytes(self) -> float:
+        """Memory of its weights, in bytes; eight binary weights are one."""
+        return sum(bits * number for bits, number in self.parameters.items()) / 8
 
     @property
     def kernel_bits(self) -> int:
         """Memory of its kernels alone, in bits; biases and vectors have 32 bits each."""
-        return self.weight_bits - 32 * (sum(self.parameters.values()) - self.kernel_weights)
+        bits = sum(width * number for width, number in self.parameters.items())
+        return bits - 32 * (sum(self.parameters.values()) - self.kernel_weights)
 
 
 @dataclass(frozen=True)
@@ -129,9 +204,9 @@ class Profile:
         return dict(sorted(total.items()))
 
     @cached_property
-    def weight_bits(self) -> int:
-        """Memory of the weights, in bits."""
-        return sum(layer.weight_bits for layer in self.layers)
+    def weight_bytes(self) -> float:
+        """Memory of the weights, in bytes; eight binary weights are one."""
+        return sum(layer.weight_bytes for layer in self.layers)
 
     @property
     def fallbacks(self) -> list[LayerProfile]:
@@ -139,8 +214,6 @@ class Profile:
         return [layer for layer in self.layers if layer.fallback]
 
     def __str__(self) -> str:
-        pass
-
         return table(self)
 
     def summary(self) -> dict[str, Any]:
@@ -151,14 +224,14 @@ class Profile:
             "deployed_binary_macs": self.deployed_binary_macs,
             "parameters": sum(self.parameters.values()),
             "parameters_by_bits": {str(bits): n for bits, n in self.parameters.items()},
-            "weight_bits": self.weight_bits,
+            "weight_bytes": self.weight_bytes,
             "flatbuffer_bytes": self.flatbuffer_bytes,
             "activation_bytes": self.activation_bytes,
             "float_activation_bytes": self.float_activation_bytes,
             "operations": self.operations,
             "unknown": list(self.unknown),
             "layers": [
-                {**dataclasses.asdict(layer), "weight_bits": layer.weight_bits}
+                {**dataclasses.asdict(layer), "weight_bytes": layer.weight_bytes}
                 for layer in self.layers
             ],
         }
@@ -232,11 +305,7 @@ def _row(structure: Structure, index: int, counted: Counted) -> LayerProfile:
 
 
 def table(profile: Profile) -> str:
-    """Return the costs of a network as text: a row for each layer, and the totals.
-
-    # Arguments
-        profile: what the network costs.
-    """
+    """Return the costs of a network as text: a row for each layer, and the totals."""
     bits = list(profile.parameters)
     header = ["layer", "output", *(f"{n}-bit weights" for n in bits), "memory", "MACs"]
     rows = [_cells(row, bits) for row in profile.layers if _counts(row)]
@@ -244,7 +313,7 @@ def table(profile: Profile) -> str:
         "total",
         "",
         *(f"{profile.parameters[n]:,}" for n in bits),
-        size(profile.weight_bits / 8),
+        size(profile.weight_bytes),
         f"{profile.macs:,}",
         f"{profile.binary_macs:,}",
         "",
@@ -280,7 +349,7 @@ def _cells(row: LayerProfile, bits: list[int]) -> list[Any]:
         row.name,
         "x".join(map(str, row.shape)),
         *(f"{row.parameters.get(n, 0):,}" for n in bits),
-        size(row.weight_bits / 8),
+        size(row.weight_bytes),
         macs,
         f"{row.binary_macs:,}",
         runs,

@@ -1,7 +1,6 @@
 """Costs of every network of a search space from one build of it."""
 
 import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -9,97 +8,19 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.choices import Cell, Choice, Expansion, Pair, Value, expand
-from larq_nas.cost.structure import LATENCY, QUANTITIES, LatencyModel, Structure, read_structure
-from larq_nas.errors import InputError, callers_level
+from larq_nas.choices import Cell, Choice, Chosen, Expansion, Pair, Value, expand
+from larq_nas.cost.profile import LATENCY, QUANTITIES, LatencyModel, Structure, read_structure
+from larq_nas.errors import InputError, warn
 from larq_nas.graph.calls import Call, prune, read_graph
 from larq_nas.graph.channels import channels_from
 from larq_nas.graph.layers import Facts, facts_of
 from larq_nas.layers import DEPLOYED, building_in
-from larq_nas.layers.mixture import Mixture
 from larq_nas.layers.zeros import Piece, channel_padding, pad_plan
 from larq_nas.lce.count import understand
 from larq_nas.lce.network import Network
-from larq_nas.spaces.chooser import Fix
+from larq_nas.spaces.chooser import Fix, ImageShape
 from larq_nas.spaces.space import Space, SpaceLike, is_built_in, resolve
 from larq_nas.supernet.relax import Relax
-
-__all__ = ["SpaceCosts", "Supernet"]
-
-
-class Supernet:
-    """The graph of a supernet, from which those of its networks are cut.
-
-    # Arguments
-        network: the supernet's graph.
-        choices: the choices by name.
-        mixtures: the mixture of each choice.
-        prefixes: the prefix of layers' names for each time a choice was asked.
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        choices: Mapping[str, Choice],
-        mixtures: Mapping[str, Mixture],
-        prefixes: Mapping[str, Sequence[str]],
-    ) -> None:
-        self._network = network
-        self._choices = choices
-        self._names = {id(mixture): name for name, mixture in mixtures.items()}
-        self._prefixes = prefixes
-        self._sum = tf.keras.layers.Add()
-
-    def select(self, chosen: Mapping[str, Sequence[Pair]]) -> Network:
-        """Return the network in which each mixture is the sum of the chosen operations.
-
-        # Arguments
-            chosen: operations and inputs of each choice, by its name.
-        """
-        calls: list[Call] = []
-        stands_for: list[int] = []
-        for call in self._network.calls:
-            read = tuple(stands_for[i] for i in call.inputs)
-            call = self._replaced(call, read, chosen, calls)
-            if call.facts.kind == "mixture":
-                stands_for += call.inputs
-            else:
-                calls += _without_zeros(call, calls)
-                stands_for.append(len(calls) - 1)
-        outputs = [stands_for[i] for i, call in enumerate(self._network.calls) if call.output]
-        kept = prune(calls, outputs)
-        names = {call.owner for call in kept}
-        return Network(kept, tuple(name for name in self._network.unknown if name in names))
-
-    def _replaced(
-        self,
-        call: Call,
-        inputs: tuple[int, ...],
-        chosen: Mapping[str, Sequence[Pair]],
-        calls: Sequence[Call],
-    ) -> Call:
-        """Return `call` with the sum of what was chosen in place of a mixture."""
-        name = self._names.get(id(call.layer))
-        if name is None:
-            return dataclasses.replace(call, inputs=inputs)
-        kept = self._kept(call, name, inputs, chosen[name])
-        if len(kept) == 1:
-            return dataclasses.replace(call, inputs=kept)
-        label = f"{self._prefixes[name][call.index]}_sum"
-        # Zeros are as wide as what they stand for, where widths are chosen too.
-        facts = Facts("add") if kept else Facts("zeros", filters=_width(calls, inputs[0]))
-        return dataclasses.replace(call, layer=self._sum, name=label, inputs=kept, facts=facts)
-
-    def _kept(
-        self, call: Call, name: str, inputs: Sequence[int], pairs: Sequence[Pair]
-    ) -> tuple[int, ...]:
-        operations, candidates = self._choices[name].operations, call.layer.candidates
-        kept = []
-        for operation, index in pairs:
-            key = (index, operations.index(operation))
-            if key in candidates:  # the zero operation is not
-                kept.append(inputs[candidates.index(key)])
-        return tuple(kept)
 
 
 def _without_zeros(call: Call, calls: Sequence[Call]) -> list[Call]:
@@ -154,6 +75,7 @@ def _width(calls: Sequence[Call], index: int) -> int:
 
 
 _REMEMBERED = 4
+_FRACTIONS = ("weight_bytes", LATENCY)
 
 
 class SpaceCosts:
@@ -183,7 +105,7 @@ class SpaceCosts:
     def __init__(
         self,
         space: SpaceLike,
-        input_shape: tuple[int, int, int],
+        input_shape: ImageShape,
         classes: int,
         latency: LatencyModel | None = None,
         least_ratio: float | None = None,
@@ -199,9 +121,11 @@ class SpaceCosts:
         self.choices: Mapping[str, Choice] = choose.choices
         self.expansions: Mapping[str, Expansion] = choose.expansions
         self.cells: Sequence[Cell] = list(choose.cells.values())
-        network = understand(read_graph(model))
-        self.unknown = network.unknown
-        self._supernet = Supernet(network, choose.choices, choose.mixtures, choose.prefixes)
+        self._network = understand(read_graph(model))
+        self.unknown = self._network.unknown
+        self._names = {id(mixture): name for name, mixture in choose.mixtures.items()}
+        self._prefixes = choose.prefixes
+        self._sum = tf.keras.layers.Add()
         self._structures: dict[str, Structure] = {}
 
     def exact(self, values: Mapping[str, Value]) -> dict[str, Any]:
@@ -213,7 +137,7 @@ class SpaceCosts:
         # Raises
             InputError: if the values do not answer the space's questions.
         """
-        return self.of(*self.decode(values))
+        return self.costs(*self.network(values))
 
     def exact_many(self, candidates: Sequence[Mapping[str, Value]]) -> dict[str, np.ndarray]:
         """Return what each of many networks costs: for each of `quantities` an array.
@@ -228,7 +152,7 @@ class SpaceCosts:
         for number, (chosen, _) in enumerate(decoded):
             groups.setdefault(repr(chosen), []).append(number)
         costs: dict[str, np.ndarray] = {
-            name: np.zeros(len(candidates), dtype=np.float64 if name == LATENCY else np.int64)
+            name: np.zeros(len(candidates), dtype=np.float64 if name in _FRACTIONS else np.int64)
             for name in self.quantities
         }
         for numbers in groups.values():
@@ -243,19 +167,14 @@ class SpaceCosts:
                 costs[name][numbers] = cost
         return costs
 
-    def of(
-        self, chosen: Mapping[str, Sequence[Pair]], ratios: Mapping[str, float] | None = None
-    ) -> dict[str, Any]:
+    def of(self, chosen: Chosen, ratios: Mapping[str, float] | None = None) -> dict[str, Any]:
         """Return what a network costs, for each of `quantities`.
 
         # Arguments
             chosen: operations and inputs of each choice.
             ratios: the ratio of each width; by default those nearest to 1.
         """
-        ratios = self.usual if ratios is None else ratios
-        if self._needs_building(chosen):
-            return self.costs(self._built(self.encode(chosen, ratios)))
-        return self.costs(self.structure(chosen), self._widths([ratios]) if ratios else None)
+        return self.costs(*self._at(chosen, self.usual if ratios is None else ratios))
 
     def costs(
         self, structure: Structure, answers: Mapping[str, Any] | None = None
@@ -272,9 +191,13 @@ class SpaceCosts:
         # Arguments
             values: the value of each choice by name, as an `Architecture` holds them.
         """
-        chosen, ratios = self.decode(values)
+        return self._at(*self.decode(values))
+
+    def _at(
+        self, chosen: Chosen, ratios: Mapping[str, float]
+    ) -> tuple[Structure, dict[str, Any] | None]:
         if self._needs_building(chosen):
-            return self._built(values), None
+            return self._built(self.encode(chosen, ratios)), None
         return self.structure(chosen), self._widths([ratios]) if ratios else None
 
     @property
@@ -293,6 +216,14 @@ class SpaceCosts:
             name: min(asked.ratios) if least is None else least
             for name, asked in self.expansions.items()
         }
+
+    def require_no_operations(self, searcher: str) -> None:
+        """Raise `InputError` for a space that chooses operations, which `searcher` does not."""
+        if self.choices:
+            raise InputError(
+                f"Space `{self.space.name}` chooses operations ({next(iter(self.choices))}, ...), "
+                f"but searcher `{searcher}` only chooses widths: search it by `differentiable`."
+            )
 
     def require_following(self) -> None:
         """Raise `InputError` if the costs of other widths do not follow from the one build."""
@@ -317,21 +248,54 @@ class SpaceCosts:
         ratios = {name: asked.decode(values[name]) for name, asked in self.expansions.items()}
         return chosen, ratios
 
-    def encode(
-        self, chosen: Mapping[str, Sequence[Pair]], ratios: Mapping[str, float]
-    ) -> dict[str, Value]:
+    def encode(self, chosen: Chosen, ratios: Mapping[str, float]) -> dict[str, Value]:
         """Return operations and ratios as an `Architecture` holds them."""
         values = {name: self.choices[name].encode(pairs) for name, pairs in chosen.items()}
         return {**values, **ratios}
 
-    def structure(self, chosen: Mapping[str, Sequence[Pair]]) -> Structure:
+    def structure(self, chosen: Chosen) -> Structure:
         """Return the structure of the networks of these operations, whatever their widths."""
         key = repr(sorted((name, list(pairs)) for name, pairs in chosen.items()))
         if key not in self._structures:
             if len(self._structures) >= _REMEMBERED:
                 self._structures.pop(next(iter(self._structures)))
-            self._structures[key] = Structure(self._supernet.select(chosen))
+            self._structures[key] = Structure(self._select(chosen))
         return self._structures[key]
+
+    def _select(self, chosen: Chosen) -> Network:
+        """Return the part of the supernet in which each mixture is the sum of what is chosen."""
+        calls: list[Call] = []
+        stands_for: list[int] = []
+        for call in self._network.calls:
+            read = tuple(stands_for[i] for i in call.inputs)
+            call = self._replaced(call, read, chosen, calls)
+            if call.facts.kind == "mixture":
+                stands_for += call.inputs
+            else:
+                calls += _without_zeros(call, calls)
+                stands_for.append(len(calls) - 1)
+        outputs = [stands_for[i] for i, call in enumerate(self._network.calls) if call.output]
+        left = prune(calls, outputs)
+        names = {call.owner for call in left}
+        return Network(left, tuple(name for name in self._network.unknown if name in names))
+
+    def _replaced(
+        self, call: Call, inputs: tuple[int, ...], chosen: Chosen, calls: Sequence[Call]
+    ) -> Call:
+        """Return `call` with the sum of what was chosen in place of a mixture."""
+        name = self._names.get(id(call.layer))
+        if name is None:
+            return dataclasses.replace(call, inputs=inputs)
+        operations, candidates = self.choices[name].operations, call.layer.candidates
+        keys = [(index, operations.index(operation)) for operation, index in chosen[name]]
+        # The zero operation is no candidate.
+        summed = tuple(inputs[candidates.index(key)] for key in keys if key in candidates)
+        if len(summed) == 1:
+            return dataclasses.replace(call, inputs=summed)
+        label = f"{self._prefixes[name][call.index]}_sum"
+        # Zeros are as wide as what they stand for, where widths are chosen too.
+        facts = Facts("add") if summed else Facts("zeros", filters=_width(calls, inputs[0]))
+        return dataclasses.replace(call, layer=self._sum, name=label, inputs=summed, facts=facts)
 
     def _widths(self, ratios: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         """Return the number of filters at these ratios: an array if they are several."""
@@ -343,7 +307,7 @@ class SpaceCosts:
             return {name: width[0] for name, width in widths.items()}
         return {name: np.array(width, dtype=np.int64) for name, width in widths.items()}
 
-    def _needs_building(self, chosen: Mapping[str, Sequence[Pair]]) -> bool:
+    def _needs_building(self, chosen: Chosen) -> bool:
         """Return whether a network is not a part of the supernet, as far as costs go."""
         twice = any(len(set(pairs)) < len(pairs) for pairs in chosen.values())
         return twice or not self._follows_widths
@@ -362,12 +326,11 @@ class SpaceCosts:
             return True
         if all(self._follows(ratio, operation) for ratio, operation in self._checks()):
             return True
-        warnings.warn(
+        warn(
             f"The costs of space `{self.space.name}` do not follow from one build of it (it "
             "computes a width by more than +, -, * and //, or builds other layers for other "
             "widths, as `binary_conv` does, which adds its input where widths agree: give it "
-            "identity=False): each network is built to be costed, which is slow.",
-            stacklevel=callers_level(),
+            "identity=False): each network is built to be costed, which is slow."
         )
         return False
 

@@ -6,19 +6,7 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
-from larq_nas.errors import InputError, first_line, unknown_name
-
-__all__ = [
-    "Augment",
-    "check_augment",
-    "color_jitter",
-    "crop",
-    "cutout",
-    "describe",
-    "pad_crop_flip",
-    "resolve_augment",
-]
-
+from larq_nas.errors import InputError, first_line, require_known
 
 Augment: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Takes images `(batch, height, width, channels)` and a seed `(2,)`; returns new images."""
@@ -27,9 +15,8 @@ Augment: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 def pad_crop_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Shift each image by up to an eighth of its size, and mirror every other one.
 
-    # Arguments
-        images: shape `(batch, height, width, channels)`.
-        seed: two integers, shape `(2,)`.
+    Images are of shape `(batch, height, width, channels)`, as those of all augmentations, and
+    seeds are two integers.
     """
     batch = tf.shape(images)[0]
     height, width = images.shape[1], images.shape[2]
@@ -48,15 +35,8 @@ def pad_crop_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 def cutout(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Shift and mirror, and set a square of half the image's size to 0, anywhere in it.
 
-    Of 32 pixels these are 16; its centre is in the image, and what is outside is left.
-
-    # Arguments
-        images: shape `(batch, height, width, channels)`.
-        seed: two integers, shape `(2,)`.
-
-    # References
-        - [Improved Regularization of Convolutional Neural Networks with
-          Cutout](https://arxiv.org/abs/1708.04552)
+    Of 32 pixels these are 16; its centre is in the image, and what is outside is left
+    ([DeVries and Taylor](https://arxiv.org/abs/1708.04552)).
     """
     shifting, *seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
     images = pad_crop_flip(images, shifting)
@@ -76,10 +56,6 @@ def crop(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
     Of 256 pixels these are 224, as on ImageNet; for training images that are so much larger than
     those of the validation data (BATS, section 6.2).
-
-    # Arguments
-        images: shape `(batch, height, width, channels)`.
-        seed: two integers, shape `(2,)`.
     """
     batch = tf.shape(images)[0]
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
@@ -101,8 +77,7 @@ def resolve_augment(augment: str | Augment | None) -> Augment | None:
         return augment
     if not isinstance(augment, str):
         raise InputError(f"`augment` must be a name, a function or None, but got {augment!r}.")
-    if augment not in _BY_NAME:
-        raise unknown_name("augmentation", augment, _BY_NAME)
+    require_known("augmentation", augment, _BY_NAME)
     return _BY_NAME[augment]
 
 
@@ -111,13 +86,7 @@ def check_augment(
     input_shape: tuple[int, int, int],
     train_shape: tuple[int, int, int] | None = None,
 ) -> None:
-    """Raise `InputError` if `augment` fails on two images, or gives another shape.
-
-    # Arguments
-        augment: random changes, if there are any.
-        input_shape: `(height, width, channels)` that it must give.
-        train_shape: that of the images it is given, if it is another.
-    """
+    """Raise `InputError` if `augment` fails on two images, or gives another shape."""
     if augment is None:
         return
     images = tf.zeros((2, *(train_shape or input_shape)))
@@ -151,13 +120,8 @@ def color_jitter(images: tf.Tensor, seed: tf.Tensor, *, lowest: float, highest: 
     """Change brightness, contrast, saturation and hue of each image, as DARTS does.
 
     Each of the first three is multiplied by a number from 0.6 to 1.4, and the hue turned by
-    up to a fifth. Images without three channels keep saturation and hue.
-
-    # Arguments
-        images: shape `(batch, height, width, channels)`.
-        seed: two integers, shape `(2,)`.
-        lowest: the value that stands for black.
-        highest: the value that stands for full light.
+    up to a fifth. Images without three channels keep saturation and hue. `lowest` and `highest`
+    are the values of black and of full light.
     """
     span = max(highest - lowest, 1e-7)
     seeds = tf.random.experimental.stateless_split(seed, tf.shape(images)[0])

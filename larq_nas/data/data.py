@@ -16,26 +16,13 @@ if TYPE_CHECKING:
     from larq_nas.cost import Limits
     from larq_nas.spaces import Space
 
-__all__ = ["Task", "check_callbacks", "check_seed", "check_task"]
-
-
 _SEEDS = 2**31
 _RATES = (tf.keras.callbacks.LearningRateScheduler, tf.keras.callbacks.ReduceLROnPlateau)
 
 
 @dataclass(frozen=True)
-class Task:
-    """Data that was checked, and how it is used.
-
-    # Arguments
-        train: batches of `(images, labels)` in a fixed order.
-        validation: batches of `(images, labels)` that are only measured on.
-        facts: what they hold.
-        seed: seed of everything random.
-        augment: random changes to the training images.
-        limits: what the found network may cost at most, if anything.
-        strategy: the devices to train on.
-    """
+class Data:
+    """Data that was checked, in a fixed order, and how it is used."""
 
     train: tf.data.Dataset
     validation: tf.data.Dataset
@@ -78,7 +65,7 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
             )
 
 
-def check_task(
+def read_data(
     train: tf.data.Dataset,
     validation: tf.data.Dataset,
     classes: int | None,
@@ -87,8 +74,8 @@ def check_task(
     space: "Space",
     verbose: int | str,
     strategy: tf.distribute.Strategy | None = None,
-) -> Task:
-    """Return the task of data that was looked at once, or raise `InputError`."""
+) -> Data:
+    """Return the data of data that was looked at once, or raise `InputError`."""
     augmentation = resolve_augment(augment)
     if verbose:
         print("Checking the data: every image and label once", flush=True)
@@ -98,4 +85,4 @@ def check_task(
     if strategy is tf.distribute.get_strategy():
         strategy = None  # TensorFlow's default, which is none
     require_strategy(strategy, min(facts.batch_size, facts.train_examples))
-    return Task(train, validation, facts, seed, augmentation, strategy=strategy)
+    return Data(train, validation, facts, seed, augmentation, strategy=strategy)

@@ -10,20 +10,12 @@ import tensorflow as tf
 from larq_nas.data.augmentation import Augment
 from larq_nas.data.validation import DataFacts
 
-__all__ = ["Stream", "bilevel_stream", "training_stream", "validation_stream"]
-
-
 _SHUFFLE_BYTES = 2**30
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Batches for `fit`.
-
-    # Arguments
-        from_epoch: returns the batches from an epoch to the end of the run.
-        steps: number of batches in an epoch.
-    """
+    """Batches for `fit`: those from one epoch up to another, and how many an epoch has."""
 
     from_epoch: Callable[[int, int], tf.data.Dataset]
     steps: int

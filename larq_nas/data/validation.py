@@ -2,17 +2,13 @@
 
 import hashlib
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.errors import InputError, callers_level, first_line, require_whole
-
-__all__ = ["DataFacts", "check_data"]
-
+from larq_nas.errors import InputError, first_line, require_whole, warn
 
 _MOST_CLASSES = 100_000
 _COMPARED_BATCHES = 4
@@ -22,16 +18,9 @@ _COMPARED_BATCHES = 4
 class DataFacts:
     """What a pair of data sets holds.
 
-    # Arguments
-        input_shape: `(height, width, channels)` of the images, in pixels.
-        classes: number of classes.
-        batch_size: images in a training batch.
-        train_examples: number of training images.
-        validation_examples: number of validation images.
-        content_and_order: stands for the training images and labels, or for the number of
-            images of each class where images change from pass to pass.
-        value_range: smallest and largest value of the training images.
-        train_shape: shape of the training images before `augment` crops them, if it does.
+    `content_and_order` stands for the training images and labels, or for the number of images of
+    each class where images change from pass to pass; `value_range` is that of the training images,
+    and `train_shape` their shape before `augment` crops them, if it does.
     """
 
     input_shape: tuple[int, int, int]
@@ -52,11 +41,8 @@ def check_data(
 ) -> DataFacts:
     """Return the facts of two data sets, or raise `InputError` if they cannot be used.
 
-    # Arguments
-        train: batches of `(images, labels)`.
-        validation: batches of `(images, labels)`.
-        classes: number of classes; by default one more than the largest training label.
-        crops: whether something changes the shape of training images.
+    There is one class more than the largest training label, if `classes` does not say; `crops`
+    tells whether something changes the shape of training images.
     """
     if classes is not None:
         require_whole(classes=classes)
@@ -67,23 +53,30 @@ def check_data(
             "resize them, or give an `augment` that crops those of `train`."
         )
     scanned = _scan("train", train, classes)
-    classes = classes or _inferred_classes(scanned.counts)
+    if classes is None:
+        classes = len(scanned.counts)
+        if not scanned.counts.all():
+            raise InputError(
+                f"Labels of `train` go up to {classes - 1}, but none is "
+                f"{int(np.argmin(scanned.counts))}: say how many classes there are with `classes`."
+            )
     if classes < 2:
         raise InputError(f"`train` must hold 2 classes or more, but got {classes}.")
     scanned_validation = _scan("validation", validation, classes)
     if scanned.counts.sum() < 2:
         raise InputError("`train` must hold 2 images or more: its halves train different things.")
-    steady = _warn_if_unsteady(train)
+    content = scanned.content
+    if not _warn_if_unsteady(train):
+        # What changes from pass to pass can only be told by what it holds of each class.
+        held = np.trim_zeros(scanned.counts, "b").astype("<i8").tobytes()
+        content = hashlib.sha256(held).hexdigest()[:32]
     return DataFacts(
         input_shape=shape,
         classes=classes,
         batch_size=scanned.batch_size,
         train_examples=int(scanned.counts.sum()),
         validation_examples=int(scanned_validation.counts.sum()),
-        # What changes from pass to pass can only be told by what it holds of each class.
-        content_and_order=scanned.content
-        if steady
-        else _digest(np.trim_zeros(scanned.counts, "b")),
+        content_and_order=content,
         value_range=scanned.value_range,
         train_shape=None if given == shape else given,
     )
@@ -95,15 +88,6 @@ class _Scan:
     counts: np.ndarray
     content: str
     value_range: tuple[float, float]
-
-
-def _inferred_classes(counts: np.ndarray) -> int:
-    if not counts.all():
-        raise InputError(
-            f"Labels of `train` go up to {len(counts) - 1}, but none is {int(np.argmin(counts))}: "
-            "say how many classes there are with `classes`."
-        )
-    return len(counts)
 
 
 def _check_form(name: str, data: tf.data.Dataset) -> tuple[int, int, int]:
@@ -185,10 +169,6 @@ def _batches(name: str, data: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.
         raise InputError(f"`{name}` cannot be read: {first_line(error)}.") from error
 
 
-def _digest(values: np.ndarray) -> str:
-    return hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()[:32]
-
-
 def _check_values(
     name: str, images: np.ndarray, labels: np.ndarray, classes: int | None, seen: int
 ) -> None:
@@ -196,13 +176,13 @@ def _check_values(
     if not finite.all():
         index = seen + int(np.argmin(finite))
         raise InputError(f"`{name}` must hold finite images, but image {index} has NaN or Inf.")
-    limit_of_all = classes or _MOST_CLASSES
-    wrong = (labels < 0) | (labels >= limit_of_all)
+    limit = classes or _MOST_CLASSES
+    wrong = (labels < 0) | (labels >= limit)
     if wrong.any():
         index = int(np.argmax(wrong))
-        limit = f"0 to {limit_of_all - 1}"
         raise InputError(
-            f"Labels of `{name}` must be {limit}, but image {seen + index} has {labels[index]}."
+            f"Labels of `{name}` must be 0 to {limit - 1}, but image {seen + index} has "
+            f"{labels[index]}."
         )
 
 
@@ -214,18 +194,16 @@ def _warn_if_unsteady(train: tf.data.Dataset) -> bool:
         for part in (0, 1)
     )
     if not same_labels:
-        warnings.warn(
+        warn(
             "`train` gives another order on each pass, so the halves for weights and "
             "architecture mix and a run cannot be repeated: leave out .shuffle(), larq_nas "
-            "shuffles.",
-            stacklevel=callers_level(),
+            "shuffles."
         )
         return False
     if not same_images:
-        warnings.warn(
+        warn(
             "`train` gives other images on each pass, so a run cannot be repeated exactly: "
-            "leave random changes to `augment`.",
-            stacklevel=callers_level(),
+            "leave random changes to `augment`."
         )
         return False
     return True

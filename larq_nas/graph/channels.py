@@ -121,9 +121,10 @@ class Channels:
     def taken(
         self, answers: Mapping[str, Any], layout: Mapping[str, Any] | None = None
     ) -> np.ndarray:
-        """Return the indices of the channels that a network of these answers has too.
+        """Return the indices of the channels that a network of the widths `answers` has too.
 
-        Those of a network of other answers, `layout`, if not of the one that was built.
+        They count the channels of a network of the widths `layout`, by default those it was
+        built with.
         """
         present = [int(part) if layout is None else at(part, layout) for part in self.parts]
         offsets = np.cumsum([0, *present])

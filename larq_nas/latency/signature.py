@@ -10,7 +10,7 @@ from typing import Any
 from flatbuffers import flexbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
-from larq_nas.cost.structure import Structure
+from larq_nas.cost.profile import Structure
 from larq_nas.deploy.flatbuffer import operators, read_model
 from larq_nas.errors import InputError
 from larq_nas.graph.channels import divide

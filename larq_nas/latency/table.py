@@ -20,8 +20,8 @@ from scipy.stats import kendalltau
 
 from larq_nas.architecture import Architecture
 from larq_nas.choices import Value
+from larq_nas.cost.profile import Structure
 from larq_nas.cost.space import SpaceCosts
-from larq_nas.cost.structure import Structure
 from larq_nas.deploy.export import export
 from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.errors import InputError, require_count, require_whole, unknown_name

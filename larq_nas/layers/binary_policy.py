@@ -24,7 +24,8 @@ class Domain:
             have real weights and activations, as in the search of BNAS.
         drop_path: whether operations of a cell can be dropped at random; see `DropPath`.
         auxiliary: whether networks of cells have a second output, of an auxiliary classifier.
-        pool_norm: whether batch normalization follows the pools of a cell, as there.
+        pool_norm: whether batch normalization follows the pools of a cell, as in the
+            search of BNAS.
         shared_norms: whether all binary convolutions that read one tensor read it through one
             batch normalization, and so take its signs once. Not where it learns nothing.
         positive_scales: whether batch normalization before signs holds its scales above 0: then

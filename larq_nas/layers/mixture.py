@@ -65,6 +65,7 @@ class Probabilities(tf.keras.layers.Layer):
     @property
     def probabilities(self) -> tf.Tensor:
         """`p(i, o)`, shape `(inputs, operations)`; each row sums to 1."""
+        # BATS, Eq. 2: `logits` are alpha / T.
         return tf.nn.softmax(self.logits, axis=-1)
 
     def call(self, inputs: Any) -> tf.Tensor:

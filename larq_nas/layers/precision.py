@@ -1,6 +1,5 @@
 """The floating-point precision of binary convolutions."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -8,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 import tensorflow as tf
 
-from larq_nas.errors import callers_level, unknown_name
+from larq_nas.errors import unknown_name, warn
 
 ComputedIn: TypeAlias = Literal["float32", "bfloat16"]
 """Type of the operands of binary convolutions. Everything else is float32."""
@@ -32,10 +31,7 @@ def warn_if_unused(model: tf.keras.Model, precision: ComputedIn) -> None:
     """Warn of a precision that no layer of `model` computes in."""
     layers = model._flatten_layers(include_self=False)
     if precision != "float32" and not any(getattr(x, "has_precision", False) for x in layers):
-        warnings.warn(
-            f"`precision` {precision} has no effect: the network has no `BinaryConv2D`.",
-            stacklevel=callers_level(),
-        )
+        warn(f"`precision` {precision} has no effect: the network has no `BinaryConv2D`.")
 
 
 @contextmanager

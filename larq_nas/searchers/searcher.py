@@ -1,47 +1,56 @@
-"""The contract of a searcher: its settings, and the search that they prepare."""
+"""The contract of a searcher: its settings, and the search that it prepares."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
-from larq_nas.data.data import Task
-from larq_nas.run_directory import Run
+from larq_nas.cost import Limits
+from larq_nas.data.data import Data
+from larq_nas.run_directory import RunDirectory
 from larq_nas.spaces import Space
+from larq_nas.training.recipe import Recipe
 
-__all__ = ["Search", "Searcher"]
+Callbacks: TypeAlias = Sequence[tf.keras.callbacks.Callback]
+"""Keras callbacks of a training."""
 
 
 class Search(Protocol):
-    """A search that is ready to run: everything that can be refused was refused."""
+    """A validated search: every invalid input has been refused."""
 
-    def search(
-        self,
-        run: Run,
-        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
-        verbose: int | str = "auto",
+    def run(
+        self, directory: RunDirectory, callbacks: Callbacks = (), verbose: int | str = "auto"
     ) -> Architecture:
         """Return the architecture found.
 
-        A search that was killed goes on from what `run` holds, with the same result.
+        A search that was killed goes on from what `directory` holds, with the same result.
 
         # Arguments
-            run: the directory of the run, where files go.
+            directory: where its files go.
             callbacks: further Keras callbacks.
-            verbose: as in `tf.keras.Model.fit`.
+            verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
+
+        # Raises
+            DivergenceError: if nothing could be trained.
         """
+
+    # Where `several_processes`, a worker calls `work(directory, callbacks)` in place of `run`: it
+    # trains what the chief hands out, and returns when there is no more.
 
 
 @runtime_checkable
 class Searcher(Protocol):
     """Settings of a way to search, usually a frozen dataclass.
 
+    `larq_nas.testing.SearcherConformance` tests what is promised here.
+
     # Attributes
         name: its name.
+        default_epochs: epochs, or generations, it takes if none are given.
         several_devices: whether it trains on the devices of a `tf.distribute.Strategy`.
         several_processes: whether it trains candidates in several processes; its search has a
-            method `work(run, callbacks)` then, which a worker calls in place of `search`.
+            method `work(directory, callbacks)` then.
         smallest_ratio: the smallest expansion ratio it may give a width, where that is not among
             the ratios of the space; `None` if it keeps to those.
     """
@@ -51,22 +60,27 @@ class Searcher(Protocol):
     several_processes: ClassVar[bool]
 
     @property
+    def default_epochs(self) -> int:
+        """Epochs, or generations, it takes if none are given."""
+
+    @property
     def smallest_ratio(self) -> float | None:
         """The smallest expansion ratio, if it is not of the space."""
 
-    def epochs(self, space: Space) -> int:
-        """Return the number of epochs it takes if none is given."""
+    def settings(self) -> dict[str, Any]:
+        """Return its name and settings as a run keeps them, as JSON holds them."""
 
-    def settings(self, space: Space) -> dict[str, Any]:
-        """Return its settings as a run keeps them, as JSON holds them."""
-
-    def prepare(self, space: Space, task: Task, epochs: int) -> Search:
-        """Return a search that is ready to run.
+    def prepare(
+        self, space: Space, data: Data, limits: Limits | None, epochs: int, recipe: Recipe
+    ) -> Search:
+        """Return a search, or refuse what cannot be searched; nothing is written.
 
         # Arguments
             space: the space.
-            task: validated data, the seed and the limits to keep to.
+            data: validated data, and the seed.
+            limits: the budget that the found network keeps to, with the costs of the space.
             epochs: number of epochs.
+            recipe: how the found network is trained, as candidates may be.
 
         # Raises
             InputError: if it cannot search this space, or not within the limits.

@@ -5,7 +5,6 @@ from larq_nas.spaces.bnas import Bnas
 from larq_nas.spaces.chooser import Chooser, Fix, Sample, Survey, Widest
 from larq_nas.spaces.darts import Darts
 from larq_nas.spaces.model_widths import ModelWidths
-from larq_nas.spaces.resnet import ResNet18, ResNet18Cifar
 from larq_nas.spaces.space import (
     FunctionSpace,
     Space,
@@ -15,8 +14,7 @@ from larq_nas.spaces.space import (
     names,
     resolve,
 )
-from larq_nas.spaces.vgg import Vgg11, VggSmall
-from larq_nas.spaces.width_space import WidthSpace
+from larq_nas.spaces.width_space import ResNet18, ResNet18Cifar, Vgg11, VggSmall, WidthSpace
 
 __all__ = [
     "Bats",

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from larq_nas.errors import InputError, require_whole
+from larq_nas.errors import InputError, require_known, require_whole
 from larq_nas.layers import (
     Activation,
     binary_conv,
@@ -21,17 +21,13 @@ from larq_nas.layers import (
 from larq_nas.spaces.cell_space import (
     CellSpace,
     Place,
-    StemName,
+    convolutions,
     groups_of_stem,
     identity,
     pools_and_zero,
-    require_known,
 )
-from larq_nas.spaces.chooser import Chooser, Operation
+from larq_nas.spaces.chooser import Chooser, ImageShape, Operation
 from larq_nas.spaces.space import Precision, register
-from larq_nas.training.recipe import RECIPES, Recipe
-
-__all__ = ["Bats"]
 
 _CONVOLUTIONS = {
     # The paper's names, by which architectures and weights are saved. Without `groups` they name
@@ -86,13 +82,9 @@ class Bats(CellSpace):
     cells: int = 5
     channels: int = 32
     groups: int = 1
-    nodes: int = 4
     activation: Activation = "relu"
     precision: Precision = "binary"
-    stem: StemName = "cifar"
     operations: tuple[str, ...] = _OPERATIONS
-    search_cells: int | None = None
-    search_channels: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,13 +99,6 @@ class Bats(CellSpace):
         require_known("activation", self.activation, ("relu", "prelu"))
         require_known("precision", self.precision, ("binary", "real"))
 
-    @property
-    def searching(self) -> Mapping[str, Any]:
-        temperature = {"normal": 0.2, "reduction": 0.15}
-        if self.precision == "binary":
-            return {"temperature": temperature}
-        return {"temperature": temperature, "optimizer": "sgd", "learning_rate": 0.1}
-
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
         # Runs and tables of before have no such setting.
@@ -121,12 +106,7 @@ class Bats(CellSpace):
             del settings["precision"]
         return settings
 
-    def recipe(self) -> Recipe:
-        return RECIPES["bats" if self.precision == "binary" else "bats_real"]
-
-    def build(
-        self, choose: Chooser, input_shape: tuple[int, int, int], classes: int
-    ) -> tf.keras.Model:
+    def build(self, choose: Chooser, input_shape: ImageShape, classes: int) -> tf.keras.Model:
         domain = current_domain()
         if self.precision == "real":
             domain = dataclasses.replace(domain, weights="real", activations="real")
@@ -149,23 +129,12 @@ class Bats(CellSpace):
         ]
 
     def _candidates(self, channels: int, strides: int) -> Mapping[str, Operation]:
-        candidates: dict[str, Operation] = {
-            "identity": partial(
-                identity, filters=channels, strides=strides, activation=self.activation
-            ),
+        settings: Any = {"filters": channels, "strides": strides, "activation": self.activation}
+        return {
+            "identity": partial(identity, **settings),
             **pools_and_zero(strides),
+            **convolutions(_CONVOLUTIONS, _convolution, groups=self.groups, **settings),
         }
-        for name, (kernel_size, dilation_rate) in _CONVOLUTIONS.items():
-            candidates[name] = partial(
-                _convolution,
-                filters=channels,
-                kernel_size=kernel_size,
-                dilation_rate=dilation_rate,
-                strides=strides,
-                groups=self.groups,
-                activation=self.activation,
-            )
-        return {name: candidates[name] for name in self.operations}
 
 
 def _convolution(x: tf.Tensor, name: str, **settings: Any) -> tf.Tensor:

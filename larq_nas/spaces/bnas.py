@@ -1,14 +1,13 @@
 """The search space of BNAS: cells of binary convolutions, skips and Zeroise."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from larq_nas.errors import InputError
+from larq_nas.errors import InputError, require_bool
 from larq_nas.layers import (
     BINARY_SEARCH,
     Domain,
@@ -18,12 +17,15 @@ from larq_nas.layers import (
     imagenet_stem,
     stem,
 )
-from larq_nas.spaces.cell_space import CellSpace, Place, StemName, groups_of_stem, pools_and_zero
+from larq_nas.spaces.cell_space import (
+    CellSpace,
+    Place,
+    convolutions,
+    groups_of_stem,
+    pools_and_zero,
+)
 from larq_nas.spaces.chooser import Chooser, Operation
 from larq_nas.spaces.space import register
-from larq_nas.training.recipe import RECIPES, Recipe
-
-__all__ = ["Bnas"]
 
 _CONVOLUTIONS = {
     "dilated_conv_3x3": (3, 2),
@@ -75,47 +77,25 @@ class Bnas(CellSpace):
     known_operations: ClassVar[tuple[str, ...]] = _OPERATIONS
     keep_zero: ClassVar[bool] = True
 
-    cells: int = 20
-    channels: int = 36
-    nodes: int = 4
-    stem: StemName = "cifar"
     stem_groups: bool = False
     skips: bool = True
     operations: tuple[str, ...] = _OPERATIONS
-    search_cells: int | None = None
-    search_channels: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("stem_groups", "skips"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(
-                    f"`{name}` must be true or false, but got {getattr(self, name)!r}."
-                )
+        require_bool(stem_groups=self.stem_groups, skips=self.skips)
         if self.stem_groups and self.stem == "cifar":
             raise InputError(
                 "`stem_groups` is for the ImageNet stem: the CIFAR stem is one convolution; give "
                 'stem="imagenet", or leave it out.'
             )
         if self.stem_groups and groups_of_stem(self.channels) == 1:
+            wider = range(self.channels + 1, self.channels + 64)
+            nearest = next(width for width in wider if groups_of_stem(width) > 1)
             raise InputError(
                 f"`stem_groups` makes groups of about 20 channels, but {self.channels} channels "
-                f"do not divide so: take channels={_nearest_grouped(self.channels)}, or leave it "
-                "out."
+                f"do not divide so: take channels={nearest}, or leave it out."
             )
-
-    @property
-    def searching(self) -> Mapping[str, Any]:
-        return {
-            "temperature": 1.0,
-            "epochs": 50,
-            "weights_only_epochs": 0,
-            "optimizer": "sgd",
-            "learning_rate": 0.025,
-            "final_learning_rate": 0.001,
-            "architecture_learning_rate": 3e-4,
-            "diversity": 1.0,
-        }
 
     def proxy(self) -> "Bnas":
         # A supernet has few channels; its stem is grouped where that is possible.
@@ -123,9 +103,6 @@ class Bnas(CellSpace):
         grouped = self.stem_groups and groups_of_stem(proxy.channels) > 1
         found: Bnas = dataclasses.replace(proxy, stem_groups=grouped)
         return found
-
-    def recipe(self) -> Recipe:
-        return RECIPES["bnas_v2" if self.stem == "cifar" else "bnas_v2_imagenet"]
 
     def _cifar_stem(self, images: tf.Tensor) -> tf.Tensor:
         return stem(images, 3 * self.channels, norm="before")
@@ -153,21 +130,8 @@ class Bnas(CellSpace):
         return tf.keras.layers.Add(name=f"{place.prefix}_add")([y, skip])
 
     def _candidates(self, channels: int, strides: int) -> dict[str, Operation]:
-        candidates = pools_and_zero(strides)
-        for name, (kernel_size, dilation_rate) in _CONVOLUTIONS.items():
-            candidates[name] = partial(
-                _conv,
-                filters=channels,
-                kernel_size=kernel_size,
-                dilation_rate=dilation_rate,
-                strides=strides,
-            )
-        return {name: candidates[name] for name in self.operations}
-
-
-def _nearest_grouped(channels: int) -> int:
-    wider = (channels + step for step in range(1, 64))
-    return next(width for width in wider if groups_of_stem(width) > 1)
+        convs = convolutions(_CONVOLUTIONS, _conv, filters=channels, strides=strides)
+        return {**pools_and_zero(strides), **convs}
 
 
 def _conv(x: tf.Tensor, name: str, **settings: Any) -> tf.Tensor:

@@ -2,14 +2,14 @@
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
 import tensorflow as tf
 
-from larq_nas.errors import InputError, require_whole, unknown_name
+from larq_nas.errors import InputError, require_fields, require_known, require_whole
 from larq_nas.layers import (
     Activation,
     batch_norm,
@@ -19,21 +19,8 @@ from larq_nas.layers import (
     factorized_reduce,
     imagenet_stem,
 )
-from larq_nas.spaces.chooser import Chooser, Operation, Operations
+from larq_nas.spaces.chooser import Chooser, ImageShape, Operation, Operations
 from larq_nas.spaces.space import Space
-
-__all__ = [
-    "CellSpace",
-    "Place",
-    "StemName",
-    "auxiliary_classifier",
-    "average_pool",
-    "groups_of_stem",
-    "identity",
-    "max_pool",
-    "pools_and_zero",
-    "require_known",
-]
 
 
 def pools_and_zero(strides: int) -> dict[str, Operation]:
@@ -42,6 +29,16 @@ def pools_and_zero(strides: int) -> dict[str, Operation]:
         "max_pool_3x3": partial(max_pool, strides=strides),
         "average_pool_3x3": partial(average_pool, strides=strides),
         "zero": None,
+    }
+
+
+def convolutions(
+    table: Mapping[str, tuple[int, int]], build: Callable[..., tf.Tensor], **settings: Any
+) -> dict[str, Operation]:
+    """Return candidates by name, of the kernel sizes and dilation rates in `table`."""
+    return {
+        name: partial(build, kernel_size=kernel_size, dilation_rate=dilation_rate, **settings)
+        for name, (kernel_size, dilation_rate) in table.items()
     }
 
 
@@ -74,20 +71,10 @@ _CHANNELS = (128, 768)
 
 
 def auxiliary_classifier(x: tf.Tensor, classes: int, *, name: str = "auxiliary") -> tf.Tensor:
-    """Classify by what a cell in the middle gives, with real weights, as DARTS does.
+    """Return logits of what a cell in the middle gives, with real weights, as DARTS does.
 
-    Its loss is added to that of the network, and trains the first cells more directly.
-
-    # Arguments
-        x: tensor, shape `(batch, height, width, channels)`.
-        classes: number of classes.
-        name: prefix of the layers' names.
-
-    # Returns
-        Logits (no softmax), shape `(batch, classes)`.
-
-    # References
-        - [Going Deeper with Convolutions](https://arxiv.org/abs/1409.4842)
+    Their loss is added to that of the network, and trains the first cells more directly
+    ([Going Deeper with Convolutions](https://arxiv.org/abs/1409.4842)).
     """
     layers = tf.keras.layers
     x = layers.ReLU(name=f"{name}_relu")(x)
@@ -121,13 +108,9 @@ StemName = Literal["cifar", "imagenet"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a cell stands in the stack.
+    """Where a cell stands in the stack: the number of cells below it, and channels of its nodes.
 
-    # Arguments
-        index: number of cells below it.
-        channels: channels of each of its nodes.
-        halves: whether it halves the image.
-        halved: whether what it reads last was halved, so that the state before is larger.
+    `halved` tells whether what it reads last was halved, so that the state before is larger.
     """
 
     index: int
@@ -176,11 +159,8 @@ class CellSpace(Space):
     positive_scales: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in ("cells", "channels", "nodes"):
-            require_whole(**{name: getattr(self, name)})
-        for name in ("search_cells", "search_channels"):
-            if getattr(self, name) is not None:
-                require_whole(**{name: getattr(self, name)})
+        sizes = ("cells", "channels", "nodes", "search_cells", "search_channels")
+        require_fields(require_whole, self, *sizes)
         require_known("stem", self.stem, ("cifar", "imagenet"))
         if isinstance(self.operations, list):
             object.__setattr__(self, "operations", tuple(self.operations))
@@ -194,7 +174,7 @@ class CellSpace(Space):
             raise InputError(f"`operations` must hold more than zero, but got {self.operations}.")
 
     @property
-    def images(self) -> tuple[tuple[int, int, int], int]:
+    def images(self) -> tuple[ImageShape, int]:
         return super().images if self.stem == "cifar" else ((224, 224, 3), 1000)
 
     @property
@@ -216,25 +196,20 @@ class CellSpace(Space):
         """Return the same space with so many cells."""
         return dataclasses.replace(self, cells=cells)
 
-    def check(self, input_shape: tuple[int, int, int]) -> None:
-        reductions, halvings = len(self.reductions), 3 if self.stem == "imagenet" else 0
-        smallest = 2 ** (reductions + halvings)
+    def check(self, input_shape: ImageShape) -> None:
+        stem, halvings = ("the ImageNet stem and ", 3) if self.stem == "imagenet" else ("", 0)
+        smallest = 2 ** (len(self.reductions) + halvings)
         if min(input_shape[:2]) < smallest:
-            what = f"{reductions} reduction cells"
             raise InputError(
-                f"Images must be at least {smallest}x{smallest} pixels for "
-                f"{'the ImageNet stem and ' if halvings else ''}{what}, but got "
+                f"Images must be at least {smallest}x{smallest} pixels for {stem}"
+                f"{len(self.reductions)} reduction cells, but got "
                 f"{input_shape[0]}x{input_shape[1]}."
             )
 
-    def build(
-        self, choose: Chooser, input_shape: tuple[int, int, int], classes: int
-    ) -> tf.keras.Model:
+    def build(self, choose: Chooser, input_shape: ImageShape, classes: int) -> tf.keras.Model:
         self.check(input_shape)
         domain = dataclasses.replace(
-            current_domain(),
-            shared_norms=self.shared_norms,
-            positive_scales=self.positive_scales,
+            current_domain(), shared_norms=self.shared_norms, positive_scales=self.positive_scales
         )
         with building_in(domain):
             return self._build(choose, input_shape, classes)
@@ -244,11 +219,12 @@ class CellSpace(Space):
         unset = {name for name in _ADDED if not getattr(self, name)}
         return {key: value for key, value in super().settings().items() if key not in unset}
 
-    def _build(
-        self, choose: Chooser, input_shape: tuple[int, int, int], classes: int
-    ) -> tf.keras.Model:
+    def _build(self, choose: Chooser, input_shape: ImageShape, classes: int) -> tf.keras.Model:
         images = tf.keras.Input(input_shape, name="image")
-        before, x = self._stem(images)
+        if self.stem == "imagenet":
+            before, x = self._imagenet_stem(images)
+        else:
+            before = x = self._cifar_stem(images)
         channels, halved = self.channels, self.stem == "imagenet"
         further: list[tf.Tensor] = []
         for index in range(self.cells):
@@ -262,18 +238,15 @@ class CellSpace(Space):
         logits = classifier(x, classes)
         return tf.keras.Model(images, [logits, *further] if further else logits, name=self.name)
 
-    def _stem(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        if self.stem == "imagenet":
-            return self._imagenet_stem(images)
-        x = self._cifar_stem(images)
-        return x, x
-
     def _imagenet_stem(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Build the stem that halves the images three times."""
         return imagenet_stem(images, self.channels, relu=False)
 
     def _cell(self, choose: Chooser, before: tf.Tensor, x: tf.Tensor, place: Place) -> tf.Tensor:
-        steps = [self._candidates(place.channels, strides) for strides in (1, 2)]
+        steps: list[Operations] = []
+        for strides in (1, 2):
+            known = self._candidates(place.channels, strides)
+            steps.append({name: known[name] for name in self.operations})
         return choose.cell(
             place.kind,
             self._preprocess(before, x, place),
@@ -298,16 +271,10 @@ class CellSpace(Space):
 
     @abstractmethod
     def _candidates(self, channels: int, strides: int) -> Operations:
-        """Return the operations, by name."""
+        """Return the operations by name, of which `operations` are chosen from."""
 
 
 def groups_of_stem(channels: int) -> int:
     """Return the groups of a stem: of 20 channels as in BATS, or the next fewer that divide."""
     widths, most = (channels // 2, channels), max(1, channels // 20)
     return next(g for g in range(most, 0, -1) if not any(width % g for width in widths))
-
-
-def require_known(kind: str, name: Any, known: Sequence[str]) -> None:
-    """Raise `InputError` for a name that is not known."""
-    if name not in known:
-        raise unknown_name(kind, name, known)

@@ -15,21 +15,13 @@ from larq_nas.layers.binary_policy import current_domain
 from larq_nas.layers.drop_path import DropPath
 from larq_nas.layers.zeros import Zeros, concatenate, image_of
 
-__all__ = [
-    "Chooser",
-    "Fix",
-    "Operation",
-    "Operations",
-    "Sample",
-    "Survey",
-    "Widest",
-]
-
-
 Operation: TypeAlias = Callable[[tf.Tensor, str], tf.Tensor] | None
 """Builds layers on a tensor, given the prefix of their names; `None` is the zero operation."""
 
 Operations: TypeAlias = Mapping[str, Operation]
+
+ImageShape: TypeAlias = tuple[int, int, int]
+"""Height, width and channels of images, in pixels."""
 
 
 _KEEP = 2
@@ -111,7 +103,16 @@ class Chooser(ABC):
         keep_zero: bool = False,
     ) -> Choice:
         """Return the choice of that name, or raise `InputError` if another was asked."""
-        choice = _describe(name, operations, keep, keep_zero)
+        require_whole(keep=keep)
+        if not operations:
+            raise InputError(f"Choice `{name}` must have inputs to choose from, but has none.")
+        names = tuple(operations[0])
+        zeros = frozenset(key for key, operation in operations[0].items() if operation is None)
+        if not set(names) - zeros:
+            raise InputError(f"Choice `{name}` has no operation to choose, only {names}.")
+        if any(tuple(named) != names for named in operations):
+            raise InputError(f"Choice `{name}` must offer the same operations on every input.")
+        choice = Choice(name, names, len(operations), keep, zeros, keep_zero=keep_zero)
         if name in self.expansions:
             raise InputError(f"Choice `{name}` was asked before for filters; rename it.")
         known = self.choices.setdefault(name, choice)
@@ -154,13 +155,19 @@ class Chooser(ABC):
             keep_zero: whether the zero operation may be chosen; see `node`.
         """
         require_whole(nodes=nodes)
-        wanted = _concatenated(name, concat, range(len(inputs), len(inputs) + nodes))
+        indices = range(len(inputs), len(inputs) + nodes)
+        if concat is None:
+            concat = indices
+        elif not concat or len(set(concat)) != len(concat) or not set(concat) <= set(indices):
+            raise InputError(
+                f"`concat` of cell `{name}` must hold nodes, {indices[0]} to {indices[-1]}, each "
+                f"once, but got {list(concat)}."
+            )
         if prefix is None:
             prefix = f"{name}{self._asked[name]}"
         self._asked[name] += 1
-        indices = range(len(inputs), len(inputs) + nodes)
         questions = {index: f"{name}/{index}" for index in indices}
-        cell = Cell(name, len(inputs), questions, tuple(wanted))
+        cell = Cell(name, len(inputs), questions, tuple(concat))
         if self.cells.setdefault(name, cell) != cell:
             raise InputError(
                 f"Cell `{name}` was asked before with other inputs, nodes or `concat`; give it a "
@@ -223,36 +230,6 @@ class Chooser(ABC):
         """Build the answer to `choice`."""
 
 
-def _concatenated(name: str, concat: Sequence[int] | None, nodes: range) -> Sequence[int]:
-    """Return the states a cell concatenates, or raise `InputError` if they are not its nodes."""
-    if concat is None:
-        return nodes
-    if not concat or len(set(concat)) != len(concat) or not set(concat) <= set(nodes):
-        raise InputError(
-            f"`concat` of cell `{name}` must hold nodes, {nodes[0]} to {nodes[-1]}, each once, but "
-            f"got {list(concat)}."
-        )
-    return concat
-
-
-def _describe(
-    name: str,
-    operations: Sequence[Operations],
-    keep: int,
-    keep_zero: bool,
-) -> Choice:
-    require_whole(keep=keep)
-    if not operations:
-        raise InputError(f"Choice `{name}` must have inputs to choose from, but has none.")
-    names = tuple(operations[0])
-    zeros = frozenset(key for key, operation in operations[0].items() if operation is None)
-    if not set(names) - zeros:
-        raise InputError(f"Choice `{name}` has no operation to choose, only {names}.")
-    if any(tuple(named) != names for named in operations):
-        raise InputError(f"Choice `{name}` must offer the same operations on every input.")
-    return Choice(name, names, len(operations), keep, zeros, keep_zero=keep_zero)
-
-
 class Fix(Chooser):
     """Answers with the chosen operations alone: the final network.
 
@@ -264,15 +241,16 @@ class Fix(Chooser):
         super().__init__()
         self.values = values
 
+    def _value(self, name: str) -> Value:
+        if name not in self.values:
+            raise InputError(f"The architecture has no value for choice `{name}`.")
+        return self.values[name]
+
     def _pairs(self, choice: Choice) -> list[Pair]:
-        if choice.name not in self.values:
-            raise InputError(f"The architecture has no value for choice `{choice.name}`.")
-        return choice.decode(self.values[choice.name])
+        return choice.decode(self._value(choice.name))
 
     def _answer_filters(self, expansion: Expansion) -> int:
-        if expansion.name not in self.values:
-            raise InputError(f"The architecture has no value for choice `{expansion.name}`.")
-        return expand(expansion.filters, expansion.decode(self.values[expansion.name]))
+        return expand(expansion.filters, expansion.decode(self._value(expansion.name)))
 
     def _answer(
         self,
@@ -384,12 +362,12 @@ class Sample(Fix):
 
     def _draw(self, choice: Choice) -> list[Pair]:
         names = list(choice.eligible)
-        kept = list(combinations(range(choice.inputs), min(choice.keep, choice.inputs)))
-        indices = kept[0]
-        if len(kept) > 1:
-            options = [",".join(map(str, option)) for option in kept]
+        inputs = list(combinations(range(choice.inputs), min(choice.keep, choice.inputs)))
+        indices = inputs[0]
+        if len(inputs) > 1:
+            options = [",".join(map(str, option)) for option in inputs]
             drawn = self.hyperparameters.Choice(f"{choice.name}/inputs", options)
-            indices = kept[options.index(drawn)]
+            indices = inputs[options.index(drawn)]
         return [
             (self.hyperparameters.Choice(f"{choice.name}/operation{slot}", names), index)
             for slot, index in enumerate(indices)

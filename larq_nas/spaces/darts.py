@@ -1,12 +1,13 @@
 """The search space of DARTS, with real or binary convolutions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from larq_nas.errors import require_known
 from larq_nas.layers import (
     Activation,
     batch_norm,
@@ -15,28 +16,17 @@ from larq_nas.layers import (
     split_halves,
     stem,
 )
-from larq_nas.spaces.cell_space import CellSpace, Place, StemName, pools_and_zero, require_known
+from larq_nas.spaces.cell_space import CellSpace, Place, pools_and_zero
 from larq_nas.spaces.chooser import Operation
 from larq_nas.spaces.space import Precision, register
-from larq_nas.training.recipe import RECIPES, Recipe
-
-__all__ = [
-    "Darts",
-    "Style",
-    "convolution",
-    "reduce",
-    "steps_of",
-]
 
 
 @dataclass(frozen=True)
 class Style:
-    """How convolutions are built.
+    """How convolutions are built, the binary ones with an activation.
 
-    # Arguments
-        precision: `"real"`: ReLU, convolutions, batch norm, as in DARTS. `"binary"`: batch
-            norm, sign, convolution and activation, one by one, as in BATS' section 3.
-        activation: of binary convolutions.
+    `"real"`: ReLU, convolutions, batch norm, as in DARTS. `"binary"`: batch norm, sign,
+    convolution and activation, one by one, as in BATS' section 3.
     """
 
     precision: Precision = "real"
@@ -72,22 +62,9 @@ def steps_of(name: str, strides: int) -> Sequence[Row]:
 
 
 def convolution(
-    x: tf.Tensor,
-    name: str,
-    *,
-    filters: int,
-    style: Style,
-    rows: Sequence[Row] = ((_POINTWISE,),),
+    x: tf.Tensor, name: str, *, filters: int, style: Style, rows: Sequence[Row] = ((_POINTWISE,),)
 ) -> tf.Tensor:
-    """Apply `rows` of convolutions; by default a 1x1 convolution.
-
-    # Arguments
-        x: tensor, shape `(batch, height, width, channels)`.
-        name: prefix of the layers' names.
-        filters: number of output channels.
-        style: whether weights are real or binary.
-        rows: the convolutions.
-    """
+    """Apply `rows` of convolutions, real or binary; by default a 1x1 convolution."""
     build = _real_row if style.precision == "real" else partial(_binary_row, style=style)
     for index, row in enumerate(rows):
         x = build(x, f"{name}_{index}" if len(rows) > 1 else name, filters, row)
@@ -209,29 +186,16 @@ class Darts(CellSpace):
     name: ClassVar[str] = "darts"
     known_operations: ClassVar[tuple[str, ...]] = (*_OPERATIONS, *_FURTHER)
 
-    cells: int = 20
-    channels: int = 36
-    nodes: int = 4
     precision: Precision = "real"
     activation: Activation = "relu"
-    stem: StemName = "cifar"
     operations: tuple[str, ...] = _OPERATIONS
     normal_concat: tuple[int, ...] | None = None
     reduction_concat: tuple[int, ...] | None = None
-    search_cells: int | None = None
-    search_channels: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_known("precision", self.precision, ("real", "binary"))
         require_known("activation", self.activation, ("relu", "prelu"))
-
-    @property
-    def searching(self) -> Mapping[str, Any]:
-        return {"temperature": 1.0}
-
-    def recipe(self) -> Recipe:
-        return RECIPES["bats" if self.precision == "binary" else "bats_real"]
 
     @property
     def _style(self) -> Style:
@@ -259,7 +223,7 @@ class Darts(CellSpace):
         for name in self.operations:
             if "conv_" in name:
                 candidates[name] = partial(convolve, rows=steps_of(name, strides))
-        return {name: candidates[name] for name in self.operations}
+        return candidates
 
 
 def _identity(x: tf.Tensor, name: str) -> tf.Tensor:

@@ -1,20 +1,18 @@
 """The widths of any Keras model as a search space."""
 
-import warnings
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import tensorflow as tf
 
 from larq_nas.choices import Expansion
-from larq_nas.errors import InputError, callers_level
+from larq_nas.errors import InputError, warn
 from larq_nas.graph.calls import Call, read_graph
 from larq_nas.graph.channels import OUTPUTS, Group, read_groups
 from larq_nas.graph.rebuild import rebuild, without_softmax
-from larq_nas.spaces.chooser import Chooser
+from larq_nas.spaces.chooser import Chooser, ImageShape
 from larq_nas.spaces.space import Space
-
-__all__ = ["ModelWidths"]
 
 
 class ModelWidths(Space):
@@ -54,7 +52,9 @@ class ModelWidths(Space):
     ) -> None:
         self._calls, self._changes = without_softmax(_read(model))
         self.name = model.name  # type: ignore[misc]
-        self.ratios = _require_ratios(ratios)
+        if not isinstance(ratios, tuple | list):
+            raise InputError(f"`ratios` must be a list of numbers, but got {ratios!r}.")
+        self.ratios = Expansion("width", 2**20, tuple(ratios)).ratios
         groups = read_groups(self._calls, self.ratios)
         self._groups = [group for group in groups if group.quantized and not group.fixed]
         told = _told([group for group in groups if group.quantized and group.fixed])
@@ -63,22 +63,26 @@ class ModelWidths(Space):
                 f"Model `{self.name}` must have quantized convolutions whose width can change, "
                 f"but {told or 'has none: use larq.layers.QuantConv2D with a `kernel_quantizer`'}."
             )
-        for group in self._groups:
-            _require_channels(group, self.ratios)
+        for group, ratio in product(self._groups, self.ratios):
+            if group.filters * ratio < 1:
+                raise InputError(
+                    f"Each ratio must leave a layer one channel or more, but layer `{group.name}` "
+                    f"has {group.filters}, and {ratio} is among `ratios`: leave it out, or widen "
+                    "the layer."
+                )
         if told:
-            warnings.warn(f"Of model `{self.name}`, {told}.", stacklevel=callers_level())
+            warn(f"Of model `{self.name}`, {told}.")
 
     @property
     def widths(self) -> dict[str, list[str]]:
         return {group.name: [call.name for call in group.calls] for group in self._groups}
 
     @property
-    def images(self) -> tuple[tuple[int, int, int], int]:
-        return self._shape(), self._classes()
+    def images(self) -> tuple[ImageShape, int]:
+        shape: Any = next(call.shape for call in self._calls if call.facts.kind == "input")
+        return shape, next(call.shape[-1] for call in self._calls if call.output)
 
-    def build(
-        self, choose: Chooser, input_shape: tuple[int, int, int], classes: int
-    ) -> tf.keras.Model:
+    def build(self, choose: Chooser, input_shape: ImageShape, classes: int) -> tf.keras.Model:
         self._require(tuple(input_shape), classes)
         changes: dict[int, dict[str, Any]] = {**self._changes}
         for group in self._groups:
@@ -88,25 +92,20 @@ class ModelWidths(Space):
                 changes[id(call.layer)] = {setting: filters}
         return rebuild(self._calls, changes, self.name)
 
-    def check(self, input_shape: tuple[int, int, int]) -> None:
-        self._require(tuple(input_shape), self._classes())
+    def check(self, input_shape: ImageShape) -> None:
+        self._require(tuple(input_shape), self.images[1])
 
     def settings(self) -> dict[str, Any]:
         # The run keeps the ratios with what is asked; a model is not to be had from settings.
         return {}
 
-    def _shape(self) -> Any:
-        return next(call.shape for call in self._calls if call.facts.kind == "input")
-
-    def _classes(self) -> int:
-        return next(call.shape[-1] for call in self._calls if call.output)
-
     def _require(self, input_shape: tuple[int, ...], classes: int) -> None:
-        if input_shape != self._shape() or classes != self._classes():
+        own_shape, own_classes = self.images
+        if (input_shape, classes) != (own_shape, own_classes):
             raise InputError(
-                f"Model `{self.name}` is of images of shape {self._shape()} and "
-                f"{self._classes()} classes, but got {input_shape} and {classes}: build the model "
-                "for these, or change the data."
+                f"Model `{self.name}` is of images of shape {own_shape} and {own_classes} classes, "
+                f"but got {input_shape} and {classes}: build the model for these, or change the "
+                "data."
             )
 
 
@@ -121,21 +120,6 @@ def _read(model: tf.keras.Model) -> list[Call]:
             f"output of shape (classes,), but maps {inputs} to {outputs}: add or leave out layers."
         )
     return calls
-
-
-def _require_ratios(ratios: Sequence[float]) -> tuple[float, ...]:
-    if not isinstance(ratios, tuple | list):
-        raise InputError(f"`ratios` must be a list of numbers, but got {ratios!r}.")
-    return Expansion("width", 2**20, tuple(ratios)).ratios
-
-
-def _require_channels(group: Group, ratios: Sequence[float]) -> None:
-    for ratio in ratios:
-        if group.filters * ratio < 1:
-            raise InputError(
-                f"Each ratio must leave a layer one channel or more, but layer `{group.name}` has "
-                f"{group.filters}, and {ratio} is among `ratios`: leave it out, or widen the layer."
-            )
 
 
 def _told(groups: Sequence[Group]) -> str:

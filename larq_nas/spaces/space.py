@@ -14,26 +14,12 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import tensorflow as tf
 
-from larq_nas.errors import InputError, first_line, unknown_name
+from larq_nas.errors import InputError, first_line, require_known
 from larq_nas.graph.calls import read_graph
 from larq_nas.layers import SEARCH, Domain
-from larq_nas.spaces.chooser import Chooser, Survey
-from larq_nas.training.recipe import Recipe
+from larq_nas.spaces.chooser import Chooser, ImageShape, Survey
 
-__all__ = [
-    "FunctionSpace",
-    "Precision",
-    "Space",
-    "SpaceFunction",
-    "SpaceLike",
-    "fingerprint",
-    "names",
-    "register",
-    "resolve",
-]
-
-
-SpaceFunction: TypeAlias = Callable[[Chooser, tuple[int, int, int], int], tf.keras.Model]
+SpaceFunction: TypeAlias = Callable[[Chooser, ImageShape, int], tf.keras.Model]
 
 
 Precision = Literal["binary", "real"]
@@ -51,19 +37,12 @@ class Space(ABC):
     """What is binary while it is searched."""
 
     @property
-    def searching(self) -> Mapping[str, Any]:
-        """What its paper sets otherwise than BATS, of `larq_nas.searchers.Differentiable`."""
-        return {}
-
-    @property
-    def images(self) -> tuple[tuple[int, int, int], int]:
+    def images(self) -> tuple[ImageShape, int]:
         """The images its paper's tables are of: their shape, and the number of classes."""
         return (32, 32, 3), 10
 
     @abstractmethod
-    def build(
-        self, choose: Chooser, input_shape: tuple[int, int, int], classes: int
-    ) -> tf.keras.Model:
+    def build(self, choose: Chooser, input_shape: ImageShape, classes: int) -> tf.keras.Model:
         """Build the network that `choose` answers.
 
         # Arguments
@@ -75,18 +54,14 @@ class Space(ABC):
             A functional model from images to logits, shape `(batch, classes)`.
         """
 
-    def check(self, input_shape: tuple[int, int, int]) -> None:
+    def check(self, input_shape: ImageShape) -> None:
         """Raise `InputError` if no network of the space can read such images."""
 
     def proxy(self) -> "Space":
         """Return the smaller space that is searched in place of this one, or itself."""
         return self
 
-    def recipe(self) -> Recipe:
-        """Return how a network found in the space is trained."""
-        return Recipe()
-
-    def questions(self, input_shape: tuple[int, int, int], classes: int) -> dict[str, list[Any]]:
+    def questions(self, input_shape: ImageShape, classes: int) -> dict[str, list[Any]]:
         """Return what the space asks, by name: operations, inputs, inputs kept.
 
         # Raises
@@ -95,7 +70,7 @@ class Space(ABC):
         return self.require_like(self.proxy(), input_shape, classes)
 
     def require_like(
-        self, proxy: "Space", input_shape: tuple[int, int, int], classes: int
+        self, proxy: "Space", input_shape: ImageShape, classes: int
     ) -> dict[str, list[Any]]:
         """Return what the space asks, or raise `InputError` if `proxy` asks otherwise."""
         asked = _survey(self, input_shape, classes)
@@ -124,9 +99,7 @@ class FunctionSpace(Space):
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)  # type: ignore[misc]
 
-    def build(
-        self, choose: Chooser, input_shape: tuple[int, int, int], classes: int
-    ) -> tf.keras.Model:
+    def build(self, choose: Chooser, input_shape: ImageShape, classes: int) -> tf.keras.Model:
         try:
             model = self.function(choose, input_shape, classes)
         except InputError:
@@ -165,17 +138,26 @@ def resolve(space: SpaceLike, settings: Mapping[str, Any] | None = None) -> Spac
         InputError: if the name or a setting is unknown, or a setting cannot be used.
     """
     settings = dict(settings or {})
+    if isinstance(space, type) and issubclass(space, Space):
+        raise InputError(f"`space` must be an instance, such as {space.__name__}().")
+    if isinstance(space, Space) and settings and not dataclasses.is_dataclass(space):
+        raise InputError(f"Space `{space.name}` has no settings: leave {', '.join(settings)} out.")
     if isinstance(space, Space):
         return create(type(space), {**_fields(space), **settings}) if settings else space
     if isinstance(space, str):
-        if space not in _registry:
-            raise unknown_name("space", space, _registry)
+        require_known("space", space, _registry)
         return create(_registry[space], settings)
     if not callable(space):
         raise InputError(f"`space` must be a name, a Space or a function, but got {space!r}.")
     if settings:
         raise InputError(f"Space `{space.__name__}` is a function and has no settings: {settings}.")
     return FunctionSpace(space)
+
+
+def has_setting(name: str, setting: str) -> bool:
+    """Return whether a space of larq_nas has a setting."""
+    kind = _registry.get(name)
+    return kind is not None and setting in {one.name for one in dataclasses.fields(kind)}  # type: ignore[arg-type]
 
 
 def names() -> list[str]:
@@ -194,26 +176,23 @@ def create(kind: type[Space], settings: Mapping[str, Any]) -> Space:
     if dataclasses.is_dataclass(kind):
         known = [entry.name for entry in dataclasses.fields(kind)]
     for name in settings:
-        if name not in known:
-            raise unknown_name(f"setting of space `{kind.name}`", name, known)
+        require_known(f"setting of space `{kind.name}`", name, known)
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     return kind(**values)
 
 
-def load_function(reference: str) -> SpaceFunction:
-    """Return the function that `path/to/file.py:function` or `package.module:function` names."""
+def load_object(reference: str, what: str) -> Any:
+    """Return what `path/to/file.py:name` or `package.module:name` names: a space or a searcher."""
     source, _, name = reference.rpartition(":")
     try:
-        module = _load_file(Path(source)) if source.endswith(".py") else _load_module(source)
-        function: SpaceFunction = getattr(module, name)
+        if source.endswith(".py"):
+            module = _load_file(Path(source))
+        else:
+            _make_importable(Path.cwd())
+            module = importlib.import_module(source)
+        return getattr(module, name)
     except Exception as error:
-        raise InputError(f"Cannot load space `{reference}`: {first_line(error)}.") from error
-    return function
-
-
-def _load_module(source: str) -> Any:
-    _make_importable(Path.cwd())
-    return importlib.import_module(source)
+        raise InputError(f"Cannot load {what} `{reference}`: {first_line(error)}.") from error
 
 
 def _make_importable(folder: Path) -> None:
@@ -233,11 +212,12 @@ def _load_file(path: Path) -> Any:
     return module
 
 
-def _survey(space: Space, input_shape: tuple[int, int, int], classes: int) -> dict[str, list[Any]]:
+def _survey(space: Space, input_shape: ImageShape, classes: int) -> dict[str, list[Any]]:
     choose = Survey()
     model = space.build(choose, input_shape, classes)
     outputs, last = model.output_shape, tf.nest.flatten(model.output)[0]._keras_history.layer
-    if isinstance(last, tf.keras.layers.Softmax) or _is_softmax(last):
+    softmax = getattr(last, "activation", None) is tf.keras.activations.softmax
+    if softmax or isinstance(last, tf.keras.layers.Softmax):
         raise InputError(
             f"Space `{space.name}` must end in logits, but `{last.name}` applies softmax: leave it "
             "out, the loss does it."
@@ -248,10 +228,6 @@ def _survey(space: Space, input_shape: tuple[int, int, int], classes: int) -> di
             f"{outputs}."
         )
     return choose.questions()
-
-
-def _is_softmax(layer: tf.keras.layers.Layer) -> bool:
-    return getattr(layer, "activation", None) is tf.keras.activations.softmax
 
 
 def _fields(space: Space) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.choices import Choice, Expansion, Pair
-from larq_nas.errors import InputError, require_positive, unknown_name
+from larq_nas.errors import InputError, require_positive
 from larq_nas.graph.rebuild import has_weights
 from larq_nas.layers.mixture import Kept, Mixture, Probabilities
 from larq_nas.spaces.chooser import Chooser, Operations, ask
@@ -98,7 +98,10 @@ class Relax(Chooser):
         if not isinstance(self.temperature, Mapping):
             return self.temperature
         if choice.group not in self.temperature:
-            raise unknown_name("choice group in `temperature`", choice.group, self.temperature)
+            raise InputError(
+                f"`temperature` must have one for each group of choices, but has none for "
+                f"`{choice.group}`: it has {', '.join(map(str, self.temperature)) or 'none'}."
+            )
         return self.temperature[choice.group]
 
 

@@ -1,5 +1,5 @@
 """Recipes, the trainer that runs them, and a fit loop that resumes."""
 
-from larq_nas.training.recipe import RECIPES, Recipe
+from larq_nas.training.recipe import Recipe
 
-__all__ = ["RECIPES", "Recipe"]
+__all__ = ["Recipe"]

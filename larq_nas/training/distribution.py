@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import InputError, LarqNasError, ProcessLostError, warn
-from larq_nas.run_directory import Run
+from larq_nas.run_directory import RunDirectory
 
 
 def require_strategy(strategy: object, batch_size: int) -> None:
@@ -154,7 +154,9 @@ def verbose_here(strategy: object, directory: str | Path | None, verbose: int | 
 
 
 @contextmanager
-def working_in(run: Run, strategy: tf.distribute.Strategy | None) -> Iterator[Run]:
+def working_in(
+    run: RunDirectory, strategy: tf.distribute.Strategy | None
+) -> Iterator[RunDirectory]:
     """Yield the run for this process to work in: the chief's own, or a copy for the others.
 
     A copy has what was done before, so that all go on from the same, and takes what is
@@ -172,7 +174,7 @@ def working_in(run: Run, strategy: tf.distribute.Strategy | None) -> Iterator[Ru
     else:
         _meet(strategy)
         run.wait_for_chief(_WAIT_SECONDS)
-        with Run.copy_of(run) as copy:
+        with RunDirectory.copy_of(run) as copy:
             _meet(strategy)
             try:
                 yield copy
@@ -184,7 +186,9 @@ def working_in(run: Run, strategy: tf.distribute.Strategy | None) -> Iterator[Ru
 
 
 @contextmanager
-def noticing_lost_processes(strategy: tf.distribute.Strategy | None, run: Run) -> Iterator[None]:
+def noticing_lost_processes(
+    strategy: tf.distribute.Strategy | None, run: RunDirectory
+) -> Iterator[None]:
     """Raise `ProcessLostError` if another process ends while this one waits for it.
 
     All of them must do the same, and find the same in the directory to go on from.
@@ -225,7 +229,7 @@ def process_index(strategy: object) -> int:
     return int(resolver.task_id) + (has_chief and resolver.task_type == "worker")
 
 
-def _require_alike(run: Run, strategy: tf.distribute.Strategy) -> None:
+def _require_alike(run: RunDirectory, strategy: tf.distribute.Strategy) -> None:
     settings = zlib.crc32(json.dumps(run.settings, sort_keys=True).encode()) & 0xFFFFFF
     if not _is_alike(settings, strategy):
         raise InputError(

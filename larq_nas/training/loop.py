@@ -3,10 +3,10 @@
 import csv
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +15,7 @@ from tensorflow.python.framework import ops
 from larq_nas.data.streams import Stream
 from larq_nas.errors import DivergenceError, InputError, first_line
 from larq_nas.files import write_table
-from larq_nas.run_directory import Run
+from larq_nas.run_directory import RunDirectory
 from larq_nas.training.distribution import (
     building_on,
     is_distributed,
@@ -126,7 +126,7 @@ def fit(
     stage: str,
     stream: Stream,
     epochs: int,
-    run: Run,
+    run: RunDirectory,
     *,
     seed: int,
     optimizers: Sequence[tf.keras.optimizers.Optimizer],
@@ -205,7 +205,7 @@ class _Saver(tf.keras.callbacks.Callback):
         self,
         model: tf.keras.Model,
         stage: str,
-        run: Run,
+        run: RunDirectory,
         optimizers: Sequence[tf.keras.optimizers.Optimizer],
     ) -> None:
         super().__init__()
@@ -242,7 +242,7 @@ class _Saver(tf.keras.callbacks.Callback):
 class _StopWhenDiverged(tf.keras.callbacks.Callback):
     """Stops at the first NaN or infinite loss, before anything is saved."""
 
-    def __init__(self, stage: str, run: Run) -> None:
+    def __init__(self, stage: str, run: RunDirectory) -> None:
         super().__init__()
         self._stage, self._folder = stage, run.checkpoints(stage)
         self._where = (0, 0)
@@ -270,18 +270,12 @@ class _StopWhenDiverged(tf.keras.callbacks.Callback):
         )
 
 
-class Term(Protocol):
-    """Added to the loss of the architecture parameters."""
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Prepare for the epoch, the first being 0."""
-
-    def __call__(self) -> tf.Tensor:
-        """Return what is added."""
+Term: TypeAlias = Callable[[], tf.Tensor]
+"""Returns what is added to the loss of the architecture parameters."""
 
 
 class TwoLevels(tf.keras.Model):
-    """Keeps apart what the two levels optimize and measure.
+    """Base of bilevel models: each level has its own optimizer and metrics.
 
     # Arguments
         network: the network.
@@ -291,7 +285,7 @@ class TwoLevels(tf.keras.Model):
 
     # Attributes
         searching: whether the architecture parameters learn.
-        traced_searching: the same, where each phase is traced for itself.
+        traced_searching: its value when the step was traced; used on several replicas.
         ordinary_weights: the trainable weights that are no architecture parameters.
     """
 

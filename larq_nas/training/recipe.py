@@ -1,7 +1,7 @@
 """Recipes: stages, optimizers, learning rates and regularization of a training."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -140,14 +140,13 @@ _CHOICES = {"optimizer": get_args(OptimizerName), "schedule": get_args(Schedule)
 class Recipe:
     """How a network is trained.
 
-    The default is that of BATS (sections 4.3 and 6.2): real weights with binary activations
-    first, then both binary, each by Adam with a learning rate that falls along a cosine; but for
-    the auxiliary classifier, which takes a network of cells.
-    `larq_nas.training.RECIPES` has those of the other papers by name.
+    The default trains with real weights and binary activations first, then with both binary, each
+    by Adam with a learning rate that falls along a cosine. `larq_nas.methods` has those of the
+    papers.
 
     !!! example
         ```python
-        recipe = dataclasses.replace(larq_nas.training.RECIPES["bnas_v2"], weight_decay=3e-6)
+        recipe = larq_nas.training.Recipe(stages=("binary",), optimizer="sgd", learning_rate=0.1)
         model = larq_nas.search(train, validation, space="bnas", recipe=recipe)
         ```
 
@@ -246,17 +245,7 @@ class Recipe:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as a run keeps them."""
-        settings = dataclasses.asdict(self)
-        if self.precision == "float32":
-            del settings["precision"]
-        for name in ("mix_up", "auxiliary"):
-            if not settings[name]:
-                del settings[name]
-        if self.schedule != "steps":
-            del settings["milestones"]
-        if self.first_share == 0.5 or len(self.stages) == 1:
-            del settings["first_share"]
-        return settings
+        return dataclasses.asdict(self)
 
     def rate(self, batch_size: int) -> float:
         """Return the learning rate for batches of so many images.
@@ -288,60 +277,3 @@ class Recipe:
         """Return the share of a stage in all epochs; the last takes what is left over."""
         first = int(epochs * self.first_share + 1e-9) if len(self.stages) > 1 else 0
         return epochs - first if stage == self.stages[-1] else first
-
-
-_BATS = Recipe(auxiliary=0.4)
-_ONE_STAGE = Recipe(0.1, stages=("binary",), optimizer="sgd")
-_SHEN = dataclasses.replace(_ONE_STAGE, base_batch_size=100, schedule="steps", weight_decay=5e-4)
-_BNAS_V2 = dataclasses.replace(
-    _ONE_STAGE,
-    learning_rate=0.05,
-    base_batch_size=256,
-    schedule="one_cycle",
-    clip_norm=5.0,
-    drop_path=0.2,
-)
-_BNAS_V2_IMAGENET = dataclasses.replace(
-    _BNAS_V2, schedule="warm_restarts", label_smoothing=0.1, drop_path=0.0
-)
-_DMS = dataclasses.replace(
-    _ONE_STAGE,
-    base_batch_size=64,
-    schedule="steps",
-    milestones=(140 / 300, 220 / 300, 260 / 300),
-    weight_decay=1e-4,
-)
-
-RECIPES: Mapping[str, Recipe] = {
-    "bats": _BATS,
-    "bats_cifar100": dataclasses.replace(_BATS, mix_up=0.2),
-    "bats_real": dataclasses.replace(_ONE_STAGE, auxiliary=0.4),
-    "bnas": dataclasses.replace(_BNAS_V2, weight_decay=3e-6),
-    "bnas_imagenet": dataclasses.replace(_BNAS_V2_IMAGENET, weight_decay=3e-5, color_jitter=True),
-    "bnas_v2": _BNAS_V2,
-    "bnas_v2_imagenet": _BNAS_V2_IMAGENET,
-    "bnas_v2_multi_stage": Recipe(),
-    "dms_a": _DMS,
-    "dms_b": dataclasses.replace(_DMS, weight_decay=2e-4),
-    "dms_resnet": dataclasses.replace(_DMS, stages=("float", "binary"), first_share=200 / 500),
-    "shen2019": _SHEN,
-    "shen2019_imagenet": dataclasses.replace(
-        _SHEN, base_batch_size=256, weight_decay=1e-4, milestones=(1 / 3, 2 / 3, 0.9)
-    ),
-}
-"""The papers' recipes by name. BNAS v2 is BNAS without weight decay and colour jitter; its
-multi-stage training is that of BATS. Shen et al. name the rates alone: batch and weight decay are
-those of the works they follow, HWGQ and ResNet. DMS names the batch of its search alone."""
-
-RecipeLike: TypeAlias = str | Recipe
-
-
-def resolve_recipe(recipe: RecipeLike) -> Recipe:
-    """Return the recipe that a name stands for."""
-    if isinstance(recipe, Recipe):
-        return recipe
-    if not isinstance(recipe, str):
-        raise InputError(f"`recipe` must be a name or a Recipe, but got {recipe!r}.")
-    if recipe not in RECIPES:
-        raise unknown_name("recipe", recipe, RECIPES)
-    return RECIPES[recipe]

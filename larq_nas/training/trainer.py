@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.data.augmentation import Augment, color_jitter
-from larq_nas.data.data import Task
+from larq_nas.data.data import Data
 from larq_nas.data.streams import training_stream, validation_stream
 from larq_nas.errors import InputError, first_line, warn
 from larq_nas.graph.channels import latent
@@ -21,9 +21,9 @@ from larq_nas.layers import DEPLOYED, Domain, DropPath, building_in, computing_i
 from larq_nas.layers.precision import warn_if_unused
 from larq_nas.layers.zeros import reads_image
 from larq_nas.lce.fallback import weight_quantizers
-from larq_nas.run_directory import Run
+from larq_nas.run_directory import RunDirectory
 from larq_nas.training.distribution import building_on, warn_if_apart
-from larq_nas.training.loop import fit, seed_everything
+from larq_nas.training.loop import exact, fit, seed_everything
 from larq_nas.training.recipe import Recipe, Stage, amplifications, descend, optimizer
 from larq_nas.training.transfer import constrain, initialize_scales, transfer_weights
 
@@ -41,7 +41,7 @@ class Teacher:
 
     # Arguments
         model: from images, as the data has them, to logits or probabilities.
-        task: the data that the other network is trained on.
+        data: the data that the other network is trained on.
 
     # Attributes
         digest: tells it from other teachers, in a run's settings.
@@ -50,15 +50,15 @@ class Teacher:
         InputError: if it reads other images, tells other classes, or does not give numbers.
     """
 
-    def __init__(self, model: tf.keras.Model, task: Task) -> None:
+    def __init__(self, model: tf.keras.Model, data: Data) -> None:
         self.model = model
-        _require_reading(model, task)
-        images = next(iter(validation_stream(task.validation)))[0]
+        _require_reading(model, data)
+        images = next(iter(validation_stream(data.validation)))[0]
         try:
             outputs = model(images, training=False)
         except Exception as error:
             raise InputError(f"`teacher` cannot read the images: {first_line(error)}.") from error
-        outputs = _classified(outputs, task)
+        outputs = _classified(outputs, data)
         sums = outputs.sum(axis=-1)
         between = bool(((outputs >= 0) & (outputs <= 1)).all())
         self._gives_probabilities = between and np.allclose(sums, 1, atol=1e-3)
@@ -80,13 +80,13 @@ class Teacher:
             outputs = tf.math.log(tf.maximum(outputs, _SMALLEST))
         return outputs
 
-    def describe(self, task: Task) -> str:
+    def describe(self, data: Data) -> str:
         """Return a line on how well it does, and warn if that is hardly better than chance."""
         right = seen = 0
-        for images, labels in validation_stream(task.validation):
+        for images, labels in validation_stream(data.validation):
             right += int(np.sum(np.argmax(self.logits(images), axis=-1) == labels.numpy()))
             seen += len(labels)
-        accuracy, chance = right / seen, 1 / task.facts.classes
+        accuracy, chance = right / seen, 1 / data.facts.classes
         if accuracy < chance + min(chance / 2, (1 - chance) / 10):
             warn(
                 f"`teacher` is right on {accuracy:.2%} of the validation data, hardly more than "
@@ -95,11 +95,11 @@ class Teacher:
         return f"Teacher `{self.model.name}`: {accuracy:.2%} of the validation data"
 
 
-def _require_reading(model: tf.keras.Model, task: Task) -> None:
+def _require_reading(model: tf.keras.Model, data: Data) -> None:
     """Raise `InputError` unless it reads images of the data's shape, as far as it says."""
     if not isinstance(model, tf.keras.Model):
         raise InputError(f"`teacher` must be a tf.keras.Model, but got {type(model).__name__}.")
-    inputs, shape = model.inputs or [], task.facts.input_shape
+    inputs, shape = model.inputs or [], data.facts.input_shape
     if len(inputs) > 1:
         raise InputError(f"`teacher` must have one input, but has {len(inputs)}.")
     for reads in (tuple(tensor.shape[1:]) for tensor in inputs):
@@ -110,14 +110,14 @@ def _require_reading(model: tf.keras.Model, task: Task) -> None:
             )
 
 
-def _classified(outputs: Any, task: Task) -> np.ndarray:
+def _classified(outputs: Any, data: Data) -> np.ndarray:
     """Return its outputs, or raise `InputError` if they are not a number for each class."""
     if not tf.is_tensor(outputs):
         raise InputError(
             f"`teacher` must give one tensor, but gives a {type(outputs).__name__} of "
             f"{len(tf.nest.flatten(outputs))}: wrap it in a model that gives its logits."
         )
-    gives, classes = tuple(outputs.shape[1:]), task.facts.classes
+    gives, classes = tuple(outputs.shape[1:]), data.facts.classes
     if gives != (classes,):
         raise InputError(
             f"`teacher` must tell {classes} classes, as the data has, but gives outputs of shape "
@@ -313,7 +313,7 @@ _CALLED = {
 
 def check_training(
     build: Callable[[], tf.keras.Model],
-    task: Task,
+    data: Data,
     recipe: Recipe,
     teacher: Teacher | None,
     epochs: int,
@@ -321,7 +321,7 @@ def check_training(
 ) -> None:
     """Build each stage once, so that what fails does so now, and say what is not as given."""
     require_stages(build, recipe)
-    rate, size = recipe.rate(task.facts.batch_size), task.facts.batch_size
+    rate, size = recipe.rate(data.facts.batch_size), data.facts.batch_size
     if verbose and rate != recipe.learning_rate:
         print(
             f"Learning rate {rate:g}: that of the recipe, {recipe.learning_rate:g}, is for batches "
@@ -340,7 +340,7 @@ def check_training(
         warn("`teacher` has no effect: nothing is trained.")
     if not recipe.distillation:
         warn("`teacher` has no effect: `distillation`, its share of the loss, is 0 in this recipe.")
-    described = teacher.describe(task)
+    described = teacher.describe(data)
     if verbose:
         print(described, flush=True)
 
@@ -395,14 +395,14 @@ class Trainer:
 
     architecture: "Architecture"
     space: "Space"
-    task: Task
+    data: Data
     recipe: Recipe
     teacher: Teacher | None = None
 
     def train(
         self,
         epochs: int,
-        run: Run,
+        run: RunDirectory,
         callbacks: Sequence[tf.keras.callbacks.Callback] = (),
         verbose: int | str = "auto",
     ) -> tf.keras.Model:
@@ -410,16 +410,16 @@ class Trainer:
 
         After 0 epochs it is as derived, with random weights and batch-norm statistics of the data.
         """
-        seed_everything(self.task.seed)
+        seed_everything(self.data.seed)
         before = None
         for stage in self.recipe.stages:
             # What is not trained is calibrated here alone.
-            with building_on(self.task.strategy if epochs else None):
+            with building_on(self.data.strategy if epochs else None):
                 model = self._build(self.recipe.domain(stage))
             require_reading(model)
             if before is None:
                 warn_without_effect(model, self.recipe)
-                warn_if_apart(model, self.task.strategy if epochs else None)
+                warn_if_apart(model, self.data.strategy if epochs else None)
             if stage == self.recipe.stages[-1]:
                 warn_if_unused(model, self.recipe.precision)
             if before is not None:
@@ -437,7 +437,17 @@ class Trainer:
         transfer_weights(model, plain)
         return plain
 
-    def restore(self, run: Run) -> tf.keras.Model:
+    def measure(self, model: tf.keras.Model) -> dict[str, float]:
+        """Return `accuracy` and `loss` of a network on the validation data."""
+        model = self._compiled(model)
+        # As it was trained: TensorFlow fuses, where it rewrites, what it has no kernel for.
+        with exact():
+            measured: dict[str, float] = model.evaluate(
+                validation_stream(self.data.validation), verbose=0, return_dict=True
+            )
+        return {"accuracy": measured["accuracy"], "loss": measured["loss"]}
+
+    def restore(self, run: RunDirectory) -> tf.keras.Model:
         """Return the trained network of a run, compiled to go on from there.
 
         # Raises
@@ -458,22 +468,25 @@ class Trainer:
                 "directory."
             )
         model.set_weights(saved.get_weights())
+        return self._compiled(model)
+
+    def _compiled(self, model: tf.keras.Model) -> tf.keras.Model:
         model.compile(
-            optimizer(self.recipe.optimizer, self.recipe.rate(self.task.facts.batch_size)),
+            optimizer(self.recipe.optimizer, self.recipe.rate(self.data.facts.batch_size)),
             tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
         )
         return model
 
     def _build(self, domain: Domain) -> tf.keras.Model:
-        facts = self.task.facts
+        facts = self.data.facts
         with building_in(domain):
             return self.architecture.build(facts.input_shape, facts.classes, self.space)
 
     def _calibrate(self, model: tf.keras.Model) -> None:
         """Let batch norm see the data; with its initial statistics, signs are all alike."""
-        task = self.task
-        stream = training_stream(task.train, task.facts, task.seed, task.augment)
+        data = self.data
+        stream = training_stream(data.train, data.facts, data.seed, data.augment)
         for images, _ in stream.from_epoch(0, 1).take(_CALIBRATION_STEPS):
             model(images, training=True)
 
@@ -482,15 +495,15 @@ class Trainer:
         network: tf.keras.Model,
         stage: Stage,
         epochs: int,
-        run: Run,
+        run: RunDirectory,
         callbacks: Sequence[tf.keras.callbacks.Callback],
         verbose: int | str,
     ) -> None:
-        task, recipe = self.task, self.recipe
-        stream = training_stream(task.train, task.facts, task.seed, self._augment())
-        rate = recipe.rates(task.facts.batch_size, epochs, stream.steps)
-        with building_on(task.strategy):
-            model = Trainee(network, recipe, self.teacher, task.seed)
+        data, recipe = self.data, self.recipe
+        stream = training_stream(data.train, data.facts, data.seed, self._augment())
+        rate = recipe.rates(data.facts.batch_size, epochs, stream.steps)
+        with building_on(data.strategy):
+            model = Trainee(network, recipe, self.teacher, data.seed)
             model.compile(optimizer(recipe.optimizer, rate))
             model.optimizer.build(model.trainable_variables)
         own = [DropPathSchedule(recipe.drop_path, epochs)] if recipe.drop_path else []
@@ -500,19 +513,19 @@ class Trainer:
             stream,
             epochs,
             run,
-            seed=task.seed,
+            seed=data.seed,
             optimizers=[model.optimizer],
-            validation=validation_stream(task.validation),
-            validation_examples=task.facts.validation_examples,
+            validation=validation_stream(data.validation),
+            validation_examples=data.facts.validation_examples,
             callbacks=[*own, FlipRatio(), *callbacks],
             verbose=verbose,
         )
 
     def _augment(self) -> Augment | None:
-        augment = self.task.augment
+        augment = self.data.augment
         if not self.recipe.color_jitter:
             return augment
-        lowest, highest = self.task.facts.value_range
+        lowest, highest = self.data.facts.value_range
         jitter = functools.partial(color_jitter, lowest=lowest, highest=highest)
         if augment is None:
             return jitter

@@ -1,4 +1,5 @@
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import tensorflow as tf
 from conftest import PerOperation, quick
 
 from larq_nas.choices import all_alive
-from larq_nas.cost import BUDGETS, Budget, SpaceCosts, require_feasible, strongest_within
+from larq_nas.cost import COSTS, Budget, SpaceCosts, require_feasible, strongest_within
 from larq_nas.errors import InputError
 from larq_nas.spaces import Bats, Bnas, Vgg11
 
@@ -14,21 +15,21 @@ from larq_nas.spaces import Bats, Bnas, Vgg11
 @pytest.mark.parametrize(
     ("name", "text", "number"),
     [
-        ("max_memory", "64KB", 64_000),
-        ("max_memory", "64 kb", 64_000),
-        ("max_memory", "64KiB", 65_536),
-        ("max_flatbuffer", "1.5MB", 1_500_000),
-        ("max_flatbuffer", 1e3, 1000),
-        ("max_activation_memory", "300", 300),
-        ("max_activation_memory", np.int64(300), 300),
-        ("max_macs", "1.5M", 1_500_000),
-        ("max_parameters", "20K", 20_000),
-        ("max_binary_macs", "2e9", 2_000_000_000),
-        ("max_latency", "5ms", 5000),
-        ("max_latency", "0.8 ms", 800),
-        ("max_latency", "800us", 800),
-        ("max_latency", "2s", 2_000_000),
-        ("max_latency", 5000, 5000),
+        ("weight_bytes", "64KB", 64_000),
+        ("weight_bytes", "64 kb", 64_000),
+        ("weight_bytes", "64KiB", 65_536),
+        ("flatbuffer_bytes", "1.5MB", 1_500_000),
+        ("flatbuffer_bytes", 1e3, 1000),
+        ("activation_bytes", "300", 300),
+        ("activation_bytes", np.int64(300), 300),
+        ("macs", "1.5M", 1_500_000),
+        ("parameters", "20K", 20_000),
+        ("binary_macs", "2e9", 2_000_000_000),
+        ("latency", "5ms", 5000),
+        ("latency", "0.8 ms", 800),
+        ("latency", "800us", 800),
+        ("latency", "2s", 2_000_000),
+        ("latency", 5000, 5000),
     ],
 )
 def test_units(name: str, text: float | str, number: int) -> None:
@@ -38,25 +39,26 @@ def test_units(name: str, text: float | str, number: int) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("max_memory", "64 potatoes"),
-        ("max_memory", "-3KB"),
-        ("max_memory", "1.2.3KB"),
-        ("max_memory", "0"),
-        ("max_memory", "KB"),
-        ("max_memory", ""),
-        ("max_memory", float("nan")),
-        ("max_memory", float("inf")),
-        ("max_memory", True),
-        ("max_memory", [3]),
-        ("max_memory", 10**400),
-        ("max_memory", "1iB"),
-        ("max_macs", "5MB"),
-        ("max_macs", "5Mi"),
-        ("max_latency", "5"),
-        ("max_latency", "5 minutes"),
-        ("max_latency", "1.2.3ms"),
-        ("max_latency", "0ms"),
-        ("max_latency", True),
+        ("weight_bytes", "64 potatoes"),
+        ("weight_bytes", "-3KB"),
+        ("weight_bytes", "1.2.3KB"),
+        ("weight_bytes", "0"),
+        ("weight_bytes", "KB"),
+        ("weight_bytes", ""),
+        ("weight_bytes", float("nan")),
+        ("weight_bytes", float("inf")),
+        ("weight_bytes", True),
+        ("weight_bytes", [3]),
+        ("weight_bytes", "64KB/s"),
+        ("macs", "1.5m"),
+        ("weight_bytes", 10**400),
+        ("weight_bytes", "1iB"),
+        ("macs", "5MB"),
+        ("latency", "5"),
+        ("latency", "5 minutes"),
+        ("latency", "1.2.3ms"),
+        ("latency", "0ms"),
+        ("latency", True),
     ],
 )
 def test_malformed_limits_are_refused(name: str, text: object) -> None:
@@ -64,14 +66,24 @@ def test_malformed_limits_are_refused(name: str, text: object) -> None:
         Budget.parse({name: text})  # type: ignore[dict-item]
 
 
+@pytest.mark.parametrize("budget", ["64KB", 3, ["macs"]])
+def test_a_budget_is_limits_by_name(budget: Any) -> None:
+    with pytest.raises(InputError, match="`budget` must be limits by name, such as"):
+        Budget.parse(budget)
+    assert not Budget.parse(None)
+    assert Budget.parse(Budget({"macs": 3})) == Budget({"macs": 3})
+
+
 def test_a_limit_of_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="1 or more"):
-        Budget({"max_memory": 0})
+        Budget({"weight_bytes": 0})
 
 
 def test_unknown_limits_are_refused() -> None:
-    with pytest.raises(InputError, match="Unknown budget `max_memry`; did you mean `max_memory`"):
-        Budget.parse({"max_memry": 3})
+    with pytest.raises(
+        InputError, match="Unknown budget `weight_byts`; did you mean `weight_bytes`"
+    ):
+        Budget.parse({"weight_byts": 3})
 
 
 LAYERS = tf.keras.layers
@@ -117,7 +129,7 @@ def score(costs: SpaceCosts, scores: dict[str, np.ndarray], chosen) -> float:
     )
 
 
-@pytest.mark.parametrize("name", quick(BUDGETS, 0, 6))
+@pytest.mark.parametrize("name", quick(COSTS, 0, 6))
 def test_the_best_within_is_that_of_brute_force(costs: SpaceCosts, name: str) -> None:
     networks = every_network(costs)
     found = [(chosen, costs.of(chosen)) for chosen in networks]
@@ -144,7 +156,7 @@ def test_the_best_within_is_that_of_brute_force_where_zero_is_kept() -> None:
     for seed in range(8):
         scores = random_scores(costs, seed)
         limit = int(np.quantile([cost for _, cost in found], 0.01 + 0.1 * seed))
-        within = strongest_within(costs, scores, Budget({"max_binary_macs": limit}))
+        within = strongest_within(costs, scores, Budget({"binary_macs": limit}))
         assert all_alive(costs.cells, costs.choices, within)
         assert costs.of(within)["binary_macs"] <= limit
         best = max(score(costs, scores, chosen) for chosen, cost in found if cost <= limit)
@@ -152,7 +164,7 @@ def test_the_best_within_is_that_of_brute_force_where_zero_is_kept() -> None:
     assert reached >= 7
 
 
-@pytest.mark.parametrize("name", BUDGETS)
+@pytest.mark.parametrize("name", COSTS)
 def test_what_nothing_can_meet_is_refused_with_the_smallest(costs: SpaceCosts, name: str) -> None:
     used = [Budget({name: 10**9}).use(costs.of(chosen))[name] for chosen in every_network(costs)]
     smallest = int(np.ceil(min(used) * 10**9 - 1e-3))
@@ -178,7 +190,7 @@ def held_by_two(choose, input_shape, classes) -> tf.keras.Model:
 
 def test_memory_that_two_operations_hold_is_found_to_be_avoidable() -> None:
     costs = SpaceCosts(held_by_two, (8, 8, 8), 3)
-    budget = Budget({"max_activation_memory": 8000})
+    budget = Budget({"activation_bytes": 8000})
     thin = {"one": [("thin", 0)], "other": [("thin", 0)]}
     assert require_feasible(costs, budget) == thin
     even = {name: np.full((1, 2), 0.5) for name in costs.choices}
@@ -188,24 +200,24 @@ def test_memory_that_two_operations_hold_is_found_to_be_avoidable() -> None:
 def test_the_best_within_is_of_operations_alone() -> None:
     costs = SpaceCosts(Vgg11(), (32, 32, 3), 10)
     with pytest.raises(InputError, match="chooses widths too"):
-        strongest_within(costs, {}, Budget({"max_macs": 10**9}))
+        strongest_within(costs, {}, Budget({"macs": 10**9}))
 
 
 def test_all_limits_that_cannot_be_met_are_named(costs: SpaceCosts) -> None:
-    with pytest.raises(InputError, match=r"`max_memory` must be .*; `max_macs` must be at least"):
-        require_feasible(costs, Budget({"max_memory": 1, "max_macs": 1, "max_parameters": 10**9}))
+    with pytest.raises(InputError, match=r"`weight_bytes` must be .*; `macs` must be at least"):
+        require_feasible(costs, Budget({"weight_bytes": 1, "macs": 1, "parameters": 10**9}))
 
 
 def test_limits_that_exclude_each_other_are_refused() -> None:
     costs = SpaceCosts(Bats(cells=2, channels=8, nodes=1), SHAPE, 10)
-    light = Budget.parse({"max_memory": 1, "max_macs": "1G"})
-    with pytest.raises(InputError, match="`max_memory` must be at least"):
+    light = Budget.parse({"weight_bytes": 1, "macs": "1G"})
+    with pytest.raises(InputError, match="`weight_bytes` must be at least"):
         require_feasible(costs, light)
 
 
 def test_the_lightest_of_a_space_of_widths_is_the_narrowest() -> None:
     costs = SpaceCosts(Vgg11(), (32, 32, 3), 10)
     narrow = costs.exact(dict.fromkeys(costs.expansions, 0.25))["parameters"]
-    require_feasible(costs, Budget({"max_parameters": narrow}))
+    require_feasible(costs, Budget({"parameters": narrow}))
     with pytest.raises(InputError, match=f"at least {narrow:,}"):
-        require_feasible(costs, Budget({"max_parameters": narrow - 1}))
+        require_feasible(costs, Budget({"parameters": narrow - 1}))

@@ -5,7 +5,7 @@ import tensorflow as tf
 from conftest import quick, random_architecture, randomize
 from runtime import convert
 
-from larq_nas.cost.structure import Structure
+from larq_nas.cost.profile import Structure
 from larq_nas.graph.calls import read_graph
 from larq_nas.layers import BinaryConv2D, Scale
 from larq_nas.lce.count import understand

@@ -10,7 +10,7 @@ from conftest import randomize
 from runtime import convert
 
 from larq_nas.cost import profile
-from larq_nas.cost.structure import Structure
+from larq_nas.cost.profile import Structure
 from larq_nas.graph.calls import read_graph
 from larq_nas.lce.count import understand
 from larq_nas.quantizers import LearnedStep

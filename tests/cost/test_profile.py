@@ -56,7 +56,7 @@ def test_agrees_with_larq_where_larq_is_right() -> None:
     ours, theirs = profile(model), lq.models.ModelProfile(model)
     assert ours.macs == theirs.op_count("mac", 32)
     assert ours.binary_macs == theirs.op_count("mac", 1)
-    assert ours.weight_bits == theirs.memory
+    assert 8 * ours.weight_bytes == theirs.memory
     assert ours.parameters == {bits: theirs.weight_count(bits) for bits in (1, 32)}
 
 

@@ -106,7 +106,7 @@ def test_a_published_network_trains_on_it(data: Any, tmp_path: Path) -> None:
     loaded = larq_nas.datasets.load(
         "tiny_imagenet", batch_size=6, data_dir=folder, image_size=56, resize=64
     )
-    architecture = larq_nas.architectures.get("bats_imagenet")
+    architecture = larq_nas.Architecture.published("bats_imagenet")
     small = architecture.with_settings(cells=3, channels=8, groups=2)
     model = larq_nas.train(
         small, *loaded, epochs=2, augment="crop", directory=tmp_path / "run", verbose=0

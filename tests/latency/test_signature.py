@@ -3,7 +3,7 @@ import pytest
 from conftest import quick, random_architecture
 
 from larq_nas.cost import SpaceCosts
-from larq_nas.cost.structure import Structure
+from larq_nas.cost.profile import Structure
 from larq_nas.deploy.export import export
 from larq_nas.errors import InputError
 from larq_nas.graph.calls import read_graph

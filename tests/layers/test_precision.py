@@ -10,10 +10,10 @@ from conftest import quick
 import larq_nas
 from larq_nas.errors import InputError
 from larq_nas.layers import BINARY_SEARCH, BinaryConv2D, building_in, computing_in
+from larq_nas.methods import recipe as recipe_of
 from larq_nas.spaces import Bnas
 from larq_nas.supernet.fuse import Fuse
 from larq_nas.supernet.relax import Relax
-from larq_nas.training import RECIPES
 
 
 def operations(function: tf.types.experimental.ConcreteFunction, kind: str) -> list[tf.Operation]:
@@ -77,7 +77,7 @@ def test_a_search_in_16_bits_ends_in_a_network_of_float32() -> None:
         validation,
         space=larq_nas.spaces.Bats(cells=1, channels=4, groups=1, nodes=1),
         searcher=larq_nas.searchers.Differentiable(precision="bfloat16"),
-        recipe=dataclasses.replace(RECIPES["bats"], precision="bfloat16"),
+        recipe=dataclasses.replace(recipe_of("bats"), precision="bfloat16"),
         epochs=1,
         train_epochs=2,
         verbose=0,
@@ -92,4 +92,4 @@ def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(InputError, match=r"bfloat16"):
         larq_nas.searchers.Differentiable(precision="float16")
     with pytest.raises(InputError, match=r"bfloat16"):
-        dataclasses.replace(RECIPES["bats"], precision="half")
+        dataclasses.replace(recipe_of("bats"), precision="half")

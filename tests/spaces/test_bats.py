@@ -11,7 +11,6 @@ from larq_nas.deploy.flatbuffer import operators
 from larq_nas.errors import InputError
 from larq_nas.layers import DEPLOYED, SEARCH, BinaryConv2D, building_in
 from larq_nas.layers.scale import Scale
-from larq_nas.searchers import Differentiable
 from larq_nas.spaces import Bats
 from larq_nas.supernet.relax import Relax
 from larq_nas.training.transfer import transfer_weights
@@ -75,9 +74,9 @@ def test_the_float_twin_has_nothing_binary() -> None:
     costs = larq_nas.cost.profile(model)
     assert costs.binary_macs == 0
     assert costs.macs > binary_macs(model)  # which counts the same layers as if they were binary
-    searched = Differentiable().of(space)
-    assert (searched.optimizer, searched.learning_rate) == ("sgd", 0.1)
-    assert (space.recipe().optimizer, space.recipe().learning_rate) == ("sgd", 0.1)
+    method: Any = larq_nas.methods.resolve(space=space)
+    assert (method.searcher.optimizer, method.searcher.learning_rate) == ("sgd", 0.1)
+    assert (method.recipe.optimizer, method.recipe.learning_rate) == ("sgd", 0.1)
 
 
 @pytest.mark.slow

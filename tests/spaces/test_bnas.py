@@ -205,7 +205,7 @@ def test_zero_competes() -> None:
 def test_settings_that_cannot_be_used_are_refused() -> None:
     with pytest.raises(InputError, match="Unknown operation `conv_3x4`; did you mean `conv_3x3`"):
         Bnas(operations=("conv_3x4",))
-    with pytest.raises(InputError, match="`skips` must be true or false, but got 'no'"):
+    with pytest.raises(InputError, match="`skips` must be True or False, but got 'no'"):
         Bnas(skips="no")
     with pytest.raises(InputError, match="`stem_groups` is for the ImageNet stem"):
         Bnas(stem_groups=True)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from conftest import random_architecture, randomize
 
 from larq_nas.cost import SpaceCosts, profile
-from larq_nas.cost.structure import QUANTITIES
+from larq_nas.cost.profile import QUANTITIES
 from larq_nas.errors import InputError
 from larq_nas.spaces import ModelWidths
 from larq_nas.spaces.chooser import Sample

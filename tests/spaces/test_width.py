@@ -77,7 +77,8 @@ def test_binarized_as_bats_does_it_is_its_section_3() -> None:
 def test_its_float_twin_has_the_same_layers() -> None:
     """So that a recipe which trains the twin first can hand its weights on."""
     space = ResNet18Cifar(expansion=0.25, binarization="bats")
-    with building_in(space.recipe().domain("float")):
+    recipe = larq_nas.methods.recipe("dms_a", space)
+    with building_in(recipe.domain("float")):
         twin = randomize(space.build(larq_nas.spaces.Fix({}), (8, 8, 3), 10))
     model = space.build(larq_nas.spaces.Fix({}), (8, 8, 3), 10)
     transfer_weights(twin, model)

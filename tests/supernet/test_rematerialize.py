@@ -5,19 +5,20 @@ import pytest
 import tensorflow as tf
 from conftest import quick
 
-from larq_nas.data.data import Task
+from larq_nas.data.data import Data
 from larq_nas.data.validation import check_data
 from larq_nas.layers import building_in
 from larq_nas.searchers import Differentiable
 from larq_nas.spaces import Bats, Bnas
 from larq_nas.supernet.fuse import Fuse
+from larq_nas.training import Recipe
 
 
 def stepped(space, digits, rematerialize: bool) -> list[np.ndarray]:
     """Return all weights after a step of a search."""
-    task = Task(*digits, check_data(*digits, 10))
-    searcher = Differentiable(weights_only_epochs=0, rematerialize=rematerialize)
-    prepared = searcher.prepare(space, task, 1)
+    task = Data(*digits, check_data(*digits, 10))
+    searcher = Differentiable(weights_only=0.0, rematerialize=rematerialize)
+    prepared = searcher.prepare(space, task, None, 1, Recipe())
     model = prepared.model
     model.searching.assign(True)
     step = tf.function(model.train_step)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from replicas import run, run_two
 
-from larq_nas.data.data import check_task
+from larq_nas.data.data import read_data
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import InputError
 from larq_nas.spaces import Bats
@@ -70,7 +70,7 @@ def test_what_cannot_be_used_is_refused(digits: Any, strategy: Any, tmp_path: Pa
 
 
 def test_the_default_strategy_is_none(digits: Any) -> None:
-    task = check_task(*digits, None, None, 0, SPACE, 0, tf.distribute.get_strategy())
+    task = read_data(*digits, None, None, 0, SPACE, 0, tf.distribute.get_strategy())
     assert task.strategy is None
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from larq_nas.data.streams import training_stream
 from larq_nas.data.validation import check_data
-from larq_nas.run_directory import Run
+from larq_nas.run_directory import RunDirectory
 from larq_nas.training.loop import exact, fit, seed_everything
 
 
@@ -25,7 +25,7 @@ def test_graphs_are_not_rewritten_while_it_trains_and_are_afterwards(digits, tmp
     model.compile("sgd", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     stream = training_stream(digits[0], check_data(*digits, 10), 0, None)
     watch = tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: seen.append(rewrites()))
-    with Run(tmp_path, {}) as run:
+    with RunDirectory(tmp_path, {}) as run:
         fit(model, "a", stream, 1, run, seed=0, optimizers=[], callbacks=[watch], verbose=0)
     assert seen == [False]
     assert rewrites()
@@ -48,7 +48,7 @@ def dropping(digits, directory: Path, stop_in: int | None) -> np.ndarray:
 
     watch = tf.keras.callbacks.LambdaCallback(on_epoch_begin=stop)
     settings = {"seed": 0, "optimizers": [model.optimizer], "callbacks": [watch], "verbose": 0}
-    with Run(directory, {}) as run:
+    with RunDirectory(directory, {}) as run:
         fit(model, "a", stream, 3, run, **settings)
     weights: np.ndarray = model.layers[-1].kernel.numpy()
     return weights

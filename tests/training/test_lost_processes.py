@@ -12,7 +12,7 @@ import tensorflow as tf
 from replicas import TIMEOUT, run, run_two, two_processes
 
 from larq_nas.errors import DivergenceError, InputError, ProcessLostError
-from larq_nas.run_directory import Run
+from larq_nas.run_directory import RunDirectory
 from larq_nas.spaces import Bats
 from larq_nas.training import distribution as processes
 from larq_nas.training.loop import read_history
@@ -71,13 +71,13 @@ def test_processes_share_a_directory(second: Any, digits: Any, tmp_path: Path) -
         larq_nas.search(*digits, SPACE, strategy=second)
     with (
         pytest.raises(InputError, match="`directory` must be one that all processes share, but"),
-        processes.working_in(Run(tmp_path, {}), second),
+        processes.working_in(RunDirectory(tmp_path, {}), second),
     ):
         pass
 
 
 def test_the_others_work_in_a_copy(second: Any, tmp_path: Path) -> None:
-    run = Run(tmp_path / "run", {"seed": 0})
+    run = RunDirectory(tmp_path / "run", {"seed": 0})
     with run:
         (run.directory / "stages.json").write_text("{}")
     with processes.working_in(run, second) as copy:
@@ -91,7 +91,7 @@ def test_the_others_work_in_a_copy(second: Any, tmp_path: Path) -> None:
         raise DivergenceError(f"kept in `{copy.directory}/checkpoints`")
     with (
         pytest.raises(InputError, match=r"holds the chief's run with other settings \(seed was 0"),
-        processes.working_in(Run(run.directory, {"seed": 1}), second),
+        processes.working_in(RunDirectory(run.directory, {"seed": 1}), second),
     ):
         pass
 
@@ -99,7 +99,7 @@ def test_the_others_work_in_a_copy(second: Any, tmp_path: Path) -> None:
 def test_processes_that_find_other_files_are_told(
     second: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    run = Run(tmp_path, {})
+    run = RunDirectory(tmp_path, {})
     before = run.digest()
     (tmp_path / "stages.json").write_text("{}")
     assert run.digest() != before
@@ -127,7 +127,7 @@ def test_what_is_alike_shows_in_sums(second: Any, monkeypatch: Any, mine: int, o
 
 
 def test_only_what_is_computed_together_tells_of_a_lost_process(second: Any) -> None:
-    run = Run(None, {})
+    run = RunDirectory(None, {})
     with (
         pytest.raises(ProcessLostError, match="Another of the 2 processes has ended"),
         processes.noticing_lost_processes(second, run),

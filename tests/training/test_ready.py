@@ -10,8 +10,9 @@ from conftest import random_architecture
 import larq_nas
 from larq_nas.errors import InputError
 from larq_nas.layers import REAL_WEIGHTS, binary_conv, classifier, current_domain
+from larq_nas.methods import recipe as recipe_of
 from larq_nas.spaces import Bats, Bnas
-from larq_nas.training import RECIPES, Recipe
+from larq_nas.training import Recipe
 from larq_nas.training.trainer import require_reading
 
 ARCHITECTURE = random_architecture(Bats(cells=1, channels=4, nodes=1), 0)
@@ -28,7 +29,7 @@ def one_conv(choose, input_shape, classes) -> tf.keras.Model:
 
 
 def test_a_drop_path_that_nothing_drops_is_told(digits) -> None:
-    recipe = dataclasses.replace(RECIPES["bnas_v2"], drop_path=0.25)
+    recipe = dataclasses.replace(recipe_of("bnas_v2"), drop_path=0.25)
     architecture = larq_nas.Architecture("one_conv", {}, {"a": "conv"})
     with pytest.warns(UserWarning, match=r"`drop_path` 0\.25 has no effect") as told:
         larq_nas.train(

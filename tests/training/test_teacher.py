@@ -6,7 +6,7 @@ import tensorflow as tf
 from conftest import random_architecture
 
 import larq_nas
-from larq_nas.data.data import Task
+from larq_nas.data.data import Data
 from larq_nas.data.validation import check_data
 from larq_nas.errors import InputError
 from larq_nas.spaces import Bats
@@ -103,11 +103,11 @@ def test_what_cannot_teach_is_refused_before_training(
 
 
 @pytest.fixture
-def task(digits) -> Task:
-    return Task(*digits, check_data(*digits))
+def task(digits) -> Data:
+    return Data(*digits, check_data(*digits))
 
 
-def test_numbers_that_are_no_distribution_are_said_to_be_logits(task: Task) -> None:
+def test_numbers_that_are_no_distribution_are_said_to_be_logits(task: Data) -> None:
     sigmoids = tf.keras.Sequential([linear(), tf.keras.layers.Activation("sigmoid")])
     with pytest.warns(UserWarning, match="do not sum to 1: they are taken for logits"):
         Teacher(sigmoids, task)
@@ -129,14 +129,14 @@ def test_numbers_that_are_no_distribution_are_said_to_be_logits(task: Task) -> N
         ),
     ],
 )
-def test_networks_of_any_kind_teach(task: Task, digits, make: Callable) -> None:
+def test_networks_of_any_kind_teach(task: Data, digits, make: Callable) -> None:
     images = next(iter(digits[0]))[0]
     logits = Teacher(make(), task).logits(images)
     assert logits.shape == (32, CLASSES)
     assert logits.dtype == tf.float32
 
 
-def test_probabilities_become_logits_even_where_they_are_0(task: Task, digits) -> None:
+def test_probabilities_become_logits_even_where_they_are_0(task: Data, digits) -> None:
     model = linear()
     model.set_weights([np.zeros((1, CLASSES)), np.arange(CLASSES) * 100.0])
     softmax = tf.keras.Sequential([model, tf.keras.layers.Softmax()])
@@ -146,7 +146,7 @@ def test_probabilities_become_logits_even_where_they_are_0(task: Task, digits) -
     np.testing.assert_allclose(logits[:, 0], np.log(1e-7), rtol=1e-5)
 
 
-def test_teachers_are_told_apart_by_their_weights_not_their_number(task: Task) -> None:
+def test_teachers_are_told_apart_by_their_weights_not_their_number(task: Data) -> None:
     one, again, other = linear(), linear(), linear()
     again.set_weights(one.get_weights())
     assert one.name != again.name
@@ -155,7 +155,7 @@ def test_teachers_are_told_apart_by_their_weights_not_their_number(task: Task) -
     assert Teacher(linear(name="mine"), task).digest.startswith("mine ")
 
 
-def test_a_teacher_at_chance_level_warns_and_a_good_one_does_not(task: Task, recwarn) -> None:
+def test_a_teacher_at_chance_level_warns_and_a_good_one_does_not(task: Data, recwarn) -> None:
     teacher = Teacher(constant(0.0), task)
     labels = np.concatenate([labels for _, labels in task.validation])
     with pytest.warns(UserWarning, match=r"`teacher` is right on .*% of the validation data, hard"):

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from scipy.special import log_softmax, softmax
 
-from larq_nas.data.data import Task
+from larq_nas.data.data import Data
 from larq_nas.data.validation import check_data
 from larq_nas.layers import BinaryConv2D, DropPath, classifier
 from larq_nas.spaces.cell_space import auxiliary_classifier
@@ -19,9 +19,9 @@ def batch(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return images, np.concatenate([np.arange(CLASSES), generator.integers(0, CLASSES, 12)])
 
 
-def task() -> Task:
+def task() -> Data:
     train, validation = (tf.data.Dataset.from_tensor_slices(batch(i)).batch(16) for i in (1, 2))
-    return Task(train, validation, check_data(train, validation))
+    return Data(train, validation, check_data(train, validation))
 
 
 def student() -> tf.keras.Model:

@@ -9,11 +9,11 @@ from conftest import quick, random_architecture
 
 import larq_nas
 from larq_nas.architecture import Architecture
-from larq_nas.data.data import Task
+from larq_nas.data.data import Data
 from larq_nas.data.validation import check_data
 from larq_nas.errors import InputError
 from larq_nas.layers import BinaryConv2D, classifier
-from larq_nas.run_directory import Run
+from larq_nas.run_directory import RunDirectory
 from larq_nas.spaces import Bats, VggSmall
 from larq_nas.training import Recipe
 from larq_nas.training.recipe import learning_rate
@@ -23,18 +23,18 @@ SPACE = Bats(cells=1, channels=4, nodes=1, operations=("group_conv_3x3", "max_po
 ARCHITECTURE = random_architecture(SPACE, 0)
 
 
-def noise(shape: tuple[int, int, int]) -> Task:
+def noise(shape: tuple[int, int, int]) -> Data:
     generator = np.random.default_rng(0)
     images = generator.uniform(-1, 1, (24, *shape)).astype("float32")
     data = tf.data.Dataset.from_tensor_slices((images, np.arange(24) % 10)).batch(8)
-    return Task(data, data, check_data(data, data))
+    return Data(data, data, check_data(data, data))
 
 
 def trained(epochs: int = 2, callbacks: Any = (), shape=(8, 8, 1), **settings: Any) -> np.ndarray:
     """Return the weights of the classifier after a training by a recipe."""
     recipe = Recipe(**{"stages": ("binary",), "optimizer": "sgd", "learning_rate": 0.1} | settings)
     trainer = Trainer(ARCHITECTURE, SPACE, noise(shape), recipe)
-    model = trainer.train(epochs, Run(None, {}), callbacks, 0)
+    model = trainer.train(epochs, RunDirectory(None, {}), callbacks, 0)
     return model.get_layer("head_dense").kernel.numpy()
 
 
@@ -66,7 +66,7 @@ def test_a_binary_network_starts_from_its_float_twin() -> None:
     recipe = Recipe(0.01, stages=("float", "binary"), optimizer="sgd")
     noted = Twin()
     trainer = Trainer(architecture, space, noise((8, 8, 3)), recipe)
-    model = trainer.train(2, Run(None, {}), [noted], 0)
+    model = trainer.train(2, RunDirectory(None, {}), [noted], 0)
     assert noted.binary == [False, True]
     assert not np.allclose(noted.kernels[0], noted.kernels[1])
     np.testing.assert_allclose(noted.kernels[2], noted.kernels[1])
@@ -165,7 +165,7 @@ def test_colours_of_colour_images_change_beside_another_augmentation() -> None:
 
     task = noise((8, 8, 3))
     recipe = Recipe(stages=("binary",), color_jitter=True)
-    task = Task(task.train, task.validation, task.facts, augment=darken)
+    task = Data(task.train, task.validation, task.facts, augment=darken)
     augment = Trainer(ARCHITECTURE, SPACE, task, recipe)._augment()
     assert augment is not None
     images = tf.fill((8, 8, 8, 3), 0.5)
@@ -188,7 +188,7 @@ def test_the_auxiliary_classifier_is_gone_after_training() -> None:
 
     space = Bats(cells=3, channels=4, nodes=1, operations=("group_conv_3x3", "max_pool_3x3"))
     trainer = Trainer(random_architecture(space, 0), space, noise((8, 8, 1)), recipe)
-    model = trainer.train(2, Run(None, {}), [Outputs()], 0)
+    model = trainer.train(2, RunDirectory(None, {}), [Outputs()], 0)
     assert seen == [2, 2]
     assert len(model.outputs) == 1
     assert not [layer.name for layer in model.layers if "auxiliary" in layer.name]
@@ -199,4 +199,4 @@ def test_an_auxiliary_classifier_that_is_not_there_is_told() -> None:
     recipe = Recipe(auxiliary=0.4, stages=("binary",))
     trainer = Trainer(Architecture("vgg_small", space.settings()), space, noise((8, 8, 1)), recipe)
     with pytest.warns(UserWarning, match="`auxiliary` 0.4 has no effect: the space has no cells"):
-        trainer.train(1, Run(None, {}), (), 0)
+        trainer.train(1, RunDirectory(None, {}), (), 0)

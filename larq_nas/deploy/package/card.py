@@ -256,7 +256,7 @@ def _architecture(facts: Facts) -> str:
     if facts.architecture:
         return f"```json\n{facts.architecture.to_json()}```"
     rows = [
-        (f"`{row.name}`", row.kind, "x".join(map(str, row.shape)), size(row.weight_bits / 8))
+        (f"`{row.name}`", row.kind, "x".join(map(str, row.shape)), size(row.weight_bytes))
         for row in facts.profile.layers
     ]
     return table(("layer", "kind", "output", "weights"), rows)

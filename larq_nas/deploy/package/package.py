@@ -18,7 +18,7 @@ from larq_nas.deploy.package.programs import android, cpp
 from larq_nas.deploy.package.standalone import STANDALONE
 from larq_nas.deploy.package.standalone import standalone as standalone_files
 from larq_nas.errors import InputError
-from larq_nas.files import LEFTOVERS, write_atomically
+from larq_nas.files import require_ours, write_atomically
 from larq_nas.graph.calls import functional
 from larq_nas.latency import Latency
 
@@ -81,7 +81,7 @@ def write_package(
             `conversion` is of another model.
     """
     directory = Path(directory)
-    _require_free(directory)
+    require_ours(directory, "a package", lambda path: path.name in (*_FILES, "__pycache__"))
     if digest(model) != conversion.weights:
         raise InputError(
             f"`conversion` must be of `{model.name}` as it is now, but its weights differ: convert "
@@ -112,23 +112,6 @@ def write_package(
     files |= standalone_files(model) if standalone else {}
     files |= {_CPP: cpp(facts), _ANDROID: android(facts), _CARD: card(facts, standalone)}
     _write(directory, files)
-
-
-def _require_free(directory: Path) -> None:
-    """Raise `InputError` if `directory` is a file, or holds more than a package."""
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise InputError(f"`directory` must be a directory, but `{directory}` is a file.")
-    leftovers = {path.name for path in directory.glob(LEFTOVERS)}
-    others = sorted(
-        {path.name for path in directory.iterdir()} - {*_FILES, "__pycache__"} - leftovers
-    )
-    if others:
-        raise InputError(
-            f"`directory` must be new, empty or hold a package, but `{directory}` holds other "
-            f"files, such as {others[0]}."
-        )
 
 
 def _write(directory: Path, files: dict[str, str | bytes]) -> None:

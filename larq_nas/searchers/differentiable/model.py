@@ -1,18 +1,29 @@
-"""Bilevel optimization of weights and architecture parameters."""
+"""Bilevel optimization of weights and architecture parameters, and what they come to."""
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import tensorflow as tf
 
+from larq_nas.cost import Expected, Limits
 from larq_nas.layers import ComputedIn, computing_in
 from larq_nas.layers.mixture import Probabilities
+from larq_nas.searchers.differentiable.derivation import weakening
 from larq_nas.training.distribution import is_distributed
-from larq_nas.training.loop import Term, TwoLevels
+from larq_nas.training.loop import TwoLevels
 from larq_nas.training.recipe import descend
 
-__all__ = ["BilevelModel", "Diversity", "entropies", "mean_entropy"]
+
+class EpochTerm(Protocol):
+    """A term of the loss of the architecture parameters that is set anew before each epoch."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Prepare for an epoch, the first being 0."""
+
+    def __call__(self) -> tf.Tensor:
+        """Return the term."""
 
 
 class Diversity:
@@ -21,20 +32,13 @@ class Diversity:
     \\[ -\lambda H(p) e^{-t / \tau} \\]
 
     \\(H(p)\\) is the mean over all edges, of every kind of cell, of the entropy of the
-    operations' probabilities in nats; \\(t\\) is the epoch, the first being 0. Without it
-    what learns fast is chosen early: pools, which need no learning.
-
-    # Arguments
-        mixtures: the layers that hold the architecture parameters.
-        weight: \\(\lambda\\).
-        annealing: \\(\tau\\), in epochs.
-
-    # References
-        - [BNAS v2](https://arxiv.org/abs/2110.08562)
+    operations' probabilities in nats; \\(t\\) is the epoch, the first being 0; \\(\lambda\\) is
+    the weight and \\(\tau\\) the annealing, in epochs. Without it what learns fast is chosen
+    early: pools, which need no learning.
     """
 
     def __init__(self, mixtures: Sequence[Probabilities], weight: float, annealing: float) -> None:
-        self._mixtures = list(mixtures)
+        self._mixtures = mixtures
         self._weight = weight
         self._annealing = annealing
         self._factor = tf.Variable(weight, trainable=False, name="diversity", dtype=tf.float32)
@@ -45,34 +49,16 @@ class Diversity:
 
     def __call__(self) -> tf.Tensor:
         """Return the term, a negative number."""
-        return -self._factor * tf.reduce_mean(entropies(self._mixtures))
-
-
-def entropies(mixtures: Sequence[Probabilities]) -> tf.Tensor:
-    """Return the entropy of the operations' probabilities of each edge, in nats."""
-    return tf.concat([_entropies(mixture) for mixture in mixtures], axis=0)
-
-
-def _entropies(mixture: Probabilities) -> tf.Tensor:
-    return -tf.reduce_sum(mixture.probabilities * tf.nn.log_softmax(mixture.logits), axis=-1)
+        # BNAS v2, Eq. 2: - lambda H(p) exp(-t / tau), the factor being lambda exp(-t / tau).
+        return -self._factor * mean_entropy(self._mixtures)
 
 
 class BilevelModel(TwoLevels):
     """First-order bilevel optimization (DARTS), one step of each level per batch.
 
     A batch is a pair `((images, labels), (images, labels))`: the first trains the weights,
-    the second the architecture parameters. While `searching` is off, weights learn alone.
-
-    # Arguments
-        supernet: the network.
-        mixtures: the layers that hold the architecture parameters.
-        weight_decay: L2 coefficient added to the gradient of the weights.
-        architecture_weight_decay: L2 coefficient added to that of the alphas.
-        terms: what is added to the loss of the alphas, by the name of its metric.
-        precision: of the operands of binary convolutions; see `larq_nas.layers.computing_in`.
-
-    # References
-        - [DARTS: Differentiable Architecture Search](https://arxiv.org/abs/1806.09055)
+    the second the architecture parameters, to whose loss the `terms` are added, by the name of
+    their metrics. While `searching` is off, weights learn alone.
     """
 
     def __init__(
@@ -81,15 +67,12 @@ class BilevelModel(TwoLevels):
         mixtures: Mapping[str, Probabilities],
         weight_decay: float,
         architecture_weight_decay: float,
-        terms: Mapping[str, Term] | None = None,
+        terms: Mapping[str, EpochTerm] | None = None,
         precision: ComputedIn = "float32",
     ) -> None:
         layers = list(mixtures.values())
         super().__init__(
-            supernet,
-            [mixture.alpha for mixture in layers],
-            terms or {},
-            ("entropy", "confidence"),
+            supernet, [mixture.alpha for mixture in layers], terms or {}, ("entropy", "confidence")
         )
         self.mixtures = layers
         self.weight_decay = weight_decay
@@ -127,12 +110,7 @@ class BilevelModel(TwoLevels):
             tape.watch(variables)
             logits = self(images, training=True)
             loss = self.batch_loss(labels, logits)
-        descend(
-            self.optimizer,
-            tape.gradient(loss, variables),
-            variables,
-            decay=self.weight_decay,
-        )
+        descend(self.optimizer, tape.gradient(loss, variables), variables, decay=self.weight_decay)
         self.measure(loss, labels, logits)
 
     def _architecture_step(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Operation:
@@ -151,12 +129,58 @@ class BilevelModel(TwoLevels):
         return tf.no_op()
 
 
-def mean_entropy(mixtures: list[Probabilities]) -> tf.Tensor:
+def mean_entropy(mixtures: Sequence[Probabilities]) -> tf.Tensor:
     """Return the mean entropy of the operations' probabilities over all edges, in nats."""
-    return tf.reduce_mean(entropies(mixtures))
+    entropies = [
+        -tf.reduce_sum(mixture.probabilities * tf.nn.log_softmax(mixture.logits), axis=-1)
+        for mixture in mixtures
+    ]
+    return tf.reduce_mean(tf.concat(entropies, axis=0))
 
 
-def mean_confidence(mixtures: list[Probabilities]) -> tf.Tensor:
+def mean_confidence(mixtures: Sequence[Probabilities]) -> tf.Tensor:
     """Return the mean over all edges of the largest probability."""
     largest = [tf.reduce_max(mixture.probabilities, axis=-1) for mixture in mixtures]
     return tf.reduce_mean(tf.concat(largest, axis=0))
+
+
+class BudgetPenalty:
+    """Added to the loss of the architecture parameters: `weight * sum_b max(0, E[c_b] / b - 1)`.
+
+    `E[c_b]` is what the network that is searched for is expected to use of the limit `b`, in
+    which the zero operation is weakened by `transfer_factor`. `seconds` is how long an update
+    took.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        mixtures: Mapping[str, Probabilities],
+        weight: float,
+        transfer_factor: float = 1.0,
+    ) -> None:
+        self._budget = limits.budget
+        self._expected = Expected(limits.costs)
+        self._mixtures = mixtures
+        self._weight = weight
+        self._weakening = {
+            name: tf.constant(weakening(choice, transfer_factor), tf.float32)
+            for name, choice in limits.costs.choices.items()
+        }
+        start = time.perf_counter()
+        self.begin_epoch(0)
+        self.seconds = time.perf_counter() - start
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Compute the costs around what would be derived now."""
+        self._expected.update({name: score.numpy() for name, score in self._scores().items()})
+
+    def __call__(self) -> tf.Tensor:
+        """Return the penalty."""
+        return self._weight * self._budget.hinge(self._expected(self._scores()))
+
+    def _scores(self) -> dict[str, tf.Tensor]:
+        return {
+            name: mixture.probabilities / self._weakening[name]
+            for name, mixture in self._mixtures.items()
+        }

@@ -7,105 +7,83 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import tensorflow as tf
 
 from larq_nas.architecture import Architecture
 from larq_nas.choices import Choice
-from larq_nas.data.data import Task
+from larq_nas.cost import Limits
+from larq_nas.data.data import Data
 from larq_nas.errors import InputError, require_whole
 from larq_nas.files import write_atomically
 from larq_nas.layers.mixture import Kept
-from larq_nas.run_directory import Run
-from larq_nas.searchers.differentiable.derivation import scores_of, warn_if_undecided
-from larq_nas.searchers.differentiable.search import DifferentiableSearch
-from larq_nas.searchers.differentiable.settings import Differentiable
-from larq_nas.searchers.estimate import announce, estimate, warn_if_too_large
+from larq_nas.run_directory import RunDirectory
+from larq_nas.searchers.differentiable.derivation import scores_of
+from larq_nas.searchers.differentiable.search import (
+    Differentiable,
+    DifferentiableSearch,
+    announce,
+    warn_if_undecided,
+)
+from larq_nas.searchers.estimate import estimate, warn_if_too_large
+from larq_nas.searchers.searcher import Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.cell_space import CellSpace
 from larq_nas.spaces.chooser import Survey
 from larq_nas.training.loop import forgetting_graphs
-
-__all__ = ["Progressive", "ProgressiveSearch", "strongest_operations"]
-
-
-@dataclass(frozen=True)
-class Stages:
-    """How deep the supernet of each stage is, and of how many operations on each edge."""
-
-    cells: Sequence[int]
-    operations: Sequence[int]
-
-    @property
-    def count(self) -> int:
-        """The number of stages."""
-        return len(self.cells)
-
-    def describe(self, index: int) -> str:
-        """Return what a stage is, as its user reads it."""
-        return (
-            f"stage {index + 1} of {self.count}: {self.cells[index]} cells, "
-            f"{self.operations[index]} operations on each edge"
-        )
+from larq_nas.training.recipe import Recipe
 
 
 class ProgressiveSearch:
-    """A progressive search that is ready to run.
+    """A progressive search that is ready to run, of so many epochs each stage.
 
-    # Arguments
-        stages: the stages.
-        epochs: number of epochs of each.
-        prepare: returns a stage that is ready to run, given its index and the operations that
-            are kept.
+    `prepare` returns a stage that is ready to run, given its index and which operations it has.
     """
 
     def __init__(
         self,
-        stages: Stages,
+        searcher: "Progressive",
         epochs: int,
         prepare: Callable[[int, Mapping[str, Kept] | None], DifferentiableSearch],
     ) -> None:
-        self.stages = stages
-        self.epochs = epochs
+        self._cells, self._operations = searcher.stage_cells, searcher.stage_operations
+        self._epochs = epochs
         self._choices: Mapping[str, Choice] = {}
         self._prepare = prepare
-        self._bytes = [self._estimate(index) for index in range(stages.count)]
+        self._bytes = [self._estimate(index) for index in range(len(self._cells))]
 
-    def search(
-        self,
-        run: Run,
-        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
-        verbose: int | str = "auto",
+    def _describe(self, index: int) -> str:
+        return (
+            f"stage {index + 1} of {len(self._cells)}: {self._cells[index]} cells, "
+            f"{self._operations[index]} operations on each edge"
+        )
+
+    def run(
+        self, directory: RunDirectory, callbacks: Callbacks = (), verbose: int | str = "auto"
     ) -> Architecture:
-        """Return the architecture found.
-
-        # Arguments
-            run: where checkpoints, history and logs go, and `stages.json`.
-            callbacks: further Keras callbacks.
-            verbose: as in `fit`.
-        """
-        records = _read(run, self._choices, self.stages)
+        """Return the architecture found; `stages.json` has what each stage passed on."""
+        records = self._read(directory)
         self._announce(len(records), verbose)
-        for index in range(len(records), self.stages.count):
+        # BATS, section 6.1: each stage is deeper and has fewer operations on an edge.
+        for index in range(len(records), len(self._cells)):
             with forgetting_graphs():
                 prepared = self._prepare(index, records[-1]["kept"] if records else None)
                 if verbose:
-                    print(f"Progressive search, {self.stages.describe(index)}", flush=True)
+                    print(f"Progressive search, {self._describe(index)}", flush=True)
                 announce(prepared, verbose)
-                prepared.learn(run, callbacks, verbose)
-                if index == self.stages.count - 1:
+                prepared.learn(directory, callbacks, verbose)
+                if index == len(self._cells) - 1:
                     return prepared.derive()
                 record = self._record(index, prepared)
                 records.append(record)
-                write_atomically(run.stages, json.dumps({"stages": records}, indent=1) + "\n")
+                write_atomically(directory.stages, json.dumps({"stages": records}, indent=1) + "\n")
                 if verbose:
                     print(_dropped(record["dropped"]), flush=True)
         raise AssertionError("the last stage returns")
 
     def _announce(self, done: int, verbose: int | str) -> None:
         for index, needed in enumerate(self._bytes):
-            told = f"about {needed / 2**30:.1f} GiB of memory, {self.epochs} epochs"
+            told = f"about {needed / 2**30:.1f} GiB of memory, {self._epochs} epochs"
             if verbose:
-                stage = self.stages.describe(index).capitalize()
+                stage = self._describe(index).capitalize()
                 print(f"{stage}: {'done before' if index < done else told}", flush=True)
         # Each stage warns of itself when it starts; of later ones it would be late.
         warn_if_too_large(max(self._bytes[done + 1 :], default=0), self._can_rematerialize)
@@ -117,12 +95,12 @@ class ProgressiveSearch:
             choose = prepared.choose
             self._choices = self._choices or dict(choose.choices)
             self._can_rematerialize = bool(choose.fused) and not choose.rematerialize
-            return estimate(prepared.model, prepared.task.facts.batch_size)
+            return estimate(prepared.model, prepared.data.facts.batch_size)
 
     def _largest(self, index: int) -> dict[str, Kept]:
         """Return the operations that take most: those with weights first."""
-        number = self.stages.operations[index]
-        kept: dict[str, Kept] = {}
+        number = self._operations[index]
+        masks: dict[str, Kept] = {}
         for name, choice in self._choices.items():
             free = [
                 operation in choice.zeros
@@ -133,13 +111,13 @@ class ProgressiveSearch:
             ]
             order = np.argsort(free, kind="stable")[:number]
             row = [place in order for place in range(len(free))]
-            kept[name] = [row] * choice.inputs
-        return kept
+            masks[name] = [row] * choice.inputs
+        return masks
 
     def _record(self, index: int, prepared: DifferentiableSearch) -> dict[str, Any]:
         """Return what a stage was, and what of it goes on."""
         warn_if_undecided(prepared.model, f"Stage {index + 1}")
-        scores, fewer = scores_of(prepared.choose), self.stages.operations[index + 1]
+        scores, fewer = scores_of(prepared.choose), self._operations[index + 1]
         before = {name: mixture.kept for name, mixture in prepared.choose.mixtures.items()}
         kept = {
             name: strongest_operations(probabilities, before[name], fewer)
@@ -153,24 +131,42 @@ class ProgressiveSearch:
             for name in scores
         }
         return {
-            "cells": self.stages.cells[index],
-            "operations": self.stages.operations[index],
+            "cells": self._cells[index],
+            "operations": self._operations[index],
             "parameters": prepared.model.count_params(),
             "kept": kept,
             "dropped": dropped,
         }
 
+    def _read(self, run: RunDirectory) -> list[dict[str, Any]]:
+        """Return the records of the stages that are done."""
+        if not run.stages.exists():
+            return []
+        try:
+            text = run.stages.read_text(encoding="utf-8")
+            records: list[dict[str, Any]] = json.loads(text)["stages"]
+            for index, record in enumerate(records):
+                number = self._operations[index + 1]
+                for name, choice in self._choices.items():
+                    mask = np.array(record["kept"][name])
+                    shape = choice.inputs, len(choice.operations)
+                    if mask.shape != shape or set(mask.sum(axis=1)) != {number}:
+                        raise ValueError
+        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+            raise InputError(
+                f"`{run.stages}` is damaged, or not of this search: delete it, and the last stage "
+                "that was finished is read from its checkpoint."
+            ) from None
+        return records
 
-def strongest_operations(probabilities: np.ndarray, kept: np.ndarray, number: int) -> Kept:
-    """Return which operations of each edge go on: the most probable ones.
 
-    # Arguments
-        probabilities: of each operation on each input, shape `(inputs, operations)`.
-        kept: which of them are candidates, of that shape.
-        number: of operations that go on, for each input.
+def strongest_operations(probabilities: np.ndarray, candidates: np.ndarray, number: int) -> Kept:
+    """Return which operations of each edge go on: the most probable ones of `candidates`.
+
+    Both are of shape `(inputs, operations)`; `number` is that of each input.
     """
-    order = np.argsort(np.where(kept, -probabilities, np.inf), axis=1, kind="stable")
-    found = np.zeros_like(kept)
+    order = np.argsort(np.where(candidates, -probabilities, np.inf), axis=1, kind="stable")
+    found = np.zeros_like(candidates)
     np.put_along_axis(found, order[:, :number], True, axis=1)
     going: list[list[bool]] = found.tolist()
     return going
@@ -182,35 +178,14 @@ def _dropped(dropped: Mapping[str, Sequence[Sequence[Any]]]) -> str:
     return f"Dropped from the edges, on how many of them: {listed}"
 
 
-def _read(run: Run, choices: Mapping[str, Choice], stages: Stages) -> list[dict[str, Any]]:
-    """Return the records of the stages that are done."""
-    if not run.stages.exists():
-        return []
-    try:
-        records: list[dict[str, Any]] = json.loads(run.stages.read_text(encoding="utf-8"))["stages"]
-        for index, record in enumerate(records):
-            for name, choice in choices.items():
-                kept = np.array(record["kept"][name])
-                shape = choice.inputs, len(choice.operations)
-                if kept.shape != shape or set(kept.sum(axis=1)) != {stages.operations[index + 1]}:
-                    raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
-        raise InputError(
-            f"`{run.stages}` is damaged, or not of this search: delete it, and the last stage that "
-            "was finished is read from its checkpoint."
-        ) from None
-    return records
-
-
 @dataclass(frozen=True)
 class Progressive(Differentiable):
     """Search in stages: the supernet gets deeper, and of each edge the worst operations go.
 
     Found in a shallow network, cells need not be the best ones of a deep one; and a deep supernet
     of all operations is large (P-DARTS). Each stage starts from new weights and new architecture
-    parameters, and trains weights alone in its first two fifths. What is not given is BATS'
-    (section 6.1): three stages of 25 epochs, with 5, 11 and 17 cells of 8, 5 and 3 operations,
-    and no dropout on skips. `epochs` of `search` are those of each stage.
+    parameters, and trains weights alone at first. The stages of BATS (section 6.1) are the
+    default; as there, skips are not dropped out. `epochs` of `search` are those of each stage.
 
     !!! example
         ```python
@@ -255,18 +230,11 @@ class Progressive(Differentiable):
         falling = sorted(set(self.stage_operations), reverse=True)
         _require_order("stage_operations", "fall", self.stage_operations, falling)
 
-    def prepare(self, space: Space, task: Task, epochs: int) -> ProgressiveSearch:  # type: ignore[override]
-        """Return a search that is ready to run; each stage was built once.
-
-        # Arguments
-            space: where to search, a space of cells.
-            task: the data to search on; its training data is halved.
-            epochs: number of epochs of each stage.
-
-        # Raises
-            InputError: if the space or the settings cannot be searched.
-        """
-        shape, classes = task.facts.input_shape, task.facts.classes
+    def prepare(  # type: ignore[override]
+        self, space: Space, data: Data, limits: Limits | None, epochs: int, recipe: Recipe
+    ) -> ProgressiveSearch:
+        """Return a search of which each stage was built once; `epochs` are those of each."""
+        shape, classes = data.facts.input_shape, data.facts.classes
         if not isinstance(space, CellSpace):
             raise InputError(
                 f"Searcher `{self.name}` changes the number of cells, which space `{space.name}` "
@@ -286,18 +254,21 @@ class Progressive(Differentiable):
         # Deeper ones ask for the same; 3 cells or more have cells of each kind.
         space.require_like(proxies[0], shape, classes)
 
-        def prepare(index: int, kept: Mapping[str, Kept] | None) -> DifferentiableSearch:
+        def prepare(index: int, masks: Mapping[str, Kept] | None) -> DifferentiableSearch:
             stage, before = f"search_{index + 1}", index * epochs
-            return self.prepare_stage(space, proxies[index], task, epochs, kept, stage, before)
+            return self.prepare_stage(
+                space, proxies[index], data, limits, epochs, masks, stage, before
+            )
 
-        return ProgressiveSearch(Stages(self.stage_cells, self.stage_operations), epochs, prepare)
+        return ProgressiveSearch(self, epochs, prepare)
 
     def _require_operations(self, space: Space, survey: Survey) -> None:
         counts = {len(choice.operations) for choice in survey.choices.values()}
         first, last = self.stage_operations[0], self.stage_operations[-1]
         if counts != {first}:
+            listed = " or ".join(map(str, sorted(counts)))
             raise InputError(
-                f"`stage_operations` must start with all {_listed(counts)} operations of space "
+                f"`stage_operations` must start with all {listed} operations of space "
                 f"`{space.name}`, but got {first}: of which to drop nothing is known yet."
             )
         zeros = max(len(choice.zeros) for choice in survey.choices.values())
@@ -311,7 +282,3 @@ class Progressive(Differentiable):
 def _require_order(name: str, verb: str, given: Sequence[Any], ordered: Sequence[Any]) -> None:
     if list(given) != list(ordered):
         raise InputError(f"`{name}` must {verb} from stage to stage, but got {given}.")
-
-
-def _listed(counts: set[int]) -> str:
-    return " or ".join(map(str, sorted(counts)))

@@ -1,30 +1,107 @@
-"""Run a differentiable search."""
+"""Differentiable search: its settings and its run."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
-from larq_nas.data.data import Task
-from larq_nas.data.streams import Stream
-from larq_nas.run_directory import Run
+from larq_nas.cost import Limits
+from larq_nas.data.data import Data
+from larq_nas.data.streams import Stream, bilevel_stream
+from larq_nas.errors import (
+    InputError,
+    require_at_least,
+    require_bool,
+    require_falling,
+    require_fields,
+    require_known,
+    require_not_negative,
+    require_positive,
+    warn,
+)
+from larq_nas.layers import ComputedIn, Domain, building_in
+from larq_nas.layers.mixture import Kept
+from larq_nas.layers.precision import require_precision, warn_if_unused
+from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.differentiable.derivation import (
     derive,
     scores_of,
     warn_if_collapsed,
-    warn_if_undecided,
     warn_of_dropped,
 )
-from larq_nas.searchers.differentiable.health import Health
-from larq_nas.searchers.differentiable.model import BilevelModel
-from larq_nas.searchers.estimate import announce
+from larq_nas.searchers.differentiable.model import (
+    BilevelModel,
+    BudgetPenalty,
+    Diversity,
+    EpochTerm,
+    mean_entropy,
+)
+from larq_nas.searchers.differentiable.record import Health
+from larq_nas.searchers.estimate import estimate, warn_if_too_large
+from larq_nas.searchers.searcher import Callbacks
 from larq_nas.spaces import Space
+from larq_nas.spaces.space import Precision
 from larq_nas.supernet.fuse import Fuse
-from larq_nas.training.loop import fit
+from larq_nas.supernet.fused_cell import FusedCell
+from larq_nas.supernet.relax import Relax, require_temperature
+from larq_nas.training.distribution import building_on, require_halves, warn_if_apart
+from larq_nas.training.loop import fit, seed_everything
+from larq_nas.training.recipe import OptimizerName, Recipe, learning_rate, optimizer
+from larq_nas.training.transfer import constrain, initialize_scales
 
-__all__ = ["DifferentiableSearch"]
+_UNDECIDED = 0.99
+
+
+def warn_if_undecided(model: BilevelModel, what: str = "The search") -> bool:
+    """Warn of probabilities that have hardly moved, and return whether they have not."""
+    entropy = float(mean_entropy(model.mixtures))
+    counts = np.concatenate([mixture.kept.sum(axis=1) for mixture in model.mixtures])
+    largest = float(np.log(counts).mean())
+    undecided = largest > 0 and entropy > _UNDECIDED * largest
+    if undecided:
+        warn(
+            f"{what} has hardly decided (entropy {entropy:.3f} of {largest:.3f} nats): its "
+            "choices are little more than chance; search for more epochs, or raise "
+            "`architecture_learning_rate`."
+        )
+    return undecided
+
+
+_LONG = 5.0
+
+
+def announce(search: "DifferentiableSearch", verbose: int | str) -> None:
+    """Say what a search will need, and warn of settings that do nothing."""
+    model, choose, batch_size = search.model, search.choose, search.data.facts.batch_size
+    memory = estimate(model, batch_size)
+    first, reason = next(iter(choose.obstacles.items()), ("", ""))
+    if verbose:
+        print(
+            f"Supernet: {model.count_params():,} parameters, about {memory / 2**30:.1f} GiB of "
+            f"memory, {search.stream.steps * search.epochs:,} steps of {batch_size} images from "
+            "each half.",
+            flush=True,
+        )
+        if choose.obstacles:
+            print(
+                f"{len(choose.obstacles)} of {len(choose.obstacles) + choose.fused} cells are "
+                f"computed operation by operation, which takes longer; `{first}`: {reason}",
+                flush=True,
+            )
+        slow = model.terms.get("budget_penalty")
+        if isinstance(slow, BudgetPenalty) and slow.seconds > _LONG:
+            print(
+                f"Budget: its costs take up to {slow.seconds:.0f} s before each epoch", flush=True
+            )
+    warn_if_too_large(memory, can_rematerialize=bool(choose.fused) and not choose.rematerialize)
+    warn_if_unused(model, model.precision)
+    if choose.rematerialize and not choose.fused:
+        why = f"no cell is fused; `{first}`: {reason}" if first else "the space has no cells"
+        warn(f"`rematerialize=True` has no effect: {why}.")
 
 
 _DROPPED = -100.0  # below any sum of probabilities
@@ -32,23 +109,14 @@ _DROPPED = -100.0  # below any sum of probabilities
 
 @dataclass(frozen=True)
 class DifferentiableSearch:
-    """A search that is ready to run.
+    """A search that is ready to run; `warm_up` epochs of it train the weights alone.
 
-    # Arguments
-        space: where to search.
-        task: the data to search on.
-        epochs: number of epochs.
-        warm_up: epochs that train the weights alone.
-        choose: the chooser that built the supernet.
-        model: the supernet.
-        stream: pairs of batches, for weights and architecture parameters.
-        transfer_factor: by how much the zero operation is weakened at the end.
-        stage: name of the stage, unique in the run.
-        epochs_before: epochs of the stages before it.
+    `stage` is unique in the run, and `epochs_before` are the epochs of the stages before it.
     """
 
     space: Space
-    task: Task
+    data: Data
+    limits: Limits | None
     epochs: int
     warm_up: int
     choose: Fuse
@@ -58,29 +126,15 @@ class DifferentiableSearch:
     stage: str = "search"
     epochs_before: int = 0
 
-    def search(
-        self,
-        run: Run,
-        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
-        verbose: int | str = "auto",
+    def run(
+        self, directory: RunDirectory, callbacks: Callbacks = (), verbose: int | str = "auto"
     ) -> Architecture:
-        """Return the architecture found.
-
-        # Arguments
-            run: where checkpoints, history and logs go.
-            callbacks: further Keras callbacks.
-            verbose: as in `fit`.
-        """
+        """Return the architecture found."""
         announce(self, verbose)
-        self.learn(run, callbacks, verbose)
+        self.learn(directory, callbacks, verbose)
         return self.derive()
 
-    def learn(
-        self,
-        run: Run,
-        callbacks: Sequence[tf.keras.callbacks.Callback],
-        verbose: int | str,
-    ) -> None:
+    def learn(self, run: RunDirectory, callbacks: Callbacks, verbose: int | str) -> None:
         """Train the supernet, from where it was."""
         model = self.model
         fit(
@@ -89,7 +143,7 @@ class DifferentiableSearch:
             self.stream,
             self.epochs,
             run,
-            seed=self.task.seed,
+            seed=self.data.seed,
             optimizers=[model.optimizer, model.architecture_optimizer],
             callbacks=[
                 _Schedule(model, self.warm_up),
@@ -107,10 +161,11 @@ class DifferentiableSearch:
         if any(of_choice.any() for of_choice in dropped.values()):
             # What a stage has dropped comes back if no other network keeps to a budget.
             scores = {name: np.where(dropped[name], _DROPPED, scores[name]) for name in scores}
-        chosen = derive(choose.choices, choose.cells, scores, self.task.limits)
+        chosen = derive(choose.choices, choose.cells, scores, self.limits)
         if not warn_if_undecided(self.model):
-            limits = self.task.limits
-            warn_if_collapsed(limits.costs.choices if limits else choose.choices, chosen)
+            # Those of the found network, of which the supernet may have fewer cells.
+            found = self.limits.costs.choices if self.limits else choose.choices
+            warn_if_collapsed(found, chosen)
         warn_of_dropped(choose, chosen)
         values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
         return Architecture(self.space.name, self.space.settings(), values)
@@ -122,7 +177,7 @@ class _Schedule(tf.keras.callbacks.Callback):
     def __init__(self, model: BilevelModel, warm_up: int) -> None:
         super().__init__()
         self._model = model
-        self._terms = model.terms
+        self._terms = cast(Mapping[str, EpochTerm], model.terms)
         self._warm_up = warm_up
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -134,3 +189,258 @@ class _Schedule(tf.keras.callbacks.Callback):
         if logs is not None and epoch < self._warm_up:
             for name in ("search_loss", "search_accuracy", *self._terms):
                 logs.pop(name, None)
+
+
+_QUANTIZERS = {"weights": "kernel_quantizer", "activations": "input_quantizer"}
+
+
+def require_domain(supernet: tf.keras.Model, **asked: str | None) -> None:
+    """Raise `InputError` for a supernet that is not built in the domain that was given.
+
+    `weights` and `activations` are each `"binary"`, `"real"` or `None` for any.
+    """
+    for name, wanted in asked.items():
+        binary = [layer.name for layer in _quantized(supernet, _QUANTIZERS[name])]
+        if wanted == "real" and binary:
+            raise InputError(
+                f'`{name}` cannot be "real" in this space: layer `{binary[0]}` stays binary; build '
+                "it of the blocks of larq_nas.layers."
+            )
+        if wanted == "binary" and not binary:
+            raise InputError(
+                f'`{name}` cannot be "binary" in this space, which has real ones alone: search it '
+                'with precision="binary".'
+            )
+
+
+def _quantized(supernet: tf.keras.Model, attribute: str) -> Iterator[tf.keras.layers.Layer]:
+    """Yield the layers that have a quantizer, those inside of fused cells too."""
+    for layer in supernet._flatten_layers(include_self=False):
+        inside = layer.plan.prototypes.values() if isinstance(layer, FusedCell) else ()
+        for one in (layer, *inside):
+            if getattr(one, attribute, None) is not None:
+                yield one
+
+
+def require_betas(betas: Any) -> None:
+    """Raise `InputError` for decay rates that Adam cannot have."""
+    pair = isinstance(betas, tuple | list) and len(betas) == 2
+    if not pair or not all(isinstance(b, int | float) and 0 <= b < 1 for b in betas):
+        raise InputError(
+            f"`architecture_betas` must be two numbers from 0 to below 1, but got {betas!r}."
+        )
+
+
+_DECAYS = ("weight_decay", "architecture_weight_decay")
+_NOT_NEGATIVE = (*_DECAYS, "budget_weight", "diversity", "weights_only")
+_POSITIVE = ("learning_rate", "architecture_learning_rate", "final_learning_rate")
+
+
+@dataclass(frozen=True)
+class Differentiable:
+    """Learn weights and architecture parameters of a supernet, and derive the strongest.
+
+    The defaults are those of method `"default"`; `larq_nas.methods` has those of each paper.
+
+    !!! example
+        ```python
+        searcher = larq_nas.searchers.Differentiable(temperature=0.5)
+        model = larq_nas.search(train, validation, space="bats", searcher=searcher)
+        ```
+
+    # Arguments
+        temperature: temperature of the softmax over operations: one for all choices, or one
+            for each group of choices by name.
+        weights_only: share of the epochs, the first ones, that train the weights alone.
+        optimizer: of the weights: `"adam"`, or `"sgd"` with a momentum of 0.9.
+        learning_rate: learning rate of the weights, the first one.
+        final_learning_rate: the last one, reached along a cosine; without, the rate stays.
+        weight_decay: L2 coefficient of the weights.
+        architecture_learning_rate: Adam's learning rate for the architecture parameters.
+        architecture_weight_decay: L2 coefficient of the architecture parameters.
+        architecture_betas: Adam's decay rates for the architecture parameters.
+        diversity: lambda of the diversity regularizer, subtracted times the mean entropy of
+            the edges from the loss of the architecture parameters; 0 for none.
+        diversity_annealing: its tau: the epochs in which it falls to 1/e.
+        transfer_factor: gamma, 1 or more: by so much the zero operation is weakened when the
+            architecture is derived, for a network to be trained on more data than searched.
+        budget_weight: loss of the architecture parameters for each limit of a budget that is
+            exceeded by its own size.
+        weights: what the convolutions' weights are while searched, `"binary"` or `"real"`; by
+            default as the space is searched. The network that is found has those of its space.
+        activations: what their inputs are while searched (BATS, Table 4).
+        rematerialize: whether each cell is computed again for its gradient, for supernets that
+            do not fit in memory: the same search in less of it, taking a quarter to a third longer.
+        precision: `"bfloat16"` computes binary convolutions and their gradients in 16 bits, which
+            processors with AMX and GPUs do faster; the rest stays float32.
+
+    # References
+        - [BATS: Binary ArchitecTure Search](https://arxiv.org/abs/2003.01711)
+        - [BNAS v2](https://arxiv.org/abs/2110.08562)
+        - [DARTS: Differentiable Architecture Search](https://arxiv.org/abs/1806.09055)
+    """
+
+    name: ClassVar[str] = "differentiable"
+    default_epochs: ClassVar[int] = 25
+    several_devices: ClassVar[bool] = True
+    several_processes: ClassVar[bool] = False
+    smallest_ratio: ClassVar[float | None] = None
+
+    temperature: float | Mapping[str, float] = 0.2
+    weights_only: float = 0.4
+    optimizer: OptimizerName = "adam"
+    learning_rate: float = 1e-3
+    final_learning_rate: float | None = None
+    weight_decay: float = 3e-4
+    architecture_learning_rate: float = 6e-4
+    architecture_weight_decay: float = 1e-3
+    architecture_betas: tuple[float, float] = (0.5, 0.999)
+    diversity: float = 0.0
+    diversity_annealing: float = 7.7
+    transfer_factor: float = 1.0
+    budget_weight: float = 1.0
+    weights: Precision | None = None
+    activations: Precision | None = None
+    rematerialize: bool = False
+    precision: ComputedIn = "float32"
+
+    def __post_init__(self) -> None:
+        require_temperature(self.temperature)
+        require_known("optimizer", self.optimizer, ("adam", "sgd"))
+        require_fields(require_positive, self, *_POSITIVE)
+        require_fields(require_not_negative, self, *_NOT_NEGATIVE)
+        # Without the regularizer its annealing is not used, and may be anything.
+        if self.diversity:
+            require_positive(diversity_annealing=self.diversity_annealing)
+        if self.weights_only >= 1:
+            raise InputError(
+                "`weights_only` must be a share of the epochs, from 0 to below 1, but got "
+                f"{self.weights_only}."
+            )
+        require_falling(self, "learning_rate")
+        for name in ("weights", "activations"):
+            if getattr(self, name) is not None:
+                require_known(name, getattr(self, name), ("binary", "real"))
+        require_betas(self.architecture_betas)
+        require_at_least(1, transfer_factor=self.transfer_factor)
+        require_precision(self.precision)
+        require_bool(rematerialize=self.rematerialize)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as a run keeps them."""
+        settings = {"name": self.name, **dataclasses.asdict(self)}
+        # What changes nothing but memory may be given to a run that is resumed.
+        del settings["rematerialize"]
+        return settings
+
+    def prepare(
+        self, space: Space, data: Data, limits: Limits | None, epochs: int, recipe: Recipe
+    ) -> DifferentiableSearch:
+        """Return a search with its supernet built; see `larq_nas.searchers.Searcher`.
+
+        The training data is halved between weights and architecture parameters.
+        """
+        return self.prepare_stage(space, space.proxy(), data, limits, epochs)
+
+    def prepare_stage(
+        self,
+        space: Space,
+        proxy: Space,
+        data: Data,
+        limits: Limits | None,
+        epochs: int,
+        kept: Mapping[str, Kept] | None = None,
+        stage: str = "search",
+        epochs_before: int = 0,
+    ) -> DifferentiableSearch:
+        """Return a stage of a search that is ready to run, and its supernet of `proxy`.
+
+        `kept` are the operations of each choice that are still candidates; all, if not given.
+        """
+        require_halves(data.strategy, data.facts)
+        seed_everything(data.seed)
+        choose = Fuse(self.temperature, rematerialize=self.rematerialize, kept=kept)
+        stream = bilevel_stream(data.train, data.facts, data.seed, data.augment)
+        with building_on(data.strategy):
+            with building_in(self._domain(space)):
+                supernet = proxy.build(choose, data.facts.input_shape, data.facts.classes)
+            warn_if_apart(supernet, data.strategy)
+            self._require_choices(space, choose)
+            model = self._model(supernet, choose, limits, epochs * stream.steps)
+        return DifferentiableSearch(
+            space,
+            data,
+            limits,
+            epochs,
+            # Of 0.4 times 25 the float is a little less than 10.
+            int(self.weights_only * epochs + 1e-9),
+            choose,
+            model,
+            stream,
+            self.transfer_factor,
+            stage,
+            epochs_before,
+        )
+
+    def _model(
+        self, supernet: tf.keras.Model, choose: Relax, limits: Limits | None, steps: int
+    ) -> BilevelModel:
+        require_domain(supernet, weights=self.weights, activations=self.activations)
+        constrain(supernet)
+        initialize_scales(supernet)
+        model = BilevelModel(
+            supernet,
+            choose.mixtures,
+            self.weight_decay,
+            self.architecture_weight_decay,
+            self._terms(choose, limits),
+            self.precision,
+        )
+        rate: Any = self.learning_rate
+        if self.final_learning_rate is not None:
+            rate = learning_rate("cosine", rate, steps, last=self.final_learning_rate)
+        first, second = self.architecture_betas
+        model.compile(
+            optimizer(self.optimizer, rate),
+            tf.keras.optimizers.Adam(self.architecture_learning_rate, beta_1=first, beta_2=second),
+        )
+        return model
+
+    def _terms(self, choose: Relax, limits: Limits | None) -> dict[str, EpochTerm]:
+        """Return what is added to the loss of the architecture parameters, by its name."""
+        terms: dict[str, EpochTerm] = {}
+        mixtures = choose.mixtures
+        if limits:
+            terms["budget_penalty"] = BudgetPenalty(
+                limits, mixtures, self.budget_weight, self.transfer_factor
+            )
+        if self.diversity:
+            terms["diversity"] = Diversity(
+                list(mixtures.values()), self.diversity, self.diversity_annealing
+            )
+        return terms
+
+    def _domain(self, space: Space) -> Domain:
+        given = {"weights": self.weights, "activations": self.activations}
+        changes: Any = {name: value for name, value in given.items() if value is not None}
+        return dataclasses.replace(space.search_domain, **changes)
+
+    def _require_choices(self, space: Space, choose: Relax) -> None:
+        if choose.expansions:
+            raise InputError(
+                f"Space `{space.name}` chooses widths ({next(iter(choose.expansions))}, ...), but "
+                f"searcher `{self.name}` only chooses operations: search it by `evolution`."
+            )
+        if not choose.mixtures:
+            raise InputError(f"Space `{space.name}` asks nothing: there is nothing to search.")
+        if all(len(choice.operations) == 1 for choice in choose.choices.values()):
+            raise InputError(
+                f"Each choice of space `{space.name}` is of one operation: there is nothing to "
+                "search; give more `operations`."
+            )
+        keeps = any(choice.keeps_zero for choice in choose.choices.values())
+        if self.transfer_factor != 1 and not keeps:
+            raise InputError(
+                f"`transfer_factor` weakens the zero operation, but space `{space.name}` never "
+                "keeps it: leave it at 1."
+            )

@@ -1,4 +1,4 @@
-"""A network whose channels are masked while widths are searched."""
+"""A network whose channels are masked by searched widths, and that takes others."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,10 +16,7 @@ from larq_nas.quantizers import quantized_scope
 from larq_nas.searchers.dms.widths import Dimensions, channel_shares
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Widest
-from larq_nas.supernet.resizable import Initial, resizable_constants, resizable_network
-
-__all__ = ["Computed", "Masks", "Supernet", "require_widths"]
-
+from larq_nas.supernet.resizable import resizable_constants, resizable_network
 
 Computed: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Computes the output of a layer from inputs and kernel."""
@@ -37,13 +34,7 @@ class Masks:
 
     The kernels are those of the layers that read the channels. Behind the layer that makes
     them follow batch norm, which would undo what they are multiplied with, and the sign, which
-    would make ones of zeros.
-
-    # Arguments
-        dimensions: the widths.
-
-    # Attributes
-        shares: those that are used, shape `(choices, 3)`; without, channels are read whole.
+    would make ones of zeros. Without `shares`, of shape `(choices, 3)`, channels are read whole.
     """
 
     def __init__(self, dimensions: Dimensions) -> None:
@@ -52,11 +43,7 @@ class Masks:
 
     @contextmanager
     def using(self, shares: tf.Tensor) -> Iterator[None]:
-        """Compute with these shares of the three ratios within a `with` block.
-
-        # Arguments
-            shares: shape `(choices, 3)`.
-        """
+        """Compute with these shares of the three ratios, shape `(choices, 3)`, within a block."""
         before, self.shares = self.shares, shares
         try:
             yield
@@ -64,11 +51,7 @@ class Masks:
             self.shares = before
 
     def apply(self, layer: tf.keras.layers.Layer, reads: Channels) -> None:
-        """Let a layer read its inputs in the shares that are used.
-
-        # Arguments
-            layer: a convolution or a dense layer, not traced yet.
-            reads: the channels of its inputs.
+        """Let a convolution or a dense layer, not traced yet, read its inputs in the shares used.
 
         # Raises
             InputError: if a number of channels depends on several choices.
@@ -93,14 +76,9 @@ class Masks:
         reads: Channels,
         names: Sequence[str | None],
     ) -> tf.Tensor:
-        """Return the output of a layer.
+        """Return the output of a layer, whose kernel reads channels along the last axis but one.
 
-        # Arguments
-            layer: computes the output, given inputs and kernel.
-            inputs: its inputs.
-            kernel: its kernel, the channels it reads along the last axis but one.
-            reads: these channels.
-            names: the choice that each part of these follows from, if any.
+        `names` are the choices that each part of these channels follows from, if any.
         """
         if self.shares is None:
             return layer(inputs, kernel)
@@ -171,18 +149,8 @@ _WEIGHTED = ("conv", "dense")
 class Supernet:
     """A network as wide as the widest of the three ratios, of which any width can be computed.
 
-    # Arguments
-        space: the space.
-        facts: the images and classes.
-        domain: what is binary.
-        dimensions: the widths.
-        seed: seed of the values that new channels start with.
-        masks: how shares of channels are computed.
-
-    # Attributes
-        network: the network; its weights take any size.
-        parts: its weights, and which of their axes are channels.
-        masks: let its layers read what is sampled.
+    Its weights take any size; `parts` are these weights, and which of their axes are channels.
+    `seed` is that of the values new channels start with, and `masks` how shares are computed.
 
     # Raises
         InputError: if a layer does with channels what cannot be followed.
@@ -204,7 +172,14 @@ class Supernet:
         self.parts = [part for layer in layers for part in layer.parts]
         self._made = {id(layer.layer): layer.gives for layer in layers}
         self._constants = resizable_constants(self.network)
-        self._fresh = _Fresh(self.parts, initial, seed)
+        self._initial, self._seed = initial, seed
+        for part in self.parts:
+            if latent(part.weight).ref() not in initial:
+                raise InputError(
+                    f"Weight `{part.weight.name}` must be made by a Keras initializer, for new "
+                    "channels to start with its values: give its layer one, such as "
+                    '"glorot_uniform".'
+                )
         self.masks = masks(dimensions)
         self._mask(layers)
         self.follow()
@@ -213,18 +188,15 @@ class Supernet:
         """Take the widths that the dimensions have now (DMS, equations 9 and 10).
 
         What of the weights the new network has too stays as it is; new channels start as those
-        of a new network do.
-
-        # Arguments
-            number: how often the widths were changed, which new values follow from.
-            best_effort: whether weights stay; without, all of them start anew.
+        of a new network do, by the `number` of the change. Without `best_effort` all start anew.
         """
         before, after = self._widths, self._dimensions.widest()
         for place, part in enumerate(self.parts):
             weight = latent(part.weight)
             old = weight.numpy()
-            new = self._fresh.values(weight, _shape(part, old.shape, after), number, place)
+            new = self._fresh(weight, _shape(part, old.shape, after), number, place)
             if best_effort:
+                # Eq. 9 and 10: the channels of both stay.
                 new[_shared(part, new.shape, before, layout=after)] = old[
                     _shared(part, old.shape, after, layout=before)
                 ]
@@ -237,6 +209,18 @@ class Supernet:
         for constant, layer, filling in self._constants:
             channels = len(self._made[id(layer)].taken(self._widths, self._widths))
             constant.assign(tf.fill([channels], filling))
+
+    def _fresh(
+        self, weight: tf.Variable, shape: tuple[int, ...], number: int, place: int
+    ) -> np.ndarray:
+        """Return values that a new weight starts with, from the initializer of its layer."""
+        made = self._initial[weight.ref()]
+        config = made.get_config()
+        if "seed" in config:
+            words = np.random.SeedSequence([self._seed, number, place]).generate_state(1)
+            made = type(made).from_config({**config, "seed": int(words[0] >> 1)})
+        # A copy: TensorFlow's own cannot be written to.
+        return np.array(made(shape, dtype=weight.dtype))
 
     def _mask(self, layers: Sequence[LayerChannels]) -> None:
         read: dict[int, LayerChannels] = {}
@@ -259,32 +243,6 @@ class Supernet:
             [at(part, apart) for part in one.parts] for one in (first, second)
         )
         return (first_parts, first.repeats) == (second_parts, second.repeats)
-
-
-class _Fresh:
-    """Values that new weights start with, from the initializers of their layers."""
-
-    def __init__(self, parts: Sequence[Part], initial: Initial, seed: int) -> None:
-        self._initial = initial
-        self._seed = seed
-        for part in parts:
-            if latent(part.weight).ref() not in initial:
-                raise InputError(
-                    f"Weight `{part.weight.name}` must be made by a Keras initializer, for new "
-                    "channels to start with its values: give its layer one, such as "
-                    '"glorot_uniform".'
-                )
-
-    def values(
-        self, weight: tf.Variable, shape: tuple[int, ...], number: int, place: int
-    ) -> np.ndarray:
-        made = self._initial[weight.ref()]
-        config = made.get_config()
-        if "seed" in config:
-            words = np.random.SeedSequence([self._seed, number, place]).generate_state(1)
-            made = type(made).from_config({**config, "seed": int(words[0] >> 1)})
-        # A copy: TensorFlow's own cannot be written to.
-        return np.array(made(shape, dtype=weight.dtype))
 
 
 def _shape(part: Part, shape: tuple[int, ...], answers: Mapping[str, Any]) -> tuple[int, ...]:
@@ -312,19 +270,14 @@ _TOLERANCE = 1e-4
 
 
 def require_widths(supernet: Supernet, dimensions: Dimensions, facts: DataFacts) -> None:
-    """Raise `InputError` for a network that does not go for widths that differ.
+    """Raise `InputError` for a network, not traced yet, that does not go for widths that differ.
 
     Each choice is given a width of its own for a moment, and the network is computed; then
     what is not sampled is changed, which must change no output.
-
-    # Arguments
-        supernet: the network, not traced yet.
-        dimensions: its widths.
-        facts: the images.
     """
     _require_use(supernet, dimensions)
     weights = [latent(part.weight) for part in supernet.parts]
-    kept, widths = [weight.numpy() for weight in weights], dimensions.widths.numpy()
+    before, widths = [weight.numpy() for weight in weights], dimensions.widths.numpy()
     generator = np.random.default_rng(0)
     images = tf.constant(generator.normal(size=(_IMAGES, *facts.input_shape)), tf.float32)
     try:
@@ -333,9 +286,9 @@ def require_widths(supernet: Supernet, dimensions: Dimensions, facts: DataFacts)
         dimensions.widths.assign(np.stack([high - high // 2, high, high], axis=1))
         supernet.resize(0)
         compute = tf.function(lambda: _narrowest(supernet, images))
-        before = compute().numpy()
+        wide = compute().numpy()
         _disturb(supernet, dimensions, generator)
-        after = compute().numpy()
+        narrow = compute().numpy()
     except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
         raise InputError(
             "The network cannot be computed for widths that differ; where what a layer needs is "
@@ -344,10 +297,10 @@ def require_widths(supernet: Supernet, dimensions: Dimensions, facts: DataFacts)
     finally:
         dimensions.widths.assign(widths)
         supernet.follow()
-        for weight, value in zip(weights, kept, strict=True):
+        for weight, value in zip(weights, before, strict=True):
             weight.assign(value)
     # Written so that what is not a number is refused too.
-    if not np.abs(after - before).max() <= _TOLERANCE * max(1.0, float(np.abs(before).max())):
+    if not np.abs(narrow - wide).max() <= _TOLERANCE * max(1.0, float(np.abs(wide).max())):
         raise InputError(
             "A layer that is no convolution or dense layer mixes channels whose number is searched "
             "(as LayerNormalization does, or a softmax over them): leave it out, or give what it "

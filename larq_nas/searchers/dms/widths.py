@@ -1,4 +1,4 @@
-"""Widths as logistic distributions over expansion ratios."""
+"""Widths as logistic distributions over expansion ratios (DMS, section 2)."""
 
 from collections.abc import Mapping
 
@@ -6,8 +6,6 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.choices import Expansion, expand
-
-__all__ = ["Dimensions", "channel_shares", "log_probabilities"]
 
 
 def log_probabilities(
@@ -19,21 +17,14 @@ def log_probabilities(
     \quad F(r) = \frac{1}{1 + e^{-(r - \mu) / \sigma}} \\]
 
     The paper prints the distribution \\(F\\) with the other sign, and \\(r_i + \Delta\\) twice
-    in the numerator of equation 5.
-
-    # Arguments
-        ratios: \\(r_i\\), rising in steps of \\(2 \Delta\\), shape `(..., ratios)`.
-        mean: \\(\mu\\), shape `(...)`.
-        scale: \\(\sigma\\), a number above 0.
-        half_step: \\(\Delta\\), a number above 0.
-
-    # Returns
-        Shape `(..., ratios)`; the exponentials are 1 in sum.
+    in the numerator of equation 5. Ratios rise in steps of \\(2 \Delta\\), shape `(..., ratios)`,
+    as what is returned; the mean has shape `(...)`.
     """
     # At large distances from the mean, differences of F themselves would be 0.
     from_mean = ratios - mean[..., None]
     low, high = (from_mean - half_step) / scale, (from_mean + half_step) / scale
-    inside = _log_interval(low, high)
+    inside = _log_interval(low, high)  # Eq. 4
+    # Eq. 5: of what lies between the ends.
     return inside - _log_interval(low[..., :1], high[..., -1:])
 
 
@@ -49,26 +40,17 @@ def _log_interval(low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
 CLUSTERS = (-1, 0, 1)
 """The ratios that stand for all others, in steps from the mean (section 2.3)."""
 
+
 _SEED = 2**31
 
 
 class Dimensions(tf.Module):
     r"""A logistic distribution over the expansion ratio of each choice (DMS, section 2).
 
-    Three ratios stand for all: \\(\mu\\) and \\(\mu \pm 2 \Delta\\), each for those within
-    \\(\Delta\\) of it; with \\(\Delta = 0.4 \sigma\\) they are the paper's. They stay where they
-    are while \\(\mu\\) is learned, and follow it in `move`: ratios that moved with \\(\mu\\) would
-    have constant probabilities.
-
-    # Arguments
-        expansions: the choices of widths by name.
-        initial_ratio: \\(\mu\\) at the start.
-        scale: \\(\sigma\\) at the start.
-        half_step: \\(\Delta\\), in units of \\(\sigma\\).
-        least_mean: smallest \\(\mu\\).
-        least_ratio: smallest ratio; it stands for those below.
-        temperature: \\(\tau\\) of the Gumbel softmax.
-        seed: seed of what is sampled.
+    Three ratios are tried: \\(\mu\\) and \\(\mu \pm 2 \Delta\\). Each stands for all ratios within
+    \\(\Delta\\) of it; \\(\Delta = 0.4 \sigma\\) is the paper's. They stay where they are while an
+    epoch trains \\(\mu\\), and `move` centres them on it again: if they moved with it, their
+    probabilities would not depend on it. The arguments are those of `larq_nas.searchers.Dms`.
 
     # Attributes
         mean: \\(\mu\\), shape `(choices,)`.
@@ -121,7 +103,7 @@ class Dimensions(tf.Module):
         \\[ \pi_i = \frac{\exp((\log \hat p_i + g_i) / \tau)}{\sum_j \exp((\log \hat p_j + g_j) /
         \tau)}, \quad g_i \sim \operatorname{Gumbel}(0, 1) \\]
 
-        (Equation 6.) Each call draws others, that follow from the seed and the count of calls.
+        Each call draws others, that follow from the seed and the count of calls (DMS, equation 6).
         """
         # From 0 down: the halves of the data are drawn by the same seed, from 0 up.
         key = tf.stack([tf.cast(self._seed, tf.int64), self.step.assign_sub(1)])
@@ -129,7 +111,7 @@ class Dimensions(tf.Module):
             self.widths.shape, key, minval=np.finfo(np.float32).tiny
         )
         noise = -tf.math.log(-tf.math.log(uniform))
-        return tf.nn.softmax((self.log_probabilities() + noise) / self._temperature)
+        return tf.nn.softmax((self.log_probabilities() + noise) / self._temperature)  # Eq. 6
 
     def widest(self) -> dict[str, int]:
         """Return the number of filters that each choice has while it is searched."""
@@ -177,14 +159,9 @@ class Dimensions(tf.Module):
 
 
 def channel_shares(shares: tf.Tensor, widths: tf.Tensor) -> tf.Tensor:
-    r"""Return how much of each channel is computed: \\(\sum_i \pi_i [j < w_i]\\).
+    r"""Return how much of each channel is computed, from 1 down: \\(\sum_i \pi_i [j < w_i]\\).
 
-    # Arguments
-        shares: \\(\pi_i\\) of each width, shape `(widths,)`.
-        widths: \\(w_i\\), in channels, shape `(widths,)`.
-
-    # Returns
-        Shape `(widest,)`, from 1 down.
+    The shares \\(\pi_i\\) and the widths \\(w_i\\), in channels, are both of shape `(widths,)`.
     """
     channels = tf.range(tf.reduce_max(widths))
     inside = tf.cast(channels[:, None] < widths, shares.dtype)

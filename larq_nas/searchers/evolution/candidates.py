@@ -1,24 +1,25 @@
 """Train candidates for a few epochs, rebuilt or in one trace, and measure them."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import larq as lq
 import numpy as np
 import tensorflow as tf
 
 from larq_nas.choices import expand
-from larq_nas.data.augmentation import Augment
+from larq_nas.data.data import Data
 from larq_nas.data.streams import Stream, training_stream, validation_stream
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import DivergenceError, InputError, first_line
 from larq_nas.files import replacing
 from larq_nas.graph.channels import read_layers, weights_of
-from larq_nas.layers import building_in
-from larq_nas.run_directory import Run
+from larq_nas.layers import Domain, building_in
+from larq_nas.run_directory import RunDirectory
+from larq_nas.searchers.searcher import Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Fix, Widest
 from larq_nas.supernet.resizable import resizable_constants, resizable_network, resizable_optimizer
@@ -27,50 +28,23 @@ from larq_nas.training.recipe import Recipe, optimizer
 from larq_nas.training.trainer import Trainee
 from larq_nas.training.transfer import constrain, initialize_scales
 
-__all__ = [
-    "CandidateTraining",
-    "Inheritance",
-    "Measured",
-    "Rebuilt",
-    "Shared",
-    "draw_subset",
-    "load_widest",
-    "require_one_trace",
-    "train_widest",
-]
 
+def draw_subset(data: Data, size: int | None) -> Data:
+    """Return `size` images of the training data, as even over the classes as they allow.
 
-def draw_subset(
-    train: tf.data.Dataset, facts: DataFacts, size: int | None, seed: int
-) -> tuple[tf.data.Dataset, DataFacts]:
-    """Return a part of the training data, as even over the classes as the data allow.
-
-    # Arguments
-        train: batches of `(images, labels)` in a fixed order.
-        facts: what they hold.
-        size: number of images; `None` for all.
-        seed: seed of the draw.
-
-    # Returns
-        Batches of those images, kept in memory, and what they hold.
-
-    # Raises
-        InputError: if there are not so many images.
+    They are kept in memory, and drawn by the seed of the data.
     """
     if size is None:
-        return train, facts
-    if size > facts.train_examples:
-        raise InputError(
-            f"`subset` must be at most the {facts.train_examples} training images, but got {size}."
-        )
-    labels = np.concatenate([np.asarray(labels) for _, labels in train.as_numpy_iterator()])
-    chosen = tf.constant(np.sort(_even(labels, size, np.random.default_rng(seed))))
+        return data
+    labels = np.concatenate([np.asarray(labels) for _, labels in data.train.as_numpy_iterator()])
+    chosen = tf.constant(np.sort(_even(labels, size, np.random.default_rng(data.seed))))
     member = tf.scatter_nd(chosen[:, None], tf.ones(size, tf.bool), [len(labels)])
-    examples = train.unbatch().enumerate().filter(lambda index, _: member[index])
-    images = list(examples.map(lambda _, example: example).batch(facts.batch_size))
-    kept = tuple(tf.concat(parts, axis=0) for parts in zip(*images, strict=True))
-    batches = tf.data.Dataset.from_tensor_slices(kept).batch(facts.batch_size)
-    return batches, dataclasses.replace(facts, train_examples=size)
+    examples = data.train.unbatch().enumerate().filter(lambda index, _: member[index])
+    images = list(examples.map(lambda _, example: example).batch(data.facts.batch_size))
+    drawn = tuple(tf.concat(parts, axis=0) for parts in zip(*images, strict=True))
+    batches = tf.data.Dataset.from_tensor_slices(drawn).batch(data.facts.batch_size)
+    facts = dataclasses.replace(data.facts, train_examples=size)
+    return dataclasses.replace(data, train=batches, facts=facts)
 
 
 def _even(labels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -90,9 +64,6 @@ class Recalibration:
 
     Inherited statistics are of other inputs, and those of a short training lag behind the
     weights; a mean over batches is of the weights as they are.
-
-    # Arguments
-        model: the network.
     """
 
     def __init__(self, model: tf.keras.Model) -> None:
@@ -106,11 +77,7 @@ class Recalibration:
         self._step: Callable[[tf.Tensor], None] = tf.function(self._forward, reduce_retracing=True)
 
     def run(self, images: tf.data.Dataset) -> None:
-        """Set the statistics to the mean of those of each batch.
-
-        # Arguments
-            images: batches of images.
-        """
+        """Set the statistics to the mean of those of each batch."""
         for number, batch in enumerate(images):
             self._momentum.assign(number / (number + 1))
             self._step(batch)
@@ -125,14 +92,8 @@ class Recalibration:
 _RECALIBRATION_BATCHES = 20
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What a candidate reached.
-
-    # Arguments
-        accuracy: share of the validation images that it classifies rightly.
-        loss: mean cross-entropy on them.
-    """
+class Measured(NamedTuple):
+    """Share of the validation images that are classified rightly, and mean cross-entropy."""
 
     accuracy: float
     loss: float
@@ -140,48 +101,29 @@ class Measured:
 
 @dataclass(frozen=True)
 class CandidateTraining:
-    """How candidates are trained.
+    """Data and recipe that candidates are trained by; without epochs they are only measured."""
 
-    # Arguments
-        train: batches of the images they train on.
-        validation: batches they are measured on.
-        facts: what these hold.
-        epochs: number of epochs; 0 measures inherited weights as they are.
-        recipe: how they are trained, in its last stage.
-        augment: random changes to the training images.
-        seed: seed of the search.
-    """
-
-    train: tf.data.Dataset
-    validation: tf.data.Dataset
-    facts: DataFacts
+    data: Data
     epochs: int
     recipe: Recipe
-    augment: Augment | None
-    seed: int
+
+    @property
+    def facts(self) -> DataFacts:
+        """What the data hold."""
+        return self.data.facts
 
     def stream(self, number: int) -> Stream:
         """Return the batches for a candidate, shuffled by its number."""
-        seed = (self.seed + 7919 * (number + 1)) % 2**31
-        return training_stream(self.train, self.facts, seed, self.augment)
+        seed = (self.data.seed + 7919 * (number + 1)) % 2**31
+        return training_stream(self.data.train, self.facts, seed, self.data.augment)
 
     def run(
-        self,
-        model: Trainee,
-        recalibration: Recalibration,
-        number: int,
-        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+        self, model: Trainee, recalibration: Recalibration, number: int, callbacks: Callbacks = ()
     ) -> Measured:
-        """Train `model` and measure it.
+        """Train a compiled `model` and measure it.
 
         The global seed must have been set before, by `larq_nas.training.loop.seed_everything`, but
         not for each: TensorFlow then prepares everything it has traced again.
-
-        # Arguments
-            model: compiled, with its weights as they start.
-            recalibration: of its batch norms.
-            number: number of the candidate, which its seed follows from.
-            callbacks: Keras callbacks.
 
         # Raises
             DivergenceError: if the loss becomes NaN or infinite.
@@ -199,9 +141,16 @@ class CandidateTraining:
             images = stream.from_epoch(self.epochs, self.epochs + 1).map(lambda x, _: x)
             recalibration.run(images.take(_RECALIBRATION_BATCHES))
             measured = model.evaluate(
-                validation_stream(self.validation), verbose=0, return_dict=True
+                validation_stream(self.data.validation), verbose=0, return_dict=True
             )
-        return _finite(measured)
+        loss = float(measured["loss"])
+        if not np.isfinite(loss):
+            raise DivergenceError(f"its loss is {loss}")
+        return Measured(float(measured["accuracy"]), loss)
+
+    def domain(self) -> Domain:
+        """Return what is binary: that of the recipe's last stage."""
+        return self.recipe.domain(self.recipe.stages[-1])
 
     def rate(self) -> Any:
         """Return the learning rate for each step of a candidate's training."""
@@ -209,32 +158,15 @@ class CandidateTraining:
         return self.recipe.rates(self.facts.batch_size, max(1, self.epochs), max(1, steps))
 
 
-def _finite(measured: dict[str, float]) -> Measured:
-    loss = float(measured["loss"])
-    if not np.isfinite(loss):
-        raise DivergenceError(f"its loss is {loss}")
-    return Measured(float(measured["accuracy"]), loss)
-
-
 class Inheritance:
     """What narrower networks take from the widest one: the first channels of each layer.
 
     Those of what a layer reads too, so that a layer of a narrower network computes of its
-    inputs what the first filters of the wide one would, and additions stay valid.
-
-    # Arguments
-        model: the network of the largest widths, built by `choose`.
-        choose: a chooser whose widths remember where they came from.
-
-    # Attributes
-        parts: every weight of the network, and what of it a narrower one has.
+    inputs what the first filters of the wide one would, and additions stay valid. `parts` are
+    the weights of the network, and what of each a narrower one has.
 
     # Raises
         InputError: if a layer does with channels what cannot be followed.
-
-    # References
-        - [Searching for Accurate Binary Neural Architectures](https://arxiv.org/abs/1909.07378),
-          section 3.1
     """
 
     def __init__(self, model: tf.keras.Model, choose: Widest) -> None:
@@ -244,11 +176,7 @@ class Inheritance:
         self.parts = [part for layer in read for part in layer.parts]
 
     def taken(self, values: Mapping[str, float]) -> dict[tuple[str, int], np.ndarray]:
-        """Return the weights of a narrower network, by the name of the layer and a count.
-
-        # Arguments
-            values: the ratio of each choice by name.
-        """
+        """Return the weights of a narrower network, by the name of the layer and a count."""
         filters = self._filters(values)
         return {(part.layer, part.index): part.taken(filters) for part in self.parts}
 
@@ -264,13 +192,7 @@ class Inheritance:
 
 
 class Rebuilt:
-    """Builds, traces and trains a network for each candidate; what `Shared` is held equal to.
-
-    # Arguments
-        space: the space.
-        training: how candidates are trained.
-        source: the weights they start with.
-    """
+    """Builds, traces and trains a network for each candidate; what `Shared` is held equal to."""
 
     def __init__(self, space: Space, training: CandidateTraining, source: Inheritance) -> None:
         self._space = space
@@ -280,32 +202,26 @@ class Rebuilt:
 
     @forgetting_graphs()
     def measure(
-        self,
-        values: Mapping[str, float],
-        number: int,
-        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+        self, values: Mapping[str, float], number: int, callbacks: Callbacks = ()
     ) -> Measured:
         """Train the candidate of these ratios, and measure it; see `Shared.measure`."""
         training, recipe = self._training, self._training.recipe
-        with building_in(recipe.domain(recipe.stages[-1])):
+        with building_in(training.domain()):
             self._network = self._space.build(
                 Fix(values), training.facts.input_shape, training.facts.classes
             )
         taken = self._source.taken(values)
         for key, weight in weights_of(self._network).items():
             weight.assign(taken[key])
-        RandomLayers(self._network).reset(training.seed, number)
-        model = Trainee(self._network, recipe, seed=training.seed)
+        RandomLayers(self._network).reset(training.data.seed, number)
+        model = Trainee(self._network, recipe, seed=training.data.seed)
         model.compile(optimizer(recipe.optimizer, training.rate()))
         model.optimizer.build(model.trainable_variables)
         return training.run(model, Recalibration(self._network), number, callbacks)
 
     def weights(self) -> dict[str, Any]:
         """Return the weights of the candidate trained last, by layer and count."""
-        if self._network is None:
-            return {}
-        pairs = weights_of(self._network).items()
-        return {f"{layer}/{index}": weight.numpy() for (layer, index), weight in pairs}
+        return _by_name(weights_of(self._network)) if self._network is not None else {}
 
 
 class Shared:
@@ -313,11 +229,6 @@ class Shared:
 
     The network of the space is built once, of variables without a fixed shape. A candidate's
     weights are assigned to them, and the steps that were traced compute with those sizes.
-
-    # Arguments
-        space: the space.
-        training: how candidates are trained.
-        source: the weights they start with.
     """
 
     def __init__(self, space: Space, training: CandidateTraining, source: Inheritance) -> None:
@@ -328,38 +239,31 @@ class Shared:
         self._weights = weights_of(network)
         self._constants = resizable_constants(network)
         self._random = RandomLayers(network)
-        self._model = Trainee(network, recipe, seed=training.seed)
+        self._model = Trainee(network, recipe, seed=training.data.seed)
         self._optimizer = resizable_optimizer(recipe.optimizer, training.rate())
         self._model.compile(self._optimizer)
         self._optimizer.build(self._model.trainable_variables)
         self._recalibration = Recalibration(network)
 
     def measure(
-        self,
-        values: Mapping[str, float],
-        number: int,
-        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+        self, values: Mapping[str, float], number: int, callbacks: Callbacks = ()
     ) -> Measured:
-        """Train the candidate of these ratios, and measure it.
-
-        # Arguments
-            values: the ratio of each choice by name.
-            number: number of the candidate, which its seed follows from.
-            callbacks: Keras callbacks.
-        """
+        """Train the candidate of these ratios, with a seed of its number, and measure it."""
         for key, value in self._source.taken(values).items():
             self._weights[key].assign(value)
         for constant, layer, filling in self._constants:
             constant.assign(tf.fill([self._source.channels(layer.name, values)], filling))
         self._optimizer.reset()
-        self._random.reset(self._training.seed, number)
+        self._random.reset(self._training.data.seed, number)
         return self._training.run(self._model, self._recalibration, number, callbacks)
 
     def weights(self) -> dict[str, Any]:
         """Return the weights of the candidate trained last, by layer and count."""
-        return {
-            f"{layer}/{index}": weight.numpy() for (layer, index), weight in self._weights.items()
-        }
+        return _by_name(self._weights)
+
+
+def _by_name(weights: Mapping[tuple[str, int], tf.Variable]) -> dict[str, Any]:
+    return {f"{layer}/{index}": weight.numpy() for (layer, index), weight in weights.items()}
 
 
 def require_one_trace(space: Space, recipe: Recipe, facts: DataFacts) -> None:
@@ -387,34 +291,24 @@ _STAGE = "widest"
 
 def train_widest(
     space: Space,
-    recipe: Recipe,
     epochs: int,
     training: CandidateTraining,
-    run: Run,
-    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    run: RunDirectory,
+    callbacks: Callbacks = (),
     verbose: int | str = "auto",
 ) -> None:
-    """Train the widest network, or go on with it, and leave its weights in the run.
-
-    # Arguments
-        space: the space.
-        recipe: how it is trained, in its last stage.
-        epochs: number of epochs; 0 for random weights.
-        training: the data it trains on.
-        run: where checkpoints and weights go.
-        callbacks: further Keras callbacks.
-        verbose: as in `fit`.
-    """
+    """Train the widest network, or go on with it, and leave its weights in the run."""
     if run.widest.exists():
         return
-    seed_everything(training.seed)
-    _, network = _build(space, recipe, training)
+    seed_everything(training.data.seed)
+    recipe = training.recipe
+    _, network = _build(space, training)
     constrain(network)
     initialize_scales(network)
     if epochs:
         stream = training.stream(-1)
         rate = recipe.rates(training.facts.batch_size, epochs, stream.steps)
-        model = Trainee(network, recipe, seed=training.seed)
+        model = Trainee(network, recipe, seed=training.data.seed)
         model.compile(optimizer(recipe.optimizer, rate))
         model.optimizer.build(model.trainable_variables)
         fit(
@@ -423,7 +317,7 @@ def train_widest(
             stream,
             epochs,
             run,
-            seed=training.seed,
+            seed=training.data.seed,
             optimizers=[model.optimizer],
             callbacks=callbacks,
             verbose=verbose,
@@ -432,11 +326,9 @@ def train_widest(
         network.save_weights(path)
 
 
-def load_widest(
-    space: Space, recipe: Recipe, training: CandidateTraining, run: Run
-) -> tuple[Widest, tf.keras.Model]:
-    """Return the widest network with its weights, and the chooser that built it."""
-    choose, network = _build(space, recipe, training)
+def load_widest(space: Space, training: CandidateTraining, run: RunDirectory) -> Inheritance:
+    """Return what candidates take from the widest network, with its weights."""
+    choose, network = _build(space, training)
     try:
         network.load_weights(run.widest)
     except (OSError, ValueError) as error:
@@ -444,13 +336,11 @@ def load_widest(
             f"`{run.widest}` is damaged ({first_line(error)}): delete it, and the same call makes "
             "it again from the last checkpoint."
         ) from error
-    return choose, network
+    return Inheritance(network, choose)
 
 
-def _build(
-    space: Space, recipe: Recipe, training: CandidateTraining
-) -> tuple[Widest, tf.keras.Model]:
+def _build(space: Space, training: CandidateTraining) -> tuple[Widest, tf.keras.Model]:
     choose = Widest()
-    with building_in(recipe.domain(recipe.stages[-1])):
+    with building_in(training.domain()):
         network = space.build(choose, training.facts.input_shape, training.facts.classes)
     return choose, network

@@ -1,4 +1,4 @@
-"""Fitness of candidates (Eq. 4), and Pareto ranks for several objectives."""
+"""Fitness of candidates (Shen et al., Eq. 4), and Pareto ranks for several objectives."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -6,34 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from larq_nas.cost import LATENCY, SpaceCosts
-from larq_nas.errors import InputError, unknown_name
-
-__all__ = [
-    "OBJECTIVES",
-    "Worth",
-    "crowding_distances",
-    "fitness",
-    "flops",
-    "front",
-    "pareto_ranks",
-    "ranking",
-    "require_objectives",
-    "scores_of",
-]
+from larq_nas.cost import COSTS, SpaceCosts
+from larq_nas.errors import InputError, require_known
 
 
 def pareto_ranks(scores: np.ndarray) -> np.ndarray:
     """Return the number of the front each candidate is in, 0 for those that none dominates.
 
     A candidate dominates another if it is nowhere worse and somewhere better.
-
-    # Arguments
-        scores: what to maximize, shape `(candidates, objectives)`.
-
-    # References
-        - [A Fast and Elitist Multiobjective Genetic Algorithm:
-          NSGA-II](https://doi.org/10.1109/4235.996017)
     """
     at_least = (scores[:, None] >= scores[None]).all(axis=-1)
     better = (scores[:, None] > scores[None]).any(axis=-1)
@@ -51,9 +31,6 @@ def crowding_distances(scores: np.ndarray) -> np.ndarray:
     """Return how much room each candidate of one front has to itself; infinite at the ends.
 
     For each objective, the distance between the two neighbours as a share of the range.
-
-    # Arguments
-        scores: what to maximize, shape `(candidates, objectives)`.
     """
     distances = np.zeros(len(scores))
     for column in scores.T:
@@ -67,11 +44,7 @@ def crowding_distances(scores: np.ndarray) -> np.ndarray:
 
 
 def ranking(scores: Sequence[Sequence[float]]) -> list[int]:
-    """Return the candidates from the best to the worst: by front, then by crowding, then by age.
-
-    # Arguments
-        scores: what to maximize of each candidate, in the order they were made.
-    """
+    """Return the candidates from the best to the worst: by front, then by crowding, then by age."""
     if not len(scores):
         return []
     array = np.asarray(scores, dtype=np.float64)
@@ -96,29 +69,13 @@ def front(scores: Sequence[Sequence[float]]) -> list[int]:
 BINARY_SPEEDUP = 64
 """Binary operations that count as one of floating point."""
 
-OBJECTIVES = {
-    "fitness": "fitness",
-    "accuracy": "accuracy",
-    "flops": "flops",
-    "memory": "weight_bits",
-    "flatbuffer": "flatbuffer_bytes",
-    "activation_memory": "activation_bytes",
-    "macs": "macs",
-    "binary_macs": "binary_macs",
-    "parameters": "parameters",
-    "latency": LATENCY,
-}
-"""The figure each objective is about."""
-
 _MAXIMIZED = ("fitness", "accuracy")
+OBJECTIVES = (*_MAXIMIZED, "flops", *COSTS)
+"""What candidates may be compared by."""
 
 
 def flops(costs: Mapping[str, Any]) -> Any:
-    """Return operations as Shen et al. count them: a binary one is 1/64.
-
-    # Arguments
-        costs: `macs` and `binary_macs` of a network, or arrays of them.
-    """
+    """Return operations as Shen et al. count them: a binary one is 1/64."""
     return costs["macs"] + costs["binary_macs"] / BINARY_SPEEDUP
 
 
@@ -126,29 +83,13 @@ def fitness(accuracy: float, operations: float, original: float, trade_off: floa
     r"""Return what a candidate is worth (Eq. 4).
 
     \\[ f = \max(100 \, Acc - \lambda \frac{FLOPs}{FLOPs_{original}}, 0) \\]
-
-    # Arguments
-        accuracy: share of the validation images it classifies rightly, 0 to 1.
-        operations: its FLOPs.
-        original: those of the original binary network, all ratios 1.
-        trade_off: lambda: points of accuracy for as many operations again.
-
-    # References
-        - [Searching for Accurate Binary Neural Architectures](https://arxiv.org/abs/1909.07378)
     """
-    return max(100 * accuracy - trade_off * operations / original, 0.0)
+    return max(100 * accuracy - trade_off * operations / original, 0.0)  # Eq. 4
 
 
 def scores_of(figures: Mapping[str, float], objectives: tuple[str, ...]) -> tuple[float, ...]:
-    """Return what is to be maximized of a candidate, for each objective.
-
-    # Arguments
-        figures: its accuracy, fitness and costs.
-        objectives: names from `OBJECTIVES`; costs are taken negative.
-    """
-    return tuple(
-        float(figures[OBJECTIVES[name]]) * (1 if name in _MAXIMIZED else -1) for name in objectives
-    )
+    """Return what is to be maximized of a candidate, for each objective; costs are negative."""
+    return tuple(float(figures[name]) * (1 if name in _MAXIMIZED else -1) for name in objectives)
 
 
 def require_objectives(objectives: object) -> None:
@@ -156,8 +97,7 @@ def require_objectives(objectives: object) -> None:
     if not isinstance(objectives, tuple | list) or not objectives:
         raise InputError(f"`objectives` must be a list of names, but got {objectives!r}.")
     for name in objectives:
-        if not isinstance(name, str) or name not in OBJECTIVES:
-            raise unknown_name("objective", name, OBJECTIVES)
+        require_known("objective", name, OBJECTIVES)
     if len(set(objectives)) < len(objectives):
         raise InputError(f"`objectives` must differ from each other, but got {objectives!r}.")
     if not set(objectives) & set(_MAXIMIZED):
@@ -167,13 +107,8 @@ def require_objectives(objectives: object) -> None:
         )
 
 
-class Worth:
-    """Costs and fitness of the candidates of a space.
-
-    # Arguments
-        costs: the costs of the space.
-        trade_off: lambda of Eq. 4.
-    """
+class Fitness:
+    """Costs and fitness of the candidates of a space; `trade_off` is lambda of Eq. 4."""
 
     def __init__(self, costs: SpaceCosts, trade_off: float) -> None:
         self.costs = costs
@@ -186,20 +121,12 @@ class Worth:
         """FLOPs of the original binary network: every ratio 1, or the nearest there is."""
         return float(flops(self.costs.exact(self.costs.usual)))
 
-    def _costs(self, values: Mapping[str, float]) -> dict[str, Any]:
+    def figures(self, values: Mapping[str, float], accuracy: float) -> dict[str, Any]:
+        """Return accuracy, costs and fitness of a candidate."""
         key = tuple(values.items())
         if key not in self._known:
             self._known[key] = self.costs.exact(values)
-        return self._known[key]
-
-    def figures(self, values: Mapping[str, float], accuracy: float) -> dict[str, Any]:
-        """Return accuracy, costs and fitness of a candidate.
-
-        # Arguments
-            values: the ratio of each choice by name.
-            accuracy: what it reached, 0 to 1.
-        """
-        costs = self._costs(values)
+        costs = self._known[key]
         operations = float(flops(costs))
-        worth = fitness(accuracy, operations, self.original, self.trade_off)
-        return {"fitness": worth, "accuracy": accuracy, "flops": operations, **costs}
+        figure = fitness(accuracy, operations, self.original, self.trade_off)
+        return {"fitness": figure, "accuracy": accuracy, "flops": operations, **costs}

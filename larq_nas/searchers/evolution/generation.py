@@ -1,160 +1,102 @@
-"""Genomes, crossover, mutation, strategies and generations; no TensorFlow."""
+"""Crossover, mutation, strategies and generations; no TensorFlow."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from larq_nas.errors import InputError, require_whole, unknown_name
+from larq_nas.errors import InputError, is_number, require_fields, require_known, require_whole
 from larq_nas.searchers.evolution.fitness import ranking
 
-__all__ = [
-    "STRATEGIES",
-    "Aging",
-    "Breeder",
-    "Generation",
-    "Genes",
-    "Genetic",
-    "Genome",
-    "Random",
-    "Scored",
-    "Strategy",
-    "crossover",
-    "mutate",
-    "mutate_one",
-    "resolve_strategy",
-]
-
-
-Genome = tuple[int, ...]
-"""Which option of each gene, by its index."""
+Candidate: TypeAlias = Mapping[str, float]
+"""The value of each choice by its name, as an `Architecture` holds them."""
 
 
 @dataclass(frozen=True)
 class Genes:
-    """The choices of a space, each with its options.
-
-    # Arguments
-        options: the options of each choice by its name, such as expansion ratios.
-    """
+    """The options of each choice of a space, such as expansion ratios, by its name."""
 
     options: Mapping[str, tuple[float, ...]]
 
     @property
     def size(self) -> int:
         """Number of different candidates."""
-        size = 1
-        for options in self.options.values():
-            size *= len(options)
-        return size
+        return math.prod(len(options) for options in self.options.values())
 
-    @property
-    def counts(self) -> list[int]:
-        """Number of options of each gene."""
-        return [len(options) for options in self.options.values()]
+    def require(self, candidate: Candidate, strategy: str) -> None:
+        """Raise `InputError` for a candidate that a strategy must not give."""
+        known = isinstance(candidate, Mapping) and list(candidate) == list(self.options)
+        if not known or any(candidate[name] not in self.options[name] for name in self.options):
+            options = "; ".join(f"{name}: {values}" for name, values in self.options.items())
+            raise InputError(
+                f"Strategy `{strategy}` must give a value of each choice ({options}), but gave "
+                f"{candidate!r}."
+            )
 
-    def random(self, rng: np.random.Generator) -> Genome:
+    def random(self, rng: np.random.Generator) -> Candidate:
         """Return a candidate drawn evenly."""
-        return tuple(int(rng.integers(count)) for count in self.counts)
+        return {
+            name: options[int(rng.integers(len(options)))] for name, options in self.options.items()
+        }
 
-    def values(self, genome: Genome) -> dict[str, float]:
-        """Return the option of each choice by name, as an `Architecture` holds them."""
-        pairs = zip(self.options.items(), genome, strict=True)
-        return {name: options[index] for (name, options), index in pairs}
-
-    def genome(self, values: Mapping[str, float]) -> Genome:
-        """Return the candidate of these options.
-
-        # Raises
-            InputError: if a choice has no such option.
-        """
-        found = []
-        for name, options in self.options.items():
-            if values.get(name) not in options:
-                raise InputError(
-                    f"Choice `{name}` has the options {', '.join(map(str, options))}, but got "
-                    f"{values.get(name)!r}."
-                )
-            found.append(options.index(values[name]))
-        return tuple(found)
-
-    def smaller(self, genome: Sequence[int], rng: np.random.Generator) -> Genome:
-        """Return `genome` with one gene at its next smaller option; unchanged if there is none."""
-        ranked = [sorted(range(len(o)), key=lambda i: o[i]) for o in self.options.values()]
-        places = [ranks.index(index) for ranks, index in zip(ranked, genome, strict=True)]
-        movable = [gene for gene, place in enumerate(places) if place > 0]
+    def smaller(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
+        """Return a candidate with one choice at its next smaller option, if there is one."""
+        ranked = {name: sorted(options) for name, options in self.options.items()}
+        movable = [name for name, options in ranked.items() if candidate[name] > options[0]]
         if not movable:
-            return tuple(genome)
-        gene = int(rng.choice(movable))
-        changed = list(genome)
-        changed[gene] = ranked[gene][places[gene] - 1]
-        return tuple(changed)
+            return candidate
+        name = movable[int(rng.integers(len(movable)))]
+        return {**candidate, name: ranked[name][ranked[name].index(candidate[name]) - 1]}
 
 
-def crossover(first: Genome, second: Genome, rng: np.random.Generator) -> Genome:
-    """Return a child with each gene from either parent, evenly.
-
-    # Arguments
-        first: a parent.
-        second: the other one.
-        rng: what decides.
-    """
+def crossover(first: Candidate, second: Candidate, rng: np.random.Generator) -> Candidate:
+    """Return a child with the value of each choice from either parent, evenly."""
     takes_first = rng.random(len(first)) < 0.5
-    triples = zip(first, second, takes_first, strict=True)
-    return tuple(a if takes else b for a, b, takes in triples)
+    pairs = zip(first, takes_first, strict=True)
+    return {name: (first if takes else second)[name] for name, takes in pairs}
 
 
-def mutate(genome: Genome, genes: Genes, probability: float, rng: np.random.Generator) -> Genome:
-    """Return `genome` with each gene changed to another of its options by chance.
-
-    # Arguments
-        genome: what to change.
-        genes: the options.
-        probability: how probable it is for each gene to change.
-        rng: what decides.
-    """
-    changes = rng.random(len(genome)) < probability
-    counts = genes.counts
-    return tuple(
-        _other(index, counts[gene], rng) if changes[gene] else index
-        for gene, index in enumerate(genome)
-    )
+def mutate(
+    candidate: Candidate, genes: Genes, probability: float, rng: np.random.Generator
+) -> Candidate:
+    """Return a candidate with each choice changed to another of its options by chance."""
+    pairs = zip(candidate.items(), rng.random(len(candidate)) < probability, strict=True)
+    return {
+        name: _other(value, genes.options[name], rng) if changes else value
+        for (name, value), changes in pairs
+    }
 
 
-def mutate_one(genome: Genome, genes: Genes, rng: np.random.Generator) -> Genome:
-    """Return `genome` with one gene changed to another of its options."""
-    counts = genes.counts
-    free = [gene for gene, count in enumerate(counts) if count > 1]
+def mutate_one(candidate: Candidate, genes: Genes, rng: np.random.Generator) -> Candidate:
+    """Return a candidate with one choice changed to another of its options."""
+    free = [name for name, options in genes.options.items() if len(options) > 1]
     if not free:
-        return genome
-    gene = int(rng.choice(free))
-    return (*genome[:gene], _other(genome[gene], counts[gene], rng), *genome[gene + 1 :])
+        return candidate
+    name = free[int(rng.integers(len(free)))]
+    return {**candidate, name: _other(candidate[name], genes.options[name], rng)}
 
 
-def _other(index: int, count: int, rng: np.random.Generator) -> int:
-    if count == 1:
-        return index
-    drawn = int(rng.integers(count - 1))
-    return drawn + (drawn >= index)
+def _other(value: float, options: Sequence[float], rng: np.random.Generator) -> float:
+    if len(options) == 1:
+        return value
+    drawn = int(rng.integers(len(options) - 1))
+    return options[drawn + (drawn >= options.index(value))]
 
 
-Draw = Callable[[], Genome]
+Draw = Callable[[], Candidate]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A candidate that was trained.
+    """A candidate that was trained, and what is to be maximized of it: `None` if it failed."""
 
-    # Arguments
-        genome: the candidate.
-        scores: what is to be maximized of it, for each objective; none if it failed.
-    """
-
-    genome: Genome
+    candidate: Candidate
     scores: tuple[float, ...] | None
 
 
+@runtime_checkable
 class Strategy(Protocol):
     """Proposes candidates; what it proposes follows from its arguments alone."""
 
@@ -197,27 +139,25 @@ class Genetic:
     mutation: float | None = None
 
     def __post_init__(self) -> None:
-        _require_probability("crossover", self.crossover)
-        if self.mutation is not None:
-            _require_probability("mutation", self.mutation)
+        require_fields(_require_probability, self, "crossover", "mutation")
 
     def children(
         self, genes: Genes, scored: Sequence[Scored], population: int, rng: np.random.Generator
     ) -> Draw:
         alive = [one for one in scored if one.scores is not None]
         order = ranking([one.scores for one in alive if one.scores is not None])[:population]
-        parents = [alive[index].genome for index in order]
+        parents = [alive[index].candidate for index in order]
         probability = 1 / len(genes.options) if self.mutation is None else self.mutation
 
-        def parent() -> Genome:
+        def parent() -> Candidate:
             # Parents are ordered, so the better of two has the smaller index.
             return parents[int(rng.integers(len(parents), size=2).min())]
 
-        def child() -> Genome:
-            genome = parent()
+        def child() -> Candidate:
+            candidate = parent()
             if rng.random() < self.crossover:
-                genome = crossover(genome, parent(), rng)
-            return mutate(genome, genes, probability, rng)
+                candidate = crossover(candidate, parent(), rng)
+            return mutate(candidate, genes, probability, rng)
 
         return child if parents else lambda: genes.random(rng)
 
@@ -240,8 +180,7 @@ class Aging:
     sample: int | None = None
 
     def __post_init__(self) -> None:
-        if self.sample is not None:
-            require_whole(sample=self.sample)
+        require_fields(require_whole, self, "sample")
 
     def children(
         self, genes: Genes, scored: Sequence[Scored], population: int, rng: np.random.Generator
@@ -249,10 +188,10 @@ class Aging:
         alive = [one for one in scored if one.scores is not None][-population:]
         sample = min(self.sample or max(2, population // 4), len(alive))
 
-        def child() -> Genome:
+        def child() -> Candidate:
             drawn = [alive[int(i)] for i in sorted(rng.choice(len(alive), sample, replace=False))]
             best = ranking([one.scores for one in drawn if one.scores is not None])[0]
-            return mutate_one(drawn[best].genome, genes, rng)
+            return mutate_one(drawn[best].candidate, genes, rng)
 
         return child if alive else lambda: genes.random(rng)
 
@@ -275,19 +214,21 @@ STRATEGIES: dict[str, type[Any]] = {kind.name: kind for kind in (Genetic, Aging,
 def resolve_strategy(strategy: "str | Strategy") -> Strategy:
     """Return the strategy that a name stands for."""
     if isinstance(strategy, str):
-        if strategy not in STRATEGIES:
-            raise unknown_name("strategy", strategy, STRATEGIES)
+        require_known("strategy", strategy, STRATEGIES)
         made: Strategy = STRATEGIES[strategy]()
         return made
-    if not isinstance(strategy, tuple(STRATEGIES.values())):
-        raise InputError(f"`strategy` must be one of {', '.join(STRATEGIES)}, got {strategy!r}.")
+    if isinstance(strategy, type) or not isinstance(strategy, Strategy):
+        raise InputError(
+            f"`strategy` must be one of {', '.join(STRATEGIES)}, or have a `name` and a method "
+            f"`children`, but got {strategy!r}."
+        )
     return strategy
 
 
-def _require_probability(name: str, value: object) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:  # type: ignore[operator]
-        raise InputError(f"`{name}` must be a probability from 0 to 1, but got {value!r}.")
+def _require_probability(**values: float) -> None:
+    for name, value in values.items():
+        if not is_number(value) or not 0 <= value <= 1:
+            raise InputError(f"`{name}` must be a probability from 0 to 1, but got {value!r}.")
 
 
 _TRIES = 50
@@ -295,72 +236,65 @@ _TRIES = 50
 
 @dataclass(frozen=True)
 class Generation:
-    """Candidates to train.
+    """Candidates to train, and how many drawn ones were over the budget or seen before."""
 
-    # Arguments
-        genomes: the candidates.
-        over_budget: how many were drawn that would exceed the budget, and left out.
-        known: how many were drawn that had been trained before, and left out.
-    """
-
-    genomes: tuple[Genome, ...]
+    candidates: tuple[Candidate, ...]
     over_budget: int = 0
-    known: int = 0
+    repeated: int = 0
 
 
 @dataclass(frozen=True)
 class Breeder:
     """Makes generations; the same seed and scores give the same.
 
-    # Arguments
-        genes: the options.
-        strategy: how children follow from scores.
-        population: number of candidates of a generation.
-        seed: seed of the search.
-        fits: whether a candidate keeps to the budget.
+    `fits` tells whether a candidate keeps to the budget.
     """
 
     genes: Genes
     strategy: Strategy
     population: int
     seed: int
-    fits: Callable[[Genome], bool] = lambda genome: True
+    fits: Callable[[Candidate], bool] = lambda candidate: True
 
     def generation(self, number: int, scored: Sequence[Scored]) -> Generation:
         """Return a generation, smaller than the population if there are no more candidates.
 
-        # Arguments
-            number: how many generations there were before.
-            scored: all candidates of those, oldest first.
+        `number` counts those before; `scored` are all their candidates, oldest first.
         """
         rng = np.random.default_rng([self.seed, number])
         draw = self.strategy.children(self.genes, scored, self.population, rng)
-        seen = {one.genome for one in scored}
-        found: list[Genome] = []
-        over, known = 0, 0
+        seen = {_key(one.candidate) for one in scored}
+        found: list[Candidate] = []
+        over, repeated = 0, 0
         wanted = min(self.population, self.genes.size - len(seen))
         for tried in range(_TRIES * wanted):
             if len(found) == wanted:
                 break
-            # Where children are all known, such as late in a small space, others are drawn.
-            genome = draw() if tried < _TRIES * wanted // 2 else self.genes.random(rng)
-            if genome in seen:
-                known += 1
+            # Where children are all seen before, as late in a small space, others are drawn.
+            candidate = draw() if tried < _TRIES * wanted // 2 else self.genes.random(rng)
+            self.genes.require(candidate, self.strategy.name)
+            if _key(candidate) in seen:
+                repeated += 1
                 continue
-            if not self.fits(genome):
+            if not self.fits(candidate):
                 over += 1
-                genome = self._slimmed(genome, rng)
-                if genome in seen or not self.fits(genome):
+                candidate = self._slimmed(candidate, rng)
+                if _key(candidate) in seen or not self.fits(candidate):
                     continue
-            seen.add(genome)
-            found.append(genome)
-        return Generation(tuple(found), over, known)
+            seen.add(_key(candidate))
+            found.append(candidate)
+        return Generation(tuple(found), over, repeated)
 
-    def _slimmed(self, genome: Genome, rng: np.random.Generator) -> Genome:
-        """Return a candidate that fits, made smaller a gene at a time; the smallest if none."""
-        while not self.fits(genome):
-            smaller = self.genes.smaller(genome, rng)
-            if smaller == genome:
+    def _slimmed(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
+        """Return a candidate that fits, made smaller a choice at a time; the smallest if none."""
+        while not self.fits(candidate):
+            smaller = self.genes.smaller(candidate, rng)
+            if smaller == candidate:
                 break
-            genome = smaller
-        return genome
+            candidate = smaller
+        return candidate
+
+
+def _key(candidate: Candidate) -> tuple[float, ...]:
+    """Return what tells a candidate of a space from others."""
+    return tuple(candidate.values())

@@ -8,15 +8,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from larq_nas.errors import InputError, LarqNasError
-
-__all__ = ["current_role", "end_with_parent", "launch"]
-
 
 Role: TypeAlias = Literal["alone", "chief", "worker"]
 """The only process; the one that hands candidates out; one that trains them."""
@@ -54,11 +51,6 @@ def launch(command: Sequence[str], workers: int, directory: Path) -> int:
     A process that is killed is started again under its name, which gets it its candidate
     again. What the workers print is in `workers/` of the run.
 
-    # Arguments
-        command: the search, for one process.
-        workers: number of workers.
-        directory: directory of the run.
-
     # Raises
         LarqNasError: if a process is killed again and again.
     """
@@ -82,13 +74,7 @@ def launch(command: Sequence[str], workers: int, directory: Path) -> int:
 
 @dataclass
 class _Processes:
-    """Processes by name.
-
-    # Arguments
-        command: what each runs.
-        directory: directory of the run.
-        port: where the chief listens.
-    """
+    """Processes of a search by name, of one command; the chief listens at `port`."""
 
     command: list[str]
     directory: Path
@@ -113,14 +99,12 @@ class _Processes:
             "KERASTUNER_ORACLE_PORT": str(self.port),
             _PARENT: "1",
         }
-        if name == "chief":
-            self.running[name] = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
-            return
-        logs = self.directory / "workers"
-        logs.mkdir(exist_ok=True)
-        with open(logs / f"{name}.log", "ab") as log:
+        log = self.directory / "workers" / f"{name}.log"
+        if name != "chief":
+            log.parent.mkdir(exist_ok=True)
+        with nullcontext() if name == "chief" else open(log, "ab") as output:
             self.running[name] = subprocess.Popen(
-                command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log
+                command, env=environment, stdin=subprocess.PIPE, stdout=output, stderr=output
             )
 
     def keep_running(self, names: Sequence[str]) -> None:

@@ -1,20 +1,31 @@
-"""Run an evolution, alone or as one of many processes."""
+"""An evolution of widths: its settings, and a run of it, alone or as one of many processes."""
 
+import dataclasses
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import tensorflow as tf
+from typing import Any, ClassVar
 
 from larq_nas.architecture import Architecture
-from larq_nas.data.data import Task
-from larq_nas.errors import DivergenceError
+from larq_nas.choices import Expansion
+from larq_nas.cost import LATENCY, Limits, SpaceCosts
+from larq_nas.data.data import Data
+from larq_nas.errors import (
+    DivergenceError,
+    InputError,
+    require_at_least,
+    require_bool,
+    require_count,
+    require_fields,
+    require_not_negative,
+    require_positive,
+    require_whole,
+    warn,
+)
 from larq_nas.files import write_table
-from larq_nas.run_directory import Run
+from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.evolution.candidates import (
     CandidateTraining,
     Inheritance,
@@ -22,59 +33,46 @@ from larq_nas.searchers.evolution.candidates import (
     Shared,
     draw_subset,
     load_widest,
+    require_one_trace,
     train_widest,
 )
-from larq_nas.searchers.evolution.fitness import Worth, front, scores_of
-from larq_nas.searchers.evolution.generation import Breeder
-from larq_nas.searchers.evolution.oracle import EvolutionOracle, Trial, TrialStatus, cause
+from larq_nas.searchers.evolution.fitness import Fitness, front, require_objectives, scores_of
+from larq_nas.searchers.evolution.generation import Breeder, Genes, Strategy, resolve_strategy
 from larq_nas.searchers.evolution.processes import current_role
-from larq_nas.searchers.evolution.tuner import EvolutionTuner
+from larq_nas.searchers.evolution.tuner import (
+    EvolutionOracle,
+    EvolutionTuner,
+    Trial,
+    TrialStatus,
+    cause,
+)
+from larq_nas.searchers.searcher import Callbacks
 from larq_nas.spaces import Space
+from larq_nas.spaces.chooser import Widest
 from larq_nas.training.loop import seed_everything
 from larq_nas.training.recipe import Recipe
 
-if TYPE_CHECKING:
-    from larq_nas.searchers.evolution.settings import Evolution
 
-__all__ = ["EvolutionSearch"]
-
-
-def write_candidates(run: Run, oracle: EvolutionOracle) -> None:
-    """Write `candidates.csv`: a row for each candidate so far, in the order of their numbers.
-
-    # Arguments
-        run: the run.
-        oracle: knows the candidates.
-    """
+def write_candidates(run: RunDirectory, oracle: EvolutionOracle) -> None:
+    """Write `candidates.csv`: a row for each candidate so far, in the order of their numbers."""
     rows = []
     number = 0
-    for generation, genomes in enumerate(oracle.generations, 1):
-        for genome in genomes:
+    for generation, candidates in enumerate(oracle.generations, 1):
+        for candidate in candidates:
             number += 1
             trial = oracle.trials.get(f"{number - 1:04d}")
             if trial is None:
                 continue
             figures = oracle.figures(trial) if trial.status == TrialStatus.COMPLETED else {}
-            rows.append(
-                {
-                    "candidate": number,
-                    "generation": generation,
-                    **oracle.breeder.genes.values(genome),
-                    **figures,
-                    "failure": cause(trial) if trial.status == TrialStatus.FAILED else "",
-                }
-            )
+            failure = cause(trial) if trial.status == TrialStatus.FAILED else ""
+            row = {"candidate": number, "generation": generation, **candidate, **figures}
+            rows.append({**row, "failure": failure})
     if rows:
         write_table(run.candidates, rows)
 
 
-def write_front(run: Run, found: Sequence[tuple[Architecture, Mapping[str, Any]]]) -> None:
-    """Write `pareto/`: the architectures that none is better than, and a table of them.
-
-    # Arguments
-        run: the run.
-        found: the architectures with their figures.
-    """
+def write_front(run: RunDirectory, found: Sequence[tuple[Architecture, Mapping[str, Any]]]) -> None:
+    """Write `pareto/`: the architectures that none is better than, and a table of them."""
     ordered = sorted(found, key=lambda pair: pair[1]["flops"])
     shutil.rmtree(run.pareto, ignore_errors=True)
     run.pareto.mkdir()
@@ -91,83 +89,50 @@ _WAIT_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class EvolutionSearch:
-    """An evolution that is ready to run.
-
-    # Arguments
-        searcher: its settings.
-        space: where to search.
-        task: the data to search on.
-        generations: how many.
-        recipe: how candidates are trained.
-        breeder: makes the generations.
-        worth: what candidates cost and are worth.
-    """
+    """An evolution that is ready to run."""
 
     searcher: "Evolution"
     space: Space
-    task: Task
+    data: Data
     generations: int
     recipe: Recipe
     breeder: Breeder
-    worth: Worth
+    fitness: Fitness
 
-    def search(
-        self,
-        run: Run,
-        callbacks: Sequence[tf.keras.callbacks.Callback] = (),
-        verbose: int | str = "auto",
+    def run(
+        self, directory: RunDirectory, callbacks: Callbacks = (), verbose: int | str = "auto"
     ) -> Architecture:
-        """Return the architecture found: of the Pareto front, the one of the highest fitness.
-
-        # Arguments
-            run: where trials, weights and records go.
-            callbacks: Keras callbacks of each training.
-            verbose: as in `fit`; 0 prints nothing.
-        """
+        """Return the architecture found: of the Pareto front, the one of the highest fitness."""
         self._announce(verbose)
         training = self._training()
-        train_widest(
-            self.space, self.recipe, self.searcher.widest_epochs, training, run, callbacks, verbose
-        )
-        oracle = self._oracle(self._print(verbose), partial(write_candidates, run))
-        tuner = self._tuner(oracle, training, run, callbacks)
-        tuner.search()
-        return self._conclude(oracle, run, verbose)
+        epochs = self.searcher.widest_epochs
+        train_widest(self.space, epochs, training, directory, callbacks, verbose)
+        announce = partial(print, flush=True) if verbose else _ignore
+        oracle = self._oracle(announce, partial(write_candidates, directory))
+        self._tuner(oracle, training, directory, callbacks).search()
+        return self._conclude(oracle, directory, verbose)
 
-    def work(self, run: Run, callbacks: Sequence[tf.keras.callbacks.Callback] = ()) -> None:
+    def work(self, directory: RunDirectory, callbacks: Callbacks = ()) -> None:
         """Train candidates that the chief hands out, until there are no more."""
-        while not run.widest.exists():
+        while not directory.widest.exists():
             time.sleep(_WAIT_SECONDS)
-        training = self._training()
-        tuner = self._tuner(
-            self._oracle(lambda line: None, lambda oracle: None), training, run, callbacks
-        )
-        tuner.search()
+        training, oracle = self._training(), self._oracle(_ignore, _ignore)
+        self._tuner(oracle, training, directory, callbacks).search()
 
     def _training(self) -> CandidateTraining:
-        task, seed = self.task, self.task.seed
-        seed_everything(seed)
-        subset, facts = draw_subset(task.train, task.facts, self.searcher.subset, seed)
-        return CandidateTraining(
-            subset,
-            task.validation,
-            facts,
-            self.searcher.candidate_epochs,
-            self.recipe,
-            task.augment,
-            seed,
-        )
+        seed_everything(self.data.seed)
+        data = draw_subset(self.data, self.searcher.subset)
+        return CandidateTraining(data, self.searcher.candidate_epochs, self.recipe)
 
     def _oracle(
         self, announce: Callable[[str], None], record: Callable[[EvolutionOracle], None]
     ) -> EvolutionOracle:
-        genes, alone = self.breeder.genes, current_role() == "alone"
         return EvolutionOracle(
             self.breeder,
             self.generations,
             tuple(self.searcher.objectives),
-            lambda genome, accuracy: self.worth.figures(genes.values(genome), accuracy),
-            None if alone else self.searcher.worker_timeout,
+            self.fitness.figures,
+            None if current_role() == "alone" else self.searcher.worker_timeout,
             announce,
             record,
         )
@@ -176,25 +141,21 @@ class EvolutionSearch:
         self,
         oracle: EvolutionOracle,
         training: CandidateTraining,
-        run: Run,
-        callbacks: Sequence[tf.keras.callbacks.Callback],
+        run: RunDirectory,
+        callbacks: Callbacks,
     ) -> EvolutionTuner:
         kind = Shared if self.searcher.shared else Rebuilt
 
         def evaluator() -> Shared | Rebuilt:
-            choose, widest = load_widest(self.space, self.recipe, training, run)
-            return kind(self.space, training, Inheritance(widest, choose))
+            return kind(self.space, training, load_widest(self.space, training, run))
 
         return EvolutionTuner(
-            oracle,
-            evaluator,
-            run.directory,
-            self.searcher.keep,
-            run.architecture.exists,
-            callbacks,
+            oracle, evaluator, run.directory, self.searcher.keep, run.architecture.exists, callbacks
         )
 
-    def _conclude(self, oracle: EvolutionOracle, run: Run, verbose: int | str) -> Architecture:
+    def _conclude(
+        self, oracle: EvolutionOracle, run: RunDirectory, verbose: int | str
+    ) -> Architecture:
         """Write what was found, and return the best."""
         write_candidates(run, oracle)
         done = [t for t in oracle.trials.values() if t.status == TrialStatus.COMPLETED]
@@ -209,30 +170,29 @@ class EvolutionSearch:
         figures = [dict(oracle.figures(trial)) for trial in done]
         objectives = tuple(self.searcher.objectives)
         best = front([scores_of(one, objectives) for one in figures])
-        write_front(run, [(self._architecture(done[i]), figures[i]) for i in best])
+        write_front(run, [(self._architecture(oracle, done[i]), figures[i]) for i in best])
         chosen = max(best, key=lambda i: (figures[i]["fitness"], -i))
         if verbose:
             self._report(len(done), len(oracle.failures), len(best), figures[chosen])
-        return self._architecture(done[chosen])
+        return self._architecture(oracle, done[chosen])
 
-    def _architecture(self, trial: Trial) -> Architecture:
-        genes = self.breeder.genes
-        values: dict[str, Any] = genes.values(genes.genome(trial.hyperparameters.values))
-        return Architecture(self.space.name, self.space.settings(), values)
+    def _architecture(self, oracle: EvolutionOracle, trial: Trial) -> Architecture:
+        values: Any = oracle.candidates[int(trial.trial_id)]
+        return Architecture(self.space.name, self.space.settings(), dict(values))
 
     def _report(self, done: int, failed: int, best: int, figures: dict[str, Any]) -> None:
         lost = f", {failed} failed" if failed else ""
         of_front = f"; {best} on the Pareto front" if len(self.searcher.objectives) > 1 else ""
         print(
             f"Trained {done} candidates{lost}{of_front}. Best: accuracy {figures['accuracy']:.2%}, "
-            f"fitness {figures['fitness']:.2f}, {figures['flops'] / self.worth.original:.2f} times "
-            "the operations of the original",
+            f"fitness {figures['fitness']:.2f}, "
+            f"{figures['flops'] / self.fitness.original:.2f} times the operations of the original",
             flush=True,
         )
 
     def _announce(self, verbose: int | str) -> None:
         if verbose:
-            searcher, facts = self.searcher, self.task.facts
+            searcher, facts = self.searcher, self.data.facts
             images = searcher.subset or facts.train_examples
             steps = max(1, images // facts.batch_size)
             print(
@@ -242,8 +202,154 @@ class EvolutionSearch:
                 flush=True,
             )
 
-    @staticmethod
-    def _print(verbose: int | str) -> Callable[[str], None]:
-        if not verbose:
-            return lambda line: None
-        return lambda line: print(line, file=sys.stdout, flush=True)
+
+def _ignore(told: object) -> None:
+    """Take what is told to nobody."""
+
+
+@dataclass(frozen=True)
+class Evolution:
+    r"""Evolve the widths of a network (Shen et al.).
+
+    The widest network of the space is trained first. Every candidate starts with the first
+    channels of its layers, trains for a few epochs on a part of the data, and is worth
+
+    \\[ f = \max(100 \, Acc - \lambda \frac{FLOPs}{FLOPs_{original}}, 0) \\]
+
+    A generation is bred from the best candidates so far. The defaults are the paper's.
+
+    !!! example
+        ```python
+        searcher = larq_nas.searchers.Evolution(population=12, candidate_epochs=2, subset=5000)
+        model = larq_nas.search(
+            train, validation, space="vgg_small", searcher=searcher, epochs=10
+        )
+        ```
+
+    # Arguments
+        population: number of candidates of a generation.
+        candidate_epochs: epochs each is trained for; 0 measures what it inherits.
+        widest_epochs: epochs the widest network is trained for first; 0 leaves its weights random.
+        subset: number of images that candidates and the widest network train on, as many of each
+            class as can be; `None` for all.
+        trade_off: lambda: points of accuracy that are given for the operations of the original
+            binary network.
+        strategy: `"genetic"`, `"aging"` or `"random"`, or a
+            `larq_nas.searchers.evolution.Strategy`, of larq_nas or of your own.
+        objectives: what to maximize: `("fitness",)` as the paper does, or several of `"accuracy"`,
+            `"flops"` and the costs of a budget such as `"weight_bytes"` or `"binary_macs"`, for a
+            Pareto front.
+        recipe: how candidates are trained, in its last stage; by default that of the found network.
+        keep: number of candidates whose weights are kept.
+        shared: whether one trace serves all candidates; without, each is a network of its own:
+            the same results, slower.
+        worker_timeout: seconds after which the candidate of a silent worker is given to another.
+
+    # References
+        - [Searching for Accurate Binary Neural Architectures](https://arxiv.org/abs/1909.07378)
+    """
+
+    name: ClassVar[str] = "evolution"
+    default_epochs: ClassVar[int] = 50
+    several_devices: ClassVar[bool] = False
+    several_processes: ClassVar[bool] = True
+    smallest_ratio: ClassVar[float | None] = None
+
+    population: int = 32
+    candidate_epochs: int = 10
+    widest_epochs: int = 150
+    subset: int | None = None
+    trade_off: float = 4.0
+    strategy: str | Strategy = "genetic"
+    objectives: tuple[str, ...] = ("fitness",)
+    recipe: Recipe | None = None
+    keep: int = 3
+    shared: bool = True
+    worker_timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        require_fields(require_whole, self, "population", "subset")
+        require_at_least(2, population=self.population)
+        require_fields(require_count, self, "candidate_epochs", "widest_epochs", "keep")
+        require_not_negative(trade_off=self.trade_off)
+        require_positive(worker_timeout=self.worker_timeout)
+        require_objectives(self.objectives)
+        resolve_strategy(self.strategy)
+        if not isinstance(self.recipe, Recipe | None):
+            raise InputError(
+                f"`recipe` must be a larq_nas.training.Recipe, but got {self.recipe!r}."
+            )
+        require_bool(shared=self.shared)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as a run keeps them."""
+        strategy: Any = resolve_strategy(self.strategy)
+        of_strategy: dict[str, Any] = {}
+        if dataclasses.is_dataclass(strategy):
+            of_strategy = dataclasses.asdict(strategy)  # type: ignore[arg-type]
+        settings = {
+            entry.name: getattr(self, entry.name)
+            for entry in dataclasses.fields(self)
+            # What changes no result may be given to a run that is resumed.
+            if entry.name not in ("shared", "worker_timeout", "keep")
+        }
+        return {
+            "name": self.name,
+            **settings,
+            "objectives": list(self.objectives),
+            "strategy": {"name": strategy.name, **of_strategy},
+            "recipe": self.recipe.settings() if self.recipe else None,
+        }
+
+    def prepare(
+        self, space: Space, data: Data, limits: Limits | None, epochs: int, recipe: Recipe
+    ) -> EvolutionSearch:
+        """Return an evolution of widths; see `larq_nas.searchers.Searcher`."""
+        recipe = self.recipe or recipe
+        facts = data.facts
+        costs = limits.costs if limits else SpaceCosts(space, facts.input_shape, facts.classes)
+        self._require_widths(space, costs)
+        if self.subset is not None and self.subset > facts.train_examples:
+            raise InputError(
+                f"`subset` must be at most the {facts.train_examples} training images, but got "
+                f"{self.subset}."
+            )
+        # What candidates cannot take from the widest network shows here, before it is trained.
+        choose = Widest()
+        Inheritance(space.build(choose, facts.input_shape, facts.classes), choose)
+        if self.shared:
+            require_one_trace(space, recipe, facts)
+        fitness = Fitness(costs, self.trade_off)
+        options = {name: _distinct(asked) for name, asked in costs.expansions.items()}
+        fits = limits.allow if limits else lambda candidate: True
+        strategy = resolve_strategy(self.strategy)
+        breeder = Breeder(Genes(options), strategy, self.population, data.seed, fits)
+        return EvolutionSearch(self, space, data, epochs, recipe, breeder, fitness)
+
+    def _require_widths(self, space: Space, costs: SpaceCosts) -> None:
+        costs.require_no_operations(self.name)
+        if not any(len(asked.ratios) > 1 for asked in costs.expansions.values()):
+            raise InputError(
+                f"Space `{space.name}` has no width to choose: give it several `ratios`, and no "
+                "`expansion`."
+            )
+        for name in self.objectives:
+            if name == LATENCY and name not in costs.quantities:
+                raise InputError(
+                    "Objective `latency` needs a `budget` of latency and `latency_table`, of the "
+                    "device that it is about."
+                )
+
+
+def _distinct(asked: Expansion) -> tuple[float, ...]:
+    """Return the ratios of a choice that give different widths, the first of each."""
+    first: dict[int, float] = {}
+    for ratio, filters in zip(asked.ratios, asked.options, strict=True):
+        first.setdefault(filters, ratio)
+    if len(first) < len(asked.ratios):
+        left = sorted(set(asked.ratios) - set(first.values()))
+        warn(
+            f"Ratios {', '.join(map(str, left))} of choice `{asked.name}` give widths that others "
+            "give too, and are left out."
+        )
+    return tuple(first.values())

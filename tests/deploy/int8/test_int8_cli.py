@@ -40,4 +40,4 @@ def test_as_json_the_report_is_part_of_it(run: Path) -> None:
 def test_a_model_without_images_is_refused(run: Path) -> None:
     result = CliRunner().invoke(main, ["convert", str(run / "model.keras"), "--int8", "ends"])
     assert result.exit_code == 1
-    assert "`int8` needs `data`" in result.output
+    assert "`--int8` needs `data`" in result.output

@@ -12,7 +12,7 @@ from conftest import randomize
 
 import larq_nas
 from larq_nas.cost import profile
-from larq_nas.cost.structure import read_structure
+from larq_nas.cost.profile import read_structure
 from larq_nas.deploy.equivalence import compare_operations
 from larq_nas.deploy.export import export_lowered
 from larq_nas.deploy.flatbuffer import operators

@@ -8,7 +8,7 @@ from convolutions import KERNELS, SIGNS, conv, exact_kinds, normal
 
 import larq_nas
 from larq_nas.cost import profile
-from larq_nas.cost.structure import read_structure
+from larq_nas.cost.profile import read_structure
 
 layers = tf.keras.layers
 

@@ -9,7 +9,7 @@ from convolutions import KERNELS, SIGNS, conv, exact_kinds, model_of, normal
 
 import larq_nas
 from larq_nas.cost import profile
-from larq_nas.cost.structure import read_structure
+from larq_nas.cost.profile import read_structure
 from larq_nas.deploy.export import export_lowered, run
 from larq_nas.deploy.flatbuffer import operators
 from larq_nas.deploy.operations import KERNELS as OPTIONS

@@ -17,7 +17,6 @@ from larq_nas.errors import InputError
 from larq_nas.layers import binary_conv, classifier
 from larq_nas.searchers import Differentiable
 from larq_nas.searchers.differentiable.derivation import derive, weakened
-from larq_nas.select import derive_again
 from larq_nas.spaces import Bnas
 from larq_nas.spaces.chooser import Chooser
 from larq_nas.supernet.relax import Relax
@@ -111,7 +110,7 @@ def test_no_cell_is_mended_beyond_the_budget(choose: Relax) -> None:
         for name in choose.choices
     }
     given = scores(choose, conv_3x3=0.3, max_pool_3x3=0.2)
-    budget = Budget.parse({"max_binary_macs": costs.of(pools)["binary_macs"]})
+    budget = Budget.parse({"binary_macs": costs.of(pools)["binary_macs"]})
     with pytest.warns(UserWarning, match="over the budget") as told:
         chosen = derive(choose.choices, choose.cells, given, Limits(costs, budget))
     texts = [str(warning.message) for warning in told]
@@ -130,9 +129,9 @@ def test_a_budget_that_only_dead_cells_keep_to_is_refused() -> None:
     costs = SpaceCosts(SPACE, SHAPE, 10)
     dead = {name: [("zero", index) for _, index in c.any()] for name, c in costs.choices.items()}
     assert not all_alive(costs.cells, costs.choices, dead)
-    budget = Budget.parse({"max_binary_macs": 1})
+    budget = Budget.parse({"binary_macs": 1})
     assert not budget.excess(costs.of(dead))
-    with pytest.raises(InputError, match=r"`max_binary_macs` must be at least [\d,]+, but got 1:"):
+    with pytest.raises(InputError, match=r"`binary_macs` must be at least [\d,]+, but got 1:"):
         require_feasible(costs, budget)
 
 
@@ -232,7 +231,7 @@ def _tensorboard(directory: Path):
 @pytest.mark.slow
 def test_derived_again_it_is_the_same(run: Path) -> None:
     found = larq_nas.Architecture.load(run / "architecture.json")
-    assert derive_again(run) == found
+    assert larq_nas.derive(run) == found
 
 
 @pytest.mark.slow
@@ -240,10 +239,10 @@ def test_a_budget_that_is_not_kept_to_is_said(run: Path, tmp_path: Path) -> None
     copied = tmp_path / "copied"
     shutil.copytree(run, copied)
     record = json.loads((copied / "settings.json").read_text())
-    record["settings"]["budget"] = {"max_binary_macs": 300_000}
+    record["settings"]["budget"] = {"binary_macs": 300_000}
     (copied / "settings.json").write_text(json.dumps(record))
-    with pytest.warns(UserWarning, match=r"budget \(max_binary_macs 300,000\) is not kept to"):
-        derive_again(copied)
+    with pytest.warns(UserWarning, match=r"budget \(binary_macs 300,000\) is not kept to"):
+        larq_nas.derive(copied)
 
 
 @pytest.mark.slow
@@ -253,14 +252,14 @@ def test_the_factor_of_the_search_is_used_again(run: Path, tmp_path: Path) -> No
     record = json.loads((copied / "settings.json").read_text())
     record["settings"]["searcher"]["transfer_factor"] = 100.0
     (copied / "settings.json").write_text(json.dumps(record))
-    assert derive_again(copied) == derive_again(run, transfer_factor=100.0)
+    assert larq_nas.derive(copied) == larq_nas.derive(run, transfer_factor=100.0)
 
 
 @pytest.mark.slow
 def test_derived_for_more_data_it_has_fewer_zeros(run: Path) -> None:
     counts = [
         sum(pair[0] == "zero" for pairs in architecture.choices.values() for pair in pairs)
-        for architecture in (derive_again(run), derive_again(run, transfer_factor=100.0))
+        for architecture in (larq_nas.derive(run), larq_nas.derive(run, transfer_factor=100.0))
     ]
     assert counts[0] >= counts[1] == 0
 
@@ -268,23 +267,23 @@ def test_derived_for_more_data_it_has_fewer_zeros(run: Path) -> None:
 @pytest.mark.slow
 def test_what_cannot_be_derived_again_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"`transfer_factor` must be 1 or more, but got 0\.5"):
-        derive_again(run, transfer_factor=0.5)
+        larq_nas.derive(run, transfer_factor=0.5)
     with pytest.raises(InputError, match="holds no run"):
-        derive_again(tmp_path)
+        larq_nas.derive(tmp_path)
     copied = tmp_path / "copied"
     copied.mkdir()
     for name in ("settings.json", "architecture.json"):
         (copied / name).write_text((run / name).read_text())
     with pytest.raises(InputError, match="Cannot read"):
-        derive_again(copied)
+        larq_nas.derive(copied)
     (copied / "probabilities.csv").write_text("epoch,choice\n1,normal/2\n")
     with pytest.raises(InputError, match="is not the record of a search"):
-        derive_again(copied)
+        larq_nas.derive(copied)
     settings = json.loads((run / "settings.json").read_text())
     settings["settings"]["space"] = {"name": "bats", "cells": 3, "channels": 8, "nodes": 2}
     (copied / "settings.json").write_text(json.dumps(settings))
     with pytest.raises(InputError, match="never keeps it"):
-        derive_again(copied, transfer_factor=3.0)
+        larq_nas.derive(copied, transfer_factor=3.0)
 
 
 @pytest.mark.slow

@@ -6,78 +6,32 @@ import tensorflow as tf
 from conftest import choose_pool
 
 import larq_nas
-from larq_nas.data.data import Task
+from larq_nas.choices import strongest
+from larq_nas.data.data import Data
 from larq_nas.data.validation import check_data
 from larq_nas.errors import InputError
-from larq_nas.layers import BinaryConv2D, Domain, classifier
-from larq_nas.run_directory import Run
-from larq_nas.searchers import Differentiable, resolve_searcher
-from larq_nas.searchers.differentiable.derivation import scores_of, strongest
-from larq_nas.searchers.differentiable.settings import warm_up_epochs
+from larq_nas.layers import BinaryConv2D, classifier
+from larq_nas.run_directory import RunDirectory
+from larq_nas.searchers import Differentiable
+from larq_nas.searchers.differentiable.derivation import scores_of
 from larq_nas.spaces import Bats, Bnas
 from larq_nas.spaces.space import FunctionSpace
 from larq_nas.supernet.relax import Relax
+from larq_nas.training import Recipe
 from larq_nas.training.loop import read_history
 
 
 @pytest.fixture
-def task(digits) -> Task:
-    return Task(*digits, facts=check_data(*digits, classes=10))
+def task(digits) -> Data:
+    return Data(*digits, facts=check_data(*digits, classes=10))
 
 
 def run_search(
-    searcher: Differentiable, task: Task, tmp_path, epochs: int = 5
+    searcher: Differentiable, task: Data, tmp_path, epochs: int = 5
 ) -> tuple[larq_nas.Architecture, list]:
-    prepared = searcher.prepare(Bats(cells=1, channels=8, nodes=2), task, epochs)
-    with Run(tmp_path, {}) as run:
-        return prepared.search(run, verbose=0), read_history(run.history)
-
-
-def test_defaults_are_those_of_bats() -> None:
-    searcher = Differentiable().of(Bats())
-    assert (searcher.optimizer, searcher.final_learning_rate) == ("adam", None)
-    assert (searcher.learning_rate, searcher.weight_decay) == (1e-3, 3e-4)
-    assert searcher.architecture_learning_rate == 6e-4
-    assert searcher.architecture_weight_decay == 1e-3
-    assert searcher.architecture_betas == (0.5, 0.999)
-    assert searcher.temperature == {"normal": 0.2, "reduction": 0.15}
-    assert searcher.diversity == 0
-    assert (searcher.epochs(Bats()), warm_up_epochs(searcher.weights_only_epochs, 25)) == (25, 10)
-    assert Bats().search_domain == Domain(weights="real", affine=False)
-
-
-def test_defaults_are_those_of_bnas() -> None:
-    searcher = Differentiable().of(Bnas())
-    assert searcher.optimizer == "sgd"
-    assert (searcher.learning_rate, searcher.final_learning_rate) == (0.025, 0.001)
-    assert searcher.weight_decay == 3e-4
-    assert searcher.architecture_learning_rate == 3e-4
-    assert searcher.architecture_weight_decay == 1e-3
-    assert searcher.architecture_betas == (0.5, 0.999)
-    assert searcher.temperature == 1
-    assert (searcher.diversity, searcher.diversity_annealing) == (1, 7.7)
-    assert (searcher.epochs(Bnas()), warm_up_epochs(searcher.weights_only_epochs, 50)) == (50, 0)
-    proxy = Bnas().proxy()
-    assert (proxy.cells, proxy.channels) == (8, 16)
-    assert (Bnas(cells=5, channels=12).proxy().cells, Bnas(channels=12).proxy().channels) == (5, 12)
-
-
-def test_what_is_given_goes_before_the_paper() -> None:
-    searcher = Differentiable(diversity=0.0, optimizer="adam", temperature=0.5).of(Bnas())
-    assert (searcher.diversity, searcher.optimizer, searcher.temperature) == (0, "adam", 0.5)
-    assert searcher.learning_rate == 0.025
-    lower = Differentiable(learning_rate=1e-4).of(Bnas())
-    assert (lower.learning_rate, lower.final_learning_rate) == (1e-4, 1e-4)
-    with pytest.raises(InputError, match="`final_learning_rate` must be at most `learning_rate`"):
-        Differentiable(final_learning_rate=0.1).of(Bnas())
-
-
-def test_a_space_that_sets_what_is_not_known_is_refused() -> None:
-    class Misspelt(Bats):
-        searching = {"temprature": 0.5}  # noqa: RUF012 - as users write it
-
-    with pytest.raises(InputError, match="`temprature`; did you mean `temperature`"):
-        Differentiable().of(Misspelt())
+    prepared = searcher.prepare(Bats(cells=1, channels=8, nodes=2), task, None, epochs, Recipe())
+    with RunDirectory(tmp_path, {}) as run:
+        return prepared.run(run, verbose=0), read_history(run.history)
 
 
 def test_derives_two_inputs_per_node_without_zero() -> None:
@@ -94,7 +48,7 @@ def test_derives_two_inputs_per_node_without_zero() -> None:
 
 
 @pytest.mark.slow
-def test_low_temperature_makes_harder_choices(task: Task, tmp_path) -> None:
+def test_low_temperature_makes_harder_choices(task: Data, tmp_path) -> None:
     confidence = {}
     for temperature in (0.2, 1.0):
         searcher = Differentiable(temperature=temperature, architecture_learning_rate=1e-2)
@@ -104,15 +58,15 @@ def test_low_temperature_makes_harder_choices(task: Task, tmp_path) -> None:
     assert confidence[0.2] > 1.5 * confidence[1.0] > 0
 
 
-def test_weights_only_epochs_come_first(task: Task, tmp_path) -> None:
-    _, history = run_search(Differentiable(weights_only_epochs=1), task, tmp_path, epochs=2)
+def test_epochs_for_the_weights_alone_come_first(task: Data, tmp_path) -> None:
+    _, history = run_search(Differentiable(weights_only=0.5), task, tmp_path, epochs=2)
     assert "search_loss" not in history[0]
     assert float(history[1]["search_loss"]) > 0
     assert float(history[0]["entropy"]) == pytest.approx(np.log(8), abs=1e-3)
     assert {"parameter_free", "confidence", "accuracy"} <= history[0].keys()
 
 
-def test_a_collapse_is_told_once(task: Task, tmp_path, recwarn) -> None:
+def test_a_collapse_is_told_once(task: Data, tmp_path, recwarn) -> None:
     def pools(choose, input_shape, classes) -> tf.keras.Model:
         images = x = tf.keras.Input(input_shape)
         operations = {
@@ -124,35 +78,37 @@ def test_a_collapse_is_told_once(task: Task, tmp_path, recwarn) -> None:
         return tf.keras.Model(images, larq_nas.layers.classifier(x, classes))
 
     fast = Differentiable(architecture_learning_rate=3.0)
-    prepared = fast.prepare(FunctionSpace(pools), task, 1)
-    with Run(tmp_path, {}) as run:
-        prepared.search(run, verbose=0)
+    prepared = fast.prepare(FunctionSpace(pools), task, None, 1, Recipe())
+    with RunDirectory(tmp_path, {}) as run:
+        prepared.run(run, verbose=0)
     told = [str(warning.message) for warning in recwarn if "collapsed" in str(warning.message)]
     assert len(told) == 1
     assert "a 100%, b 100%" in told[0]
 
 
 @pytest.mark.slow
-def test_a_search_that_has_hardly_decided_is_told(task: Task, tmp_path) -> None:
+def test_a_search_that_has_hardly_decided_is_told(task: Data, tmp_path) -> None:
     with pytest.warns(UserWarning, match=r"hardly decided \(entropy 2.07\d of 2.079 nats\)"):
         run_search(Differentiable(), task, tmp_path, epochs=1)
 
 
-def test_a_space_that_asks_nothing_is_refused(task: Task) -> None:
+def test_a_space_that_asks_nothing_is_refused(task: Data) -> None:
     def fixed(choose, input_shape, classes) -> tf.keras.Model:
         images = tf.keras.Input(input_shape)
         return tf.keras.Model(images, larq_nas.layers.classifier(images, classes))
 
     with pytest.raises(InputError, match="nothing to search"):
-        Differentiable().prepare(FunctionSpace(fixed), task, 1)
+        Differentiable().prepare(FunctionSpace(fixed), task, None, 1, Recipe())
     with pytest.raises(InputError, match="is of one operation: there is nothing to search"):
-        Differentiable().prepare(Bnas(cells=1, channels=4, operations=("conv_3x3",)), task, 1)
+        Differentiable().prepare(
+            Bnas(cells=1, channels=4, operations=("conv_3x3",)), task, None, 1, Recipe()
+        )
 
 
-def test_a_zero_that_is_not_there_cannot_be_weakened(task: Task) -> None:
+def test_a_zero_that_is_not_there_cannot_be_weakened(task: Data) -> None:
     space = Bnas(cells=1, channels=4, nodes=1, operations=("conv_3x3", "max_pool_3x3"))
     with pytest.raises(InputError, match="never keeps it: leave it at 1"):
-        Differentiable(transfer_factor=2.0).prepare(space, task, 1)
+        Differentiable(transfer_factor=2.0).prepare(space, task, None, 1, Recipe())
 
 
 @pytest.mark.parametrize(
@@ -165,10 +121,15 @@ def test_a_zero_that_is_not_there_cannot_be_weakened(task: Task) -> None:
         ({"learning_rate": "1"}, "`learning_rate` must be a finite number, but got '1'"),
         ({"optimizer": "sdg"}, "Unknown optimizer `sdg`; did you mean `sgd`"),
         ({"diversity": -1.0}, "`diversity` must be 0 or more, but got -1.0"),
-        ({"diversity_annealing": 0.0}, "`diversity_annealing` must be positive, but got 0.0"),
+        (
+            {"diversity": 1.0, "diversity_annealing": 0.0},
+            "`diversity_annealing` must be positive, but got 0.0",
+        ),
         ({"architecture_betas": 0.5}, "`architecture_betas` must be two numbers"),
         ({"architecture_betas": (1.5, 2)}, "`architecture_betas` must be two numbers"),
-        ({"weights_only_epochs": -1}, "`weights_only_epochs` must be 0 or more, but got -1"),
+        ({"weights_only": -1}, "`weights_only` must be 0 or more, but got -1"),
+        ({"weights_only": 1}, "`weights_only` must be a share of the epochs, from 0 to below 1"),
+        ({"final_learning_rate": 0.1}, "`final_learning_rate` must be at most `learning_rate`"),
         ({"transfer_factor": 0.5}, "`transfer_factor` must be 1 or more, but got 0.5"),
         ({"weight_decay": -1.0}, "`weight_decay` must be 0 or more"),
         ({"weight_decay": float("nan")}, "`weight_decay` must be a finite number, but got nan"),
@@ -178,19 +139,6 @@ def test_a_zero_that_is_not_there_cannot_be_weakened(task: Task) -> None:
 def test_settings_that_cannot_be_used_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Differentiable(**settings)
-
-
-def test_unknown_searchers_are_refused() -> None:
-    with pytest.raises(InputError, match="Unknown searcher `diferentiable`; did you mean"):
-        resolve_searcher("diferentiable")
-    with pytest.raises(InputError, match="must be a name or a searcher"):
-        resolve_searcher(3)
-    assert resolve_searcher("differentiable") == Differentiable()
-
-
-def test_warm_up_must_leave_epochs_to_search(task: Task, tmp_path) -> None:
-    with pytest.raises(InputError, match="must be below `epochs`, but got 5 of 5"):
-        run_search(Differentiable(weights_only_epochs=5), task, tmp_path)
 
 
 def signs(choose: Any, shape: Any, classes: int) -> tf.keras.Model:
@@ -212,16 +160,16 @@ def signs(choose: Any, shape: Any, classes: int) -> tf.keras.Model:
     ],
 )
 def test_a_domain_that_a_space_does_not_have_is_refused(
-    task: Task, space: Any, settings: Any, message: str
+    task: Data, space: Any, settings: Any, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        Differentiable(**settings).prepare(space, task, 2)
+        Differentiable(**settings).prepare(space, task, None, 2, Recipe())
 
 
-def test_scales_of_binary_weights_start_at_their_mean_magnitude(task: Task) -> None:
+def test_scales_of_binary_weights_start_at_their_mean_magnitude(task: Data) -> None:
     """Where a search has them, as a training does."""
     space = Bats(cells=1, channels=4, nodes=1, operations=("group_conv_3x3", "identity"))
-    prepared = Differentiable(weights="binary").prepare(space, task, 2)
+    prepared = Differentiable(weights="binary").prepare(space, task, None, 2, Recipe())
     scale = prepared.model.get_layer("cell0_pre0_scale").scale.numpy()
     kernel = prepared.model.get_layer("cell0_pre0_conv").kernel
     latent = getattr(kernel, "latent_variable", kernel).numpy()

@@ -5,7 +5,7 @@ import tensorflow as tf
 from larq_nas.cost import Budget, Expected, Limits, SpaceCosts
 from larq_nas.layers import BINARY_SEARCH, SEARCH, building_in
 from larq_nas.searchers.differentiable.derivation import derive, scores_of
-from larq_nas.searchers.differentiable.penalty import BudgetPenalty
+from larq_nas.searchers.differentiable.model import BudgetPenalty
 from larq_nas.spaces import Bats, Bnas
 from larq_nas.supernet.relax import Relax
 
@@ -33,9 +33,9 @@ def expected(costs: SpaceCosts, choose: Relax) -> dict[str, float]:
 
 def test_is_what_the_expected_costs_exceed_the_limits_by(costs: SpaceCosts, choose: Relax) -> None:
     found = expected(costs, choose)
-    budget = Budget({"max_binary_macs": int(found["binary_macs"] / 3), "max_macs": 10**9})
+    budget = Budget({"binary_macs": int(found["binary_macs"] / 3), "macs": 10**9})
     penalty = BudgetPenalty(Limits(costs, budget), choose.mixtures, weight=2.0)
-    by_hand = 2.0 * (found["binary_macs"] / budget.limits["max_binary_macs"] - 1)
+    by_hand = 2.0 * (found["binary_macs"] / budget.limits["binary_macs"] - 1)
     assert float(penalty()) == pytest.approx(by_hand, rel=1e-5)
 
 
@@ -43,7 +43,7 @@ def test_descending_it_makes_the_supernet_cheaper_until_it_fits(
     costs: SpaceCosts, choose: Relax
 ) -> None:
     before = expected(costs, choose)["binary_macs"]
-    budget = Budget({"max_binary_macs": int(before / 2)})
+    budget = Budget({"binary_macs": int(before / 2)})
     penalty = BudgetPenalty(Limits(costs, budget), choose.mixtures, weight=1.0)
     optimizer = tf.keras.optimizers.Adam(0.05)
     alphas = [mixture.alpha for mixture in choose.mixtures.values()]
@@ -76,7 +76,7 @@ def test_is_about_a_network_that_is_not_zero_on_every_path() -> None:
             np.where(np.arange(7) == space.operations.index("zero"), 9.0, 0.0)
             + np.zeros(mixture.alpha.shape)
         )
-    limits = Limits(costs, Budget({"max_binary_macs": 50_000}))
+    limits = Limits(costs, Budget({"binary_macs": 50_000}))
     penalty = BudgetPenalty(limits, choose.mixtures, weight=1.0)
     with pytest.warns(UserWarning, match="Every path of cell"):
         derived = derive(choose.choices, choose.cells, scores_of(choose))
@@ -97,7 +97,7 @@ def test_a_weakened_zero_counts_as_much_as_when_it_is_derived() -> None:
         alpha = np.full(mixture.alpha.shape, -30.0)
         alpha[:, place] = np.log([0.6, 0.4])
         mixture.alpha.assign(alpha)
-    limits = Limits(costs, Budget({"max_binary_macs": 10_000}))
+    limits = Limits(costs, Budget({"binary_macs": 10_000}))
     paid = {}
     for gamma in (1.0, 1e6):
         paid[gamma] = float(BudgetPenalty(limits, choose.mixtures, 1.0, gamma)())

@@ -14,7 +14,8 @@ import tensorflow as tf
 from conftest import Interrupt, one_choice
 
 from larq_nas.errors import InputError
-from larq_nas.searchers import Progressive, resolve_searcher
+from larq_nas.methods import resolve
+from larq_nas.searchers import Progressive
 from larq_nas.searchers.differentiable.derivation import warn_of_dropped
 from larq_nas.searchers.differentiable.progressive import strongest_operations
 from larq_nas.spaces import Bats, Bnas
@@ -134,9 +135,9 @@ def test_a_damaged_record_of_stages_is_refused(data: Any, found: Path, tmp_path:
 
 
 def test_defaults_are_those_of_the_paper() -> None:
-    searcher: Any = resolve_searcher("progressive")
+    searcher: Any = resolve(searcher="progressive").searcher
     assert (searcher.stage_cells, searcher.stage_operations) == ((5, 11, 17), (8, 5, 3))
-    assert searcher.epochs(Bats()) == 25
+    assert searcher.default_epochs == 25
 
 
 @pytest.mark.parametrize(

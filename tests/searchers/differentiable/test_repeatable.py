@@ -4,18 +4,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_nas.data.data import Task
+from larq_nas.data.data import Data
 from larq_nas.data.validation import check_data
 from larq_nas.searchers import Differentiable
 from larq_nas.spaces import Bats
+from larq_nas.training import Recipe
 from larq_nas.training.loop import exact
 
 
 @pytest.mark.slow
 def test_a_step_gives_the_same_each_time(digits) -> None:
     """Of as many cells as it takes for TensorFlow to add up in another order otherwise."""
-    task = Task(*digits, check_data(*digits, 10))
-    prepared = Differentiable(weights_only_epochs=0).prepare(Bats(cells=3, channels=16), task, 1)
+    task = Data(*digits, check_data(*digits, 10))
+    prepared = Differentiable(weights_only=0.0).prepare(
+        Bats(cells=3, channels=16), task, None, 1, Recipe()
+    )
     model = prepared.model
     model.searching.assign(True)
     state = [*model.weights, *model.optimizer.variables, *model.architecture_optimizer.variables]

@@ -14,12 +14,12 @@ from conftest import dimensions_of, quick
 from larq_nas.cost import SpaceCosts
 from larq_nas.errors import InputError
 from larq_nas.latency import build_table, measure
-from larq_nas.searchers import Dimension
+from larq_nas.searchers import Dms
 from larq_nas.searchers.dms import search as dimensioning
 from larq_nas.spaces import Bats, resolve
 from larq_nas.spaces.chooser import Chooser
 
-SEARCHER = Dimension(weight_epochs=1, mean_learning_rate=0.05)
+SEARCHER = Dms(weight_epochs=1, mean_learning_rate=0.05)
 layers = tf.keras.layers
 
 
@@ -138,7 +138,7 @@ def test_one_trace_serves_all_widths(data: Any, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_budget_is_kept(data: Any, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="made narrower"):
-        search(data, directory=tmp_path / "run", max_parameters="500", epochs=1)
+        search(data, directory=tmp_path / "run", budget={"parameters": "500"}, epochs=1)
     architecture = larq_nas.Architecture.load(tmp_path / "run" / "architecture.json")
     costs = larq_nas.cost.SpaceCosts(small, (8, 8, 1), 10)
     used = costs.exact(architecture.choices)["parameters"]
@@ -147,20 +147,10 @@ def test_a_budget_is_kept(data: Any, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_penalty_pulls_widths_down(data: Any, tmp_path: Path) -> None:
-    light = Dimension(weight_epochs=1, mean_learning_rate=0.05, memory_target=0.0005, trade_off=5e4)
+    light = Dms(weight_epochs=1, mean_learning_rate=0.05, memory_target=0.0005, trade_off=5e4)
     search(data, light, directory=tmp_path / "run")
     architecture = larq_nas.Architecture.load(tmp_path / "run" / "architecture.json")
     assert max(architecture.choices.values()) < 1.2
-
-
-@pytest.mark.parametrize("name", ["dms_a", "dms_b"])
-def test_published_settings_have_names(name: str) -> None:
-    made = larq_nas.searchers.resolve_searcher(name)
-    assert isinstance(made, Dimension)
-    assert (made.initial_ratio, made.memory_target) == {
-        "dms_a": (1.5, 0.12),
-        "dms_b": (2.5, 1.0),
-    }[name]
 
 
 @pytest.mark.parametrize(
@@ -178,14 +168,14 @@ def test_published_settings_have_names(name: str) -> None:
 )
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Dimension(**settings)
+        Dms(**settings)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"searcher": Dimension(memory_target=1e-6)}, "`memory_target` must be at least"),
-        ({"searcher": Dimension(budget_weight=1)}, "`budget_weight` has no effect"),
+        ({"searcher": Dms(memory_target=1e-6)}, "`memory_target` must be at least"),
+        ({"searcher": Dms(budget_weight=1)}, "`budget_weight` has no effect"),
         ({"epochs": 7}, "must be a multiple of `weight_epochs`, 5, but got 7"),
         ({"space": Bats(cells=1, channels=4, nodes=1)}, "only chooses widths"),
     ],
@@ -193,14 +183,14 @@ def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
 def test_what_cannot_be_searched_is_refused(
     data: Any, tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
-    given = {"searcher": Dimension(), "epochs": 5, **settings}
+    given = {"searcher": Dms(), "epochs": 5, **settings}
     with pytest.raises(InputError, match=message):
         search(data, directory=tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()
 
 
 def test_widths_that_do_not_fit_in_memory_are_refused(data: Any, tmp_path: Path) -> None:
-    wide = Dimension(initial_ratio=1e6, weight_epochs=1)
+    wide = Dms(initial_ratio=1e6, weight_epochs=1)
     with pytest.raises(InputError, match=r"need about .* GiB"):
         search(data, wide, epochs=1, directory=tmp_path / "run")
 
@@ -237,5 +227,11 @@ def test_latency_is_kept_to_but_not_learned_by(data: Any, tmp_path: Path) -> Non
         resolve(small), partial(measure, runs=2, warmup_runs=1), path=tmp_path / "table.json",
         input_shape=(8, 8, 1), classes=10, networks=3, checks=2,
     )  # fmt: skip
-    with pytest.warns(UserWarning, match="do not learn by `max_latency`"):
-        search(data, directory=tmp_path / "run", epochs=1, max_latency="10s", latency_table=table)
+    with pytest.warns(UserWarning, match="do not learn by `latency`"):
+        search(
+            data,
+            directory=tmp_path / "run",
+            epochs=1,
+            budget={"latency": "10s"},
+            latency_table=table,
+        )

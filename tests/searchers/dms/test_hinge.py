@@ -5,10 +5,11 @@ import tensorflow as tf
 from conftest import dimensions_of
 
 from larq_nas.cost import SpaceCosts, by_convention, profile
-from larq_nas.searchers.dms.model import MemoryHinge, Turns, megabytes
+from larq_nas.searchers.dms.search import Turns, megabytes, memory_hinge
 from larq_nas.searchers.dms.widths import Dimensions
 from larq_nas.spaces import resolve
 from larq_nas.spaces.chooser import Fix
+from larq_nas.training.loop import Term
 
 SHAPE = (32, 32, 3)
 
@@ -31,10 +32,10 @@ def test_uniform_networks_are_those_of_table_1(ratio: int, expected: float) -> N
     assert megabytes(costs.structure({}), widths) == pytest.approx(expected, abs=5e-5)
 
 
-def hinge(target: float) -> tuple[MemoryHinge, Dimensions]:
+def hinge(target: float) -> tuple[Term, Dimensions]:
     costs = SpaceCosts("vgg11", SHAPE, 10)
     dimensions = dimensions_of(costs.expansions, initial_ratio=1.0)
-    return MemoryHinge(costs.structure({}), dimensions, target, 0.01), dimensions
+    return memory_hinge(costs.structure({}), dimensions, target, 0.01), dimensions
 
 
 def test_above_the_target_memory_is_charged() -> None:

@@ -10,7 +10,7 @@ from conftest import dimensions_of
 
 from larq_nas.data.validation import DataFacts
 from larq_nas.layers import DEPLOYED
-from larq_nas.searchers.dms.model import DimensionModel
+from larq_nas.searchers.dms.search import DimensionModel
 from larq_nas.searchers.dms.supernet import Supernet
 from larq_nas.searchers.dms.widths import Dimensions
 from larq_nas.spaces.chooser import Chooser, Widest
@@ -36,9 +36,6 @@ class Always:
 
     def __init__(self, dimensions: Dimensions) -> None:
         self._mean = dimensions.mean
-
-    def begin_epoch(self, epoch: int) -> None:
-        pass
 
     def __call__(self) -> tf.Tensor:
         return tf.reduce_sum(self._mean)

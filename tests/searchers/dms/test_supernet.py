@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import dimensions_of
+from reference import AllWidths, Separate
 from supernets import SHAPE, chain, images, supernet
 
 from larq_nas.graph.channels import latent, weights_of
-from larq_nas.searchers.dms.reference import AllWidths, Separate
 from larq_nas.searchers.dms.supernet import Supernet
 from larq_nas.searchers.dms.widths import Dimensions
 from larq_nas.spaces import resolve

@@ -20,8 +20,8 @@ def test_a_binary_operation_counts_as_a_sixty_fourth() -> None:
 
 
 def test_costs_are_maximized_negative() -> None:
-    figures = {"accuracy": 0.5, "weight_bits": 800, "fitness": 40.0}
-    assert scores_of(figures, ("accuracy", "memory")) == (0.5, -800.0)
+    figures = {"accuracy": 0.5, "weight_bytes": 800, "fitness": 40.0}
+    assert scores_of(figures, ("accuracy", "weight_bytes")) == (0.5, -800.0)
     assert scores_of(figures, ("fitness",)) == (40.0,)
 
 
@@ -30,7 +30,7 @@ def test_costs_are_maximized_negative() -> None:
     [
         ((), "must be a list of names"),
         (("accuracy", "size"), "Unknown objective `size`"),
-        (("memory", "flops"), "must hold accuracy or fitness"),
+        (("weight_bytes", "flops"), "must hold accuracy or fitness"),
         (("accuracy", "accuracy"), "must differ"),
     ],
 )

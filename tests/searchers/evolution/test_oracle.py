@@ -13,9 +13,8 @@ from keras_tuner.engine.trial import TrialStatus
 
 from larq_nas.errors import InputError
 from larq_nas.searchers.evolution.candidates import Measured
-from larq_nas.searchers.evolution.generation import Breeder, Genes, Genetic, Genome
-from larq_nas.searchers.evolution.oracle import EvolutionOracle, cause
-from larq_nas.searchers.evolution.tuner import EvolutionTuner
+from larq_nas.searchers.evolution.generation import Breeder, Genes, Genetic
+from larq_nas.searchers.evolution.tuner import EvolutionOracle, EvolutionTuner, cause
 
 GENES = Genes({"a": (0.25, 0.5, 1, 2), "b": (1, 2, 3), "c": (0.5, 4)})
 
@@ -43,9 +42,9 @@ def make_oracle(lines: list[str] | None = None, timeout: float | None = None, **
         breeder,
         3,
         ("fitness",),
-        lambda genome, accuracy: {
+        lambda candidate, accuracy: {
             "accuracy": accuracy,
-            "fitness": 100 * accuracy - genome[1],
+            "fitness": 100 * accuracy - GENES.options["b"].index(candidate["b"]),
         },
         timeout,
         (lines if lines is not None else []).append,
@@ -58,8 +57,8 @@ def run(directory: Path, evaluator: Arithmetic, **settings: Any) -> EvolutionOra
     return oracle
 
 
-def genomes(oracle: EvolutionOracle) -> list[Genome]:
-    return oracle.genomes
+def values(oracle: EvolutionOracle) -> list[tuple[float, ...]]:
+    return [tuple(candidate.values()) for candidate in oracle.candidates]
 
 
 def test_every_candidate_is_trained_once_and_results_are_those_of_keras_tuner(
@@ -70,13 +69,13 @@ def test_every_candidate_is_trained_once_and_results_are_those_of_keras_tuner(
     tuner = EvolutionTuner(oracle, lambda: evaluator, tmp_path, keep=2)
     tuner.search()
     assert evaluator.measured == list(range(12))
-    assert len(set(oracle.genomes)) == 12
+    assert len(set(values(oracle))) == 12
     best = oracle.get_best_trials(1)[0]
     assert best.score == max(trial.score for trial in oracle.trials.values())
     tuner.results_summary(1)
     assert f"Trial {best.trial_id} summary" in capsys.readouterr().out
-    values = tuner.get_best_hyperparameters()[0].values
-    assert GENES.genome(values) == oracle.genomes[int(best.trial_id)]
+    found = tuner.get_best_hyperparameters()[0].values
+    assert found == oracle.candidates[int(best.trial_id)]
 
 
 def test_weights_of_the_best_alone_are_kept(tmp_path: Path) -> None:
@@ -103,14 +102,14 @@ def test_stopped_anywhere_it_goes_on_to_the_same(tmp_path: Path, ended: int) -> 
         run(tmp_path / "stopped", first)
     resumed = run(tmp_path / "stopped", second)
     assert first.measured + second.measured == list(range(12))
-    assert resumed.genomes == whole.genomes
+    assert resumed.candidates == whole.candidates
     assert [t.score for t in resumed.trials.values()] == [t.score for t in whole.trials.values()]
 
 
 def test_the_state_that_is_kept_is_complete(tmp_path: Path) -> None:
     oracle = run(tmp_path, Arithmetic())
     state = json.loads(json.dumps(oracle.get_state()))
-    assert state["generations"] == [[list(genome) for genome in one] for one in oracle.generations]
+    assert state["generations"] == [list(one) for one in oracle.generations]
     assert state["random_state"] == [0, 3]
     other = make_oracle()
     other.trials = oracle.trials
@@ -129,7 +128,7 @@ def test_a_truncated_state_is_recovered_from_the_one_before(tmp_path: Path, shar
     with pytest.warns(UserWarning, match=r"oracle.json` is damaged .* going on from"):
         resumed = run(tmp_path, evaluator)
     assert evaluator.measured == []
-    assert resumed.genomes == whole.genomes
+    assert resumed.candidates == whole.candidates
 
 
 @pytest.mark.parametrize("content", ["{", "{}", None])
@@ -172,7 +171,7 @@ def test_trials_of_another_search_are_refused(tmp_path: Path) -> None:
     run(tmp_path, Arithmetic())
     for path in (tmp_path / "trials").glob("oracle*.json"):
         state = json.loads(path.read_text())
-        state["generations"][0][0] = [0, 0, 0]
+        state["generations"][0][0] = {"a": 9, "b": 9, "c": 9}
         path.write_text(json.dumps(state))
     with pytest.raises(InputError, match="is not of this search"):
         run(tmp_path, Arithmetic())
@@ -183,7 +182,7 @@ def test_candidates_that_fail_are_told_and_the_search_goes_on(tmp_path: Path) ->
     evaluator = Arithmetic(lambda values: values["a"] == 2)
     oracle = run(tmp_path, evaluator, lines=lines)
     assert evaluator.measured == list(range(12))
-    failed = [i for i, genome in enumerate(oracle.genomes) if GENES.values(genome)["a"] == 2]
+    failed = [i for i, candidate in enumerate(oracle.candidates) if candidate["a"] == 2]
     assert [int(trial.trial_id) for trial in oracle.failures] == failed != []
     told = [line for line in lines if "failed" in line]
     assert told[0] == f"Candidate {failed[0] + 1}/4 failed: RuntimeError: no memory for 2.0"
@@ -241,7 +240,7 @@ def test_what_a_silent_worker_has_is_given_to_another_and_ends_once(tmp_path: Pa
     oracle = make_oracle(lines, timeout=100)
     oracle._set_project_dir(str(tmp_path), "trials")
     first = ask(oracle, "worker1")
-    oracle._watch._heard["worker1"] -= 101
+    oracle._heard["worker1"] -= 101
     taken = ask(oracle, "worker2")
     assert taken.trial_id == first.trial_id
     assert "Worker worker1 has not been heard of for 100 s: candidate 1 is given" in lines[-1]
@@ -258,7 +257,7 @@ def test_a_worker_that_reports_is_not_taken_for_lost(tmp_path: Path) -> None:
     oracle = make_oracle(timeout=100)
     oracle._set_project_dir(str(tmp_path), "trials")
     trial = ask(oracle, "worker1")
-    oracle._watch._heard["worker1"] -= 101
+    oracle._heard["worker1"] -= 101
     oracle.update_trial(trial.trial_id, {})
     assert ask(oracle, "worker2").trial_id != trial.trial_id
 
@@ -268,7 +267,7 @@ def test_a_candidate_that_workers_are_lost_with_again_and_again_fails(tmp_path: 
     oracle._set_project_dir(str(tmp_path), "trials")
     for number in range(3):
         assert ask(oracle, f"worker{number}").trial_id == "0000"
-        oracle._watch._heard[f"worker{number}"] -= 101
+        oracle._heard[f"worker{number}"] -= 101
     assert ask(oracle, "worker9").trial_id == "0001"
     assert cause(oracle.trials["0000"]) == "3 workers were lost while they trained it"
 
@@ -278,7 +277,7 @@ def test_the_chief_does_not_wait_for_lost_workers(tmp_path: Path) -> None:
     oracle._set_project_dir(str(tmp_path), "trials")
     ask(oracle, "worker1")
     assert len(oracle.tuner_ids) == 1
-    oracle._watch._heard["worker1"] -= 101
+    oracle._heard["worker1"] -= 101
     assert len(oracle.tuner_ids) == 0
 
 

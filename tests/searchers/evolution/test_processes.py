@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 COMMAND = [
-    *(sys.executable, "-m", "larq_nas.cli", "search", "--searcher", "evolution"),
-    *("--space", "vgg_small", "--set", "ratios=[0.03125,0.0625,0.125]", "--batch-size", "20"),
-    *("--population", "6", "--candidate-epochs", "2", "--widest-epochs", "1", "--subset", "300"),
-    *("--recipe", "bats", "--epochs", "4", "--train-epochs", "1", "--seed", "3"),
+    *(sys.executable, "-m", "larq_nas.cli", "search", "--method", "shen2019"),
+    *("--set", "space.ratios=0.03125,0.0625,0.125", "--set", "searcher.population=6"),
+    *("--set", "searcher.candidate_epochs=2", "--set", "searcher.widest_epochs=1"),
+    *("--set", "searcher.subset=300", "--batch-size", "20"),
+    *("--epochs", "4", "--train-epochs", "1", "--seed", "3"),
 ]
 WORKERS = ("--workers", "3")
 SECONDS = 400
@@ -109,7 +110,7 @@ def test_killed_workers_chief_and_all_end_in_what_one_process_finds(
 def test_a_worker_of_other_settings_says_which(alone: Path) -> None:
     worker = start(
         alone,
-        *("--trade-off", "5"),
+        *("--set", "searcher.trade_off=5"),
         KERASTUNER_TUNER_ID="worker1",
         KERASTUNER_ORACLE_IP="127.0.0.1",
         KERASTUNER_ORACLE_PORT="1",

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 from conftest import quick
 
-from larq_nas.data.data import Task, check_task
+from larq_nas.data.data import Data, read_data
 from larq_nas.errors import DivergenceError, InputError
+from larq_nas.searchers import Evolution
 from larq_nas.searchers.evolution.candidates import (
     CandidateTraining,
     Inheritance,
@@ -26,23 +27,21 @@ RATIOS = (0.125, 0.25, 0.5)
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def task() -> Data:
     def colored(images: tf.Tensor, labels: tf.Tensor) -> Any:
         return tf.repeat(tf.image.resize(images, (16, 16)), 3, -1), labels
 
     data = [part.map(colored) for part in larq_nas.datasets.load("digits", batch_size=20)]
     space = resolve("resnet18_cifar")
-    return check_task(data[0].take(5), data[1].take(3), 10, "standard", 0, space, 0)
+    return read_data(data[0].take(5), data[1].take(3), 10, "standard", 0, space, 0)
 
 
-def pair(space: Space, task: Task, recipe: Recipe, epochs: int = 1) -> tuple[Shared, Rebuilt]:
+def pair(space: Space, task: Data, recipe: Recipe, epochs: int = 1) -> tuple[Shared, Rebuilt]:
     choose = Widest()
     tf.keras.utils.set_random_seed(1)
     wide = space.build(choose, task.facts.input_shape, 10)
     source = Inheritance(wide, choose)
-    training = CandidateTraining(
-        task.train, task.validation, task.facts, epochs, recipe, task.augment, task.seed
-    )
+    training = CandidateTraining(task, epochs, recipe)
     return Shared(space, training, source), Rebuilt(space, training, source)
 
 
@@ -101,7 +100,7 @@ SPACES = {
 
 
 @pytest.mark.parametrize("name", quick(SPACES, 0))
-def test_candidates_of_one_trace_are_those_of_networks_of_their_own(name: str, task: Task) -> None:
+def test_candidates_of_one_trace_are_those_of_networks_of_their_own(name: str, task: Data) -> None:
     make, recipe = SPACES[name]
     space = make()
     shared, rebuilt = pair(space, task, recipe)
@@ -118,7 +117,7 @@ def test_candidates_of_one_trace_are_those_of_networks_of_their_own(name: str, t
 
 
 @pytest.mark.slow
-def test_what_a_candidate_reaches_does_not_depend_on_those_before(task: Task) -> None:
+def test_what_a_candidate_reaches_does_not_depend_on_those_before(task: Data) -> None:
     space = resolve("vgg_small", {"ratios": (0.03125, 0.0625)})
     shared, _ = pair(space, task, Recipe(stages=("binary",)))
     small, large = (dict.fromkeys(space.layers, ratio) for ratio in (0.03125, 0.0625))
@@ -130,7 +129,7 @@ def test_what_a_candidate_reaches_does_not_depend_on_those_before(task: Task) ->
 
 @pytest.mark.slow
 def test_without_epochs_inherited_weights_are_measured_with_statistics_of_their_own(
-    task: Task,
+    task: Data,
 ) -> None:
     space = resolve("vgg_small", {"ratios": (0.03125, 0.0625)})
     plain = dataclasses.replace(task, augment=None)
@@ -144,7 +143,7 @@ def test_without_epochs_inherited_weights_are_measured_with_statistics_of_their_
     np.testing.assert_allclose(mean, stem.mean(axis=(0, 1, 2)), rtol=1e-4, atol=1e-5)
 
 
-def test_a_loss_that_is_not_finite_is_an_error_with_its_value(task: Task) -> None:
+def test_a_loss_that_is_not_finite_is_an_error_with_its_value(task: Data) -> None:
     space = resolve("vgg_small", {"ratios": (0.03125, 0.0625)})
     shared, _ = pair(space, task, Recipe(1e30, stages=("binary",), optimizer="sgd"))
     with pytest.raises(DivergenceError, match="its loss is nan"):
@@ -153,15 +152,11 @@ def test_a_loss_that_is_not_finite_is_an_error_with_its_value(task: Task) -> Non
     assert shared._optimizer.iterations > 0
 
 
-def test_a_subset_is_even_over_the_classes_and_the_same_for_a_seed(task: Task) -> None:
-    subset, facts = draw_subset(task.train, task.facts, 40, 3)
-    again, _ = draw_subset(task.train, task.facts, 40, 3)
-    other, _ = draw_subset(task.train, task.facts, 40, 4)
-    labels = [np.concatenate([y for _, y in part.as_numpy_iterator()]) for part in (subset, again)]
-    images = [
-        np.concatenate([x for x, _ in part.as_numpy_iterator()]) for part in (subset, again, other)
-    ]
-    assert facts.train_examples == 40 == len(labels[0])
+def test_a_subset_is_even_over_the_classes_and_the_same_for_a_seed(task: Data) -> None:
+    parts = [draw_subset(dataclasses.replace(task, seed=seed), 40) for seed in (3, 3, 4)]
+    labels = [np.concatenate([y for _, y in part.train.as_numpy_iterator()]) for part in parts]
+    images = [np.concatenate([x for x, _ in part.train.as_numpy_iterator()]) for part in parts]
+    assert parts[0].facts.train_examples == 40 == len(labels[0])
     assert np.bincount(labels[0], minlength=10).tolist() == [4] * 10
     np.testing.assert_array_equal(images[0], images[1])
     assert not np.array_equal(images[0], images[2])
@@ -169,6 +164,6 @@ def test_a_subset_is_even_over_the_classes_and_the_same_for_a_seed(task: Task) -
     assert all((everything == image).all(axis=(1, 2, 3)).any() for image in images[0])
 
 
-def test_a_subset_larger_than_the_data_is_refused(task: Task) -> None:
+def test_a_subset_larger_than_the_data_is_refused(task: Data) -> None:
     with pytest.raises(InputError, match="`subset` must be at most the 100 training images"):
-        draw_subset(task.train, task.facts, 101, 0)
+        Evolution(subset=101).prepare(resolve("vgg_small"), task, None, 1, Recipe())

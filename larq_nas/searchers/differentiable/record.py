@@ -1,23 +1,19 @@
-"""Health of a search: entropy, chosen operations, flipped weights."""
+"""Record of a differentiable search: probabilities, entropies, chosen operations."""
 
 import csv
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.choices import share_parameter_free, share_zero
+from larq_nas.choices import share_parameter_free, share_zero, strongest
 from larq_nas.errors import InputError
-from larq_nas.files import write_atomically
-from larq_nas.run_directory import Run
-from larq_nas.searchers.differentiable.derivation import scores_of, strongest
+from larq_nas.files import write_table
+from larq_nas.run_directory import RunDirectory
+from larq_nas.searchers.differentiable.derivation import scores_of
 from larq_nas.supernet.relax import Relax
 from larq_nas.training.trainer import FlipRatio
-
-__all__ = ["Health", "read_probabilities"]
-
 
 _COLUMNS = ("epoch", "choice", "input", "operation", "probability")
 
@@ -28,21 +24,14 @@ class Health(FlipRatio):
     `parameter_free` and `zero` are the shares of operations without weights, and of zeros, in
     the architecture as it would be derived; `flip_ratio` is that of `FlipRatio`. TensorBoard
     shows how often each operation would be chosen, and the entropy of each edge, in nats.
-    `probabilities.csv` has every edge of every epoch.
-
-    # Arguments
-        choose: the chooser that built the supernet.
-        run: where the record goes.
-        stage: name of the stage of the run.
-        epochs_before: epochs of the stages before it, which the record counts too.
-        transfer_factor: by how much the zero operation is weakened in what would be derived;
-            the record has probabilities as they are.
+    `probabilities.csv` has every edge of every epoch, those of stages before counted too, without
+    the transfer factor.
     """
 
     def __init__(
         self,
         choose: Relax,
-        run: Run,
+        run: RunDirectory,
         stage: str = "search",
         epochs_before: int = 0,
         transfer_factor: float = 1.0,
@@ -59,8 +48,8 @@ class Health(FlipRatio):
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
         if self._rows is None:
-            kept = _read_rows(self._path) if self._path.exists() else []
-            self._rows = [row for row in kept if int(row["epoch"]) <= self._epochs_before + epoch]
+            rows = _read_rows(self._path) if self._path.exists() else []
+            self._rows = [row for row in rows if int(row["epoch"]) <= self._epochs_before + epoch]
             self._writer = tf.summary.create_file_writer(str(self._logs))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -86,11 +75,7 @@ class Health(FlipRatio):
             for (index, column), value in np.ndenumerate(matrix):
                 figures = (epoch, name, index, operations[column], f"{value:.9g}")
                 self._rows.append(dict(zip(_COLUMNS, map(str, figures), strict=True)))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_atomically(self._path, text.getvalue())
+        write_table(self._path, self._rows)
 
     def _show(self, epoch: int, probabilities: dict[str, np.ndarray], chosen: Any) -> None:
         assert self._writer is not None
@@ -98,7 +83,7 @@ class Health(FlipRatio):
         for name, choice in self._choose.choices.items():
             for operation in choice.operations:
                 label = f"operations/{choice.group}/{operation}"
-                counted = sum(operation == kept for kept, _ in chosen[name])
+                counted = sum(operation == taken for taken, _ in chosen[name])
                 counts[label] = counts.get(label, 0) + counted
         with self._writer.as_default(step=epoch):
             for label, count in counts.items():

@@ -1,0 +1,234 @@
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from larq_nas.errors import InputError
+from larq_nas.layers import Domain
+from larq_nas.methods import METHODS, recipe, resolve
+from larq_nas.searchers import Differentiable, Dms, Evolution, Progressive
+from larq_nas.spaces import Bats, Bnas, Darts, FunctionSpace, ResNet18Cifar, Vgg11, VggSmall
+from larq_nas.training import Recipe
+
+ROWS = [(name, row) for name, rows in METHODS.items() for row in rows]
+
+
+def changes(one: Any, other: Any) -> dict[str, Any]:
+    """Return what `other` sets otherwise."""
+    before, after = dataclasses.asdict(one), dataclasses.asdict(other)
+    return {name: after[name] for name in before if before[name] != after[name]}
+
+
+@pytest.mark.parametrize(("name", "row"), ROWS)
+def test_each_is_named_by_its_parts(name: str, row: Any) -> None:
+    """A name, with the name of its network, stands for the row, and its settings are JSON."""
+    assert resolve(name, row.space) == row
+    assert resolve(name, row.space.name).recipe == row.recipe or name == "default"
+    json.dumps([row.space.settings(), row.searcher.settings(), row.recipe.settings()])
+    assert row.sections.keys() == {"space", "searcher", "recipe"}
+
+
+def test_bats_as_published() -> None:
+    """Sections 4.1, 4.2, 6.1 and 6.2."""
+    bats: Any = resolve("bats")
+    assert (bats.space.cells, bats.space.channels, bats.space.groups) == (20, 36, 12)
+    assert bats.space.search_domain == Domain(weights="real", affine=False)
+    searcher = bats.searcher
+    assert isinstance(searcher, Progressive)
+    assert (searcher.stage_cells, searcher.stage_operations) == ((5, 11, 17), (8, 5, 3))
+    assert searcher.temperature == {"normal": 0.2, "reduction": 0.15}
+    assert (searcher.optimizer, searcher.final_learning_rate) == ("adam", None)
+    assert (searcher.learning_rate, searcher.weight_decay) == (1e-3, 3e-4)
+    assert searcher.architecture_learning_rate == 6e-4
+    assert searcher.architecture_weight_decay == 1e-3
+    assert searcher.architecture_betas == (0.5, 0.999)
+    assert searcher.diversity == 0
+    assert (bats.epochs, int(bats.epochs * searcher.weights_only + 1e-9)) == (25, 10)
+    assert (bats.recipe.learning_rate, bats.recipe.auxiliary) == (1e-3, 0.4)
+    assert (bats.recipe.weight_decay, bats.recipe.drop_path, bats.train_epochs) == (0, 0, 600)
+    imagenet: Any = resolve("bats_imagenet")
+    assert (imagenet.space.cells, imagenet.space.channels) == (14, 80)
+    assert imagenet.train_epochs == 75
+
+
+def test_bnas_as_published() -> None:
+    bnas: Any = resolve("bnas")
+    searcher = bnas.searcher
+    assert searcher.optimizer == "sgd"
+    assert (searcher.learning_rate, searcher.final_learning_rate) == (0.025, 0.001)
+    assert searcher.weight_decay == 3e-4
+    assert searcher.architecture_learning_rate == 3e-4
+    assert searcher.architecture_weight_decay == 1e-3
+    assert searcher.architecture_betas == (0.5, 0.999)
+    assert (searcher.temperature, searcher.weights_only) == (1, 0)
+    assert (searcher.diversity, searcher.diversity_annealing) == (1, 7.7)
+    proxy = bnas.space.proxy()
+    assert (bnas.epochs, proxy.cells, proxy.channels) == (50, 8, 16)
+    assert (Bnas(cells=5, channels=12).proxy().cells, Bnas(channels=12).proxy().channels) == (5, 12)
+    found = bnas.recipe
+    assert (found.optimizer, found.learning_rate, found.schedule) == ("sgd", 0.05, "one_cycle")
+    assert (found.weight_decay, found.clip_norm, found.drop_path) == (3e-6, 5.0, 0.2)
+    imagenet = recipe("bnas_imagenet")
+    assert (imagenet.schedule, imagenet.restart_epochs) == ("warm_restarts", 50)
+    assert (imagenet.weight_decay, imagenet.label_smoothing) == (3e-5, 0.1)
+
+
+def test_bnas_v2_is_bnas_without_weight_decay_and_colour_jitter() -> None:
+    assert changes(recipe("bnas"), recipe("bnas_v2")) == {"weight_decay": 0.0}
+    assert changes(recipe("bnas_imagenet"), recipe("bnas_v2_imagenet")) == {
+        "weight_decay": 0.0,
+        "color_jitter": False,
+    }
+
+
+def test_shen_as_published() -> None:
+    shen: Any = resolve("shen2019")
+    assert isinstance(shen.searcher, Evolution)
+    assert (shen.epochs, shen.searcher.population, shen.searcher.candidate_epochs) == (50, 32, 10)
+    assert (shen.searcher.trade_off, shen.searcher.widest_epochs) == (4, 150)
+    assert (shen.space.binarization, shen.train_epochs) == ("dorefa", 200)
+    assert [200 * share for share in shen.recipe.milestones] == [60, 120, 180]
+    imagenet: Any = resolve("shen2019_imagenet")
+    assert (imagenet.searcher.subset, imagenet.train_epochs) == (50_000, 150)
+    assert [150 * share for share in imagenet.recipe.milestones] == pytest.approx([50, 100, 135])
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio", "target", "decay"), [("dms_a", 1.5, 0.12, 1e-4), ("dms_b", 2.5, 1.0, 2e-4)]
+)
+def test_dms_as_published(name: str, ratio: float, target: float, decay: float) -> None:
+    """Each network has its rate of the means, its recipe and DMS' signs (B.2.1, B.2.2)."""
+    for network, rate in (("vgg11", 2e-3), ("resnet18_cifar", 1e-3)):
+        found: Any = resolve(name, network)
+        assert isinstance(found.searcher, Dms)
+        assert (found.searcher.initial_ratio, found.searcher.memory_target) == (ratio, target)
+        assert (found.searcher.trade_off, found.searcher.mean_learning_rate) == (0.01, rate)
+        assert (found.epochs, found.recipe.weight_decay) == (250, decay)
+        assert found.space.binarization == "dms"
+    resnet = resolve(name, "resnet18_cifar").recipe
+    assert (resnet.epochs_of("float", 500), resnet.epochs_of("binary", 500)) == (200, 300)
+    rates = resnet.rates(64, 300, 10)
+    at = [float(rates(10 * epoch)) for epoch in (0, 139, 141, 219, 221, 259, 261)]
+    assert at == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.0001])
+
+
+def test_no_paper_inherits_from_another() -> None:
+    """DARTS has its own optimizer, and trains with its own recipe."""
+    darts: Any = resolve(space="darts")
+    assert (darts.searcher.optimizer, darts.searcher.weights_only) == ("sgd", 0)
+    assert darts.searcher.architecture_learning_rate == 3e-4
+    assert (darts.recipe.learning_rate, darts.recipe.weight_decay) == (0.025, 3e-4)
+
+
+def test_stages_of_the_recipes() -> None:
+    rows = [pair for pair in ROWS if pair[1] not in METHODS["default"][1:]]
+    stages = {(name, row.space.name): row.recipe.stages for name, row in rows}
+    multi = {key for key in stages if stages[key] == ("real", "binary")}
+    assert {name for name, _ in multi} == {
+        "default",
+        "bats",
+        "bats_cifar100",
+        "bats_imagenet",
+        "bats_darts",
+        "bnas_v2_multi_stage",
+    }
+    twins = {key for key in stages if stages[key] == ("float", "binary")}
+    assert twins == {("dms_a", "resnet18_cifar"), ("dms_b", "resnet18_cifar")}
+    assert {stages[key] for key in stages.keys() - multi - twins} == {("binary",)}
+
+
+def test_a_space_has_the_method_that_is_as_like_it_as_can_be() -> None:
+    assert resolve() == METHODS["default"][0]
+    assert resolve(space="bats") == METHODS["default"][0]
+    assert resolve(space=Bats(cells=2)).searcher == Differentiable(
+        temperature={"normal": 0.2, "reduction": 0.15}, weights="real", activations="binary"
+    )
+    assert resolve(space=Bnas(stem="imagenet")).recipe == recipe("bnas_v2_imagenet")
+    assert resolve(space="bnas").recipe == recipe("bnas_v2")
+    assert resolve(space="vgg11", searcher="dms").searcher == METHODS["dms_a"][0].searcher
+
+
+def test_without_a_method_a_name_is_the_space_by_itself() -> None:
+    """As it is in an architecture, a table of latencies and a command."""
+    assert resolve(space="vgg_small").space == resolve(space=VggSmall()).space == VggSmall()
+    assert resolve(space="vgg_small").recipe == recipe("shen2019")
+    assert resolve("shen2019", "vgg_small").space == VggSmall(binarization="dorefa")
+    assert resolve(space=Vgg11()).space == Vgg11()
+    for given in ("bats", Bats()):
+        found: Any = resolve(space=given, searcher="progressive")
+        assert (found.space, found.searcher) == (Bats(), METHODS["bats"][0].searcher)
+    for space in (Bats(stem="imagenet"), Bats(precision="real"), Darts(precision="binary")):
+        assert isinstance(resolve(space=space).searcher, Differentiable)
+        assert not isinstance(resolve(space=space).searcher, Progressive)
+
+
+def test_a_space_of_ones_own_has_no_paper() -> None:
+    def own(choose, input_shape, classes):
+        raise AssertionError
+
+    for given in (own, FunctionSpace(own)):
+        found = resolve(space=given)
+        assert (found.searcher, found.recipe) == (Differentiable(), Recipe())
+
+
+def test_parts_that_are_given_go_before_the_methods() -> None:
+    found: Any = resolve("bnas_v2", {"cells": 8}, {"diversity": 0.0}, {"drop_path": 0.1})
+    assert (found.space, found.searcher.diversity) == (Bnas(cells=8), 0)
+    assert changes(recipe("bnas_v2"), found.recipe) == {"drop_path": 0.1}
+    assert found.searcher.learning_rate == 0.025
+    other = resolve("bnas_v2", searcher="progressive", recipe="bats")
+    assert (other.searcher, other.epochs, other.recipe) == (Progressive(), 25, recipe("bats"))
+    own = Recipe(0.5)
+    assert resolve("bats", recipe=own).recipe is own
+
+
+def test_a_method_binarizes_any_network_as_its_own() -> None:
+    assert resolve("dms_b", "vgg_small").space == VggSmall(binarization="dms")
+    assert resolve("shen2019", "resnet18_cifar").space == ResNet18Cifar(binarization="dorefa")
+    assert resolve("dms_b", VggSmall()).space == VggSmall()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"method": "bnas_v3"}, "Unknown method `bnas_v3`; did you mean `bnas_v2`"),
+        ({"method": "vgg_small"}, '`vgg_small` is a space, not a method: give space="vgg_small"'),
+        ({"method": "evolution"}, "`evolution` is a searcher, not a method"),
+        ({"space": "bnas_v2"}, '`bnas_v2` is a method, not a space: give method="bnas_v2"'),
+        ({"space": Bats}, "`space` must be an instance, such as Bats()"),
+        ({"searcher": Differentiable}, "`searcher` must be an instance, such as Differentiable()"),
+        ({"method": 3}, "`method` must be a name or a Method, but got 3"),
+        ({"space": "bat"}, "Unknown space `bat`; did you mean `bats`"),
+        ({"space": {"cels": 3}}, "Unknown setting of space `bats` `cels`; did you mean `cells`"),
+        ({"space": 3}, "`space` must be a name, a Space or a function, but got 3"),
+        ({"searcher": "dms_a"}, '`dms_a` is a method, not a searcher: give method="dms_a"'),
+        ({"searcher": "diferentiable"}, "Unknown searcher `diferentiable`; did you mean"),
+        ({"searcher": 3}, "`searcher` must be a name, settings or a searcher, but got 3"),
+        ({"searcher": {"heat": 1}}, "Unknown setting of searcher `differentiable` `heat`"),
+        ({"searcher": {"temperature": -1}}, "`temperature` must be positive, but got -1"),
+        ({"recipe": "bnas_v3"}, "Unknown recipe `bnas_v3`; did you mean `bnas_v2`"),
+        ({"recipe": {"rate": 1}}, "Unknown setting of the recipe `rate`"),
+        ({"recipe": 3}, "`recipe` must be a name, settings or a Recipe, but got 3"),
+    ],
+)
+def test_what_cannot_be_resolved_is_told(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        resolve(**given)
+    assert message in str(caught.value)
+
+
+def test_settings_of_the_default_may_make_it_the_network_of_another_row() -> None:
+    assert resolve(space={"precision": "real"}) == resolve(space=Bats(precision="real"))
+
+
+def test_a_space_that_shares_a_name_is_not_the_papers() -> None:
+    def bats(choose, input_shape, classes):
+        raise AssertionError
+
+    assert resolve(space=bats).recipe == Recipe()
+
+
+def test_a_method_object_has_the_networks_of_its_name() -> None:
+    row = METHODS["dms_a"][0]
+    assert resolve(row, "resnet18_cifar") == METHODS["dms_a"][1]

@@ -75,7 +75,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path) -> None:
 def test_a_run_of_an_earlier_version_is_read_and_not_continued(tmp_path) -> None:
     record = {"schema": 1, "settings": SETTINGS}
     (tmp_path / "settings.json").write_text(json.dumps(record))
-    with pytest.raises(InputError, match=r"is a run of an earlier larq_nas.* larq-nas train "):
+    with pytest.raises(InputError, match=r"is a run of an earlier larq_nas.* larq-nas train\."):
         enter(tmp_path)
     assert read_settings(tmp_path) == json.loads(json.dumps(SETTINGS))
     (tmp_path / "settings.json").write_text(json.dumps({**record, "schema": 9}))

@@ -36,7 +36,7 @@ def architecture_of(**choices: Any) -> larq_nas.Architecture:
             },
             "Every path of cell `normal` is zero: choose another operation in one of normal/2.",
         ),
-        ({"space": "bnas"}, "setting"),
+        ({"space": "bnas"}, "is of space `bats`, but got `bnas`"),
         ({"recipe": "bnsa"}, "Unknown recipe `bnsa`; did you mean `bnas`?"),
         ({"epochs": -1}, "`epochs` must be 0 or more, but got -1"),
         ({"seed": -1}, "`seed` must be a whole number from 0"),

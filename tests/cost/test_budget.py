@@ -146,6 +146,7 @@ def test_the_best_within_is_that_of_brute_force(costs: SpaceCosts, name: str) ->
     assert reached >= 3
 
 
+@pytest.mark.slow
 def test_the_best_within_is_that_of_brute_force_where_zero_is_kept() -> None:
     """Of the networks whose cells are not zero on every path; tight limits leave few of them."""
     space = Bnas(cells=2, channels=8, nodes=2, operations=("zero", "max_pool_3x3", "conv_3x3"))

@@ -25,6 +25,9 @@ class TestStranger(SearcherConformance):
     recipe = Recipe(stages=("binary",))
 
     # Several searches each.
+    test_killed_and_resumed_it_gives_the_same_bytes = pytest.mark.slow(
+        SearcherConformance.test_killed_and_resumed_it_gives_the_same_bytes
+    )
     test_a_budget_is_kept = pytest.mark.slow(SearcherConformance.test_a_budget_is_kept)
     test_several_searches_take_the_memory_of_one = pytest.mark.slow(
         SearcherConformance.test_several_searches_take_the_memory_of_one

@@ -94,7 +94,7 @@ def test_temperature_by_group() -> None:
     build(choose)
     assert choose.mixtures["first"].temperature == 0.5
     assert choose.mixtures["cell/3"].temperature == 0.2
-    with pytest.raises(InputError, match=r"Unknown choice group in `temperature` `first`"):
+    with pytest.raises(InputError, match="has none for `first`: it has frist, cell"):
         build(Relax({"frist": 0.5, "cell": 0.2}))
     with pytest.raises(InputError, match="`temperature` must be positive, but got 0"):
         Relax({"cell": 0})

@@ -20,6 +20,7 @@ from larq_nas.training.distribution import require_halves, require_strategy, war
 SPACE = Bats(cells=2, channels=4, nodes=1)
 
 
+@pytest.mark.slow
 def test_five_bilevel_steps_on_two_replicas_are_those_of_one(tmp_path: Path) -> None:
     """Of all weights and alphas; Keras' synchronized variance is that of a batch, n for n - 1."""
     names = ("none", "one", "two", "first_of_two_processes", "second_of_two_processes")

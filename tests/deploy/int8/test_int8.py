@@ -215,6 +215,7 @@ def test_real_layers_of_larq_run_in_int8() -> None:
     assert set(np.unique(first_op.filters)) == {-127, 127}
 
 
+@pytest.mark.slow
 def test_chaos_alone_refuses_no_network_in_int8() -> None:
     """Half the images are further than a step from fake-quant, though every operation agrees."""
     architecture = random_architecture(Bats(cells=3, channels=32), 0)

@@ -25,6 +25,9 @@ class TestStranger(SearcherConformance):
     recipe = Recipe(stages=("binary",))
 
     # Several searches each.
+    test_the_same_seed_gives_the_same_bytes = pytest.mark.slow(
+        SearcherConformance.test_the_same_seed_gives_the_same_bytes
+    )
     test_killed_and_resumed_it_gives_the_same_bytes = pytest.mark.slow(
         SearcherConformance.test_killed_and_resumed_it_gives_the_same_bytes
     )

@@ -53,6 +53,8 @@ class RunDirectory:
     def __init__(
         self, directory: str | Path | None, settings: Mapping[str, Any], resume: bool = True
     ) -> None:
+        if not isinstance(directory, str | Path | None):
+            raise InputError(f"`directory` must be a path, but got {directory!r}.")
         if directory is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="larq_nas-")
             directory = self._temporary.name

@@ -53,6 +53,11 @@ def test_directories_that_cannot_be_used_are_refused(tmp_path) -> None:
         enter(tmp_path / "foreign")
 
 
+def test_a_directory_is_a_path() -> None:
+    with pytest.raises(InputError, match="`directory` must be a path, but got 3"):
+        RunDirectory(3, SETTINGS)  # type: ignore[arg-type]
+
+
 def test_two_processes_do_not_share_a_directory(tmp_path) -> None:
     """The second is refused, and the first goes on writing what it was writing."""
     with RunDirectory(tmp_path, SETTINGS) as run:

@@ -68,8 +68,8 @@ def _parse(text: str, unit: str) -> float:
         quantity = Quantity(text, binary=True)
     except QuantiPhyError:
         return math.nan
-    # A count of bytes needs no unit; a time does.
-    if quantity.units.upper() != unit.upper() and not (unit == "B" and not quantity.units):
+    # A count of bytes needs no unit; a time does, and "5MS" are no milliseconds.
+    if quantity.units not in {"B": ("", "B", "b"), "s": ("s",), "": ("",)}[unit]:
         return math.nan
     # The text's own decimals, not those of a product of floats.
     return round(float(quantity) * 1e6, 6) if unit == "s" else float(quantity)

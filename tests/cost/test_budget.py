@@ -56,6 +56,7 @@ def test_units(name: str, text: float | str, number: int) -> None:
         ("macs", "5MB"),
         ("latency", "5"),
         ("latency", "5 minutes"),
+        ("latency", "5MS"),
         ("latency", "1.2.3ms"),
         ("latency", "0ms"),
         ("latency", True),

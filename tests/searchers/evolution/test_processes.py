@@ -117,4 +117,4 @@ def test_a_worker_of_other_settings_says_which(alone: Path) -> None:
     )
     assert worker.wait(timeout=SECONDS) == 1
     said = (alone.parent / f"{alone.name}.log").read_text().splitlines()[-1]
-    assert "the chief's run with other settings (searcher.trade_off was 4.0, now 5.0)" in said
+    assert "the chief's run with other settings (searcher.trade_off was 4.0, now 5)" in said

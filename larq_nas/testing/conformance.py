@@ -97,7 +97,7 @@ class SearcherConformance:
         """
         whole, rest = _Epochs(), _Epochs()
         self.search(tmp_path / "whole", callbacks=[whole])
-        for epoch, step in ((1, None), (2, 1)):
+        for epoch, step in ((1, None), (2, 0)):
             status = _killed(type(self), tmp_path / "cut", epoch, step)
             assert status == -signal.SIGKILL, "The search ended before it was killed."
         self.search(tmp_path / "cut", callbacks=[rest])

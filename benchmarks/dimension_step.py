@@ -7,7 +7,9 @@ import argparse
 import multiprocessing
 import resource
 import statistics
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 # The narrowest and the widest number of filters, of a layer whose own number is the widest.
@@ -51,7 +53,9 @@ WIDEST = [0]
 def build(case: dict[str, Any], formulation: str) -> Any:
     """Return a compiled model, and what it trains on."""
     import tensorflow as tf
-    from larq_nas.searchers.dms.reference import AllWidths, Separate
+
+    sys.path.append(str(Path(__file__).parents[1] / "tests" / "searchers" / "dms"))
+    from reference import AllWidths, Separate
 
     from larq_nas.data.validation import DataFacts
     from larq_nas.layers import DEPLOYED

@@ -26,7 +26,7 @@ def searched(case: dict[str, Any], formulation: str, first_step: bool) -> dict[s
     import tensorflow as tf
 
     import larq_nas
-    from larq_nas.searchers.differentiable.settings import settings as differentiable
+    from larq_nas.searchers.differentiable import search as differentiable
     from larq_nas.supernet.fuse import Fuse
     from larq_nas.supernet.relax import Relax
 

@@ -227,7 +227,7 @@ def test_latency_is_kept_to_but_not_learned_by(data: Any, tmp_path: Path) -> Non
         resolve(small), partial(measure, runs=2, warmup_runs=1), path=tmp_path / "table.json",
         input_shape=(8, 8, 1), classes=10, networks=3, checks=2,
     )  # fmt: skip
-    with pytest.warns(UserWarning, match="do not learn by `latency`"):
+    with pytest.warns(UserWarning, match="do not learn by a budget of latency"):
         search(
             data,
             directory=tmp_path / "run",

@@ -82,7 +82,7 @@ def limits_of(
         print("Costing the space: one build of all of it", flush=True)
         if table:
             print(table, flush=True)
-    # It finds any width, down to this one.
+    # A searcher that learns widths is not held to the ratios of the space.
     least = searcher.smallest_ratio
     limits = Limits(SpaceCosts(space, facts.input_shape, facts.classes, table, least), budget)
     feasible = limits.require_feasible()
@@ -210,8 +210,8 @@ def search(
     verbose = verbose_here(strategy, directory, verbose)
     if verbose:
         print(
-            f"Space `{plan.space.name}`, searcher `{plan.searcher.name}`: {epochs} epochs of "
-            f"search, {train_epochs} of training",
+            f"Space `{plan.space.name}`, searcher `{plan.searcher.name}`: epochs={epochs}, "
+            f"train_epochs={train_epochs}",
             flush=True,
         )
     data = read_data(train, validation, classes, augment, seed, plan.space, verbose, strategy)

@@ -204,9 +204,7 @@ def settings_table(plan: Method) -> str:
         rows = [
             [
                 f"{part}.{one.name}",
-                "\n".join(
-                    textwrap.wrap(_written(getattr(owner, one.name)), 24, break_long_words=False)
-                ),
+                _wrapped(_written(getattr(owner, one.name)), 24),
                 _wrapped(described.get(one.name, ""), 52),
             ]
             for one in (dataclasses.fields(owner) if dataclasses.is_dataclass(owner) else ())

@@ -1,4 +1,4 @@
-"""Latency tables: predict a network from its operations, of which a few networks are measured."""
+"""Latency tables: the latency of a network from measured latencies of its operations."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""Two-level training, and a fit loop that is killed at any moment and resumes the same."""
+"""A fit loop that resumes with the same result, and the base of bilevel models."""
 
 import csv
 import math

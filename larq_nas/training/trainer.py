@@ -1,4 +1,4 @@
-"""Check a recipe, and train a network by it, and from a teacher."""
+"""Train a network by a recipe, with or without a teacher."""
 
 import functools
 import hashlib

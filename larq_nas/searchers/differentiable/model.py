@@ -1,4 +1,4 @@
-"""Bilevel optimization of weights and architecture parameters, and what they come to."""
+"""Bilevel model of weights and architecture parameters, and the terms of its loss."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""A search of widths: its settings, turns, penalties, record and end."""
+"""Search of widths by DMS: settings, turns, penalties (Eq. 7) and run."""
 
 import csv
 import dataclasses

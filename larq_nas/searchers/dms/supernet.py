@@ -1,4 +1,4 @@
-"""A network whose channels are masked by searched widths, and that takes others."""
+"""Supernet of DMS: masked channels (Eq. 11), and weights that stay when widths change (Eq. 9)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

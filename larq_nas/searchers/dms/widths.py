@@ -1,4 +1,4 @@
-"""Widths as logistic distributions over expansion ratios (DMS, section 2)."""
+"""Widths as logistic distributions over expansion ratios (DMS, Eq. 4 to 6)."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""An evolution of widths: its settings, and a run of it, alone or as one of many processes."""
+"""Evolution of widths: settings, and a run in one process or many."""
 
 import dataclasses
 import shutil

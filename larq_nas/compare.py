@@ -35,6 +35,7 @@ from larq_nas.files import (
     write_table,
 )
 from larq_nas.latency.measure import measure_all_here
+from larq_nas.log import log
 from larq_nas.methods import RecipeLike
 from larq_nas.methods import resolve as resolve_method
 from larq_nas.report.plots import plot_comparison
@@ -225,7 +226,7 @@ class Job:
         run, space = self.run(recipe, epochs), self.entry.space
         self.failure = None
         if verbose:
-            print(f"{self.entry.label}, seed {self.data.seed}: `{self.folder}`", flush=True)
+            log.info(f"{self.entry.label}, seed {self.data.seed}: `{self.folder}`")
         try:
             train_architecture(
                 self.architecture, space, self.data, recipe, None, epochs, run, (), verbose
@@ -384,10 +385,10 @@ class Record:
 
     def show(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Print the rows as a table, and where they are."""
-        print(table(rows), flush=True)
+        log.info(table(rows))
         if not (self._directory / "comparison.png").exists():
-            print("No plot: matplotlib is not installed; pip install 'larq_nas[plots]'", flush=True)
-        print(f"written: {self._directory}", flush=True)
+            log.info("No plot: matplotlib is not installed; pip install 'larq_nas[plots]'")
+        log.info(f"written: {self._directory}")
 
     def _read(self) -> dict[str, dict[str, Any]]:
         if not self._path.exists():
@@ -531,18 +532,17 @@ def _announce(
     entries: Sequence[Entry], before: Sequence[Job], record: Record, seeds: int, epochs: int
 ) -> None:
     for entry in entries:
-        print(f"{entry.label}: {', '.join(entry.told)}", flush=True)
+        log.info(f"{entry.label}: {', '.join(entry.told)}")
         known = sorted({job.data.seed for job in before if job.entry is entry})
         if known:
-            print(f"{entry.label}: seeds {', '.join(map(str, known))} were done before", flush=True)
+            log.info(f"{entry.label}: seeds {', '.join(map(str, known))} were done before")
     others = [row["architecture"] for row in record.others([entry.label for entry in entries])]
     if others:
-        print(f"Kept from earlier calls: {', '.join(others)}", flush=True)
+        log.info(f"Kept from earlier calls: {', '.join(others)}")
     networks = sum(len(entry.architectures) for entry in entries)
-    print(
+    log.info(
         f"Comparison: {networks} networks, {seeds} seeds, {epochs} epochs each: "
         f"{networks * seeds * epochs:,} epochs in all",
-        flush=True,
     )
 
 
@@ -568,7 +568,7 @@ def _time(rows: Sequence[dict[str, Any]], place: Path, verbose: int | str) -> No
     """Time the networks of all rows, those of earlier calls too, in turns: loads change."""
     paths = [path for row in rows for path in row["flatbuffers"] if (place / path).exists()]
     if verbose:
-        print(f"Timing {len(paths)} flatbuffers, in turns", flush=True)
+        log.info(f"Timing {len(paths)} flatbuffers, in turns")
     try:
         found = measure_all_here([(place / path).read_bytes() for path in paths])
     except LarqNasError as error:

@@ -12,6 +12,7 @@ from larq_nas.data.data import check_callbacks, check_seed, read_data
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import InputError, require_count, require_whole, warn
 from larq_nas.latency import LatencyTable
+from larq_nas.log import log
 from larq_nas.methods import Method, RecipeLike, SearcherLike, SpaceLike, resolve
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers import Search, Searcher
@@ -79,15 +80,15 @@ def limits_of(
     if not budget:
         return None
     if verbose:
-        print("Costing the space: one build of all of it", flush=True)
+        log.info("Costing the space: one build of all of it")
         if table:
-            print(table, flush=True)
+            log.info(table)
     # A searcher that learns widths is not held to the ratios of the space.
     least = searcher.smallest_ratio
     limits = Limits(SpaceCosts(space, facts.input_shape, facts.classes, table, least), budget)
     feasible = limits.require_feasible()
     if verbose:
-        print(feasible, flush=True)
+        log.info(feasible)
     if limits.costs.unknown:
         warn(
             f"The budget does not count the operations of {', '.join(limits.costs.unknown)}: "
@@ -209,10 +210,9 @@ def search(
     require_one_directory(strategy, directory)
     verbose = verbose_here(strategy, directory, verbose)
     if verbose:
-        print(
+        log.info(
             f"Space `{plan.space.name}`, searcher `{plan.searcher.name}`: epochs={epochs}, "
             f"train_epochs={train_epochs}",
-            flush=True,
         )
     data = read_data(train, validation, classes, augment, seed, plan.space, verbose, strategy)
     facts = data.facts
@@ -296,12 +296,12 @@ def _work(
 ) -> tf.keras.Model:
     """Train candidates for a chief, and return the network that the chief has trained."""
     if verbose:
-        print(f"Worker: waiting for the chief of `{run.directory}`", flush=True)
+        log.info(f"Worker: waiting for the chief of `{run.directory}`")
     run.wait_for_chief()
     found.work(run, callbacks)  # type: ignore[attr-defined]
     tf.keras.backend.clear_session()
     if verbose:
-        print("Worker: the search has ended; waiting for the chief to train", flush=True)
+        log.info("Worker: the search has ended; waiting for the chief to train")
     run.wait_for(run.result)
     return trainer(run).restore(run)
 

@@ -22,6 +22,7 @@ from larq_nas.deploy.convert import first_images
 from larq_nas.errors import ConversionError, InputError, require_count, warn
 from larq_nas.files import replacing, write_atomically
 from larq_nas.latency import LatencyTable
+from larq_nas.log import log
 from larq_nas.methods import RecipeLike, resolve
 from larq_nas.run_directory import RunDirectory
 from larq_nas.spaces import Space, SpaceLike
@@ -90,17 +91,17 @@ def _finish(
     if "refused" in result:
         warn(f"No `model.tflite` was written: {result['refused']}")
     if verbose:
-        print(_costs(result["costs"], run), flush=True)
+        log.info(_costs(result["costs"], run))
         if "refused" not in result:
-            print(summarize(result), flush=True)
+            log.info(summarize(result))
         if budget and "bytes" in result:
             used = {**result["costs"], "flatbuffer_bytes": result["bytes"]}
-            print(f"budget: {budget.report(used)}", flush=True)
+            log.info(f"budget: {budget.report(used)}")
         if table:
             took = result["costs"][LATENCY] / 1000
-            print(f"predicted on {table.device}: {took:.3f} ms for an image", flush=True)
-        print(f"accuracy on validation data: {result['accuracy']:.2%}")
-        print(f"written: {run.directory if 'refused' in result else run.flatbuffer}", flush=True)
+            log.info(f"predicted on {table.device}: {took:.3f} ms for an image")
+        log.info(f"accuracy on validation data: {result['accuracy']:.2%}")
+        log.info(f"written: {run.directory if 'refused' in result else run.flatbuffer}")
 
 
 def _costs(costs: dict[str, Any], run: RunDirectory) -> str:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from larq_nas.data.augmentation import Augment, check_augment, describe, resolve_augment
 from larq_nas.data.validation import DataFacts, check_data
 from larq_nas.errors import InputError
+from larq_nas.log import log
 from larq_nas.training.distribution import require_strategy
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def read_data(
     """Return the data of data that was looked at once, or raise `InputError`."""
     augmentation = resolve_augment(augment)
     if verbose:
-        print("Checking the data: every image and label once", flush=True)
+        log.info("Checking the data: every image and label once")
     facts = check_data(train, validation, classes, crops=augmentation is not None)
     space.check(facts.input_shape)
     check_augment(augmentation, facts.input_shape, facts.train_shape)

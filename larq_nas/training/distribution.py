@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import InputError, LarqNasError, ProcessLostError, warn
+from larq_nas.log import log
 from larq_nas.run_directory import RunDirectory
 
 
@@ -149,7 +150,7 @@ def verbose_here(strategy: object, directory: str | Path | None, verbose: int | 
         return verbose
     if verbose:
         count = process_count(strategy)
-        print(f"One of {count} processes; the chief writes `{directory}`", flush=True)
+        log.info(f"One of {count} processes; the chief writes `{directory}`")
     return 0
 
 

@@ -15,6 +15,7 @@ from tensorflow.python.framework import ops
 from larq_nas.data.streams import Stream
 from larq_nas.errors import DivergenceError, InputError, first_line
 from larq_nas.files import write_table
+from larq_nas.log import log
 from larq_nas.run_directory import RunDirectory
 from larq_nas.training.distribution import (
     building_on,
@@ -161,10 +162,9 @@ def fit(
         return
     if verbose:
         done = f" ({first} done before)" if first else ""
-        print(
+        log.info(
             f"Stage `{stage}`: {epochs} epochs of {stream.steps} steps{done}; "
             "the first step builds the graph and takes longest",
-            flush=True,
         )
     validation_steps = None
     batches, strategy = stream.from_epoch(first, epochs), model.distribute_strategy

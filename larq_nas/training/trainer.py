@@ -21,6 +21,7 @@ from larq_nas.layers import DEPLOYED, Domain, DropPath, building_in, computing_i
 from larq_nas.layers.precision import warn_if_unused
 from larq_nas.layers.zeros import reads_image
 from larq_nas.lce.fallback import weight_quantizers
+from larq_nas.log import log
 from larq_nas.run_directory import RunDirectory
 from larq_nas.training.distribution import building_on, warn_if_apart
 from larq_nas.training.loop import exact, fit, seed_everything
@@ -323,10 +324,9 @@ def check_training(
     require_stages(build, recipe)
     rate, size = recipe.rate(data.facts.batch_size), data.facts.batch_size
     if verbose and rate != recipe.learning_rate:
-        print(
+        log.info(
             f"Learning rate {rate:g}: that of the recipe, {recipe.learning_rate:g}, is for batches "
             f"of {recipe.base_batch_size}, and the data has {size}",
-            flush=True,
         )
     for stage in recipe.stages:
         if epochs and not recipe.epochs_of(stage, epochs):
@@ -342,7 +342,7 @@ def check_training(
         warn("`teacher` has no effect: `distillation`, its share of the loss, is 0 in this recipe.")
     described = teacher.describe(data)
     if verbose:
-        print(described, flush=True)
+        log.info(described)
 
 
 def require_stages(build: Callable[[], tf.keras.Model], recipe: Recipe) -> None:

@@ -15,6 +15,7 @@ from larq_nas.data.data import Data
 from larq_nas.errors import InputError, require_whole
 from larq_nas.files import write_atomically
 from larq_nas.layers.mixture import Kept
+from larq_nas.log import log
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.differentiable.derivation import scores_of
 from larq_nas.searchers.differentiable.search import (
@@ -67,7 +68,7 @@ class ProgressiveSearch:
             with forgetting_graphs():
                 prepared = self._prepare(index, records[-1]["kept"] if records else None)
                 if verbose:
-                    print(f"Progressive search, {self._describe(index)}", flush=True)
+                    log.info(f"Progressive search, {self._describe(index)}")
                 announce(prepared, verbose)
                 prepared.learn(directory, callbacks, verbose)
                 if index == len(self._cells) - 1:
@@ -76,7 +77,7 @@ class ProgressiveSearch:
                 records.append(record)
                 write_atomically(directory.stages, json.dumps({"stages": records}, indent=1) + "\n")
                 if verbose:
-                    print(_dropped(record["dropped"]), flush=True)
+                    log.info(_dropped(record["dropped"]))
         raise AssertionError("the last stage returns")
 
     def _announce(self, done: int, verbose: int | str) -> None:
@@ -84,7 +85,7 @@ class ProgressiveSearch:
             told = f"about {needed / 2**30:.1f} GiB of memory, {self._epochs} epochs"
             if verbose:
                 stage = self._describe(index).capitalize()
-                print(f"{stage}: {'done before' if index < done else told}", flush=True)
+                log.info(f"{stage}: {'done before' if index < done else told}")
         # Each stage warns of itself when it starts; of later ones it would be late.
         warn_if_too_large(max(self._bytes[done + 1 :], default=0), self._can_rematerialize)
 

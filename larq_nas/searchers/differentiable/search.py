@@ -26,6 +26,7 @@ from larq_nas.errors import (
 from larq_nas.layers import ComputedIn, Domain, building_in
 from larq_nas.layers.mixture import Kept
 from larq_nas.layers.precision import require_precision, warn_if_unused
+from larq_nas.log import log
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.differentiable.derivation import (
     derive,
@@ -80,23 +81,19 @@ def announce(search: "DifferentiableSearch", verbose: int | str) -> None:
     memory = estimate(model, batch_size)
     first, reason = next(iter(choose.obstacles.items()), ("", ""))
     if verbose:
-        print(
+        log.info(
             f"Supernet: {model.count_params():,} parameters, about {memory / 2**30:.1f} GiB of "
             f"memory, {search.stream.steps * search.epochs:,} steps of {batch_size} images from "
             "each half.",
-            flush=True,
         )
         if choose.obstacles:
-            print(
+            log.info(
                 f"{len(choose.obstacles)} of {len(choose.obstacles) + choose.fused} cells are "
                 f"computed operation by operation, which takes longer; `{first}`: {reason}",
-                flush=True,
             )
         slow = model.terms.get("budget_penalty")
         if isinstance(slow, BudgetPenalty) and slow.seconds > _LONG:
-            print(
-                f"Budget: its costs take up to {slow.seconds:.0f} s before each epoch", flush=True
-            )
+            log.info(f"Budget: its costs take up to {slow.seconds:.0f} s before each epoch")
     warn_if_too_large(memory, can_rematerialize=bool(choose.fused) and not choose.rematerialize)
     warn_if_unused(model, model.precision)
     if choose.rematerialize and not choose.fused:

@@ -30,6 +30,7 @@ from larq_nas.errors import (
 )
 from larq_nas.files import write_table
 from larq_nas.layers import DEPLOYED
+from larq_nas.log import log
 from larq_nas.report.plots import plot_widths
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.dms.supernet import Supernet, require_widths
@@ -324,12 +325,11 @@ class DmsSearch:
         if verbose:
             turns, steps = self.turns, self.stream.steps
             needed = memory_of(self.costs, self.model.dimensions, self.data.facts.batch_size)
-            print(
+            log.info(
                 f"Widths of {len(self.costs.expansions)} choices: {turns.count} turns of "
                 f"{turns.weight_epochs} epochs for the weights and one for the widths, "
                 f"{turns.epochs * steps:,} steps of {self.data.facts.batch_size} images; about "
                 f"{needed / 2**30:.1f} GiB of memory at first",
-                flush=True,
             )
 
     def _within_budget(self, ratios: dict[str, float]) -> dict[str, float]:
@@ -356,7 +356,7 @@ class DmsSearch:
             told = f"not plotted: {first_line(error)}"
         if verbose:
             widths = ", ".join(f"{name} {filters}" for name, filters in found.items())
-            print(f"Widths found: {widths} ({told})", flush=True)
+            log.info(f"Widths found: {widths} ({told})")
 
 
 def memory_of(costs: SpaceCosts, dimensions: Dimensions, batch_size: int) -> float:

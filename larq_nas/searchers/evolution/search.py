@@ -25,6 +25,7 @@ from larq_nas.errors import (
     warn,
 )
 from larq_nas.files import write_table
+from larq_nas.log import log
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.evolution.candidates import (
     CandidateTraining,
@@ -107,7 +108,7 @@ class EvolutionSearch:
         training = self._training()
         epochs = self.searcher.widest_epochs
         train_widest(self.space, epochs, training, directory, callbacks, verbose)
-        announce = partial(print, flush=True) if verbose else _ignore
+        announce = log.info if verbose else _ignore
         oracle = self._oracle(announce, partial(write_candidates, directory))
         self._tuner(oracle, training, directory, callbacks).search()
         return self._conclude(oracle, directory, verbose)
@@ -183,11 +184,10 @@ class EvolutionSearch:
     def _report(self, done: int, failed: int, best: int, figures: dict[str, Any]) -> None:
         lost = f", {failed} failed" if failed else ""
         of_front = f"; {best} on the Pareto front" if len(self.searcher.objectives) > 1 else ""
-        print(
+        log.info(
             f"Trained {done} candidates{lost}{of_front}. Best: accuracy {figures['accuracy']:.2%}, "
             f"fitness {figures['fitness']:.2f}, "
             f"{figures['flops'] / self.fitness.original:.2f} times the operations of the original",
-            flush=True,
         )
 
     def _announce(self, verbose: int | str) -> None:
@@ -195,11 +195,10 @@ class EvolutionSearch:
             searcher, facts = self.searcher, self.data.facts
             images = searcher.subset or facts.train_examples
             steps = max(1, images // facts.batch_size)
-            print(
+            log.info(
                 f"Evolution: {self.generations} generations of {searcher.population} candidates, "
                 f"each {searcher.candidate_epochs} epochs of {steps} steps; "
                 f"{self.breeder.genes.size:,} candidates in all to choose from",
-                flush=True,
             )
 
 

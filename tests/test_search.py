@@ -12,8 +12,8 @@ from conftest import EXAMPLES, Interrupt, quick, run_files
 
 import larq_nas
 from larq_nas.errors import InputError
+from larq_nas.imports import load_object
 from larq_nas.spaces import Bats
-from larq_nas.spaces.space import load_object
 from larq_nas.training.loop import read_history
 from larq_nas.training.transfer import transfer_weights
 

@@ -11,7 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ from terminaltables import AsciiTable
 
 from larq_nas.data import datasets
 from larq_nas.errors import InputError, LarqNasError, first_line
+from larq_nas.imports import load_object
 from larq_nas.methods import METHODS, Method, resolve
 from larq_nas.run_directory import read_settings
 from larq_nas.searchers import Searcher
 from larq_nas.spaces import SpaceLike
 from larq_nas.spaces import resolve as resolve_space
-from larq_nas.spaces.space import load_object
 
 __all__ = [
     "DataOptions",
@@ -322,13 +322,19 @@ _OPTIONS = (
         "--data",
         default="digits",
         show_default=True,
-        help="Data set: digits (embedded), or any name of tensorflow-datasets.",
+        help="Images: a folder with a sub-folder for each class, an .npz file, FILE.py:FUNCTION or "
+        "MODULE:FUNCTION, digits (embedded), or any name of tensorflow-datasets.",
     ),
     click.option(
         "--data-dir", help="Where tensorflow-datasets keeps its data [env: TFDS_DATA_DIR]."
     ),
     click.option("--train-split", help="What to train on, such as 'train[:20%]'."),
     click.option("--validation-split", help="What to measure on, such as 'test'."),
+    click.option(
+        "--validation-share",
+        type=float,
+        help="Share of each class to measure on, of data in one part.  [default: 0.2]",
+    ),
     click.option("--classes", type=int, help="Number of classes; by default what the data says."),
     click.option(
         "--image-size", type=int, help="Resize images to this height and width, in pixels."
@@ -339,9 +345,7 @@ _OPTIONS = (
         help="Resize to this first, and take the centre of --image-size; of training images "
         "--augment crop takes any part.",
     ),
-    click.option(
-        "--batch-size", type=int, default=96, show_default=True, help="Images in a batch."
-    ),
+    click.option("--batch-size", type=int, help="Images in a batch.  [default: 96]"),
     click.option(
         "--augment",
         help="Random changes to training images: standard (shift, mirror), cutout (a square of "
@@ -354,24 +358,31 @@ _OPTIONS = (
 class DataOptions:
     """A data set as the options describe it."""
 
-    name: str
+    data: str
     data_dir: str | None
     train_split: str | None
     validation_split: str | None
+    validation_share: float | None
     declared: int | None
     image_size: int | None
     resize: int | None
-    batch_size: int
+    batch_size: int | None
     augment: str | None
 
     def load(self) -> tuple[tf.data.Dataset, tf.data.Dataset]:
         """Return training and validation data."""
+        return self._loaded
+
+    @cached_property
+    def _loaded(self) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+        # One share for all seeds: no search has trained on what a later training validates on.
         return datasets.load(
-            self.name,
+            self.data,
             self.batch_size,
             data_dir=self.data_dir,
             train_split=self.train_split,
             validation_split=self.validation_split,
+            validation_share=self.validation_share,
             image_size=self.image_size,
             resize=self.resize,
         )
@@ -381,38 +392,18 @@ class DataOptions:
         """The number of classes, if it is given or known."""
         if self.declared is not None:
             return self.declared
-        return datasets.number_of_classes(self.name, self.data_dir)
+        names = getattr(self.load()[0], "class_names", None)
+        return None if names is None else len(names)
 
 
 def data_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command` the options, as one argument `data`."""
+    names = [field.name for field in dataclasses.fields(DataOptions) if field.name != "declared"]
 
     @wraps(command)
-    def wrapped(
-        *args: Any,
-        data: str,
-        data_dir: str | None,
-        train_split: str | None,
-        validation_split: str | None,
-        classes: int | None,
-        image_size: int | None,
-        resize: int | None,
-        batch_size: int,
-        augment: str | None,
-        **kwargs: Any,
-    ) -> None:
-        described = DataOptions(
-            data,
-            data_dir,
-            train_split,
-            validation_split,
-            classes,
-            image_size,
-            resize,
-            batch_size,
-            augment,
-        )
-        command(*args, data=described, **kwargs)
+    def wrapped(*args: Any, classes: int | None, **kwargs: Any) -> None:
+        given = {name: kwargs.pop(name) for name in names}
+        command(*args, data=DataOptions(declared=classes, **given), **kwargs)
 
     for option in reversed(_OPTIONS):
         wrapped = option(wrapped)

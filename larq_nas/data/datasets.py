@@ -1,96 +1,201 @@
-"""Data sets by name: scikit-learn's digits, and those of tensorflow-datasets."""
+"""Data sets by name, and of a user's own: folders of images, arrays and functions."""
 
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.errors import InputError, first_line, require_whole, unknown_name
+from larq_nas.data.arrays import Arrays, ends_of, read_arrays, read_npz
+from larq_nas.data.folders import read_folder
+from larq_nas.errors import (
+    InputError,
+    LarqNasError,
+    first_line,
+    is_number,
+    require_count,
+    require_whole,
+    unknown_name,
+    warn,
+)
+from larq_nas.imports import load_object
 
 __all__ = ["load"]
 
 
 _CACHE_BYTES = 2**30
+_BATCH_SIZE = 96
+_BYTES = (0.0, 255.0)
+_Pair = tuple[tf.data.Dataset, tf.data.Dataset]
 
 
 def load(
-    name: str,
-    batch_size: int = 96,
+    source: str | Path,
+    batch_size: int | None = None,
     *,
     data_dir: str | None = None,
     train_split: str | None = None,
     validation_split: str | None = None,
+    validation_share: float | None = None,
     image_size: int | None = None,
     resize: int | None = None,
+    seed: int = 0,
 ) -> tuple[tf.data.Dataset, tf.data.Dataset]:
-    """Load a data set by name, batched and in a fixed order.
+    """Load images of your own, or a data set by name, batched and in a fixed order.
 
-    Images are float32 from -1 to 1, labels whole numbers. `"digits"` is scikit-learn's: 1437
-    training and 360 test images of 8x8 pixels, with nothing to download. Any other name is
-    one of tensorflow-datasets.
+    Images are float32 from -1 to 1. What was done to them is `train.preprocessing`, and the names
+    of classes, where known, are `train.class_names`, as of Keras's `image_dataset_from_directory`.
+
+    | `source` | what it is |
+    | --- | --- |
+    | a folder | PNG, JPEG, BMP or GIF, a sub-folder for each class; or `train/`, `val/` |
+    | `"FILE.npz"` | `x_train`, `y_train`, `x_test`, `y_test`; or `images` and `labels` |
+    | `"FILE.py:FUNCTION"`, `"MODULE:FUNCTION"` | returns two data sets, a pair of arrays, or two |
+    | `"digits"` | scikit-learn's: 1437 training and 360 test images of 8x8, nothing to download |
+    | any other name | one of tensorflow-datasets |
 
     !!! example
         ```python
-        train, validation = larq_nas.datasets.load("digits")
+        train, validation = larq_nas.datasets.load("flowers", image_size=64)
+        train, validation = larq_nas.datasets.load("tensorflow.keras.datasets.mnist:load_data")
         train, validation = larq_nas.datasets.load("cifar10", train_split="train[:20%]")
         # As BATS has it on ImageNet: search(..., augment="crop") takes 224 of 256 pixels.
         train, validation = larq_nas.datasets.load("imagenet2012", image_size=224, resize=256)
         ```
 
     # Arguments
-        name: `"digits"`, or the name of a data set in tensorflow-datasets.
-        batch_size: number of images in a batch.
+        source: a folder, a file, a function or a name. `"digits"` is never a folder: that is
+            `"./digits"`.
+        batch_size: number of images in a batch; by default 96.
         data_dir: where tensorflow-datasets keeps its data; by default its own choice, the
             environment variable `TFDS_DATA_DIR` included.
         train_split: what to train on, as tensorflow-datasets writes it; by default `"train"`.
         validation_split: what to measure on; by default `"test"`, or `"validation"`.
+        validation_share: share of each class to hold out of a folder or arrays that have no part
+            to validate on; by default 0.2. Copies of an image are all on one side.
         image_size: height and width to resize to, in pixels; needed where images differ.
         resize: resize to this height and width, and take the centre of `image_size` of the
             validation images; an `augment` must crop the training images.
+        seed: seed of the share, and of the order of a folder or arrays.
 
     # Returns
         Two data sets of `(images, labels)`, shapes `(batch, height, width, channels)` and
         `(batch,)`: the training data, and held-out data that is only ever measured on.
 
     # Raises
-        InputError: if the name, a split or a size cannot be used.
+        InputError: if the source, a split or a size cannot be used.
     """
-    require_whole(batch_size=batch_size)
-    sizes = {"image_size": image_size, "resize": resize}
+    if not isinstance(source, str | Path) or not str(source):
+        raise InputError(
+            "A data set must be a folder, an .npz file, FILE.py:FUNCTION or a name, but got "
+            f"{source!r}; larq_nas.search takes tf.data as they are."
+        )
+    require_count(seed=seed)
+    sizes = {"batch_size": batch_size, "image_size": image_size, "resize": resize}
     for given, size in sizes.items():
         if size is not None:
             require_whole(**{given: size})
+    if validation_share is not None and not (
+        is_number(validation_share) and 0 < validation_share < 1
+    ):
+        raise InputError(
+            f"`validation_share` must be between 0 and 1, but got {validation_share!r}."
+        )
     if resize is not None and (image_size is None or resize <= image_size):
         raise InputError(
             f"`resize` must be above `image_size`, which is taken of it, but got {resize} and "
             f"{image_size}."
         )
-    if name == "digits":
-        if train_split or validation_split or data_dir or image_size:
-            raise InputError(
-                "`digits` has fixed splits and sizes: leave out `data_dir`, `train_split`, "
-                "`validation_split`, `image_size` and `resize`."
-            )
-        return _digits(batch_size)
-    loaded = _from_tfds(
-        name, batch_size, data_dir, train_split, validation_split, resize or image_size
-    )
-    if resize is None or image_size is None:
-        return loaded
-    return loaded[0], _centered(loaded[1], image_size)
+    splits = {
+        "data_dir": data_dir,
+        "train_split": train_split,
+        "validation_split": validation_split,
+    }
+    share = {"validation_share": validation_share}
+    resized = {"image_size": image_size, "resize": resize}
+    kind, name = _kind(source, data_dir), str(source)
+    if kind == "digits":
+        _require_none("`digits` has fixed splits and sizes", **splits, **share, **resized)
+        return _digits(batch_size or _BATCH_SIZE)
+    if kind == "name":
+        _require_none(f"`{name}` has splits of its own: give `validation_split`", **share)
+        read = _from_tfds(name, data_dir, train_split, validation_split)
+    else:
+        _require_none(f"`{name}` is not of tensorflow-datasets", **splits)
+        if kind == "folder":
+            read = _from_folder(Path(source).expanduser(), validation_share, seed, bool(image_size))
+        elif kind == "npz":
+            arrays = read_npz(Path(source).expanduser(), validation_share, seed)
+            read = _from_arrays(*arrays)
+        else:
+            result = _call(name)
+            if _are_data_sets(result):
+                _require_none(f"`{name}` returns data sets", **share, **resized)
+                return _batched(name, result, batch_size)
+            read = _from_arrays(*_arrays_of(name, result, validation_share, seed))
+    return _prepared(read, name, batch_size or _BATCH_SIZE, image_size, resize)
 
 
-def _centered(data: tf.data.Dataset, size: int) -> tf.data.Dataset:
-    """Return the data with the middle of each image alone."""
+def _kind(source: str | Path, data_dir: str | None) -> str:
+    """Return what kind of source it is: digits, name, folder, npz or function."""
+    path, text = Path(source).expanduser(), str(source)
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError:  # too long for a path
+        is_folder = is_file = False
+    if source == "digits":
+        if is_folder:
+            warn("`digits` is scikit-learn's data set, not the folder: that is `./digits`.")
+        return "digits"
+    if is_folder and data_dir is None:
+        return "folder"
+    if path.suffix.lower() == ".npz":
+        return "npz"
+    if not is_file and re.fullmatch(r"(.+\.py|[\w.]+):[^\W\d]\w*", text):
+        return "function"
+    if is_file:
+        hint = f"; of a Python file, give {text}:FUNCTION" if path.suffix == ".py" else ""
+        raise InputError(f"`{text}` must be a folder of images or an .npz file{hint}.")
+    if isinstance(source, Path) or text.startswith((".", "~", os.sep)) or "\\" in text:
+        raise InputError(f"There is no folder or file `{text}`.")
+    return "name"
 
-    def take(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        top, left = ((whole - size) // 2 for whole in images.shape[1:3])
-        return images[:, top : top + size, left : left + size], labels
 
-    return data.map(take, num_parallel_calls=tf.data.AUTOTUNE)
+def _require_none(why: str, **given: object) -> None:
+    """Raise `InputError` for options that the source cannot use."""
+    names = [f"`{name}`" for name, value in given.items() if value is not None]
+    if names:
+        raise InputError(f"{why}: leave out {', '.join(names)}.")
 
 
-def _digits(batch_size: int) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+@dataclass(frozen=True)
+class _Read:
+    """Pairs of an image and a label, one by one, and what is known of them.
+
+    `ends` are the values of an image that become -1 and 1.
+    """
+
+    parts: tuple[tf.data.Dataset, tf.data.Dataset]
+    counts: tuple[int, int]
+    class_names: Sequence[str] | None
+    ends: tuple[float, float] = _BYTES
+    is_in_memory: bool = False
+
+
+def _told(parts: Sequence[tf.data.Dataset], names: Sequence[str] | None, done: str) -> _Pair:
+    """Return data sets with what is known of them in attributes."""
+    for data in parts:
+        data.preprocessing = done
+        if names is not None:
+            data.class_names = list(names)
+    return parts[0], parts[1]
+
+
+def _digits(batch_size: int) -> _Pair:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -100,41 +205,85 @@ def _digits(batch_size: int) -> tuple[tf.data.Dataset, tf.data.Dataset]:
         images, labels.astype("int32"), test_size=360, random_state=0, stratify=labels
     )
     pairs = ((parts[0], parts[2]), (parts[1], parts[3]))
-    train, test = (tf.data.Dataset.from_tensor_slices(pair).batch(batch_size) for pair in pairs)
-    return train, test
+    loaded = [tf.data.Dataset.from_tensor_slices(pair).batch(batch_size) for pair in pairs]
+    return _told(loaded, list(map(str, range(10))), "x / 8 - 1")
+
+
+def _from_folder(folder: Path, share: float | None, seed: int, resizes: bool) -> _Read:
+    train, validation, names = read_folder(folder, share, seed, resizes)
+    counts = len(train.paths), len(validation.paths)
+    return _Read((train.read(), validation.read()), counts, names)
+
+
+def _from_arrays(train: Arrays, validation: Arrays, names: Sequence[str] | None) -> _Read:
+    pairs = [(part.images, part.labels) for part in (train, validation)]
+    parts = tuple(map(tf.data.Dataset.from_tensor_slices, pairs))
+    counts = len(train.labels), len(validation.labels)
+    return _Read(parts, counts, names, ends_of(train.images), is_in_memory=True)
+
+
+def _call(reference: str) -> Any:
+    """Return what a function of the user's own returns."""
+    function = load_object(reference, "data")
+    try:
+        return function()
+    except LarqNasError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"`{reference}` must return data when it is called without arguments, but raised "
+            f"{type(error).__name__}: {first_line(error)}."
+        ) from error
+
+
+def _are_data_sets(result: Any) -> bool:
+    are_two = isinstance(result, tuple | list) and len(result) == 2
+    return are_two and all(isinstance(part, tf.data.Dataset) for part in result)
+
+
+def _batched(name: str, parts: Sequence[tf.data.Dataset], batch_size: int | None) -> _Pair:
+    """Return the data sets of a function, those of single images in batches."""
+    images = [tf.nest.flatten(part.element_spec)[0] for part in parts]
+    if all(getattr(image, "shape", tf.TensorShape(None)).rank == 3 for image in images):
+        known = [getattr(part, "class_names", None) for part in parts]
+        batches = [part.batch(batch_size or _BATCH_SIZE) for part in parts]
+        return _told(batches, known[0], getattr(parts[0], "preprocessing", ""))
+    _require_none(f"`{name}` returns batches", batch_size=batch_size)
+    return parts[0], parts[1]
+
+
+def _arrays_of(name: str, result: Any, share: float | None, seed: int) -> Any:
+    """Return arrays that a function returned: a pair to train on, and perhaps one to validate."""
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        held = f"{len(result)} of them" if isinstance(result, tuple | list) else ""
+        raise InputError(
+            f"`{name}` must return two data sets, (images, labels), or two pairs of these, but "
+            f"returned {type(result).__name__}{f' of {held}' if held else ''}."
+        )
+    train, validation = result
+    if isinstance(train, tuple | list) and isinstance(validation, tuple | list):
+        return read_arrays(f"`{name}`", train, validation, share, seed)
+    return read_arrays(f"`{name}`", (train, validation), None, share, seed)
 
 
 def _from_tfds(
-    name: str,
-    batch_size: int,
-    data_dir: str | None,
-    train_split: str | None,
-    validation_split: str | None,
-    image_size: int | None,
-) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+    name: str, data_dir: str | None, train_split: str | None, validation_split: str | None
+) -> _Read:
     builder = _builder(name, data_dir)
     splits = builder.info.splits
     held_out = "test" if "test" in splits or "validation" not in splits else "validation"
-    loaded = []
+    parts, counts = [], []
     for split in (train_split or "train", validation_split or held_out):
         try:
-            data = _pairs(builder, split)
-            examples = splits[split].num_examples
+            parts.append(_pairs(builder, split))
+            counts.append(splits[split].num_examples)
         except (ValueError, KeyError, AssertionError) as error:
             raise InputError(
                 f"Data set `{name}` has no split `{split}`: {first_line(error)}. "
                 f"Known: {', '.join(splits)}."
             ) from None
-        loaded.append(_prepare(data, name, examples, batch_size, image_size))
-    return loaded[0], loaded[1]
-
-
-def number_of_classes(name: str, data_dir: str | None = None) -> int | None:
-    """Return the number of classes that a data set declares, if it does."""
-    if name == "digits":
-        return 10
-    label = dict(_builder(name, data_dir).info.features).get("label")
-    return getattr(label, "num_classes", None)
+    label = dict(builder.info.features).get((builder.info.supervised_keys or ("", "label"))[1])
+    return _Read((parts[0], parts[1]), (counts[0], counts[1]), getattr(label, "names", None))
 
 
 def _builder(name: str, data_dir: str | None) -> Any:
@@ -142,16 +291,21 @@ def _builder(name: str, data_dir: str | None) -> Any:
         import tensorflow_datasets as tfds
     except ImportError:
         raise InputError(
-            f"Data set `{name}` needs tensorflow-datasets: pip install 'larq_nas[datasets]'."
+            f"There is no folder `{name}`, and a data set of that name needs tensorflow-datasets: "
+            "pip install 'larq_nas[datasets]'."
         ) from None
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
         error = unknown_name("data set", name, known)
-        raise InputError(str(error).partition(" Known:")[0]) from None
+        unknown = str(error).partition(" Known:")[0]
+        raise InputError(f"{unknown} (There is no folder or file `{name}` either.)") from None
     except Exception as error:
-        raise InputError(f"Cannot find data set `{name}`: {first_line(error)}.") from error
+        raise InputError(
+            f"Cannot find data set `{name}`: {first_line(error)}. (There is no folder or file of "
+            "that name either.)"
+        ) from error
     try:
         builder.download_and_prepare()
     except Exception as error:
@@ -172,27 +326,76 @@ def _pairs(builder: Any, split: str) -> tf.data.Dataset:
     return data.map(lambda example: (example["image"], example["label"]))
 
 
-def _prepare(
-    data: tf.data.Dataset, name: str, examples: int, batch_size: int, image_size: int | None
+def _prepared(
+    read: _Read, name: str, batch_size: int, image_size: int | None, resize: int | None
+) -> _Pair:
+    """Return batches of images of one size, from -1 to 1."""
+    size = resize or image_size
+    loaded = [
+        _scaled(_cached(part, name, count, size, read.is_in_memory), read.ends, batch_size)
+        for part, count in zip(read.parts, read.counts, strict=True)
+    ]
+    done = [f"resized to {size}x{size} with antialiasing"] if size else []
+    if resize is not None and image_size is not None:
+        loaded[1] = _centered(loaded[1], image_size)
+        done.append(f"the middle {image_size}x{image_size} of it")
+    return _told(loaded, read.class_names, ", ".join([*done, _formula(*read.ends)]))
+
+
+def _cached(
+    data: tf.data.Dataset, name: str, examples: int, size: int | None, is_in_memory: bool
 ) -> tf.data.Dataset:
-    shape = data.element_spec[0].shape
-    if image_size:
-        size = (image_size, image_size)
+    """Return images of one size, in memory if that is little."""
+    image, _ = data.element_spec
+    shape = image.shape
+    if size:
+        is_bytes = image.dtype == tf.uint8
 
         def resize(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            resized = tf.image.resize(image, size, antialias=True)
-            return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8), label
+            resized = tf.image.resize(image, (size, size), antialias=True)
+            if is_bytes:
+                resized = tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
+            return resized, label
 
         data = data.map(resize, num_parallel_calls=tf.data.AUTOTUNE)
-        shape = tf.TensorShape((*size, shape[-1]))
+        shape = tf.TensorShape((size, size, shape[-1]))
     if not shape.is_fully_defined():
         raise InputError(
             f"Images of data set `{name}` differ in size ({shape}): give `image_size` in pixels."
         )
-    if examples * int(np.prod(shape)) <= _CACHE_BYTES:
-        data = data.cache()
-    return data.batch(batch_size).map(_normalize, num_parallel_calls=tf.data.AUTOTUNE)
+    held = examples * int(np.prod(shape)) * image.dtype.size
+    return data.cache() if held <= _CACHE_BYTES and (size or not is_in_memory) else data
 
 
-def _normalize(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    return tf.cast(images, tf.float32) / 127.5 - 1.0, labels
+def _scaled(data: tf.data.Dataset, ends: tuple[float, float], batch_size: int) -> tf.data.Dataset:
+    middle, half = _middle_and_half(*ends)
+
+    def scale(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        numbers = tf.cast(images, tf.float32)
+        return numbers / half - 1.0 if middle == half else (numbers - middle) / half, labels
+
+    return data.batch(batch_size).map(scale, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _middle_and_half(low: float, high: float) -> tuple[float, float]:
+    return (high + low) / 2, (high - low) / 2
+
+
+def _formula(low: float, high: float) -> str:
+    """Return in words what `_scaled` computes."""
+    middle, half = _middle_and_half(low, high)
+    if (low, high) == (-1, 1):
+        return "used as they are"
+    if middle == half:
+        return "x * 2 - 1" if half == 0.5 else f"x / {half:.9g} - 1"
+    return f"(x {'-' if middle > 0 else '+'} {abs(middle):.9g}) / {half:.9g}"
+
+
+def _centered(data: tf.data.Dataset, size: int) -> tf.data.Dataset:
+    """Return the data with the middle of each image alone."""
+
+    def take(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        top, left = ((whole - size) // 2 for whole in images.shape[1:3])
+        return images[:, top : top + size, left : left + size], labels
+
+    return data.map(take, num_parallel_calls=tf.data.AUTOTUNE)

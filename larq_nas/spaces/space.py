@@ -2,14 +2,10 @@
 
 import dataclasses
 import hashlib
-import importlib
-import importlib.util
 import json
 import re
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import tensorflow as tf
@@ -179,37 +175,6 @@ def create(kind: type[Space], settings: Mapping[str, Any]) -> Space:
         require_known(f"setting of space `{kind.name}`", name, known)
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
     return kind(**values)
-
-
-def load_object(reference: str, what: str) -> Any:
-    """Return what `path/to/file.py:name` or `package.module:name` names: a space or a searcher."""
-    source, _, name = reference.rpartition(":")
-    try:
-        if source.endswith(".py"):
-            module = _load_file(Path(source))
-        else:
-            _make_importable(Path.cwd())
-            module = importlib.import_module(source)
-        return getattr(module, name)
-    except Exception as error:
-        raise InputError(f"Cannot load {what} `{reference}`: {first_line(error)}.") from error
-
-
-def _make_importable(folder: Path) -> None:
-    """Let a space import its neighbours, as a script that Python runs could."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-
-
-def _load_file(path: Path) -> Any:
-    _make_importable(path.parent.resolve())
-    spec = importlib.util.spec_from_file_location(f"_larq_nas_space_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"`{path}` is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[f"_larq_nas_space_{path.stem}"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _survey(space: Space, input_shape: ImageShape, classes: int) -> dict[str, list[Any]]:

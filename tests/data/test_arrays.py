@@ -1,0 +1,235 @@
+"""Arrays of `.npz` files, and functions of a user's own."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_folders import held
+
+from larq_nas.data import datasets
+from larq_nas.errors import InputError
+
+GENERATOR = np.random.default_rng(0)
+IMAGES = GENERATOR.integers(0, 256, (30, 6, 5, 3), "uint8")
+LABELS = np.arange(30) % 3
+KERAS = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:9] // 2, "y_test": LABELS[:9]}
+
+
+def saved(folder: Path, **arrays: Any) -> Path:
+    np.savez(folder / "data.npz", **arrays)
+    return folder / "data.npz"
+
+
+@pytest.mark.parametrize("form", ["{}_{}", "{1}_{0}"])
+@pytest.mark.parametrize("words", [("x", "y", "test"), ("Images", "Labels", "val")])
+def test_arrays_of_two_parts(tmp_path: Path, form: str, words: tuple[str, ...]) -> None:
+    images, labels, held_out = words
+    pairs = zip(("train", held_out), ((IMAGES, LABELS), (IMAGES[:9] // 2, LABELS[:9])), strict=True)
+    arrays = {
+        form.format(word, part): array
+        for part, pair in pairs
+        for word, array in zip((images, labels), pair, strict=True)
+    }
+    train, validation = datasets.load(saved(tmp_path, **arrays), 8)
+    numbers, classes = held(validation)
+    np.testing.assert_allclose(numbers, (IMAGES[:9] // 2) / 127.5 - 1, atol=1e-6)
+    assert classes.tolist() == LABELS[:9].tolist()
+    assert next(iter(train))[0].shape == (8, 6, 5, 3)
+    assert sorted(held(train)[1]) == sorted(LABELS)
+    assert train.preprocessing == "x / 127.5 - 1"
+    assert not hasattr(train, "class_names")
+
+
+def test_a_share_of_arrays_of_one_part(tmp_path: Path) -> None:
+    names = np.array(["sun", "rain", "fog"])
+    path = saved(tmp_path, images=IMAGES[..., 0], labels=names[LABELS])
+    train, validation = datasets.load(str(path), validation_share=0.3)
+    assert train.class_names == ["fog", "rain", "sun"]
+    assert np.bincount(held(train)[1]).tolist() == [7, 7, 7]
+    assert np.bincount(held(validation)[1]).tolist() == [3, 3, 3]
+    images, labels = held(train)
+    assert images.shape[1:] == (6, 5, 1)
+    for image, label in zip(images, labels, strict=True):
+        (index,) = np.flatnonzero((IMAGES[..., :1] == np.round((image + 1) * 127.5)).all((1, 2, 3)))
+        assert names[LABELS[index]] == train.class_names[label]
+    path = saved(tmp_path, x=IMAGES, y=LABELS[:, None], class_names=names)
+    train, _ = datasets.load(path)
+    assert train.class_names == ["sun", "rain", "fog"]
+    assert held(train)[1].shape == (24,)
+
+
+@pytest.mark.parametrize(
+    ("images", "ends", "done"),
+    [
+        (IMAGES / 255, (0, 1), "x * 2 - 1"),
+        (IMAGES.astype("int64"), (0, 255), "x / 127.5 - 1"),
+        (IMAGES // 15, (0, 17), "x / 8.5 - 1"),
+        (IMAGES // 128, (0, 1), "x * 2 - 1"),
+        (IMAGES // 128 * 255, (0, 255), "x / 127.5 - 1"),
+        (np.round(IMAGES / 255 * 16), (0, 16), "x / 8 - 1"),
+        (IMAGES / 127.5 - 1, (-1, 1), "used as they are"),
+        (IMAGES / 255 * 80.0 - 80, (-80, 0), "(x + 40) / 40"),
+        (IMAGES > 99, (0, 1), "x * 2 - 1"),
+    ],
+)
+def test_numbers_of_any_range_become_those_from_minus_1_to_1(
+    tmp_path: Path, images: np.ndarray, ends: tuple[float, float], done: str
+) -> None:
+    arrays = {**KERAS, "x_train": images, "x_test": images[:9]}
+    train, validation = datasets.load(saved(tmp_path, **arrays))
+    expected = (images.astype(float) - ends[0]) / (ends[1] - ends[0]) * 2 - 1
+    np.testing.assert_allclose(held(validation)[0][:9], expected[:9], atol=1e-6)
+    assert train.preprocessing == done
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"a": IMAGES, "y": LABELS}, "must hold `x_train`, .* but holds `a`, `y`"),
+        ({}, "but holds nothing"),
+        ({"x": IMAGES, "y": LABELS[:7]}, "30 images and labels of shape .7,."),
+        ({"x": LABELS, "y": LABELS}, r"of shape \(number, height, width\) .* are \(30,\)"),
+        ({"x": IMAGES[:0], "y": LABELS[:0]}, r"are \(0, 6, 5, 3\)"),
+        (
+            {"x": np.zeros((9, 3, 8, 8)), "y": LABELS[:9]},
+            r"channels last, but are of shape \(9, 3, 8, 8\): turn them",
+        ),
+        ({"x": IMAGES + np.nan, "y": LABELS}, "hold NaN or infinite"),
+        ({"x": IMAGES * 1j, "y": LABELS}, "images of numbers .* has complex128 and int64"),
+        ({"x": IMAGES, "y": LABELS.astype(object)}, "Cannot read .* only pickle could read"),
+        ({"x": IMAGES, "y": np.arange(30)}, "Class `0` must hold 2 images or more"),
+        (
+            {**KERAS, "y_train": np.array(["a", "b"])[LABELS % 2], "y_test": np.array(["c"] * 9)},
+            "Label `c` of .* is none of the classes to train on: a, b",
+        ),
+    ],
+)
+def test_arrays_that_cannot_be_used_are_refused(
+    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as refused:
+        datasets.load(saved(tmp_path, **arrays))
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).startswith(("`", "Cannot read `", "Class `", "Images of", "Label `"))
+
+
+def test_files_that_are_no_npz_are_refused(tmp_path: Path) -> None:
+    for name, message in (("x.npz", "Cannot read"), ("x.csv", "folder of images or an .npz")):
+        (tmp_path / name).write_text("nothing")
+        with pytest.raises(InputError, match=message):
+            datasets.load(tmp_path / name)
+    with pytest.raises(InputError, match=r"Cannot read `absent.npz` as .npz: .*No such file"):
+        datasets.load("absent.npz")
+    with pytest.raises(InputError, match="`validation_share` is for images of one part"):
+        datasets.load(saved(tmp_path, **KERAS), validation_share=0.2)
+    with pytest.warns(UserWarning, match="x_test, y_test are read, not `extra`"):
+        datasets.load(saved(tmp_path, **KERAS, extra=LABELS))
+
+
+FUNCTIONS = """
+    import numpy as np
+    import tensorflow as tf
+
+    images = np.random.default_rng(0).integers(0, 256, (30, 6, 5, 3), "uint8")
+    labels = np.arange(30) % 3
+
+    def pair():
+        return images, labels
+
+    def pairs():
+        return (images, labels), (images[:9], labels[:9])
+
+    def data_sets():
+        numbers = images / np.float32(255)
+        data = tf.data.Dataset.from_tensor_slices((numbers, labels)).batch(10)
+        data.class_names = ["a", "b", "c"]
+        return data, data.take(1)
+
+    def single():
+        data = tf.data.Dataset.from_tensor_slices((images / np.float32(255), labels))
+        return data.skip(9), data.take(9)
+
+    def one():
+        return data_sets()[0]
+
+    def none():
+        pass
+
+    def failing():
+        return images[100]
+
+    def asking(path):
+        return path
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    (tmp_path / "own_data.py").write_text(textwrap.dedent(FUNCTIONS))
+    return str(tmp_path / "own_data.py")
+
+
+def test_functions_return_arrays_or_data_sets(own: str, monkeypatch: Any) -> None:
+    train, validation = datasets.load(f"{own}:pair")
+    assert (len(held(train)[1]), len(held(validation)[1])) == (24, 6)
+    train, validation = datasets.load(f"{own}:pairs")
+    np.testing.assert_allclose(held(validation)[0], IMAGES[:9] / 127.5 - 1, atol=1e-6)
+    train, _ = datasets.load(f"{own}:data_sets")
+    assert train.class_names == ["a", "b", "c"]
+    np.testing.assert_allclose(held(train)[0], IMAGES / 255, atol=1e-6)
+    train, _ = datasets.load(f"{own}:single", 7)
+    assert next(iter(train))[0].shape == (7, 6, 5, 3)
+    monkeypatch.chdir(Path(own).parent)
+    for reference in ("own_data.py:pair", "own_data:pair"):
+        assert len(held(datasets.load(reference)[0])[1]) == 24
+
+
+@pytest.mark.parametrize(
+    ("reference", "options", "message"),
+    [
+        ("{}:absent", {}, "Cannot load data `.*absent"),
+        ("{}:one", {}, "must return two data sets, .* but returned .*Dataset"),
+        ("{}:none", {}, "but returned NoneType"),
+        ("{}:images", {}, "must return data when it is called .* TypeError"),
+        ("{}:failing", {}, "raised IndexError"),
+        ("{}:asking", {}, "without arguments, but raised TypeError: .* 'path'"),
+        ("{}:data_sets", {"image_size": 8}, "returns data sets: leave out `image_size`"),
+        ("{}:data_sets", {"batch_size": 8}, "returns batches: leave out `batch_size`"),
+        ("{}:pair", {"train_split": "train"}, "is not of tensorflow-datasets: leave out `train_s"),
+        ("{}", {}, "of a Python file, give .*py:FUNCTION"),
+        ("absent.py:f", {}, "Cannot load data `absent.py:f`"),
+        ("", {}, "A data set must be a folder"),
+        (None, {}, "A data set must be a folder"),
+        ("digits", {"validation_share": 0.1}, "fixed splits and sizes: leave out `validation_s"),
+        ("{}:pair", {"validation_share": 1}, "`validation_share` must be between 0 and 1"),
+        ("{}:pair", {"seed": -1}, "`seed` must be 0 or more"),
+    ],
+)
+def test_functions_and_options_that_cannot_be_used_are_refused(
+    own: str, reference: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        datasets.load(reference and reference.format(own), **options)
+
+
+def test_digits_are_not_the_folder_of_that_name(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    with pytest.warns(UserWarning, match="not the folder: that is `./digits`"):
+        train, _ = datasets.load("digits")
+    assert train.class_names == list("0123456789")
+    assert train.preprocessing == "x / 8 - 1"
+    with pytest.raises(InputError, match="`digits` must hold"):
+        datasets.load("./digits")
+
+
+def test_arrays_are_resized(tmp_path: Path) -> None:
+    train, _ = datasets.load(saved(tmp_path, **KERAS), image_size=4)
+    assert train.element_spec[0].shape == (None, 4, 4, 3)
+    assert train.preprocessing == "resized to 4x4 with antialiasing, x / 127.5 - 1"
+    smooth, _ = datasets.load(saved(tmp_path, **{**KERAS, "x_train": IMAGES / 255}), image_size=4)
+    np.testing.assert_allclose(held(smooth)[0], held(train)[0], atol=0.01)
+    assert isinstance(train, tf.data.Dataset)

@@ -128,6 +128,8 @@ def _convert(
 ) -> dict[str, Any]:
     data = trainer.data
     result: dict[str, Any] = dict(trainer.measure(model))
+    told = {"class_names": data.class_names, "preprocessing": data.preprocessing}
+    result |= {name: value for name, value in told.items() if value}
     result["costs"] = {k: v for k, v in profile(model).summary().items() if k != "layers"}
     if table:
         predicted = table.predict(read_structure(model))

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import click
 import numpy as np
+import tensorflow as tf
 
 from larq_nas.architecture import Architecture
 from larq_nas.cli.common import load_code, load_model, model_path, named, one_line_errors
@@ -44,9 +45,14 @@ __all__ = ["convert"]
 )
 @click.option(
     "--class-names",
-    help="Names of the classes for the package, with commas, or a file with one on each line.",
+    help="Names of the classes for the package, with commas, or a file with one on each line; by "
+    "default those of the run's data.",
 )
-@click.option("--preprocessing", default="", help='For its card, such as "x / 127.5 - 1".')
+@click.option(
+    "--preprocessing",
+    default="",
+    help='For its card, such as "x / 127.5 - 1"; by default what the run knows.',
+)
 @click.option(
     "--allow-float", multiple=True, help="Binary layer that may run in float; repeat for more."
 )
@@ -129,9 +135,10 @@ def convert(
         images = _images(path.with_name("sample.npy"))
     if images is None:
         click.echo("No images at hand: comparing on random numbers", err=True)
-    known = _known(source) if package and path != source else {}
-    known |= {"class_names": _names(class_names), "preprocessing": preprocessing}
     model = load_model(path, load_code(code))
+    known = _known(source, model) if package and path != source else {}
+    known |= {"class_names": _names(class_names)} if class_names else {}
+    known |= {"preprocessing": preprocessing} if preprocessing else {}
     conversion = convert_model(
         model,
         images,
@@ -165,15 +172,20 @@ def _names(text: str | None) -> list[str] | None:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _known(run: Path) -> dict[str, Any]:
-    """Return what a run tells of its network: architecture, and accuracy if it was measured."""
+def _known(run: Path, model: tf.keras.Model) -> dict[str, Any]:
+    """Return what a run tells of its network: architecture, accuracy, classes and images."""
     known: dict[str, Any] = {"architecture": Architecture.load(run / "architecture.json")}
     examples = read_settings(run).get("data", {}).get("validation_examples")
     try:
-        value = json.loads((run / "result.json").read_text(encoding="utf-8"))["accuracy"]
-    except (OSError, ValueError, KeyError, TypeError):
+        result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+        value, of_classes = result["accuracy"], result.get("class_accuracy", {})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return known
-    known["accuracy"] = Accuracy(value, "the validation data of the search", examples)
+    data = "the validation data of the search"
+    known["accuracy"] = Accuracy(value, data, examples, of_classes)
+    names = result.get("class_names") or ()
+    known["class_names"] = names if len(names) == model.output_shape[-1] else None
+    known["preprocessing"] = result.get("preprocessing", "")
     return known
 
 

@@ -32,6 +32,8 @@ class Data:
     augment: Augment | None = None
     limits: "Limits | None" = None
     strategy: tf.distribute.Strategy | None = None
+    class_names: tuple[str, ...] | None = None
+    preprocessing: str = ""
 
     def settings(self) -> dict[str, Any]:
         """Return what a run keeps of it."""
@@ -86,4 +88,14 @@ def read_data(
     if strategy is tf.distribute.get_strategy():
         strategy = None  # TensorFlow's default, which is none
     require_strategy(strategy, min(facts.batch_size, facts.train_examples))
-    return Data(train, validation, facts, seed, augmentation, strategy=strategy)
+    names = getattr(train, "class_names", None)
+    return Data(
+        train,
+        validation,
+        facts,
+        seed,
+        augmentation,
+        strategy=strategy,
+        class_names=None if names is None else tuple(map(str, names)),
+        preprocessing=str(getattr(train, "preprocessing", "")),
+    )

@@ -335,7 +335,9 @@ def _prepared(
         _scaled(_cached(part, name, count, size, read.is_in_memory), read.ends, batch_size)
         for part, count in zip(read.parts, read.counts, strict=True)
     ]
-    done = [f"resized to {size}x{size} with antialiasing"] if size else []
+    colors = {1: "gray", 3: "RGB"}.get(read.parts[0].element_spec[0].shape[-1])
+    done = [f"{colors} of 0 to 255"] if colors and not read.is_in_memory else []
+    done += [f"resized to {size}x{size} with antialiasing"] if size else []
     if resize is not None and image_size is not None:
         loaded[1] = _centered(loaded[1], image_size)
         done.append(f"the middle {image_size}x{image_size} of it")

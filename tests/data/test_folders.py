@@ -68,7 +68,7 @@ def test_a_share_of_each_class_is_held_out_by_the_seed(tmp_path: Path) -> None:
     assert np.bincount(labels).tolist() == [8, 8, 8]
     assert np.bincount(held(validation)[1]).tolist() == [2, 2, 2]
     assert train.class_names == validation.class_names == ["blue", "green", "red"]
-    assert train.preprocessing == "x / 127.5 - 1"
+    assert train.preprocessing == "RGB of 0 to 255, x / 127.5 - 1"
     expected = (np.array(list(COLORS.values())) / 127.5 - 1)[labels]
     np.testing.assert_allclose(images[:, 4, 4], expected, atol=1e-6)
     every = numbers(train) + numbers(validation)
@@ -159,7 +159,8 @@ def test_images_of_many_sizes_need_one(tmp_path: Path) -> None:
         datasets.load(tmp_path)
     train, _ = datasets.load(tmp_path, image_size=6)
     assert held(train)[0].shape[1:] == (6, 6, 3)
-    assert train.preprocessing == "resized to 6x6 with antialiasing, x / 127.5 - 1"
+    resized = "resized to 6x6 with antialiasing"
+    assert train.preprocessing == f"RGB of 0 to 255, {resized}, x / 127.5 - 1"
     train, validation = datasets.load(tmp_path, image_size=4, resize=6)
     assert held(train)[0].shape[1:] == (6, 6, 3)
     assert held(validation)[0].shape[1:] == (4, 4, 3)

@@ -220,6 +220,10 @@ def _kernels(facts: Facts) -> str:
 
 def _accuracy(facts: Facts) -> str:
     text = str(facts.accuracy or "Not measured.").strip()
+    if facts.accuracy and facts.accuracy.classes:
+        shares = facts.accuracy.classes.items()
+        rows = [(name, "no images" if share is None else f"{share:.2%}") for name, share in shares]
+        text += f"\n\n{table(('class', 'accuracy'), rows)}"
     if facts.conversion.int8 is None:
         return text
     measured = "\n".join(f"- {line}" for line in str(facts.conversion.int8).splitlines())

@@ -1,7 +1,7 @@
 """Facts about a model for its card and programs, and where each comes from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from typing import Any
@@ -36,11 +36,13 @@ class Accuracy:
         value: the share, from 0 to 1.
         data: what it was measured on, such as `"CIFAR-10, test"`; empty if not known.
         examples: number of examples, if known.
+        classes: the share of each class by its name, `None` where it has no examples.
     """
 
     value: float
     data: str = ""
     examples: int | None = None
+    classes: Mapping[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require_not_negative(value=self.value)

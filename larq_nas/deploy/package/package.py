@@ -72,8 +72,9 @@ def write_package(
         standalone: whether to write `network.py`, `network.json` and `weights.npz`.
         class_names: names of the classes, for the card and the programs; of several outputs,
             a dictionary from their names. A single probability may have two: below 0.5, above.
+            By default `images.class_names`, if they have any.
         preprocessing: how an image becomes what the model reads, such as `"x / 127.5 - 1"`, for
-            the card.
+            the card; by default `images.preprocessing`, as `larq_nas.datasets.load` sets it.
 
     # Raises
         ConversionError: if `network.py` cannot hold the model, naming the layer.
@@ -90,6 +91,10 @@ def write_package(
     if not isinstance(preprocessing, str):
         raise InputError(f"`preprocessing` must be a text, but got {preprocessing!r}.")
     model = functional(model)
+    if class_names is None and len(model.outputs) == 1:
+        known = getattr(images, "class_names", ())
+        class_names = known if len(known) == model.outputs[0].shape[-1] else None
+    preprocessing = preprocessing or getattr(images, "preprocessing", "")
     most = _MOST_IMAGES if isinstance(images, tf.data.Dataset) else sys.maxsize
     examples = None if images is None else read_images(images, model, most, "images")[0]
     if isinstance(accuracy, int | float):

@@ -1,6 +1,6 @@
 """Search a space, train what is found, and convert it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -8,7 +8,7 @@ import tensorflow as tf
 from larq_nas.architecture import Architecture
 from larq_nas.cost import LATENCY, Budget, BudgetLike, Limits, SpaceCosts
 from larq_nas.data.augmentation import Augment
-from larq_nas.data.data import check_callbacks, check_seed, read_data
+from larq_nas.data.data import check_seed, read_data
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import InputError, require_count, require_whole, warn
 from larq_nas.latency import LatencyTable
@@ -21,6 +21,7 @@ from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Survey
 from larq_nas.spaces.space import fingerprint, is_built_in
 from larq_nas.train import train_and_finish
+from larq_nas.training.callbacks import GivenCallbacks, Stages, resolve_callbacks
 from larq_nas.training.distribution import (
     noticing_lost_processes,
     require_one_directory,
@@ -28,7 +29,13 @@ from larq_nas.training.distribution import (
     working_in,
 )
 from larq_nas.training.loop import forgetting_graphs
-from larq_nas.training.trainer import Teacher, Trainer, check_training
+from larq_nas.training.trainer import (
+    Teacher,
+    Trainer,
+    check_training,
+    epochs_of_stages,
+    training_stages,
+)
 
 __all__ = ["search"]
 
@@ -116,7 +123,7 @@ def search(
     seed: int = 0,
     resume: bool = True,
     strategy: tf.distribute.Strategy | None = None,
-    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    callbacks: GivenCallbacks = None,
     verbose: int | str = "auto",
 ) -> tf.keras.Model:
     """Search a space for a binary network, train it, and convert it.
@@ -183,7 +190,9 @@ def search(
         strategy: a `tf.distribute.Strategy`, such as `MirroredStrategy()` for several GPUs or
             `MultiWorkerMirroredStrategy()` for several machines: each replica has a part of every
             batch, and batch norm is over all of it, where it is of larq_nas or synchronized.
-        callbacks: further Keras callbacks, for search and training.
+        callbacks: Keras callbacks: one or a list for all stages of the run, or those of stages by
+            name: `"search"`, `"train"` or single ones such as `"train_binary"`, as in
+            `{"train": [tf.keras.callbacks.EarlyStopping("val_accuracy")]}`.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
 
     # Returns
@@ -200,10 +209,11 @@ def search(
     train_epochs = plan.train_epochs if train_epochs is None else train_epochs
     require_role(plan.searcher, directory)
     check_seed(seed)
-    callbacks = list(callbacks or ())
-    check_callbacks(callbacks)
     require_whole(epochs=epochs)
     require_count(train_epochs=train_epochs)
+    groups = {"search": stages_of(plan.searcher), "train": training_stages(plan.recipe)}
+    later = epochs_of_stages(plan.recipe, train_epochs)
+    resolved_callbacks = resolve_callbacks(callbacks, groups, later)
     resolved_budget = Budget.parse(budget)
     table = resolve_table(latency_table, resolved_budget)
     require_one_device(plan.searcher, strategy)
@@ -212,7 +222,7 @@ def search(
     if verbose:
         log.info(
             f"Space `{plan.space.name}`, searcher `{plan.searcher.name}`: epochs={epochs}, "
-            f"train_epochs={train_epochs}",
+            f"train_epochs={train_epochs}{_listed(later)}",
         )
     data = read_data(train, validation, classes, augment, seed, plan.space, verbose, strategy)
     facts = data.facts
@@ -233,6 +243,9 @@ def search(
         "train_epochs": train_epochs,
     }
     run = RunDirectory(directory, settings, resume)
+    # A searcher without stages is given its callbacks, and no others.
+    has_stages = hasattr(plan.searcher, "stages")
+    searching = resolved_callbacks if has_stages else resolved_callbacks.of("search")
 
     def trainer(run: RunDirectory) -> Trainer:
         architecture = Architecture.load(run.architecture)
@@ -243,7 +256,7 @@ def search(
         return plan.searcher.prepare(plan.space, data, limits, epochs, plan.recipe), limits
 
     if current_role() == "worker":
-        return _work(prepare(0)[0], run, trainer, callbacks, verbose)
+        return _work(prepare(0)[0], run, trainer, searching, verbose)
     with forgetting_graphs(), noticing_lost_processes(strategy, run):
         run.check()
         # Everything that can be wrong shows here, before anything is written.
@@ -260,12 +273,24 @@ def search(
         found = None if run.architecture.exists() else prepare(verbose)
         with working_in(run, strategy) as run:
             if found and not run.architecture.exists():
-                architecture = found[0].run(run, callbacks, verbose)
+                architecture = found[0].run(run, searching, verbose)
                 _require_found(architecture, plan, found[1])
                 architecture.save(run.architecture)
             return train_and_finish(
-                trainer(run), train_epochs, run, resolved_budget, table, callbacks, verbose
+                trainer(run), train_epochs, run, resolved_budget, table, resolved_callbacks, verbose
             )
+
+
+def _listed(epochs: Mapping[str, int]) -> str:
+    """Return the epochs of several stages in brackets."""
+    listed = ", ".join(f"{name} {number}" for name, number in epochs.items() if number)
+    return f" ({listed})" if len(epochs) > 1 and listed else ""
+
+
+def stages_of(searcher: Searcher) -> Stages:
+    """Return the stages of a search, and what they log where that is known."""
+    stages: Stages = getattr(searcher, "stages", {"search": None})
+    return stages
 
 
 def _require_found(architecture: object, plan: Method, limits: Limits | None) -> None:

@@ -14,7 +14,7 @@ from larq_nas.choices import all_alive
 from larq_nas.cost import LATENCY, Budget, profile
 from larq_nas.cost.profile import read_structure, size
 from larq_nas.data.augmentation import Augment
-from larq_nas.data.data import Data, check_callbacks, check_seed, read_data
+from larq_nas.data.data import Data, check_seed, read_data
 from larq_nas.data.validation import DataFacts
 from larq_nas.deploy import convert
 from larq_nas.deploy.conversion import summarize
@@ -22,11 +22,13 @@ from larq_nas.deploy.convert import first_images
 from larq_nas.errors import ConversionError, InputError, require_count, warn
 from larq_nas.files import replacing, write_atomically
 from larq_nas.latency import LatencyTable
+from larq_nas.layers.saved import save
 from larq_nas.log import log
 from larq_nas.methods import RecipeLike, resolve
 from larq_nas.run_directory import RunDirectory
 from larq_nas.spaces import Space, SpaceLike
 from larq_nas.spaces.chooser import Fix
+from larq_nas.training.callbacks import GivenCallbacks, resolve_callbacks
 from larq_nas.training.distribution import (
     noticing_lost_processes,
     require_one_directory,
@@ -35,7 +37,13 @@ from larq_nas.training.distribution import (
 )
 from larq_nas.training.loop import forgetting_graphs
 from larq_nas.training.recipe import Recipe
-from larq_nas.training.trainer import Teacher, Trainer, check_training
+from larq_nas.training.trainer import (
+    Teacher,
+    Trainer,
+    check_training,
+    epochs_of_stages,
+    training_stages,
+)
 
 __all__ = [
     "require_living",
@@ -62,7 +70,7 @@ def train_and_finish(
     if not run.model.exists():
         trained = trainer.train(epochs, run, callbacks, verbose)
         with replacing(run.model) as path:
-            trained.save(path)
+            save(trained, path)
     model = trainer.restore(run)
     if not run.is_copy:
         _finish(model, trainer, run, budget, table, verbose)
@@ -167,7 +175,7 @@ def train(
     seed: int = 0,
     resume: bool = True,
     strategy: tf.distribute.Strategy | None = None,
-    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    callbacks: GivenCallbacks = None,
     verbose: int | str = "auto",
 ) -> tf.keras.Model:
     """Train the network of an architecture, found or published, and convert it.
@@ -205,7 +213,8 @@ def train(
         strategy: a `tf.distribute.Strategy`, such as `MirroredStrategy()` for several GPUs or
             `MultiWorkerMirroredStrategy()` for several machines: each replica has a part of every
             batch, and batch norm is over all of it, where it is of larq_nas or synchronized.
-        callbacks: further Keras callbacks.
+        callbacks: Keras callbacks: one or a list for each stage of the training, or those of stages
+            by name, such as `{"train_binary": [tf.keras.callbacks.EarlyStopping("val_accuracy")]}`.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
 
     # Returns
@@ -218,19 +227,27 @@ def train(
         ProcessLostError: if another process of `strategy` ends.
     """
     check_seed(seed)
-    callbacks = list(callbacks or ())
-    check_callbacks(callbacks)
     require_count(epochs=epochs)
     found = Architecture.read(architecture)
     resolved = found.resolve(space)
     require_one_directory(strategy, directory)
     verbose = verbose_here(strategy, directory, verbose)
     plan = resolve(None, resolved, recipe=recipe)
+    groups = {"train": training_stages(plan.recipe)}
+    resolved_callbacks = resolve_callbacks(callbacks, groups, epochs_of_stages(plan.recipe, epochs))
     data = read_data(train, validation, classes, augment, seed, resolved, verbose, strategy)
     resolved_teacher = None if teacher is None else Teacher(teacher, data)
     run = run_of(found, data, plan.recipe, resolved_teacher, epochs, directory, resume)
     return train_architecture(
-        found, resolved, data, plan.recipe, resolved_teacher, epochs, run, callbacks, verbose
+        found,
+        resolved,
+        data,
+        plan.recipe,
+        resolved_teacher,
+        epochs,
+        run,
+        resolved_callbacks,
+        verbose,
     )
 
 

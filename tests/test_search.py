@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -73,6 +74,25 @@ def test_returns_a_plain_compiled_model_that_fits_and_saves(whole: Path, digits,
     again = tf.keras.models.load_model(tmp_path / "model.h5")
     x = next(iter(digits[1]))[0]
     np.testing.assert_array_equal(again(x), model(x))
+
+
+def test_its_model_loads_as_it_was_returned_without_an_import_of_larq_nas(whole: Path) -> None:
+    """Without larq_nas at all, the error says that it is missing."""
+    model = larq_nas.search(*_full(), directory=whole, verbose=0, **SETTINGS)
+    loaded = tf.keras.models.load_model(whole / "model.keras")
+    assert loaded.evaluate(_full()[1], verbose=0) == model.evaluate(_full()[1], verbose=0)
+    program = """
+import sys
+import tensorflow as tf
+sys.modules["larq_nas"] = None
+try:
+    tf.keras.models.load_model(sys.argv[1])
+except TypeError as error:
+    assert "larq_nas.layers cannot be imported" in str(error), error
+del sys.modules["larq_nas"]
+assert tf.keras.models.load_model(sys.argv[1]).optimizer
+"""
+    subprocess.run([sys.executable, "-c", program, str(whole / "model.keras")], check=True)
 
 
 def _full() -> tuple[tf.data.Dataset, tf.data.Dataset]:

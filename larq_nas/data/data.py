@@ -1,7 +1,6 @@
 """Validated training and validation data, and how they are used."""
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from larq_nas.spaces import Space
 
 _SEEDS = 2**31
-_RATES = (tf.keras.callbacks.LearningRateScheduler, tf.keras.callbacks.ReduceLROnPlateau)
 
 
 @dataclass(frozen=True)
@@ -51,21 +49,6 @@ def check_seed(seed: int) -> None:
     policy = tf.keras.mixed_precision.global_policy().name
     if policy != "float32":
         raise InputError(f"Keras's precision policy must be float32 to convert, but is {policy}.")
-
-
-def check_callbacks(callbacks: Sequence[Any]) -> None:
-    """Raise `InputError` for callbacks that are none, or would have no effect."""
-    for callback in callbacks:
-        if not isinstance(callback, tf.keras.callbacks.Callback):
-            raise InputError(
-                f"`callbacks` must hold objects of tf.keras.callbacks.Callback, but got "
-                f"{callback!r}."
-            )
-        if isinstance(callback, _RATES):
-            raise InputError(
-                f"`callbacks` cannot set the learning rate, but got {type(callback).__name__}: the "
-                "recipe does (its `learning_rate` and `schedule`)."
-            )
 
 
 def read_data(

@@ -24,6 +24,7 @@ from larq_nas.layers.conv import BinaryConv2D
 from larq_nas.layers.drop_path import DropPath
 from larq_nas.layers.mixture import Mixture, Probabilities
 from larq_nas.layers.precision import ComputedIn, computing_in
+from larq_nas.layers.saved import Functional
 from larq_nas.layers.scale import Scale
 from larq_nas.layers.zeros import Zeros, concatenate
 
@@ -37,6 +38,7 @@ __all__ = [
     "ComputedIn",
     "Domain",
     "DropPath",
+    "Functional",
     "Mixture",
     "Probabilities",
     "Scale",

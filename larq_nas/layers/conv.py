@@ -99,6 +99,9 @@ class BinaryConv2D(lq.layers.QuantConv2D):
             **kwargs,
         )
 
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Nothing: loaded, it is built when called, which names its weights after it."""
+
     def _validate_init(self) -> None:
         # Keras refuses strides with dilation, which its space-to-batch transform cannot do.
         with lq.utils.patch_object(self, "dilation_rate", (1, 1)):

@@ -62,6 +62,9 @@ class Scale(tf.keras.layers.Layer):
         )
         super().build(input_shape)
 
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Nothing: loaded, it is built when called, which names its weights after it."""
+
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return inputs * self.scale
 

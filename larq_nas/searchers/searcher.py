@@ -35,6 +35,9 @@ class Search(Protocol):
             DivergenceError: if nothing could be trained.
         """
 
+    # `callbacks` of a searcher with `stages` are `larq_nas.training.callbacks.StageCallbacks`:
+    # `larq_nas.training.loop.fit` takes those of its stage, and `of(stage)` returns them.
+    #
     # Where `several_processes`, a worker calls `work(directory, callbacks)` in place of `run`: it
     # trains what the chief hands out, and returns when there is no more.
 
@@ -54,6 +57,10 @@ class Searcher(Protocol):
         smallest_ratio: the smallest expansion ratio it may give a width, where that is not among
             the ratios of the space; `None` if it keeps to those.
     """
+
+    # A searcher may have `stages` as well: what each of its trainings logs, by the name that its
+    # callbacks are given by (`larq_nas.training.callbacks.StageLogs`). Without, there is one stage
+    # `"search"`, and what monitors a metric it has not is not refused before it starts.
 
     name: ClassVar[str]
     several_devices: ClassVar[bool]

@@ -22,6 +22,7 @@ from larq_nas.cost import Budget, SpaceCosts, profile, require_feasible
 from larq_nas.errors import DivergenceError, InputError
 from larq_nas.searchers import Searcher
 from larq_nas.spaces import Space
+from larq_nas.training.loop import read_history
 
 __all__ = ["Kill", "SearcherConformance"]
 
@@ -89,6 +90,7 @@ class SearcherConformance:
         self.search(tmp_path / "one", seed=3)
         self.search(tmp_path / "other", seed=3)
         _require_same(tmp_path / "one", tmp_path / "other")
+        self._require_stages(tmp_path / "one")
 
     def test_killed_and_resumed_it_gives_the_same_bytes(self, tmp_path: Path) -> None:
         """A process is killed at the end of an epoch and within a later step.
@@ -144,6 +146,18 @@ class SearcherConformance:
             gc.collect()
             held.append(sum(isinstance(one, tf.keras.Model) for one in gc.get_objects()))
         assert held[2] <= held[1]
+
+    def _require_stages(self, directory: Path) -> None:
+        """Fail if a stage logs other metrics than the searcher says, where it says so."""
+        for name, logs in getattr(self.searcher, "stages", {}).items():
+            logged = [
+                row.keys() - {"stage", "epoch"}
+                for row in read_history(directory / "history.csv")
+                if row["stage"] == name
+            ]
+            assert logged or logs.several, f"No epoch of stage `{name}`."
+            for found in logged:
+                assert set(logs.metrics) <= found <= {*logs.metrics, *logs.sometimes}
 
     def _costs(self) -> SpaceCosts:
         return SpaceCosts(self.space, _SHAPE, _CLASSES, least_ratio=self.searcher.smallest_ratio)

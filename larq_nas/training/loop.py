@@ -17,6 +17,7 @@ from larq_nas.errors import DivergenceError, InputError, first_line
 from larq_nas.files import write_table
 from larq_nas.log import log
 from larq_nas.run_directory import RunDirectory
+from larq_nas.training.callbacks import CallbackStates, StageCallbacks, TimeLeft, states_of
 from larq_nas.training.distribution import (
     building_on,
     is_distributed,
@@ -134,17 +135,20 @@ def fit(
     validation: tf.data.Dataset | None = None,
     validation_examples: int = 0,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+    own: Sequence[tf.keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
 ) -> None:
     """Train a compiled model for what remains of the epochs of a stage, from its last checkpoint.
 
     # Arguments
-        model, epochs, callbacks, verbose: as in `tf.keras.Model.fit`.
+        model, epochs, verbose: as in `tf.keras.Model.fit`.
         stage: name of the stage, unique in the run.
         stream: training batches.
         run: where checkpoints, history and logs go.
         seed: seed of the run, which layers that draw random numbers draw by.
         optimizers: everything with a state that `model.weights` does not hold.
+        callbacks: the user's, whose states are kept; of `StageCallbacks` those of the stage.
+        own: callbacks that need no state, or have it in `model`; they come first.
         validation: data to measure on after each epoch, of `validation_examples` images.
     """
     random = RandomLayers(model)
@@ -155,10 +159,21 @@ def fit(
     draws = tf.keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda epoch, logs: random.reset(*seeds, epoch)
     )
-    saver = _Saver(model, stage, run, optimizers)
+    given, states = states_of(callbacks, stage)
+    after = callbacks.after(stage) if isinstance(callbacks, StageCallbacks) else {}
+    saver = _Saver(model, stage, run, optimizers, states, epochs)
     finished = run.checkpoints(stage) / "finished"
     first = saver.restore()
-    if finished.exists() or first >= epochs:
+    states.prepare()
+    if finished.exists() or states.ended:
+        states.apply()
+        return
+    if states.stopped or first >= epochs:
+        # It was killed before callbacks were told of the end.
+        ending = tf.keras.callbacks.CallbackList([*given, saver], model=model)
+        ending.on_train_begin()
+        ending.on_train_end()
+        finished.touch()
         return
     if verbose:
         done = f" ({first} done before)" if first else ""
@@ -187,10 +202,12 @@ def fit(
             verbose=verbose,
             callbacks=[
                 draws,
-                *callbacks,
+                *own,
+                *given,
                 _StopWhenDiverged(stage, run),
                 History(run.history, stage, first),
                 tf.keras.callbacks.TensorBoard(run.logs(stage), write_graph=False),
+                *([TimeLeft(stage, epochs, after)] if verbose else []),
                 saver,
             ],
         )
@@ -199,7 +216,10 @@ def fit(
 
 
 class _Saver(tf.keras.callbacks.Callback):
-    """Saves everything an epoch ends with."""
+    """Saves everything an epoch ends with, and the stage, which callbacks may end in another way.
+
+    It is the last of the callbacks, and restores the others' states once they have started.
+    """
 
     def __init__(
         self,
@@ -207,12 +227,17 @@ class _Saver(tf.keras.callbacks.Callback):
         stage: str,
         run: RunDirectory,
         optimizers: Sequence[tf.keras.optimizers.Optimizer],
+        states: CallbackStates,
+        epochs: int,
     ) -> None:
         super().__init__()
+        self._states, self._epochs = states, epochs
         with building_on(model.distribute_strategy):
             self._epoch = tf.Variable(0, trainable=False, dtype=tf.int64)
-        states = {f"optimizer{index}": state for index, state in enumerate(optimizers)}
-        checkpoint = tf.train.Checkpoint(model=model, epoch=self._epoch, **states)
+        optimizer_states = {f"optimizer{i}": state for i, state in enumerate(optimizers)}
+        checkpoint = tf.train.Checkpoint(
+            model=model, epoch=self._epoch, callbacks=self._states, **optimizer_states
+        )
         folder = str(run.checkpoints(stage))
         self._manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=1)
 
@@ -234,9 +259,19 @@ class _Saver(tf.keras.callbacks.Callback):
                 ) from None
         return int(self._epoch.numpy())
 
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._states.apply()
+
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch.assign(epoch + 1)
+        self._states.stopped = bool(self.model.stop_training)
         self._manager.save(checkpoint_number=epoch + 1)
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        # What callbacks have made of the weights goes on into the next stage.
+        self._states.ended = True
+        if self._states.callbacks:
+            self._manager.save(checkpoint_number=self._epochs + 1)
 
 
 class _StopWhenDiverged(tf.keras.callbacks.Callback):

@@ -19,10 +19,12 @@ from larq_nas.graph.channels import latent
 from larq_nas.graph.layers import facts_of
 from larq_nas.layers import DEPLOYED, Domain, DropPath, building_in, computing_in
 from larq_nas.layers.precision import warn_if_unused
+from larq_nas.layers.saved import save
 from larq_nas.layers.zeros import reads_image
 from larq_nas.lce.fallback import weight_quantizers
 from larq_nas.log import log
 from larq_nas.run_directory import RunDirectory
+from larq_nas.training.callbacks import StageLogs, Stages
 from larq_nas.training.distribution import building_on, warn_if_apart
 from larq_nas.training.loop import exact, fit, seed_everything
 from larq_nas.training.recipe import Recipe, Stage, amplifications, descend, optimizer
@@ -211,19 +213,37 @@ class Trainee(tf.keras.Model):
 
     Weight decay is added to the gradients, as PyTorch does, and is no part of the loss. On
     validation data the loss is the cross-entropy alone. Layers are shared with the network.
+
+    # Arguments
+        network: the network; its second output is that of the auxiliary classifier.
+        recipe: how it is trained.
+        teacher: what it learns from as well.
+        seed: of what is mixed at random.
+        rate: the learning rate that it is saved with; by default the recipe's.
     """
 
     def __init__(
-        self, network: tf.keras.Model, recipe: Recipe, teacher: Teacher | None = None, seed: int = 0
+        self,
+        network: tf.keras.Model,
+        recipe: Recipe,
+        teacher: Teacher | None = None,
+        seed: int = 0,
+        rate: float | None = None,
     ) -> None:
-        # The second output is that of the auxiliary classifier.
         super().__init__(network.inputs, network.outputs, name=network.name)
         self._recipe, self._seed = recipe, seed
         self._classes = network.outputs[0].shape[-1]
         self._amplified = amplifications(network, self.trainable_variables)
         # As members, their weights would be a part of this model's.
         self._teacher_logits = teacher.logits if teacher else None
-        self._save_network = network.save
+
+        @functools.cache
+        def saved() -> tf.keras.Model:
+            plain = tf.keras.Model(network.inputs, network.outputs[0], name=network.name)
+            return compile_plain(plain, recipe, rate or recipe.learning_rate)
+
+        # As a member, its optimizer would be a part of this model's checkpoints.
+        self._saved = saved
         self._mean = tf.keras.metrics.Mean("loss")
         self._accuracy = tf.keras.metrics.SparseCategoricalAccuracy("accuracy")
 
@@ -232,8 +252,12 @@ class Trainee(tf.keras.Model):
         return [self._mean, self._accuracy]
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save the network, as `tf.keras.Model.save` does, without how it is trained."""
-        self._save_network(*args, **kwargs)
+        """Save the network, as `tf.keras.Model.save` does, as it is compiled when trained."""
+        save(self._saved(), *args, **kwargs)
+
+    def save_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Save the weights of the network, as `tf.keras.Model.save_weights` does."""
+        self._saved().save_weights(*args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels = data
@@ -290,6 +314,18 @@ class Trainee(tf.keras.Model):
         distances = tf.exp(known) * (known - tf.nn.log_softmax(logits / temperature))
         distance = tf.reduce_mean(tf.reduce_sum(distances, axis=-1))
         return (1 - share) * loss + share * temperature**2 * distance
+
+
+def compile_plain(model: tf.keras.Model, recipe: Recipe, rate: float) -> tf.keras.Model:
+    """Compile a network to be measured, or to go on with by Keras."""
+    model.compile(
+        optimizer(recipe.optimizer, rate),
+        tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    # Keras warns of a file without the optimizer's variables when it is read.
+    model.optimizer.build(model.trainable_variables)
+    return model
 
 
 class DropPathSchedule(tf.keras.callbacks.Callback):
@@ -386,6 +422,18 @@ def warn_without_effect(network: tf.keras.Model, recipe: Recipe) -> None:
         )
 
 
+def training_stages(recipe: Recipe) -> Stages:
+    """Return what each stage of a training logs."""
+    measured = ("loss", "accuracy")
+    logs = StageLogs((*measured, *(f"val_{name}" for name in measured)), ("flip_ratio",))
+    return {f"train_{stage}": logs for stage in recipe.stages}
+
+
+def epochs_of_stages(recipe: Recipe, epochs: int) -> dict[str, int]:
+    """Return the epochs of each stage of a training."""
+    return {f"train_{stage}": recipe.epochs_of(stage, epochs) for stage in recipe.stages}
+
+
 _CALIBRATION_STEPS = 20
 
 
@@ -406,7 +454,7 @@ class Trainer:
         callbacks: Sequence[tf.keras.callbacks.Callback] = (),
         verbose: int | str = "auto",
     ) -> tf.keras.Model:
-        """Return the network, binary and trained, not compiled.
+        """Return the network, binary and trained, compiled to go on from there.
 
         After 0 epochs it is as derived, with random weights and batch-norm statistics of the data.
         """
@@ -435,7 +483,7 @@ class Trainer:
             self._calibrate(model)
         plain = self._build(DEPLOYED)
         transfer_weights(model, plain)
-        return plain
+        return self._compiled(plain)
 
     def measure(self, model: tf.keras.Model) -> dict[str, float]:
         """Return `accuracy` and `loss` of a network on the validation data."""
@@ -471,12 +519,7 @@ class Trainer:
         return self._compiled(model)
 
     def _compiled(self, model: tf.keras.Model) -> tf.keras.Model:
-        model.compile(
-            optimizer(self.recipe.optimizer, self.recipe.rate(self.data.facts.batch_size)),
-            tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
-        return model
+        return compile_plain(model, self.recipe, self.recipe.rate(self.data.facts.batch_size))
 
     def _build(self, domain: Domain) -> tf.keras.Model:
         facts = self.data.facts
@@ -503,7 +546,9 @@ class Trainer:
         stream = training_stream(data.train, data.facts, data.seed, self._augment())
         rate = recipe.rates(data.facts.batch_size, epochs, stream.steps)
         with building_on(data.strategy):
-            model = Trainee(network, recipe, self.teacher, data.seed)
+            model = Trainee(
+                network, recipe, self.teacher, data.seed, recipe.rate(data.facts.batch_size)
+            )
             model.compile(optimizer(recipe.optimizer, rate))
             model.optimizer.build(model.trainable_variables)
         own = [DropPathSchedule(recipe.drop_path, epochs)] if recipe.drop_path else []
@@ -517,7 +562,8 @@ class Trainer:
             optimizers=[model.optimizer],
             validation=validation_stream(data.validation),
             validation_examples=data.facts.validation_examples,
-            callbacks=[*own, FlipRatio(), *callbacks],
+            callbacks=callbacks,
+            own=[*own, FlipRatio()],
             verbose=verbose,
         )
 

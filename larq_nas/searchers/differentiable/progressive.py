@@ -29,6 +29,7 @@ from larq_nas.searchers.searcher import Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.cell_space import CellSpace
 from larq_nas.spaces.chooser import Survey
+from larq_nas.training.callbacks import StageLogs
 from larq_nas.training.loop import forgetting_graphs
 from larq_nas.training.recipe import Recipe
 
@@ -230,6 +231,11 @@ class Progressive(Differentiable):
         _require_order("stage_cells", "rise", self.stage_cells, sorted(set(self.stage_cells)))
         falling = sorted(set(self.stage_operations), reverse=True)
         _require_order("stage_operations", "fall", self.stage_operations, falling)
+
+    @property
+    def stages(self) -> dict[str, StageLogs]:
+        """What each stage logs."""
+        return {f"search_{index + 1}": self._logs() for index in range(len(self.stage_cells))}
 
     def prepare(  # type: ignore[override]
         self, space: Space, data: Data, limits: Limits | None, epochs: int, recipe: Recipe

@@ -49,6 +49,7 @@ from larq_nas.spaces.space import Precision
 from larq_nas.supernet.fuse import Fuse
 from larq_nas.supernet.fused_cell import FusedCell
 from larq_nas.supernet.relax import Relax, require_temperature
+from larq_nas.training.callbacks import StageLogs
 from larq_nas.training.distribution import building_on, require_halves, warn_if_apart
 from larq_nas.training.loop import fit, seed_everything
 from larq_nas.training.recipe import OptimizerName, Recipe, learning_rate, optimizer
@@ -142,10 +143,10 @@ class DifferentiableSearch:
             run,
             seed=self.data.seed,
             optimizers=[model.optimizer, model.architecture_optimizer],
-            callbacks=[
+            callbacks=callbacks,
+            own=[
                 _Schedule(model, self.warm_up),
                 Health(self.choose, run, self.stage, self.epochs_before, self.transfer_factor),
-                *callbacks,
             ],
             verbose=verbose,
         )
@@ -322,6 +323,19 @@ class Differentiable:
         require_at_least(1, transfer_factor=self.transfer_factor)
         require_precision(self.precision)
         require_bool(rematerialize=self.rematerialize)
+
+    @property
+    def stages(self) -> dict[str, StageLogs]:
+        """What is logged."""
+        return {"search": self._logs()}
+
+    def _logs(self) -> StageLogs:
+        levels = ("search_loss", "search_accuracy")
+        always = ("loss", "accuracy", "entropy", "confidence", "parameter_free")
+        sometimes = ("flip_ratio", "zero", "budget_penalty", "diversity")
+        if self.weights_only:
+            return StageLogs(always, levels + sometimes)
+        return StageLogs(always + levels, sometimes)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as a run keeps them."""

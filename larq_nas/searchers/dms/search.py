@@ -40,6 +40,7 @@ from larq_nas.searchers.searcher import Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Survey
 from larq_nas.supernet.resizable import resizable_optimizer
+from larq_nas.training.callbacks import StageLogs
 from larq_nas.training.loop import Term, TwoLevels, fit, seed_everything
 from larq_nas.training.recipe import Recipe, descend, learning_rate
 from larq_nas.training.transfer import constrain
@@ -314,7 +315,8 @@ class DmsSearch:
             directory,
             seed=self.data.seed,
             optimizers=[self.model.optimizer, self.model.architecture_optimizer],
-            callbacks=[WidthRecord(self.model.dimensions, directory), _Schedule(self), *callbacks],
+            callbacks=callbacks,
+            own=[WidthRecord(self.model.dimensions, directory), _Schedule(self)],
             verbose=verbose,
         )
         values: dict[str, Any] = self._within_budget(self.model.dimensions.ratios())
@@ -514,6 +516,12 @@ class Dms:
         require_falling(self, "scale")
         require_falling(self, "learning_rate")
         require_bool(best_effort=self.best_effort)
+
+    @property
+    def stages(self) -> dict[str, StageLogs]:
+        """What is logged: by the epochs that train weights, and those that train means."""
+        levels = ("loss", "accuracy", "search_loss", "search_accuracy")
+        return {"search": StageLogs(("sigma",), (*levels, "memory_penalty", "budget_penalty"))}
 
     @property
     def smallest_ratio(self) -> float:

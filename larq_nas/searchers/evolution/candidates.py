@@ -23,6 +23,7 @@ from larq_nas.searchers.searcher import Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Fix, Widest
 from larq_nas.supernet.resizable import resizable_constants, resizable_network, resizable_optimizer
+from larq_nas.training.callbacks import callbacks_of
 from larq_nas.training.loop import RandomLayers, exact, fit, forgetting_graphs, seed_everything
 from larq_nas.training.recipe import Recipe, optimizer
 from larq_nas.training.trainer import Trainee
@@ -136,7 +137,7 @@ class CandidateTraining:
                     steps_per_epoch=stream.steps,
                     epochs=self.epochs,
                     verbose=0,
-                    callbacks=list(callbacks),
+                    callbacks=callbacks_of(callbacks, "candidates"),
                 )
             images = stream.from_epoch(self.epochs, self.epochs + 1).map(lambda x, _: x)
             recalibration.run(images.take(_RECALIBRATION_BATCHES))

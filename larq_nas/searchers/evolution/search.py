@@ -50,6 +50,7 @@ from larq_nas.searchers.evolution.tuner import (
 from larq_nas.searchers.searcher import Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Widest
+from larq_nas.training.callbacks import StageLogs
 from larq_nas.training.loop import seed_everything
 from larq_nas.training.recipe import Recipe
 
@@ -279,6 +280,14 @@ class Evolution:
                 f"`recipe` must be a larq_nas.training.Recipe, but got {self.recipe!r}."
             )
         require_bool(shared=self.shared)
+
+    @property
+    def stages(self) -> dict[str, StageLogs]:
+        """What the widest network and candidates log, where they train."""
+        found = {"widest": StageLogs(("loss", "accuracy"))} if self.widest_epochs else {}
+        if self.candidate_epochs:
+            found["candidates"] = StageLogs(("loss", "accuracy"), several=True)
+        return found
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as a run keeps them."""

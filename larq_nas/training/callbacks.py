@@ -1,0 +1,427 @@
+"""Keras callbacks of a run: for which stages, checks before they train, and states to resume by."""
+
+import hashlib
+import io
+import json
+import string
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.errors import InputError, unknown_name, warn
+from larq_nas.log import log
+
+Callback: TypeAlias = tf.keras.callbacks.Callback
+GivenCallbacks: TypeAlias = (
+    Callback | Sequence[Callback] | Mapping[str, Callback | Sequence[Callback]] | None
+)
+"""One callback or several for all stages of a run, or those of each stage by its name."""
+
+_keras: Any = tf.keras.callbacks
+_RATES = (_keras.LearningRateScheduler, _keras.ReduceLROnPlateau)
+_WITHOUT_METRICS = ("epoch", "batch")
+
+
+@dataclass(frozen=True)
+class StageLogs:
+    """What a stage logs at the end of an epoch.
+
+    # Arguments
+        metrics: names of the metrics that every epoch has.
+        sometimes: names of those that some epochs have.
+        several: whether the stage is several trainings, one after the other.
+    """
+
+    metrics: tuple[str, ...]
+    sometimes: tuple[str, ...] = ()
+    several: bool = False
+
+
+Stages: TypeAlias = Mapping[str, StageLogs | None]
+"""The stages of a run in their order; `None` where it is not known what they log."""
+
+
+class StageCallbacks(Sequence[Callback]):
+    """The callbacks of a run; a sequence of all of them, whatever stage they are of."""
+
+    def __init__(
+        self, by_stage: Mapping[str, Sequence[Callback]], epochs: Mapping[str, int] | None = None
+    ) -> None:
+        self._by_stage = {stage: tuple(own) for stage, own in by_stage.items()}
+        self._epochs = dict(epochs or {})
+        every = [callback for own in self._by_stage.values() for callback in own]
+        self._all = list({id(callback): callback for callback in every}.values())
+        # Before any stage changes them.
+        self._given = {id(callback): digests(callback) for callback in self._all}
+
+    def of(self, stage: str) -> tuple[Callback, ...]:
+        """Return the callbacks of a stage."""
+        return self._by_stage.get(stage, ())
+
+    def after(self, stage: str) -> dict[str, int]:
+        """Return the epochs of the stages after one, where they are known."""
+        order = list(self._by_stage)
+        later = order[order.index(stage) + 1 :] if stage in order else []
+        return {name: self._epochs[name] for name in later if self._epochs.get(name)}
+
+    def given(self, callback: Callback) -> Mapping[str, str]:
+        """Return digests of what a callback held when it was given."""
+        return self._given[id(callback)]
+
+    @overload
+    def __getitem__(self, index: int) -> Callback: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Callback]: ...
+    def __getitem__(self, index: int | slice) -> Callback | Sequence[Callback]:
+        return self._all[index]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+
+def callbacks_of(callbacks: Sequence[Callback], stage: str) -> list[Callback]:
+    """Return the callbacks of a stage: of a plain sequence all."""
+    return list(callbacks.of(stage) if isinstance(callbacks, StageCallbacks) else callbacks)
+
+
+def resolve_callbacks(
+    given: GivenCallbacks, groups: Mapping[str, Stages], epochs: Mapping[str, int]
+) -> StageCallbacks:
+    """Return callbacks by their stages, or refuse what would fail, or mislead, when they are used.
+
+    # Arguments
+        given: what the user gave.
+        groups: the stages of a run, by the name of their group.
+        epochs: the epochs of stages, where they are known.
+    """
+    idle = {stage for stage, number in epochs.items() if not number}
+    stages = {name: logs for group in groups.values() for name, logs in group.items()}
+    by_stage: dict[str, list[Callback]] = {name: [] for name in stages}
+    if isinstance(given, Mapping):
+        for name, own in given.items():
+            members = list(groups.get(name, [name]))
+            if not set(members) <= set(stages):
+                raise unknown_name("stage of `callbacks`", name, {*groups, *stages})
+            if set(members) <= idle:
+                warn(f"`callbacks` of `{name}` have no effect: it has no epochs.")
+            for stage in members:
+                known = {id(callback) for callback in by_stage[stage]}
+                by_stage[stage] += [one for one in _listed(own) if id(one) not in known]
+    else:
+        for stage in stages:
+            by_stage[stage] = _listed(given)
+    active = {stage: own for stage, own in by_stage.items() if stage not in idle}
+    for callback in StageCallbacks(active):
+        used = {s: stages[s] for s, own in active.items() if any(c is callback for c in own)}
+        _check(callback, used, groups)
+    return StageCallbacks(by_stage, epochs)
+
+
+def _listed(given: Any) -> list[Callback]:
+    """Return callbacks as a list, or raise `InputError` for what is none."""
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    listed = list(given) if several else [] if given is None else [given]
+    for callback in listed:
+        if not isinstance(callback, tf.keras.callbacks.Callback):
+            raise InputError(
+                f"`callbacks` must hold objects of tf.keras.callbacks.Callback, but got "
+                f"{callback!r}."
+            )
+    return listed
+
+
+def _check(callback: Callback, stages: Stages, groups: Mapping[str, Stages]) -> None:
+    """Refuse a callback that these stages cannot use as Keras's documentation has it."""
+    kind = type(callback).__name__
+    if isinstance(callback, _RATES):
+        raise InputError(
+            f"`callbacks` cannot set the learning rate, but got {kind}: the recipe does (its "
+            "`learning_rate` and `schedule`)."
+        )
+    if isinstance(callback, _keras.BackupAndRestore):
+        raise InputError(
+            f"`callbacks` cannot resume a run, but got {kind}: give `directory`, and the same call "
+            "goes on where it was."
+        )
+    if isinstance(callback, (_keras.EarlyStopping, _keras.ModelCheckpoint)):
+        _check_metrics(callback, stages, groups)
+    _check_files(callback, stages, groups)
+
+
+def _check_metrics(callback: Any, stages: Stages, groups: Mapping[str, Stages]) -> None:
+    """Refuse to monitor, or to name files by, a metric that a stage does not have."""
+    kind = type(callback).__name__
+    monitors = not isinstance(callback, _keras.ModelCheckpoint) or callback.save_best_only
+    for stage, logs in stages.items():
+        if logs is None:
+            continue
+        known = {*logs.metrics, *logs.sometimes}
+        if monitors and callback.monitor not in known:
+            able = [s for s, one in stages.items() if one is None or callback.monitor in _all(one)]
+            raise InputError(
+                f"{kind} monitors `{callback.monitor}`, which stage `{stage}` does not have (it "
+                f"has {', '.join(sorted(known))}): {_mend(kind, able, groups)}."
+            )
+        for name in sorted(_named_metrics(callback) - set(logs.metrics)):
+            able = [s for s, one in stages.items() if one is None or name in one.metrics]
+            raise InputError(
+                f"{kind} names files by `{name}`, which stage `{stage}` does not have after each "
+                f"epoch (it has {', '.join(sorted(logs.metrics))}): {_mend(kind, able, groups)}."
+            )
+
+
+def _check_files(callback: Any, stages: Stages, groups: Mapping[str, Stages]) -> None:
+    """Refuse files that one stage, or one training of a stage, writes over those of another."""
+    kind, last = type(callback).__name__, list(stages)[-1:]
+    repeated = [stage for stage, logs in stages.items() if logs and logs.several]
+    if isinstance(callback, _keras.ModelCheckpoint):
+        if repeated:
+            others = [stage for stage in stages if stage not in repeated]
+            raise InputError(
+                f"{kind} cannot be used in stage `{repeated[0]}`, whose many trainings write over "
+                f"each other's files: {_mend(kind, others[-1:], groups)}."
+            )
+        if len(stages) > 1 and callback.save_best_only:
+            raise InputError(
+                f"{kind} keeps the best of stages {_joined(stages)}, which need not be of the "
+                f"last one, whose network is another: {_mend(kind, last, groups)}."
+            )
+        if len(stages) > 1 and "{epoch" in callback.filepath:
+            raise InputError(
+                f"{kind} names files by the epoch, which each of stages {_joined(stages)} counts "
+                f"from 1: {_mend(kind, last, groups)}."
+            )
+    starts_anew = isinstance(callback, _keras.CSVLogger) and not callback.append
+    if starts_anew and (len(stages) > 1 or repeated):
+        raise InputError(
+            f"{kind} starts its file anew in each training of stages {_joined(stages)}: give it "
+            "`append=True`, or read history.csv of the run, which has all."
+        )
+
+
+def _all(logs: StageLogs) -> tuple[str, ...]:
+    return logs.metrics + logs.sometimes
+
+
+def _joined(stages: Stages) -> str:
+    return ", ".join(f"`{stage}`" for stage in stages)
+
+
+def _named_metrics(callback: Callback) -> set[str]:
+    """Return the metrics in the file names of a callback that saves."""
+    if not isinstance(callback, _keras.ModelCheckpoint):
+        return set()
+    fields = {name for _, name, _, _ in string.Formatter().parse(callback.filepath) if name}
+    return fields - set(_WITHOUT_METRICS)
+
+
+def _mend(kind: str, able: Sequence[str], groups: Mapping[str, Stages]) -> str:
+    """Return what to write so that a callback is of the stages that can use it."""
+    if not able:
+        return "use another metric, or leave it out"
+    for group, members in groups.items():
+        if len(able) > 1 and set(able) == set(members):
+            return f'give callbacks={{"{group}": [{kind}(...)]}}'
+    return f'give callbacks={{"{able[-1]}": [{kind}(...)]}}'
+
+
+class _UnkeptError(Exception):
+    """A value of a callback that cannot be kept."""
+
+
+# What Keras sets on every callback, and callbacks whose state is of their own open files.
+_OF_KERAS = frozenset(vars(tf.keras.callbacks.Callback())) | {"model", "params"}
+_STATELESS = (_keras.TensorBoard, _keras.ProgbarLogger)
+
+
+def _packed(value: Any, arrays: list[np.ndarray]) -> Any:
+    """Return a value as JSON holds it, its arrays put into `arrays`."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, np.ndarray | np.generic) and np.asarray(value).dtype.kind in "biufcUS":
+        arrays.append(np.asarray(value))
+        return {"array": len(arrays) - 1, "scalar": isinstance(value, np.generic)}
+    if type(value) in (list, tuple):
+        return {type(value).__name__: [_packed(one, arrays) for one in value]}
+    if type(value) is dict and all(isinstance(key, str) for key in value):
+        return {"dict": {key: _packed(one, arrays) for key, one in value.items()}}
+    raise _UnkeptError
+
+
+def _unpacked(packed: Any, arrays: Mapping[int, np.ndarray]) -> Any:
+    if not isinstance(packed, dict):
+        return packed
+    if "array" in packed:
+        array = arrays[packed["array"]]
+        return array[()] if packed["scalar"] else array
+    if "dict" in packed:
+        return {key: _unpacked(one, arrays) for key, one in packed["dict"].items()}
+    ((kind, values),) = packed.items()
+    return {"list": list, "tuple": tuple}[kind](_unpacked(one, arrays) for one in values)
+
+
+def _attributes(callback: Callback) -> dict[str, Any]:
+    if isinstance(callback, _STATELESS):
+        return {}
+    return {name: value for name, value in vars(callback).items() if name not in _OF_KERAS}
+
+
+def digests(callback: Callback) -> dict[str, str]:
+    """Return a digest of each attribute of a callback: of its value, or of which object it is."""
+    return {name: _digest(value) for name, value in _attributes(callback).items()}
+
+
+def _digest(value: Any) -> str:
+    arrays: list[np.ndarray] = []
+    try:
+        text = json.dumps(_packed(value, arrays))
+    except _UnkeptError:
+        return f"object {id(value)}"
+    digest = hashlib.sha1(text.encode(), usedforsecurity=False)
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def states_of(callbacks: Sequence[Callback], stage: str) -> tuple[list[Callback], "CallbackStates"]:
+    """Return the callbacks of a stage, and their states."""
+    own = callbacks_of(callbacks, stage)
+    given = callbacks.given if isinstance(callbacks, StageCallbacks) else digests
+    return own, CallbackStates(own, [given(callback) for callback in own])
+
+
+class CallbackStates(tf.train.experimental.PythonState):
+    """What callbacks have changed of themselves in a stage: saved in its checkpoints.
+
+    Numbers, text, arrays, and lists and mappings of them are kept; settings that are as they were
+    given are not, so that others may be given to a run that is resumed.
+
+    # Attributes
+        callbacks: the callbacks.
+        stopped: whether a callback has stopped the stage.
+        ended: whether callbacks were told of its end.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback], given: Sequence[Mapping[str, str]]) -> None:
+        self.callbacks, self._given = callbacks, given
+        self._read: list[dict[str, Any]] = []
+        self._arrays: dict[int, np.ndarray] = {}
+        self.stopped = self.ended = False
+
+    def serialize(self) -> bytes:
+        arrays: list[np.ndarray] = []
+        states = [
+            self._state(callback, given, arrays)
+            for callback, given in zip(self.callbacks, self._given, strict=True)
+        ]
+        record = {"stopped": self.stopped, "ended": self.ended, "callbacks": states}
+        text = np.frombuffer(json.dumps(record).encode(), np.uint8)
+        file = io.BytesIO()
+        np.savez(file, record=text, **{str(i): array for i, array in enumerate(arrays)})
+        return file.getvalue()
+
+    def _state(
+        self, callback: Callback, given: Mapping[str, str], arrays: list[np.ndarray]
+    ) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        lost = []
+        for name, value in _attributes(callback).items():
+            if _digest(value) == given.get(name):
+                continue
+            try:
+                kept[name] = _packed(value, arrays)
+            except _UnkeptError:
+                if not callable(value) and not type(callback).__module__.startswith("keras."):
+                    lost.append(name)
+        return {"kind": type(callback).__name__, "kept": kept, "lost": lost}
+
+    def deserialize(self, string_value: bytes) -> None:
+        with np.load(io.BytesIO(string_value)) as file:
+            record = json.loads(file["record"].tobytes())
+            self._arrays = {int(name): file[name] for name in file.files if name != "record"}
+        self._read = record["callbacks"]
+        self.stopped, self.ended = record["stopped"], record["ended"]
+
+    def apply(self) -> None:
+        """Give callbacks what they had when the stage was saved, if it was."""
+        rest = list(self._read)
+        for callback in self.callbacks if self._read else ():
+            kind = type(callback).__name__
+            state = next((one for one in rest if one["kind"] == kind), None)
+            if state is None:
+                warn(f"Callback {kind} was not there when the run was stopped: it starts anew.")
+                continue
+            rest.remove(state)
+            for name, value in state["kept"].items():
+                setattr(callback, name, _unpacked(value, self._arrays))
+            if state["lost"]:
+                warn(
+                    f"Callback {kind} has lost {', '.join(f'`{name}`' for name in state['lost'])}: "
+                    "numbers, text, arrays, and lists and dictionaries of them are kept when a run "
+                    "is resumed."
+                )
+        self._read = []
+
+    def prepare(self) -> None:
+        """Let those that write a file go on with it, if something of the stage was done."""
+        for callback in self.callbacks if self._read else ():
+            if isinstance(callback, _keras.CSVLogger):
+                callback.append = True
+
+
+_SHORT = 60.0
+
+
+class TimeLeft(Callback):
+    """Tells once how long a stage will take, and what comes then.
+
+    # Arguments
+        stage: its name.
+        epochs: its epochs.
+        after: those of later stages.
+    """
+
+    def __init__(self, stage: str, epochs: int, after: Mapping[str, int]) -> None:
+        super().__init__()
+        self._stage, self._epochs, self._after = stage, epochs, after
+        self._first: int | None = None
+        self._began = self._ended = 0.0
+        self._steps = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if self._first is None:
+            self._first = epoch
+        # Behind the progress bar of the epoch before.
+        elif epoch == self._first + 1:
+            took = self._ended - self._began
+            # The first step builds the graph.
+            each = took * self._steps / (self._steps - 1) if self._steps > 1 else took
+            left = self._epochs - epoch
+            if each * left < _SHORT:
+                return
+            later = [f"`{name}`, {number} epochs" for name, number in self._after.items()]
+            log.info(
+                f"Stage `{self._stage}`: about {duration(each * left)} left, for {left} of "
+                f"{self._epochs} epochs{'; then '.join(['', *later])}"
+            )
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self._steps == 0:
+            self._began = time.monotonic()
+        if not self._ended:
+            self._steps += 1
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._ended = self._ended or time.monotonic()
+
+
+def duration(seconds: float) -> str:
+    """Return a time as it is said, such as `40 s`, `12 min` or `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -323,8 +323,12 @@ def compile_plain(model: tf.keras.Model, recipe: Recipe, rate: float) -> tf.kera
         tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    # Keras warns of a file without the optimizer's variables when it is read.
+    # Keras warns of a file without the optimizer's variables when it is read, and does not load
+    # weights without those of metrics into a model that was evaluated.
     model.optimizer.build(model.trainable_variables)
+    logits = tf.zeros((1, model.output_shape[-1]))
+    model.compiled_loss.build(logits)
+    model.compiled_metrics.build(logits, tf.zeros((1,)))
     return model
 
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from larq_nas.data.augmentation import Augment, color_jitter
 from larq_nas.data.data import Data
+from larq_nas.data.labels import whole_labels
 from larq_nas.data.streams import training_stream, validation_stream
 from larq_nas.errors import InputError, first_line, warn
 from larq_nas.graph.channels import latent
@@ -24,7 +25,7 @@ from larq_nas.lce.fallback import weight_quantizers
 from larq_nas.log import log
 from larq_nas.run_directory import RunDirectory
 from larq_nas.training.distribution import building_on, warn_if_apart
-from larq_nas.training.loop import exact, fit, seed_everything
+from larq_nas.training.loop import cross_entropy, exact, fit, seed_everything
 from larq_nas.training.recipe import Recipe, Stage, amplifications, descend, optimizer
 from larq_nas.training.transfer import constrain, initialize_scales, transfer_weights
 
@@ -84,8 +85,9 @@ class Teacher:
     def describe(self, data: Data) -> str:
         """Return a line on how well it does, and warn if that is hardly better than chance."""
         right = seen = 0
-        for images, labels in validation_stream(data.validation):
-            right += int(np.sum(np.argmax(self.logits(images), axis=-1) == labels.numpy()))
+        for images, labels, *_ in validation_stream(data.validation):
+            known = whole_labels(labels).numpy()
+            right += int(np.sum(np.argmax(self.logits(images), axis=-1) == known))
             seen += len(labels)
         accuracy, chance = right / seen, 1 / data.facts.classes
         if accuracy < chance + min(chance / 2, (1 - chance) / 10):
@@ -236,13 +238,15 @@ class Trainee(tf.keras.Model):
         self._save_network(*args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        images, labels = data
-        images, targets = self._mixed(images, labels)
+        images, labels, *given = data
+        images, targets, weights = self._mixed(images, labels, *given)
         with tf.GradientTape() as tape:
             with computing_in(self._recipe.precision):
                 logits, *auxiliary = tf.nest.flatten(self(images, training=True))
-            loss = self._loss(images, targets, logits)
-            further = [self._recipe.auxiliary * self._entropy(targets, y) for y in auxiliary]
+            loss = self._loss(images, targets, logits, weights)
+            further = [
+                self._recipe.auxiliary * self._entropy(targets, y, weights) for y in auxiliary
+            ]
             total = tf.add_n([loss, *further, *self.losses])
         descend(
             self.optimizer,
@@ -253,43 +257,61 @@ class Trainee(tf.keras.Model):
             amplified=self._amplified,
         )
         self._mean.update_state(loss, tf.shape(labels)[0])
-        self._accuracy.update_state(labels, logits)
+        self._accuracy.update_state(whole_labels(labels), logits)
         return self.get_metrics_result()
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        # Weights, 0 for what fills a batch up, come where replicas share it.
-        images, labels, *weights = data
+        # A fourth part, 0 for what fills a batch up, comes where replicas share it.
+        images, labels, weights, counted = (*data, None, None)[:4]
         logits = tf.nest.flatten(self(images, training=False))[0]
-        losses = tf.keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        self._mean.update_state(losses, *weights)
-        self._accuracy.update_state(labels, logits, *weights)
+        losses = cross_entropy(labels, logits)
+        # As in Keras, sample weights weigh the loss, and each image counts alike for the accuracy.
+        losses = losses if weights is None else losses * weights
+        self._mean.update_state(losses, counted)
+        self._accuracy.update_state(whole_labels(labels), logits, counted)
         return self.get_metrics_result()
 
-    def _mixed(self, images: tf.Tensor, labels: tf.Tensor) -> Mixed:
-        """Return images and the probabilities of their classes, mixed if the recipe says so."""
-        targets = tf.one_hot(tf.cast(labels, tf.int64), self._classes)
+    def _mixed(
+        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        """Return images, the probabilities of their classes and weights, mixed by the recipe."""
+        targets = labels
+        if len(labels.shape) == 1:
+            targets = tf.one_hot(tf.cast(labels, tf.int64), self._classes)
         if not self._recipe.mix_up:
-            return images, targets
+            return images, targets, weights
         # By the step, so that a training that is resumed goes on as it would have.
         key = tf.stack([tf.constant(self._seed, tf.int64), self.optimizer.iterations])
-        return mix_up(images, targets, self._recipe.mix_up, key)
+        if weights is None:
+            return *mix_up(images, targets, self._recipe.mix_up, key), None
+        both = tf.concat([targets, weights[:, None]], -1)
+        images, both = mix_up(images, both, self._recipe.mix_up, key)
+        return images, both[:, :-1], both[:, -1]
 
-    def _entropy(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_mean(
-            tf.keras.losses.categorical_crossentropy(
-                targets, logits, from_logits=True, label_smoothing=self._recipe.label_smoothing
-            )
+    def _entropy(
+        self, targets: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None
+    ) -> tf.Tensor:
+        losses = tf.keras.losses.categorical_crossentropy(
+            targets, logits, from_logits=True, label_smoothing=self._recipe.label_smoothing
         )
+        return _weighted_mean(losses, weights)
 
-    def _loss(self, images: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        loss = self._entropy(targets, logits)
+    def _loss(
+        self, images: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None
+    ) -> tf.Tensor:
+        loss = self._entropy(targets, logits, weights)
         if self._teacher_logits is None:
             return loss
         share, temperature = self._recipe.distillation, self._recipe.distillation_temperature
         known = tf.nn.log_softmax(self._teacher_logits(images) / temperature)
         distances = tf.exp(known) * (known - tf.nn.log_softmax(logits / temperature))
-        distance = tf.reduce_mean(tf.reduce_sum(distances, axis=-1))
+        distance = _weighted_mean(tf.reduce_sum(distances, axis=-1), weights)
         return (1 - share) * loss + share * temperature**2 * distance
+
+
+def _weighted_mean(losses: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+    """Return the mean over a batch of losses times weights, which is Keras's reduction."""
+    return tf.reduce_mean(losses if weights is None else losses * weights)
 
 
 class DropPathSchedule(tf.keras.callbacks.Callback):
@@ -471,9 +493,12 @@ class Trainer:
         return self._compiled(model)
 
     def _compiled(self, model: tf.keras.Model) -> tf.keras.Model:
+        losses = tf.keras.losses
+        soft = self.data.facts.soft_labels
+        loss = losses.CategoricalCrossentropy if soft else losses.SparseCategoricalCrossentropy
         model.compile(
             optimizer(self.recipe.optimizer, self.recipe.rate(self.data.facts.batch_size)),
-            tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            loss(from_logits=True),
             metrics=["accuracy"],
         )
         return model
@@ -487,7 +512,7 @@ class Trainer:
         """Let batch norm see the data; with its initial statistics, signs are all alike."""
         data = self.data
         stream = training_stream(data.train, data.facts, data.seed, data.augment)
-        for images, _ in stream.from_epoch(0, 1).take(_CALIBRATION_STEPS):
+        for images, *_ in stream.from_epoch(0, 1).take(_CALIBRATION_STEPS):
             model(images, training=True)
 
     def _fit(

@@ -17,7 +17,8 @@ from terminaltables import AsciiTable
 
 from larq_nas.architecture import Architecture
 from larq_nas.data.augmentation import Augment
-from larq_nas.data.data import Data, check_seed, read_data
+from larq_nas.data.data import ClassWeight, Data, check_seed, read_data
+from larq_nas.data.forms import DataLike
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import (
     DivergenceError,
@@ -417,8 +418,8 @@ def _is_comparison(path: Path) -> bool:
 
 def compare(
     architectures: Sequence[str | Path | Architecture],
-    train: tf.data.Dataset,
-    validation: tf.data.Dataset,
+    train: DataLike,
+    validation: DataLike | float,
     *,
     directory: str | Path,
     seeds: Sequence[int] = (0, 1, 2),
@@ -428,6 +429,7 @@ def compare(
     space: SpaceLike = "bats",
     classes: int | None = None,
     augment: str | Augment | None = None,
+    class_weight: ClassWeight | None = None,
     latency: bool = True,
     verbose: int | str = "auto",
 ) -> list[dict[str, Any]]:
@@ -485,7 +487,10 @@ def compare(
     _require(seeds, directory, settings)
     drawn, place = drawn_from(space), Path(directory)
     training = resolve_method(None, drawn, recipe=recipe).recipe
-    data = read_data(train, validation, classes, augment, seeds[0], drawn, verbose)
+    # What is held out must be the same for all seeds, and for those of later calls.
+    data = read_data(
+        train, validation, classes, augment, 0, drawn, verbose, class_weight=class_weight
+    )
     record = Record(place, _terms(data, training, epochs, settings or {}))
     facts = data.facts
     entries = read_entries(architectures, settings or {}, drawn, facts, training, record.has_rows)

@@ -8,7 +8,8 @@ import tensorflow as tf
 from larq_nas.architecture import Architecture
 from larq_nas.cost import LATENCY, Budget, BudgetLike, Limits, SpaceCosts
 from larq_nas.data.augmentation import Augment
-from larq_nas.data.data import check_seed, read_data
+from larq_nas.data.data import ClassWeight, check_seed, read_data
+from larq_nas.data.forms import DataLike
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import InputError, require_count, require_whole, warn
 from larq_nas.latency import LatencyTable
@@ -105,8 +106,8 @@ def limits_of(
 
 
 def search(
-    train: tf.data.Dataset,
-    validation: tf.data.Dataset,
+    train: DataLike,
+    validation: DataLike | float,
     space: SpaceLike | None = None,
     searcher: SearcherLike | None = None,
     *,
@@ -118,6 +119,7 @@ def search(
     train_epochs: int | None = None,
     classes: int | None = None,
     augment: str | Augment | None = None,
+    class_weight: ClassWeight | None = None,
     teacher: tf.keras.Model | None = None,
     directory: str | Path | None = None,
     seed: int = 0,
@@ -224,7 +226,9 @@ def search(
             f"Space `{plan.space.name}`, searcher `{plan.searcher.name}`: epochs={epochs}, "
             f"train_epochs={train_epochs}{_listed(later)}",
         )
-    data = read_data(train, validation, classes, augment, seed, plan.space, verbose, strategy)
+    data = read_data(
+        train, validation, classes, augment, seed, plan.space, verbose, strategy, class_weight
+    )
     facts = data.facts
     if table:
         table.require_for(plan.space, facts.input_shape, facts.classes)

@@ -14,7 +14,8 @@ from larq_nas.choices import all_alive
 from larq_nas.cost import LATENCY, Budget, profile
 from larq_nas.cost.profile import read_structure, size
 from larq_nas.data.augmentation import Augment
-from larq_nas.data.data import Data, check_seed, read_data
+from larq_nas.data.data import ClassWeight, Data, check_seed, read_data
+from larq_nas.data.forms import DataLike
 from larq_nas.data.validation import DataFacts
 from larq_nas.deploy import convert
 from larq_nas.deploy.conversion import summarize
@@ -162,8 +163,8 @@ def _sample_size(data: Data) -> int:
 
 def train(
     architecture: str | Path | Architecture,
-    train: tf.data.Dataset,
-    validation: tf.data.Dataset,
+    train: DataLike,
+    validation: DataLike | float,
     *,
     space: SpaceLike | None = None,
     epochs: int = 100,
@@ -171,6 +172,7 @@ def train(
     teacher: tf.keras.Model | None = None,
     classes: int | None = None,
     augment: str | Augment | None = None,
+    class_weight: ClassWeight | None = None,
     directory: str | Path | None = None,
     seed: int = 0,
     resume: bool = True,
@@ -235,7 +237,9 @@ def train(
     plan = resolve(None, resolved, recipe=recipe)
     groups = {"train": training_stages(plan.recipe)}
     resolved_callbacks = resolve_callbacks(callbacks, groups, epochs_of_stages(plan.recipe, epochs))
-    data = read_data(train, validation, classes, augment, seed, resolved, verbose, strategy)
+    data = read_data(
+        train, validation, classes, augment, seed, resolved, verbose, strategy, class_weight
+    )
     resolved_teacher = None if teacher is None else Teacher(teacher, data)
     run = run_of(found, data, plan.recipe, resolved_teacher, epochs, directory, resume)
     return train_architecture(

@@ -1,20 +1,27 @@
 """Validated training and validation data, and how they are used."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 from larq_nas.data.augmentation import Augment, check_augment, describe, resolve_augment
-from larq_nas.data.validation import DataFacts, check_data
-from larq_nas.errors import InputError
+from larq_nas.data.forms import DataLike
+from larq_nas.data.labels import class_weights, listed, whole_labels
+from larq_nas.data.validation import Checked, DataFacts, check
+from larq_nas.errors import InputError, warn
 from larq_nas.log import log
 from larq_nas.training.distribution import require_strategy
 
 if TYPE_CHECKING:
     from larq_nas.cost import Limits
     from larq_nas.spaces import Space
+
+ClassWeight: TypeAlias = Mapping[int | str, float] | str
+"""A weight for each class, by number or name, or `"balanced"`."""
 
 _SEEDS = 2**31
 
@@ -32,6 +39,7 @@ class Data:
     strategy: tf.distribute.Strategy | None = None
     class_names: tuple[str, ...] | None = None
     preprocessing: str = ""
+    class_weight: tuple[float, ...] | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return what a run keeps of it."""
@@ -39,7 +47,15 @@ class Data:
         data = {k: v for k, v in dataclasses.asdict(self.facts).items() if k != "value_range"}
         # One replica of a strategy is not the same: its supernets are not fused.
         shared = {"replicas": self.strategy.num_replicas_in_sync} if self.strategy else {}
-        return {"data": data, "augment": describe(self.augment), "seed": self.seed, **shared}
+        given = {"class_names": self.class_names, "class_weight": self.class_weight}
+        further = {name: list(value) for name, value in given.items() if value is not None}
+        return {
+            "data": data,
+            "augment": describe(self.augment),
+            "seed": self.seed,
+            **shared,
+            **further,
+        }
 
 
 def check_seed(seed: int) -> None:
@@ -52,33 +68,97 @@ def check_seed(seed: int) -> None:
 
 
 def read_data(
-    train: tf.data.Dataset,
-    validation: tf.data.Dataset,
+    train: DataLike,
+    validation: DataLike | float,
     classes: int | None,
     augment: str | Augment | None,
     seed: int,
     space: "Space",
     verbose: int | str,
     strategy: tf.distribute.Strategy | None = None,
+    class_weight: ClassWeight | None = None,
 ) -> Data:
     """Return the data of data that was looked at once, or raise `InputError`."""
+
+    def tell(line: str) -> None:
+        if verbose:
+            log.info(line)
+
     augmentation = resolve_augment(augment)
-    if verbose:
-        log.info("Checking the data: every image and label once")
-    facts = check_data(train, validation, classes, crops=augmentation is not None)
+    tell("Checking the data: every image and label once")
+    found = check(train, validation, classes, augmentation is not None, seed, tell)
+    facts, labels = found.facts, found.labels
     space.check(facts.input_shape)
     check_augment(augmentation, facts.input_shape, facts.train_shape)
     if strategy is tf.distribute.get_strategy():
         strategy = None  # TensorFlow's default, which is none
     require_strategy(strategy, min(facts.batch_size, facts.train_examples))
-    names = getattr(train, "class_names", None)
+    tell(_told(found))
+    weights = class_weights(class_weight, labels, found.counts)
+    _warn_of_counts(found, weights)
     return Data(
-        train,
-        validation,
+        found.train if weights is None else _weighted(found.train, weights),
+        found.validation,
         facts,
         seed,
         augmentation,
         strategy=strategy,
-        class_names=None if names is None else tuple(map(str, names)),
+        class_names=labels.names,
         preprocessing=str(getattr(train, "preprocessing", "")),
+        class_weight=weights,
     )
+
+
+def _told(found: Checked) -> str:
+    """Return a line on what the data is, and how it is read."""
+    facts, labels = found.facts, found.labels
+    height, width, channels = facts.train_shape or facts.input_shape
+    lowest, highest = facts.value_range
+    names = f" ({listed(labels.names)})" if labels.names else ""
+    soft = ", labels are probabilities" if labels.soft else ""
+    numbered = ""
+    if labels.values is not None and not isinstance(labels.values[0], bytes):
+        numbered = f"; labels {labels.values[0]} to {labels.values[-1]} are numbered from 0"
+    return (
+        f"Data: {facts.train_examples:,} training and {facts.validation_examples:,} validation "
+        f"images of {height}x{width}x{channels}, {found.train.element_spec[0].dtype.name} from "
+        f"{lowest:g} to {highest:g}, read as they are; {labels.classes} classes{names}{soft}"
+        f"{numbered}; batches of {facts.batch_size}"
+    )
+
+
+_MOST_SHARE, _MOST_RATIO = 0.8, 10
+
+
+def _warn_of_counts(found: Checked, weights: tuple[float, ...] | None) -> None:
+    """Warn of batches that hold all images, and of classes that are hardly there."""
+    facts, counts = found.facts, found.counts
+    if facts.train_examples < 2 * facts.batch_size:
+        warn(
+            f"An epoch has one step: a batch holds {facts.batch_size:,} of "
+            f"{facts.train_examples:,} training images; make batches smaller, such as "
+            f".batch({max(1, facts.train_examples // 16)}), or train for many epochs."
+        )
+    present = counts[counts > 0]
+    largest, smallest = int(present.max()), int(present.min())
+    if weights is not None or found.weighted:
+        return
+    if largest >= _MOST_SHARE * counts.sum() or largest > _MOST_RATIO * smallest:
+        common, rare = int(np.argmax(counts)), int(np.argmin(np.where(counts, counts, largest + 1)))
+        warn(
+            f"Classes are uneven: of {counts.sum():,} training images {largest:,} are of class "
+            f"{found.labels.name(common)}, and {smallest:,} of {found.labels.name(rare)}, so a "
+            "network that ignores rare classes looks good; give "
+            '`class_weight="balanced"`, or collect more.'
+        )
+
+
+def _weighted(train: tf.data.Dataset, weights: tuple[float, ...]) -> tf.data.Dataset:
+    """Return data whose sample weights are multiplied by those of the classes."""
+    of_class = tf.constant(weights, tf.float32)
+
+    def multiply(images: tf.Tensor, labels: tf.Tensor, *given: tf.Tensor) -> Any:
+        weight = tf.gather(of_class, whole_labels(labels))
+        return images, labels, weight * given[0] if given else weight
+
+    return train.map(multiply, num_parallel_calls=tf.data.AUTOTUNE)

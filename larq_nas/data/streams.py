@@ -24,10 +24,10 @@ class Stream:
 def training_stream(
     train: tf.data.Dataset, facts: DataFacts, seed: int, augment: Augment | None
 ) -> Stream:
-    """Return batches of `(images, labels)` over all training data."""
+    """Return batches of `(images, labels)` over all training data, and weights if it has any."""
 
-    def finish(images: tf.Tensor, labels: tf.Tensor, key: tf.Tensor) -> Any:
-        return _augmented(images, key, augment, facts), labels
+    def finish(key: tf.Tensor, images: tf.Tensor, *rest: tf.Tensor) -> Any:
+        return _augmented(images, key, augment, facts), *rest
 
     return _stream(train.unbatch(), facts.train_examples, 1, facts, seed, finish)
 
@@ -42,13 +42,16 @@ def bilevel_stream(
     and data in a regular order of classes is halved well too.
     """
 
-    def finish(images: tf.Tensor, labels: tf.Tensor, key: tf.Tensor) -> Any:
+    def finish(key: tf.Tensor, images: tf.Tensor, *rest: tf.Tensor) -> Any:
         return tuple(
-            (_augmented(images[:, half], key + [half, 0], augment, facts), labels[:, half])
+            (
+                _augmented(images[:, half], key + [half, 0], augment, facts),
+                *(part[:, half] for part in rest),
+            )
             for half in (0, 1)
         )
 
-    def toss(index: tf.Tensor, pair: tuple[tf.Tensor, tf.Tensor]) -> Any:
+    def toss(index: tf.Tensor, pair: tuple[tf.Tensor, ...]) -> Any:
         coin = tf.random.stateless_uniform((), tf.stack([tf.cast(seed, tf.int64), index])) < 0.5
         order = tf.where(coin, [0, 1], [1, 0])
         return tuple(tf.ensure_shape(tf.gather(part, order), part.shape) for part in pair)
@@ -60,7 +63,8 @@ def bilevel_stream(
 
 def validation_stream(validation: tf.data.Dataset) -> tf.data.Dataset:
     """Return the validation data as the network reads it."""
-    return validation.map(lambda images, labels: (tf.cast(images, tf.float32), labels)).prefetch(1)
+    cast = validation.map(lambda images, *rest: (tf.cast(images, tf.float32), *rest))
+    return cast.prefetch(1)
 
 
 def _stream(
@@ -69,7 +73,7 @@ def _stream(
     images_each: int,
     facts: DataFacts,
     seed: int,
-    finish: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Any],
+    finish: Callable[..., Any],
 ) -> Stream:
     batch_size = min(facts.batch_size, count)
     size = images_each * 4 * int(np.prod(facts.train_shape or facts.input_shape))
@@ -81,8 +85,8 @@ def _stream(
         )
         batches = shuffled.batch(batch_size, drop_remainder=True)
 
-        def keyed(index: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> Any:
-            return finish(*batch, tf.stack([2 * (seed + epoch * 1_000_003), index]))
+        def keyed(index: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> Any:
+            return finish(tf.stack([2 * (seed + epoch * 1_000_003), index]), *batch)
 
         return batches.enumerate().map(keyed, num_parallel_calls=tf.data.AUTOTUNE)
 

@@ -1,26 +1,37 @@
 """Check every example once before training."""
 
+import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator
+import numbers
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.errors import InputError, first_line, require_whole, warn
+from larq_nas.data.forms import Tell, read_all, read_batches
+from larq_nas.data.labels import Labels, check_validation, column, listed, read_labels
+from larq_nas.errors import InputError, require_whole, warn
 
-_MOST_CLASSES = 100_000
-_COMPARED_BATCHES = 4
+_COMPARED_BATCHES, _COMPARED_IN_ALL = 4, 12
+_HELD_BYTES = 2**31
+_TOLD_EXAMPLES = 2**17
+_MEMORY = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
 class DataFacts:
     """What a pair of data sets holds.
 
-    `content_and_order` stands for the training images and labels, or for the number of images of
-    each class where images change from pass to pass; `value_range` is that of the training images,
-    and `train_shape` their shape before `augment` crops them, if it does.
+    `content_and_order` stands for the training images, labels and weights: its first half for the
+    examples in any order, or for the number of images of each class where images change from pass
+    to pass; its second half for their order, if that stays. `value_range` is that of the training
+    images, and `train_shape` their shape before `augment` crops them, if it does. `soft_labels`
+    tells labels that are probabilities.
     """
 
     input_shape: tuple[int, int, int]
@@ -31,6 +42,328 @@ class DataFacts:
     content_and_order: str
     value_range: tuple[float, float] = (0.0, 1.0)
     train_shape: tuple[int, int, int] | None = None
+    soft_labels: bool = False
+    validation_content: str = ""
+
+
+@dataclass
+class Scan:
+    """One pass over a data set: a hash of each image, and its label and weight.
+
+    # Attributes
+        steady: whether another pass gives the same examples in the same order.
+        random: whether another pass gives other images, at random.
+    """
+
+    name: str
+    batches: tf.data.Dataset
+    hashes: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray | None
+    batch_size: int
+    value_range: tuple[float, float]
+    steady: bool = True
+    random: bool = False
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    @property
+    def spec(self) -> Any:
+        """The form of a batch of images."""
+        return self.batches.element_spec[0]
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of all images."""
+        return len(self) * int(np.prod(self.spec.shape[1:])) * self.spec.dtype.size
+
+    def order(self) -> np.ndarray:
+        """Return the places of the examples in an order of their content alone."""
+        keys = [self.labels] if self.labels.ndim == 1 else list(self.labels.T)
+        weights = [] if self.weights is None else [self.weights]
+        return np.lexsort((*weights, *keys, self.hashes))
+
+    def content(self, order: np.ndarray) -> str:
+        """Return 16 digits that stand for the examples in an order."""
+        digest = hashlib.sha256()
+        weights = [] if self.weights is None else [self.weights.astype("<f4")]
+        labels = self.labels
+        if labels.dtype.kind in "biu":
+            labels = labels.astype("<i8")
+        for part in (self.hashes, labels, *weights):
+            digest.update(part[order].tobytes())
+        return digest.hexdigest()[:16]
+
+
+def scan(name: str, batches: tf.data.Dataset, tell: Tell = lambda line: None) -> Scan:
+    """Return what a pass over a data set finds, and whether further ones begin alike.
+
+    # Raises
+        InputError: if an example cannot be used.
+    """
+    parts: list[list[np.ndarray]] = [[] for _ in batches.element_spec]
+    highest, lowest, batch_size, seen = -math.inf, math.inf, 0, 0
+    count, known = 0, int(batches.cardinality())
+    for images, *rest in read_all(name, batches):
+        _check_batch(name, images, rest, seen)
+        batch_size, before = max(batch_size, len(images)), seen
+        seen += len(images)
+        lowest, highest = min(lowest, float(images.min())), max(highest, float(images.max()))
+        for part, values in zip(parts, (_hashes(images), *rest), strict=True):
+            part.append(_plain(values))
+        count += 1
+        if known < 0 and seen // _TOLD_EXAMPLES > before // _TOLD_EXAMPLES:
+            tell(f"`{name}`: {seen:,} images so far; if they have no end, add .take(batches)")
+    if count < known:
+        raise InputError(
+            f"`{name}` must give {known:,} batches, but ends after {count:,}: .cache() may take "
+            "the part that was read once for all; make the data set anew, and read none of it "
+            "before."
+        )
+    if not seen:
+        raise InputError(f"`{name}` must hold images, but it is empty.")
+    hashes, labels, *weights = (np.concatenate(part) for part in parts)
+    weight = _weight(weights)
+    if weight is not None and not weight.any():
+        raise InputError(f"`{name}` must have a sample weight above 0, but all are 0.")
+    found = Scan(name, batches, hashes, labels, weight, batch_size, (lowest, highest))
+    # Few batches may come in the same order by chance.
+    passes = max(1, _COMPARED_IN_ALL // min(count, _COMPARED_BATCHES))
+    found.steady = all(_begins_alike(found) for _ in range(passes))
+    return found
+
+
+def _plain(values: np.ndarray) -> np.ndarray:
+    """Return values as numbers or bytes: text comes as objects, and labels may be columns."""
+    return column(np.array(values.tolist(), bytes) if values.dtype == object else values)
+
+
+def _weight(parts: Sequence[np.ndarray]) -> np.ndarray | None:
+    return parts[0].astype(np.float32) if parts else None
+
+
+def _hashes(images: np.ndarray) -> np.ndarray:
+    rows = np.ascontiguousarray(images).reshape(len(images), -1)
+    digests = [hashlib.sha256(row.data).digest()[:8] for row in rows]
+    return np.frombuffer(b"".join(digests), dtype="<u8")
+
+
+def _begins_alike(found: Scan) -> bool:
+    """Return whether a second pass begins with the same examples as the first."""
+    place = 0
+    for images, *rest in read_all(found.name, found.batches.take(_COMPARED_BATCHES)):
+        end = place + len(images)
+        known = (found.hashes[place:end], found.labels[place:end])
+        if not all(map(np.array_equal, known, (_hashes(images), _plain(rest[0])))):
+            return False
+        place = end
+    if not place:
+        raise InputError(
+            f"`{found.name}` can be read only once, but each epoch reads it: give "
+            "tf.data.Dataset.from_generator a function that makes a new generator."
+        )
+    return True
+
+
+def _check_batch(name: str, images: np.ndarray, rest: Sequence[np.ndarray], seen: int) -> None:
+    lengths = [len(part) for part in (images, *rest)]
+    if len(set(lengths)) > 1:
+        raise InputError(
+            f"`{name}` must hold one label for each image, but a batch holds {lengths[0]} images "
+            f"and {' and '.join(map(str, lengths[1:]))} labels or weights."
+        )
+    if images.dtype.kind == "f":
+        finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
+        if not finite.all():
+            index = seen + int(np.argmin(finite))
+            raise InputError(f"`{name}` must hold finite images, but image {index} has NaN or Inf.")
+    for weights in rest[1:]:
+        wrong = ~(np.isfinite(weights) & (weights >= 0))
+        if wrong.any():
+            index = int(np.argmax(wrong))
+            raise InputError(
+                f"Sample weights of `{name}` must be finite numbers, 0 or more, but image "
+                f"{seen + index} has {column(weights)[index]}."
+            )
+
+
+def settle(train: Scan, validation: Scan | None) -> None:
+    """Tell data in another order on each pass from data that change, and refuse what leaks.
+
+    # Raises
+        InputError: if images move between `train` and `validation`, or other ones come each time.
+    """
+    pair = [train] if validation is None else [train, validation]
+    for one in pair:
+        if one.steady:
+            continue
+        again = scan(one.name, one.batches)
+        if one.content(one.order()) == again.content(again.order()):
+            continue
+        other = next((found for found in pair if found is not one), None)
+        new = ~np.isin(again.hashes, one.hashes)
+        moved = 0 if other is None else int(np.isin(again.hashes[new], other.hashes).sum())
+        if moved:
+            raise InputError(
+                "`train` and `validation` are cut from one data set that is shuffled anew on each "
+                f"pass, so that images move between them: of `{one.name}`, {moved:,} were in "
+                f"`{'validation' if one is train else 'train'}` one pass before. Before the cut, "
+                "use .shuffle(buffer, seed=0, reshuffle_each_iteration=False), or .cache() behind "
+                "the shuffle."
+            )
+        if not _alike(one.labels, again.labels):
+            raise InputError(
+                f"`{one.name}` holds other examples on each pass ({int(new.sum()):,} of "
+                f"{len(again):,} were not in the pass before): if it is a part of shuffled data, "
+                "use .shuffle(buffer, seed=0, reshuffle_each_iteration=False) before .take, or "
+                ".cache() behind it."
+            )
+        one.random, one.steady = True, np.array_equal(one.labels, again.labels)
+        if one is train:
+            mixed = (
+                ""
+                if one.steady
+                else "; they come in another order too, so the halves for weights and architecture "
+                "mix: leave out .shuffle(), larq_nas shuffles"
+            )
+            warn(
+                "`train` gives other images on each pass, so a run cannot be repeated exactly: "
+                f"leave random changes to `augment`{mixed}."
+            )
+        else:
+            warn(
+                "`validation` gives other images on each pass, so that what is measured changes: "
+                "leave random changes out of it."
+            )
+
+
+def _alike(labels: np.ndarray, others: np.ndarray) -> bool:
+    """Return whether both hold the same labels, in any order."""
+    found, other = (np.unique(part, axis=0, return_counts=True) for part in (labels, others))
+    return len(labels) == len(others) and all(map(np.array_equal, found, other))
+
+
+def fits(found: Scan) -> bool:
+    """Return whether the images fit into the memory that data may take."""
+    text = _MEMORY.read_text(encoding="utf-8") if _MEMORY.exists() else ""
+    free = re.search(r"MemAvailable:\s*(\d+) kB", text)
+    return found.image_bytes <= min(_HELD_BYTES, int(free[1]) * 1024 // 4 if free else _HELD_BYTES)
+
+
+def hold(found: Scan, tell: Tell) -> Scan:
+    """Return data in memory, in an order of its content, if another comes on each pass.
+
+    Data that does not fit stays as it is, with a warning.
+    """
+    if found.steady or found.random:
+        return found
+    if not fits(found):
+        warn(
+            f"`{found.name}` comes in another order on each pass, and its {found.image_bytes:,} "
+            "bytes are too many to hold in memory, so a run cannot be repeated, and the halves for "
+            "weights and architecture mix: give the shuffle seed=0 and "
+            "reshuffle_each_iteration=False, use .cache(file) behind it, or, with "
+            "image_dataset_from_directory, shuffle=False for data that is not cut by "
+            "validation_split."
+        )
+        return found
+    tell(
+        f"`{found.name}` comes in another order on each pass: its {len(found):,} images "
+        f"({found.image_bytes / 1e6:,.1f} MB) are held in memory, in an order of their content"
+    )
+    hashes, parts = _collected(found)
+    now = dataclasses.replace(found, hashes=hashes, labels=parts[1], weights=_weight(parts[2:]))
+    order = now.order()
+    return _selected(now, order, tuple(part[order] for part in parts))
+
+
+def _collected(found: Scan, members: np.ndarray | None = None) -> tuple[np.ndarray, list[Any]]:
+    """Return the hashes of the images, and all parts of the data, or of some members."""
+    hashes: list[np.ndarray] = []
+    parts: list[list[np.ndarray]] = [[] for _ in found.batches.element_spec]
+    place = 0
+    for batch in read_all(found.name, found.batches):
+        end = place + len(batch[0])
+        chosen = slice(None) if members is None else members[place:end]
+        place = end
+        hashes.append(_hashes(batch[0][chosen]))
+        for part, values in zip(parts, batch, strict=True):
+            part.append(_plain(values[chosen]))
+    return np.concatenate(hashes), [np.concatenate(part) for part in parts]
+
+
+def _selected(found: Scan, places: np.ndarray, arrays: tuple[np.ndarray, ...] | None) -> Scan:
+    """Return the examples at some places, read from `arrays` that hold these alone, if given."""
+    if arrays is None:
+        member = tf.scatter_nd(places[:, None], tf.ones(len(places), tf.bool), [len(found)])
+        examples = found.batches.unbatch().enumerate().filter(lambda index, _: member[index])
+        batches = examples.map(lambda _, example: example).batch(found.batch_size)
+    else:
+        batches = tf.data.Dataset.from_tensor_slices(arrays).batch(found.batch_size)
+    return dataclasses.replace(
+        found,
+        batches=batches,
+        hashes=found.hashes[places],
+        labels=found.labels[places],
+        weights=None if found.weights is None else found.weights[places],
+        steady=found.steady or arrays is not None,
+    )
+
+
+def split(found: Scan, share: float, labels: Labels, seed: int, tell: Tell) -> tuple[Scan, Scan]:
+    """Return training and validation data: a share of each class is held out, by a seed.
+
+    # Raises
+        InputError: if the data comes in another order on each pass.
+    """
+    if not found.steady:
+        raise InputError(
+            "A share of `train` can be held out for `validation` only if it comes in one order: "
+            "leave out .shuffle(), or give it seed=0 and reshuffle_each_iteration=False."
+        )
+    held_out = np.zeros(len(found), bool)
+    rng = np.random.default_rng(seed)
+    of_class = labels.indices(found.labels)
+    alone = []
+    for index in range(labels.classes):
+        members = rng.permutation(np.flatnonzero(of_class == index))
+        if len(members) == 1:
+            alone.append(labels.name(index))
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        held_out[members[: max(0, count)]] = True
+    if not held_out.any():
+        raise InputError(
+            f"`validation` {share:g} must hold out some images, but each class has one: give "
+            "validation data."
+        )
+    if alone:
+        warn(f"`validation` has no image of {listed(alone)}: `train` has one alone, and keeps it.")
+    tell(
+        f"`validation`: {held_out.sum():,} of {len(found):,} images are held out, "
+        f"{share:g} of each class, by seed {seed}"
+    )
+    parts = []
+    for name, members in (("train", ~held_out), ("validation", held_out)):
+        arrays = tuple(_collected(found, members)[1]) if fits(found) else None
+        part = _selected(found, np.flatnonzero(members), arrays)
+        parts.append(dataclasses.replace(part, name=name))
+    return parts[0], parts[1]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Data that can be used: batches of numbered labels, and what they hold.
+
+    `counts` are the training images of each class.
+    """
+
+    train: tf.data.Dataset
+    validation: tf.data.Dataset
+    facts: DataFacts
+    labels: Labels
+    counts: np.ndarray
+    weighted: bool
 
 
 def check_data(
@@ -39,171 +372,141 @@ def check_data(
     classes: int | None = None,
     crops: bool = False,
 ) -> DataFacts:
-    """Return the facts of two data sets, or raise `InputError` if they cannot be used.
+    """Return the facts of two data sets of `(images, labels)` batches; see `check`."""
+    return check(train, validation, classes, crops).facts
 
-    There is one class more than the largest training label, if `classes` does not say; `crops`
-    tells whether something changes the shape of training images.
+
+def check(
+    train: Any,
+    validation: Any,
+    classes: int | None = None,
+    crops: bool = False,
+    seed: int = 0,
+    tell: Tell = lambda line: None,
+) -> Checked:
+    """Read all data once, and return it in the form that everything else uses.
+
+    `crops` tells whether something changes the shape of training images.
+
+    # Raises
+        InputError: if it cannot be used.
     """
     if classes is not None:
         require_whole(classes=classes)
-    given, shape = _check_form("train", train), _check_form("validation", validation)
+    share = require_share(validation)
+    names = _class_names(train, None if share else validation)
+    batches = read_batches("train", train, tell)
+    measured = None if share else read_batches("validation", validation, tell)
+    given = _shape(batches)
+    shape = given if measured is None else _shape(measured)
     if given != shape and not crops:
         raise InputError(
             f"`validation` must hold images of the shape of `train`, {given}, but got {shape}: "
             "resize them, or give an `augment` that crops those of `train`."
         )
-    scanned = _scan("train", train, classes)
-    if classes is None:
-        classes = len(scanned.counts)
-        if not scanned.counts.all():
-            raise InputError(
-                f"Labels of `train` go up to {classes - 1}, but none is "
-                f"{int(np.argmin(scanned.counts))}: say how many classes there are with `classes`."
-            )
-    if classes < 2:
-        raise InputError(f"`train` must hold 2 classes or more, but got {classes}.")
-    scanned_validation = _scan("validation", validation, classes)
-    if scanned.counts.sum() < 2:
+    found = scan("train", batches, tell)
+    other = None if measured is None else scan("validation", measured, tell)
+    settle(found, other)
+    labels = read_labels(found.labels, None if other is None else other.labels, classes, names)
+    found = hold(found, tell)
+    if other is None:
+        assert share is not None
+        found, other = split(found, share, labels, seed, tell)
+    else:
+        other = hold(other, tell)
+    if labels.classes < 2:
+        raise InputError(
+            f"`train` must hold 2 classes or more, but all its labels are {_only(found)}."
+            if classes != 1
+            else "`train` must hold 2 classes or more, but `classes` is 1."
+        )
+    if len(found) < 2:
         raise InputError("`train` must hold 2 images or more: its halves train different things.")
-    content = scanned.content
-    if not _warn_if_unsteady(train):
+    counts = np.bincount(labels.indices(found.labels), minlength=labels.classes)
+    check_validation(labels, counts, other.labels, labels.indices(other.labels), classes)
+    _warn_of_pair(found, other)
+    everywhere = np.arange(len(found))
+    if found.random:
         # What changes from pass to pass can only be told by what it holds of each class.
-        held = np.trim_zeros(scanned.counts, "b").astype("<i8").tobytes()
-        content = hashlib.sha256(held).hexdigest()[:32]
-    return DataFacts(
+        held = hashlib.sha256(np.trim_zeros(counts, "b").astype("<i8").tobytes())
+        content = held.hexdigest()[:32]
+    else:
+        ordered = found.content(everywhere) if found.steady else "0" * 16
+        content = found.content(found.order()) + ordered
+    facts = DataFacts(
         input_shape=shape,
-        classes=classes,
-        batch_size=scanned.batch_size,
-        train_examples=int(scanned.counts.sum()),
-        validation_examples=int(scanned_validation.counts.sum()),
+        classes=labels.classes,
+        batch_size=found.batch_size,
+        train_examples=len(found),
+        validation_examples=len(other),
         content_and_order=content,
-        value_range=scanned.value_range,
+        value_range=found.value_range,
         train_shape=None if given == shape else given,
+        soft_labels=labels.soft,
+        validation_content="" if other.random else other.content(other.order()),
     )
+    ready = [_numbered(one.batches, labels) for one in (found, other)]
+    return Checked(ready[0], ready[1], facts, labels, counts, found.weights is not None)
 
 
-@dataclass(frozen=True)
-class _Scan:
-    batch_size: int
-    counts: np.ndarray
-    content: str
-    value_range: tuple[float, float]
+def require_share(validation: object) -> float | None:
+    """Return the share of the training data that is to be held out, if it is one."""
+    if isinstance(validation, bool) or not isinstance(validation, numbers.Real):
+        return None
+    share = float(validation)
+    if not 0 < share < 1:
+        raise InputError(
+            f"`validation` must be data, or a share between 0 and 1 to hold out of `train`, but "
+            f"got {validation}."
+        )
+    return share
 
 
-def _check_form(name: str, data: tf.data.Dataset) -> tuple[int, int, int]:
-    if not isinstance(data, tf.data.Dataset):
-        raise InputError(f"`{name}` must be a tf.data.Dataset, but got {type(data).__name__}.")
-    spec = data.element_spec
-    if isinstance(spec, tuple) and len(spec) == 3:
-        raise InputError(f"`{name}` must hold (image, label) pairs, without a third part.")
-    if not isinstance(spec, tuple) or len(spec) != 2 or not _are_tensors(spec):
-        raise InputError(f"`{name}` must hold (image, label) pairs, but has no labels: {spec}.")
-    images, labels = spec
-    if images.shape.rank == 3 and labels.shape.rank == 1:
+def _class_names(train: Any, validation: Any) -> list[str] | None:
+    """Return the names of the classes that Keras has left on a data set it has read."""
+    names = [getattr(data, "class_names", None) for data in (train, validation)]
+    found = [[str(one) for one in given] for given in names if given]
+    if len(found) == 2 and found[0] != found[1]:
         raise InputError(
-            f"`{name}` must hold images with a channel axis, but got {images.shape}: add "
-            ".map(lambda image, label: (image[..., None], label))."
+            f"`train` and `validation` must have the same classes, but one has {listed(found[0])}, "
+            f"and the other {listed(found[1])}: a label would mean "
+            "another class in each; read both with the same `class_names`."
         )
-    if images.shape.rank == 3:
-        raise InputError(f"`{name}` must be batched: add .batch(64), it holds single images.")
-    if images.shape.rank != 4 or None in images.shape[1:]:
-        raise InputError(
-            f"`{name}` must hold images of static shape (batch, height, width, channels), but "
-            f"got {images.shape}: resize them, or add .map with tf.ensure_shape."
-        )
-    # NumPy, which reads the examples, has no bfloat16.
-    if not (images.dtype.is_floating or images.dtype.is_integer) or images.dtype == tf.bfloat16:
-        raise InputError(
-            f"`{name}` must hold images of whole or real numbers, but got "
-            f"{images.dtype.name}: turn them with tf.cast(images, tf.float32)."
-        )
-    if labels.shape.rank != 1 or not labels.dtype.is_integer:
-        raise InputError(
-            f"`{name}` must hold one whole-number label per image, shape (batch,), but got "
-            f"{labels.dtype.name} {labels.shape}: turn one-hot labels with tf.argmax(labels, -1)."
-        )
-    _check_length(name, data)
-    height, width, channels = images.shape[1:]
+    return found[0] if found else None
+
+
+def _shape(batches: tf.data.Dataset) -> tuple[int, int, int]:
+    height, width, channels = batches.element_spec[0].shape[1:]
     return height, width, channels
 
 
-def _are_tensors(spec: tuple[object, object]) -> bool:
-    return all(isinstance(part, tf.TensorSpec) and part.shape.rank is not None for part in spec)
+def _only(found: Scan) -> str:
+    label = found.labels[0]
+    return label.decode("utf-8", "replace") if isinstance(label, bytes) else f"{label:g}"
 
 
-def _check_length(name: str, data: tf.data.Dataset) -> None:
-    cardinality = int(data.cardinality())
-    if cardinality == tf.data.UNKNOWN_CARDINALITY:
-        raise InputError(
-            f"`{name}` must know its number of batches: add "
-            ".apply(tf.data.experimental.assert_cardinality(batches))."
-        )
-    if cardinality == tf.data.INFINITE_CARDINALITY:
-        raise InputError(f"`{name}` must end: remove .repeat(), or add .take(batches).")
-    if cardinality == 0:
-        raise InputError(f"`{name}` must hold images, but it is empty.")
+def _numbered(batches: tf.data.Dataset, labels: Labels) -> tf.data.Dataset:
+    def canonical(images: tf.Tensor, given: tf.Tensor, *weights: tf.Tensor) -> Any:
+        weights = tuple(tf.cast(tf.reshape(weight, (-1,)), tf.float32) for weight in weights)
+        return images, labels.numbered(given), *weights
+
+    return batches.map(canonical, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _scan(name: str, data: tf.data.Dataset, classes: int | None) -> _Scan:
-    batch_size, seen, lowest, highest = 0, 0, math.inf, -math.inf
-    counts = np.zeros(classes or 0, dtype=np.int64)
-    digests = hashlib.sha256(), hashlib.sha256()
-    for images, labels in _batches(name, data):
-        _check_values(name, images, labels, classes, seen)
-        batch_size = max(batch_size, len(labels))
-        seen += len(labels)
-        lowest, highest = min(lowest, float(images.min())), max(highest, float(images.max()))
-        found = np.bincount(labels.astype(np.int64))
-        size = max(len(counts), len(found))
-        counts = np.pad(counts, (0, size - len(counts))) + np.pad(found, (0, size - len(found)))
-        for digest, part in zip(digests, (images, labels.astype("<i8")), strict=True):
-            digest.update(np.ascontiguousarray(part).data)
-    content = digests[0].hexdigest()[:16] + digests[1].hexdigest()[:16]
-    return _Scan(batch_size, counts, content, (lowest, highest))
-
-
-def _batches(name: str, data: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    try:
-        yield from data.as_numpy_iterator()
-    except tf.errors.OpError as error:
-        raise InputError(f"`{name}` cannot be read: {first_line(error)}.") from error
-
-
-def _check_values(
-    name: str, images: np.ndarray, labels: np.ndarray, classes: int | None, seen: int
-) -> None:
-    finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
-    if not finite.all():
-        index = seen + int(np.argmin(finite))
-        raise InputError(f"`{name}` must hold finite images, but image {index} has NaN or Inf.")
-    limit = classes or _MOST_CLASSES
-    wrong = (labels < 0) | (labels >= limit)
-    if wrong.any():
-        index = int(np.argmax(wrong))
-        raise InputError(
-            f"Labels of `{name}` must be 0 to {limit - 1}, but image {seen + index} has "
-            f"{labels[index]}."
-        )
-
-
-def _warn_if_unsteady(train: tf.data.Dataset) -> bool:
-    """Return whether two passes give the same first batches, and say so if not."""
-    passes = [list(train.take(_COMPARED_BATCHES).as_numpy_iterator()) for _ in range(2)]
-    same_images, same_labels = (
-        all(np.array_equal(one[part], other[part]) for one, other in zip(*passes, strict=True))
-        for part in (0, 1)
-    )
-    if not same_labels:
+def _warn_of_pair(train: Scan, validation: Scan) -> None:
+    """Warn of images in both parts, and of parts whose numbers have another range."""
+    shared = int(np.isin(validation.hashes, train.hashes).sum())
+    if shared:
         warn(
-            "`train` gives another order on each pass, so the halves for weights and "
-            "architecture mix and a run cannot be repeated: leave out .shuffle(), larq_nas "
-            "shuffles."
+            f"{shared:,} of {len(validation):,} images of `validation` are in `train` too: what is "
+            "measured on them says nothing of new images."
         )
-        return False
-    if not same_images:
+    (low, high), (lowest, highest) = train.value_range, validation.value_range
+    spans = sorted((high - low, highest - lowest))
+    signs = [least < -spans[1] / 4 for least in (low, lowest)]
+    if spans[1] > 4 * spans[0] > 0 or signs[0] != signs[1]:
         warn(
-            "`train` gives other images on each pass, so a run cannot be repeated exactly: "
-            "leave random changes to `augment`."
+            f"Images of `train` go from {low:g} to {high:g} ({train.spec.dtype.name}), but those "
+            f"of `validation` from {lowest:g} to {highest:g} ({validation.spec.dtype.name}): scale "
+            "both alike."
         )
-        return False
-    return True

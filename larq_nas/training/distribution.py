@@ -102,9 +102,9 @@ def shared_out(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> An
 
 
 def whole_batches(examples: tf.data.Dataset, size: int) -> tf.data.Dataset:
-    """Return batches of `(images, labels, weights)` of one size.
+    """Return batches of `(images, labels, weights, counted)` of one size.
 
-    What the last one lacks has a weight of 0: replicas can share it, and none is without
+    What the last one lacks is not counted, by a 0: replicas can share it, and none is without
     images, of which convolutions give wrong shapes.
     """
 
@@ -112,8 +112,9 @@ def whole_batches(examples: tf.data.Dataset, size: int) -> tf.data.Dataset:
         missing = [[0, size - tf.shape(part)[0]], *[[0, 0]] * (part.shape.rank - 1)]
         return tf.ensure_shape(tf.pad(part, missing), (size, *part.shape[1:]))
 
-    def whole(images: tf.Tensor, labels: tf.Tensor) -> Any:
-        return filled(images), filled(labels), filled(tf.ones(tf.shape(labels), tf.float32))
+    def whole(images: tf.Tensor, labels: tf.Tensor, *weights: tf.Tensor) -> Any:
+        ones = tf.ones(tf.shape(labels)[:1], tf.float32)
+        return tuple(filled(part) for part in (images, labels, *(weights or (ones,)), ones))
 
     return examples.unbatch().batch(size).map(whole, num_parallel_calls=tf.data.AUTOTUNE)
 

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
+from larq_nas.data.labels import whole_labels
 from larq_nas.data.streams import Stream
 from larq_nas.errors import DivergenceError, InputError, first_line
 from larq_nas.files import write_table
@@ -305,6 +306,15 @@ class _StopWhenDiverged(tf.keras.callbacks.Callback):
         )
 
 
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Return the cross-entropy of each image, of whole-number labels or of probabilities."""
+    # Keras gives whole numbers to a loss as a column, if it gives them itself.
+    soft = len(labels.shape) == 2 and labels.shape[1] != 1
+    losses = tf.keras.losses
+    entropy = losses.categorical_crossentropy if soft else losses.sparse_categorical_crossentropy
+    return entropy(labels, logits, from_logits=True)
+
+
 Term: TypeAlias = Callable[[], tf.Tensor]
 """Returns what is added to the loss of the architecture parameters."""
 
@@ -352,8 +362,7 @@ class TwoLevels(tf.keras.Model):
         architecture_optimizer: tf.keras.optimizers.Optimizer,
     ) -> None:
         """Set the optimizers of the weights and of the architecture parameters."""
-        loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        super().compile(optimizer=optimizer, loss=loss)
+        super().compile(optimizer=optimizer, loss=cross_entropy)
         self.architecture_optimizer = architecture_optimizer
         optimizer.build(self.ordinary_weights)
         architecture_optimizer.build(list(self.parameters))
@@ -381,11 +390,13 @@ class TwoLevels(tf.keras.Model):
     ) -> None:
         """Measure a batch of one of the levels, by the prefix of its metrics."""
         self._means[f"{prefix}loss"].update_state(loss)
-        self._accuracies[f"{prefix}accuracy"].update_state(labels, logits)
+        self._accuracies[f"{prefix}accuracy"].update_state(whole_labels(labels), logits)
 
-    def batch_loss(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """Return the mean loss of what a replica has of a batch."""
-        loss = self.compiled_loss(labels, logits)
+    def batch_loss(
+        self, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Return the mean loss of what a replica has of a batch, by weights if there are any."""
+        loss = self.compiled_loss(labels, logits, weights)
         # Keras has divided it by the replicas, since it adds their gradients up.
         count = tf.distribute.get_strategy().num_replicas_in_sync
         return loss * count if is_distributed() else loss

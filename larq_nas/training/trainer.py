@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from larq_nas.data.augmentation import Augment, color_jitter
 from larq_nas.data.data import Data
+from larq_nas.data.labels import whole_labels
 from larq_nas.data.streams import training_stream, validation_stream
 from larq_nas.errors import InputError, first_line, warn
 from larq_nas.graph.channels import latent
@@ -26,7 +27,7 @@ from larq_nas.log import log
 from larq_nas.run_directory import RunDirectory
 from larq_nas.training.callbacks import StageLogs, Stages
 from larq_nas.training.distribution import building_on, warn_if_apart
-from larq_nas.training.loop import exact, fit, seed_everything
+from larq_nas.training.loop import cross_entropy, exact, fit, seed_everything
 from larq_nas.training.recipe import Recipe, Stage, amplifications, descend, optimizer
 from larq_nas.training.transfer import constrain, initialize_scales, transfer_weights
 
@@ -86,8 +87,9 @@ class Teacher:
     def describe(self, data: Data) -> str:
         """Return a line on how well it does, and warn if that is hardly better than chance."""
         right = seen = 0
-        for images, labels in validation_stream(data.validation):
-            right += int(np.sum(np.argmax(self.logits(images), axis=-1) == labels.numpy()))
+        for images, labels, *_ in validation_stream(data.validation):
+            known = whole_labels(labels).numpy()
+            right += int(np.sum(np.argmax(self.logits(images), axis=-1) == known))
             seen += len(labels)
         accuracy, chance = right / seen, 1 / data.facts.classes
         if accuracy < chance + min(chance / 2, (1 - chance) / 10):
@@ -260,13 +262,15 @@ class Trainee(tf.keras.Model):
         self._saved().save_weights(*args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        images, labels = data
-        images, targets = self._mixed(images, labels)
+        images, labels, *given = data
+        images, targets, weights = self._mixed(images, labels, *given)
         with tf.GradientTape() as tape:
             with computing_in(self._recipe.precision):
                 logits, *auxiliary = tf.nest.flatten(self(images, training=True))
-            loss = self._loss(images, targets, logits)
-            further = [self._recipe.auxiliary * self._entropy(targets, y) for y in auxiliary]
+            loss = self._loss(images, targets, logits, weights)
+            further = [
+                self._recipe.auxiliary * self._entropy(targets, y, weights) for y in auxiliary
+            ]
             total = tf.add_n([loss, *further, *self.losses])
         descend(
             self.optimizer,
@@ -277,50 +281,67 @@ class Trainee(tf.keras.Model):
             amplified=self._amplified,
         )
         self._mean.update_state(loss, tf.shape(labels)[0])
-        self._accuracy.update_state(labels, logits)
+        self._accuracy.update_state(whole_labels(labels), logits)
         return self.get_metrics_result()
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        # Weights, 0 for what fills a batch up, come where replicas share it.
-        images, labels, *weights = data
+        # A fourth part, 0 for what fills a batch up, comes where replicas share it.
+        images, labels, weights, counted = (*data, None, None)[:4]
         logits = tf.nest.flatten(self(images, training=False))[0]
-        losses = tf.keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        self._mean.update_state(losses, *weights)
-        self._accuracy.update_state(labels, logits, *weights)
+        losses = cross_entropy(labels, logits)
+        # As in Keras, sample weights weigh the loss, and each image counts alike for the accuracy.
+        losses = losses if weights is None else losses * weights
+        self._mean.update_state(losses, counted)
+        self._accuracy.update_state(whole_labels(labels), logits, counted)
         return self.get_metrics_result()
 
-    def _mixed(self, images: tf.Tensor, labels: tf.Tensor) -> Mixed:
-        """Return images and the probabilities of their classes, mixed if the recipe says so."""
-        targets = tf.one_hot(tf.cast(labels, tf.int64), self._classes)
+    def _mixed(
+        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        """Return images, the probabilities of their classes and weights, mixed by the recipe."""
+        targets = labels
+        if len(labels.shape) == 1:
+            targets = tf.one_hot(tf.cast(labels, tf.int64), self._classes)
         if not self._recipe.mix_up:
-            return images, targets
+            return images, targets, weights
         # By the step, so that a training that is resumed goes on as it would have.
         key = tf.stack([tf.constant(self._seed, tf.int64), self.optimizer.iterations])
-        return mix_up(images, targets, self._recipe.mix_up, key)
+        if weights is None:
+            return *mix_up(images, targets, self._recipe.mix_up, key), None
+        both = tf.concat([targets, weights[:, None]], -1)
+        images, both = mix_up(images, both, self._recipe.mix_up, key)
+        return images, both[:, :-1], both[:, -1]
 
-    def _entropy(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_mean(
-            tf.keras.losses.categorical_crossentropy(
-                targets, logits, from_logits=True, label_smoothing=self._recipe.label_smoothing
-            )
+    def _entropy(
+        self, targets: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None
+    ) -> tf.Tensor:
+        losses = tf.keras.losses.categorical_crossentropy(
+            targets, logits, from_logits=True, label_smoothing=self._recipe.label_smoothing
         )
+        return _weighted_mean(losses, weights)
 
-    def _loss(self, images: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        loss = self._entropy(targets, logits)
+    def _loss(
+        self, images: tf.Tensor, targets: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor | None
+    ) -> tf.Tensor:
+        loss = self._entropy(targets, logits, weights)
         if self._teacher_logits is None:
             return loss
         share, temperature = self._recipe.distillation, self._recipe.distillation_temperature
         known = tf.nn.log_softmax(self._teacher_logits(images) / temperature)
         distances = tf.exp(known) * (known - tf.nn.log_softmax(logits / temperature))
-        distance = tf.reduce_mean(tf.reduce_sum(distances, axis=-1))
+        distance = _weighted_mean(tf.reduce_sum(distances, axis=-1), weights)
         return (1 - share) * loss + share * temperature**2 * distance
 
 
-def compile_plain(model: tf.keras.Model, recipe: Recipe, rate: float) -> tf.keras.Model:
+def compile_plain(
+    model: tf.keras.Model, recipe: Recipe, rate: float, soft_labels: bool = False
+) -> tf.keras.Model:
     """Compile a network to be measured, or to go on with by Keras."""
+    losses = tf.keras.losses
+    loss = losses.CategoricalCrossentropy if soft_labels else losses.SparseCategoricalCrossentropy
     model.compile(
         optimizer(recipe.optimizer, rate),
-        tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss(from_logits=True),
         metrics=["accuracy"],
     )
     # Keras warns of a file without the optimizer's variables when it is read, and does not load
@@ -328,8 +349,13 @@ def compile_plain(model: tf.keras.Model, recipe: Recipe, rate: float) -> tf.kera
     model.optimizer.build(model.trainable_variables)
     logits = tf.zeros((1, model.output_shape[-1]))
     model.compiled_loss.build(logits)
-    model.compiled_metrics.build(logits, tf.zeros((1,)))
+    model.compiled_metrics.build(logits, logits if soft_labels else tf.zeros((1,)))
     return model
+
+
+def _weighted_mean(losses: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
+    """Return the mean over a batch of losses times weights, which is Keras's reduction."""
+    return tf.reduce_mean(losses if weights is None else losses * weights)
 
 
 class DropPathSchedule(tf.keras.callbacks.Callback):
@@ -523,7 +549,9 @@ class Trainer:
         return self._compiled(model)
 
     def _compiled(self, model: tf.keras.Model) -> tf.keras.Model:
-        return compile_plain(model, self.recipe, self.recipe.rate(self.data.facts.batch_size))
+        facts = self.data.facts
+        rate = self.recipe.rate(facts.batch_size)
+        return compile_plain(model, self.recipe, rate, facts.soft_labels)
 
     def _build(self, domain: Domain) -> tf.keras.Model:
         facts = self.data.facts
@@ -534,7 +562,7 @@ class Trainer:
         """Let batch norm see the data; with its initial statistics, signs are all alike."""
         data = self.data
         stream = training_stream(data.train, data.facts, data.seed, data.augment)
-        for images, _ in stream.from_epoch(0, 1).take(_CALIBRATION_STEPS):
+        for images, *_ in stream.from_epoch(0, 1).take(_CALIBRATION_STEPS):
             model(images, training=True)
 
     def _fit(

@@ -104,20 +104,22 @@ class BilevelModel(TwoLevels):
             # Replicas cannot meet within a condition: each phase is traced for itself.
             step()
 
-    def _weight_step(self, images: tf.Tensor, labels: tf.Tensor) -> None:
+    def _weight_step(self, images: tf.Tensor, labels: tf.Tensor, *weights: tf.Tensor) -> None:
         variables = self.ordinary_weights
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             logits = self(images, training=True)
-            loss = self.batch_loss(labels, logits)
+            loss = self.batch_loss(labels, logits, *weights)
         descend(self.optimizer, tape.gradient(loss, variables), variables, decay=self.weight_decay)
         self.measure(loss, labels, logits)
 
-    def _architecture_step(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Operation:
+    def _architecture_step(
+        self, images: tf.Tensor, labels: tf.Tensor, *weights: tf.Tensor
+    ) -> tf.Operation:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.alphas)
             logits = self(images, training=True)
-            loss = self.batch_loss(labels, logits)
+            loss = self.batch_loss(labels, logits, *weights)
             total = tf.add_n([loss, *self.added()])
         descend(
             self.architecture_optimizer,

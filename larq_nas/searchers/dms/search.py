@@ -172,30 +172,34 @@ class DimensionModel(TwoLevels):
         )
         return self.results()
 
-    def _weight_step(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Operation:
+    def _weight_step(
+        self, images: tf.Tensor, labels: tf.Tensor, *weights: tf.Tensor
+    ) -> tf.Operation:
         variables = self.ordinary_weights
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            logits, loss = self._loss(images, labels)
+            logits, loss = self._loss(images, labels, *weights)
         gradients = tape.gradient(loss, variables)
         descend(self.optimizer, gradients, variables, decay=self.weight_decay)
         self.measure(loss, labels, logits)
         return tf.no_op()
 
-    def _mean_step(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Operation:
+    def _mean_step(self, images: tf.Tensor, labels: tf.Tensor, *weights: tf.Tensor) -> tf.Operation:
         mean = self.dimensions.mean
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(mean)
-            logits, loss = self._loss(images, labels)
+            logits, loss = self._loss(images, labels, *weights)
             total = tf.add_n([loss, *self.added()])
         descend(self.architecture_optimizer, tape.gradient(total, [mean]), [mean])
         self.measure(loss, labels, logits, "search_")
         return tf.no_op()
 
-    def _loss(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _loss(
+        self, images: tf.Tensor, labels: tf.Tensor, *weights: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         with self.masks.using(self.dimensions.sample()):
             logits = self(images, training=True)
-        return logits, self.compiled_loss(labels, logits)
+        return logits, self.compiled_loss(labels, logits, *weights)
 
 
 _ROUNDS = 30

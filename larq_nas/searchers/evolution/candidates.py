@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from larq_nas.choices import expand
 from larq_nas.data.data import Data
+from larq_nas.data.labels import whole_labels
 from larq_nas.data.streams import Stream, training_stream, validation_stream
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import DivergenceError, InputError, first_line
@@ -37,15 +38,15 @@ def draw_subset(data: Data, size: int | None) -> Data:
     """
     if size is None:
         return data
-    labels = np.concatenate([np.asarray(labels) for _, labels in data.train.as_numpy_iterator()])
+    labels = np.concatenate([whole_labels(labels) for _, labels, *_ in data.train])
     chosen = tf.constant(np.sort(_even(labels, size, np.random.default_rng(data.seed))))
     member = tf.scatter_nd(chosen[:, None], tf.ones(size, tf.bool), [len(labels)])
     examples = data.train.unbatch().enumerate().filter(lambda index, _: member[index])
-    images = list(examples.map(lambda _, example: example).batch(data.facts.batch_size))
-    drawn = tuple(tf.concat(parts, axis=0) for parts in zip(*images, strict=True))
-    batches = tf.data.Dataset.from_tensor_slices(drawn).batch(data.facts.batch_size)
+    batches = list(examples.map(lambda _, example: example).batch(data.facts.batch_size))
+    drawn = tuple(tf.concat(parts, axis=0) for parts in zip(*batches, strict=True))
+    subset = tf.data.Dataset.from_tensor_slices(drawn).batch(data.facts.batch_size)
     facts = dataclasses.replace(data.facts, train_examples=size)
-    return dataclasses.replace(data, train=batches, facts=facts)
+    return dataclasses.replace(data, train=subset, facts=facts)
 
 
 def _even(labels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -139,7 +140,7 @@ class CandidateTraining:
                     verbose=0,
                     callbacks=callbacks_of(callbacks, "candidates"),
                 )
-            images = stream.from_epoch(self.epochs, self.epochs + 1).map(lambda x, _: x)
+            images = stream.from_epoch(self.epochs, self.epochs + 1).map(lambda images, *_: images)
             recalibration.run(images.take(_RECALIBRATION_BATCHES))
             measured = model.evaluate(
                 validation_stream(self.data.validation), verbose=0, return_dict=True

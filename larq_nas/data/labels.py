@@ -1,0 +1,338 @@
+"""Classes that labels stand for, whatever form they are given in."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from larq_nas.errors import InputError, require_known, require_positive, warn
+
+_MOST_CLASSES = 100_000
+_MOST_LISTED = 8
+_SUM_TOLERANCE = 1e-3
+_CUT = (
+    "a part that is cut off data in the order of its classes holds whole classes alone, as "
+    "image_dataset_from_directory(validation_split=..., shuffle=False) does: shuffle before it"
+)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Classes of a pair of data sets, numbered from 0.
+
+    # Attributes
+        classes: how many there are.
+        values: what the data calls each of them, where that is not its number.
+        names: what people call each of them, if known.
+        soft: whether labels are probabilities of the classes.
+    """
+
+    classes: int
+    values: tuple[Any, ...] | None = None
+    names: tuple[str, ...] | None = None
+    soft: bool = False
+
+    def name(self, index: int) -> str:
+        """Return what to call a class in a message."""
+        return f"`{self.names[index]}`" if self.names else str(index)
+
+    def indices(self, labels: np.ndarray) -> np.ndarray:
+        """Return the class of each label; of probabilities the largest; -1 where there is none."""
+        if labels.ndim == 2:
+            return np.argmax(labels, axis=1)
+        if self.values is None:
+            return labels.astype(np.int64)
+        known = {value: index for index, value in enumerate(self.values)}
+        found = [known.get(value, -1) for value in labels.tolist()]
+        return np.array(found, dtype=np.int64)
+
+    def numbered(self, labels: tf.Tensor) -> tf.Tensor:
+        """Return labels as int32 `(batch,)`; soft ones as float32 `(batch, classes)`."""
+        if labels.shape.rank == 2 and labels.shape[1] == 1:
+            labels = tf.reshape(labels, (-1,))
+        if self.soft:
+            if labels.shape.rank == 2:
+                return tf.cast(labels, tf.float32)
+            return tf.one_hot(tf.cast(labels, tf.int32), self.classes)
+        if labels.shape.rank == 2:
+            return tf.argmax(tf.cast(labels, tf.float32), -1, tf.int32)
+        if self.values is None:
+            return tf.cast(labels, tf.int32)
+        if labels.dtype == tf.string:
+            return tf.argmax(tf.cast(labels[:, None] == self.values, tf.int32), -1, tf.int32)
+        first, step = self.values[0], self.values[1] - self.values[0]
+        return tf.cast((tf.cast(labels, tf.int64) - first) // step, tf.int32)
+
+
+def whole_labels(labels: tf.Tensor) -> tf.Tensor:
+    """Return the class of each label of a batch; of probabilities the largest."""
+    return tf.argmax(labels, -1, tf.int32) if len(labels.shape) == 2 else labels
+
+
+def column(labels: np.ndarray) -> np.ndarray:
+    """Return labels of shape `(n, 1)` as `(n,)`, and others as they are."""
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+
+def read_labels(
+    train: np.ndarray,
+    validation: np.ndarray | None,
+    classes: int | None,
+    names: Sequence[str] | None = None,
+) -> Labels:
+    """Return the classes that all labels of the training and validation data stand for.
+
+    # Arguments
+        train, validation: labels as the data have them, shapes `(n,)` or `(n, width)`.
+        classes: how many classes there are, if the user says so.
+        names: names of the classes, if the data has any.
+
+    # Raises
+        InputError: if they are no labels of classes, or not those of both.
+    """
+    kinds = {"train": _kind("train", train)}
+    if validation is not None:
+        kinds["validation"] = _kind("validation", validation)
+    given = {"train": train} if validation is None else {"train": train, "validation": validation}
+    if (kinds["train"] == "names") != (kinds.get("validation", kinds["train"]) == "names"):
+        raise InputError("`train` and `validation` must have labels of one type: text or numbers.")
+    if kinds["train"] == "names":
+        return _of_names(train, classes)
+    widths = {array.shape[1] for array in given.values() if array.ndim == 2}
+    if len(widths) > 1:
+        raise InputError(
+            "`train` and `validation` must tell as many classes, but their labels have "
+            f"{' and '.join(str(array.shape[1]) for array in given.values())} numbers each."
+        )
+    known = classes
+    for what, count in (
+        ("labels have so many numbers", next(iter(widths), None)),
+        ("data has so many names", len(names) if names else None),
+    ):
+        if count is not None and known not in (None, count):
+            raise InputError(
+                f"There must be {count} classes, as the {what}, but got {known}: leave `classes` "
+                "out, or change the labels."
+            )
+        known = known or count
+    values = None
+    if train.ndim == 1:
+        values = _values("train", train, known)
+        if known is None:
+            known = len(values)
+    elif validation is not None and validation.ndim == 1:
+        values = _values("validation", validation, known)
+    assert known is not None
+    if values is not None and tuple(values) == tuple(range(known)):
+        values = None
+    if train.dtype == bool and train.ndim == 1 and names is None:
+        names = ("False", "True")
+    if names is None and values is not None:
+        names = tuple(map(str, values))
+    soft = "soft" in kinds.values()
+    return Labels(known, values, tuple(names) if names else None, soft)
+
+
+def _kind(name: str, labels: np.ndarray) -> str:
+    """Return what labels are: `names`, `whole`, `one_hot` or `soft`; refuse what is none."""
+    if labels.dtype.kind in "SO":
+        if labels.ndim > 1:
+            raise InputError(f"`{name}` must hold one label for each image: several are text.")
+        return "names"
+    if labels.dtype.kind == "c":
+        raise InputError(f"`{name}` must hold labels of classes, but got {labels.dtype.name}.")
+    _require_finite_labels(name, labels)
+    if labels.ndim == 1:
+        whole = labels == np.floor(labels) if labels.dtype.kind == "f" else np.array([True])
+        if not whole.all():
+            index = int(np.argmin(whole))
+            raise InputError(
+                f"`{name}` must hold labels of classes, but image {index} has {labels[index]:g}: "
+                "larq_nas classifies, and regression is not supported."
+            )
+        return "whole"
+    sums = labels.sum(axis=1, dtype=np.float64)
+    binary = ((labels == 0) | (labels == 1)).all()
+    if binary and (sums == 1).all():
+        return "one_hot"
+    if binary:
+        index = int(np.argmax(sums != 1))
+        raise InputError(
+            f"`{name}` must hold one class for each image, but image {index} has {int(sums[index])}"
+            ": multi-label is not supported."
+        )
+    tolerance = 1e-2 if labels.dtype == np.float16 else _SUM_TOLERANCE
+    wrong = (labels < 0).any(axis=1) | (np.abs(sums - 1) > tolerance)
+    if wrong.any():
+        index = int(np.argmax(wrong))
+        raise InputError(
+            f"`{name}` must hold labels of classes: one whole number, one-hot, or probabilities "
+            f"that sum to 1; but image {index} has {labels.shape[1]} numbers that sum to "
+            f"{sums[index]:g} (regression and several outputs are not supported)."
+        )
+    return "soft"
+
+
+def _require_finite_labels(name: str, labels: np.ndarray) -> None:
+    finite = np.isfinite(labels).reshape(len(labels), -1).all(axis=1)
+    if not finite.all():
+        index = int(np.argmin(finite))
+        raise InputError(f"`{name}` must hold finite labels, but image {index} has NaN or Inf.")
+
+
+def _of_names(train: np.ndarray, classes: int | None) -> Labels:
+    values = tuple(sorted(set(train.tolist())))
+    if classes not in (None, len(values)):
+        raise InputError(
+            f"`classes` must be {len(values)}, as `train` has so many names, or left out."
+        )
+    names = tuple(
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values
+    )
+    return Labels(len(values), values, names)
+
+
+def _values(name: str, labels: np.ndarray, classes: int | None) -> tuple[int, ...]:
+    """Return what whole numbers stand for the classes, in order."""
+    found, counts = np.unique(labels.astype(np.int64), return_counts=True)
+    lowest, highest = int(found[0]), int(found[-1])
+    if list(found) == [-1, 1] and classes in (None, 2):
+        return -1, 1
+    if lowest < 0:
+        raise InputError(
+            f"Labels of `{name}` must be 0 or more, but {counts[found < 0].sum():,} images have "
+            f"{lowest}, such as image {int(np.argmin(labels))}: if that marks images without a "
+            f"label, leave them out with .unbatch().filter(lambda image, label: label >= 0)."
+        )
+    if classes is not None:
+        start = int(highest == classes and lowest >= 1)
+        if highest >= classes + start:
+            index = int(np.argmax(labels >= classes))
+            raise InputError(
+                f"Labels of `{name}` must be 0 to {classes - 1}, but image {index} has "
+                f"{int(labels[index])}."
+            )
+        return tuple(range(start, classes + start))
+    if highest - lowest >= _MOST_CLASSES:
+        raise InputError(
+            f"Labels of `{name}` must be of {_MOST_CLASSES} classes or fewer, but image "
+            f"{int(np.argmax(labels))} has {highest}, and another {lowest}."
+        )
+    missing = sorted(set(range(lowest, highest + 1)) - set(found.tolist()))
+    if missing:
+        more = highest + 1
+        raise InputError(
+            f"Labels of `{name}` go from {lowest} to {highest}, but none is {listed(missing)}: if "
+            f"these are classes without training images, give `classes={more}`; if not, labels as "
+            "text are numbered anew: .map(lambda x, y: (x, tf.strings.as_string(y)))."
+        )
+    return tuple(range(lowest, highest + 1))
+
+
+def listed(values: Sequence[Any]) -> str:
+    """Return values as text, the first of many."""
+    rest = len(values) - _MOST_LISTED
+    shown = ", ".join(map(str, values[:_MOST_LISTED]))
+    return f"{shown} and {rest:,} more" if rest > 0 else shown
+
+
+def check_validation(
+    labels: Labels, counts: np.ndarray, raw: np.ndarray, validation: np.ndarray, classes: int | None
+) -> None:
+    """Raise `InputError` for classes of `validation` that training does not know.
+
+    # Arguments
+        counts: training images of each class.
+        raw: labels of `validation`, as given.
+        validation: their classes.
+        classes: how many classes there are, if the user has said so.
+    """
+    explicit = classes is not None
+    outside = (validation < 0) | (validation >= labels.classes)
+    if outside.any():
+        index = int(np.argmax(outside))
+        kinds = [_shown(value) for value in np.unique(raw[outside])]
+        known = labels.values or range(labels.classes)
+        expected = f"{_shown(known[0])} to {_shown(known[-1])}"
+        raise InputError(
+            f"Labels of `validation` must be those of `train`, {expected}, but image {index} has "
+            f"{_shown(raw[index])}: {int(outside.sum()):,} images have {listed(kinds)}"
+            f"{'' if explicit else f'; {_CUT}'}."
+        )
+    empty = [index for index in range(labels.classes) if not counts[index]]
+    if not empty:
+        return
+    held = np.bincount(validation, minlength=labels.classes)[empty]
+    which = listed([labels.name(index) for index in empty])
+    if held.any() and not explicit:
+        raise InputError(
+            f"`train` has no image of {len(empty)} of {labels.classes} classes ({which}), of which "
+            f"`validation` has {held.sum():,}: {_CUT}, or give `classes={labels.classes}` to train "
+            "without these."
+        )
+    of_them = f"; {held.sum():,} of `validation` are, and will all be wrong" if held.any() else ""
+    warn(
+        f"`train` has no image of {len(empty)} of {labels.classes} classes, {which}: the network "
+        f"cannot learn them{of_them}."
+    )
+
+
+def _shown(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else f"{value:g}"
+
+
+def class_weights(
+    given: Mapping[Any, float] | str | None, labels: Labels, counts: np.ndarray
+) -> tuple[float, ...] | None:
+    """Return the weight of each class, or raise `InputError`.
+
+    `"balanced"` weighs classes so that each counts as much: `images / (classes * images of it)`.
+    """
+    if given is None:
+        return None
+    if given == "balanced":
+        present = int(np.count_nonzero(counts))
+        found = [counts.sum() / (present * count) if count else 0.0 for count in counts]
+        return tuple(map(float, found))
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f'`class_weight` must be "balanced", or weights by class such as {{0: 1.0, 1: 5.0}}, '
+            f"but got {given!r}."
+        )
+    by_index: dict[int, float] = {}
+    for key, weight in given.items():
+        index = _index(key, labels)
+        if isinstance(weight, np.generic):
+            weight = weight.item()
+        if index in by_index:
+            raise InputError(f"`class_weight` must have one weight for class {key}.")
+        if weight != 0:
+            require_positive(class_weight=weight)
+        by_index[index] = float(weight)
+    missing = [labels.name(index) for index in range(labels.classes) if index not in by_index]
+    if missing:
+        raise InputError(
+            f"`class_weight` must have a weight for each of the {labels.classes} classes, but has "
+            f"none for {listed(missing)}."
+        )
+    if not any(by_index[index] for index in np.flatnonzero(counts)):
+        raise InputError("`class_weight` must be above 0 for a class that `train` has.")
+    return tuple(by_index[index] for index in range(labels.classes))
+
+
+def _index(key: Any, labels: Labels) -> int:
+    """Return the class that a key stands for: its name, or the number that the data calls it."""
+    names: Collection[str] = labels.names or tuple(map(str, range(labels.classes)))
+    if isinstance(key, str):
+        require_known("class", key, names)
+        return list(names).index(key)
+    numbers = labels.values
+    if numbers is None or isinstance(numbers[0], bytes | str):
+        numbers = tuple(range(labels.classes))
+    if key not in numbers:
+        raise InputError(
+            f"`class_weight` must have classes from {numbers[0]} to {numbers[-1]}, but got {key!r}."
+        )
+    return numbers.index(key)

@@ -26,7 +26,7 @@ from larq_nas.choices import (
 )
 from larq_nas.cost.profile import LATENCY, QUANTITIES
 from larq_nas.cost.space import SpaceCosts
-from larq_nas.errors import InputError, require_known
+from larq_nas.errors import InputError, first_line, require_known
 
 COSTS = (*QUANTITIES, LATENCY)
 """What a budget may limit."""
@@ -321,6 +321,14 @@ class Limits:
 
     def require_feasible(self) -> str:
         """Return a line on what a light network uses, or raise `InputError` if none fits."""
+        if not self.costs.choices:
+            try:
+                self.costs.of({}, self.costs.narrowest)
+            except Exception as error:  # noqa: BLE001 - of the user's own function
+                return (
+                    "Budget of the found network: the narrowest cannot be built to tell whether "
+                    f"one fits ({first_line(error)})"
+                )
         light = self.costs.of(require_feasible(self.costs, self.budget), self.costs.narrowest)
         uses = [
             f"{name}={limit:,} (a network that fits needs {required(name, light):,})"

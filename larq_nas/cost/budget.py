@@ -408,28 +408,50 @@ def _best_from(start: Chosen, costs: SpaceCosts, scores: Scores, budget: Budget)
     return best
 
 
+# Beyond, single changes to the lightest of many networks do not make up for it.
+_FAR = 2.0
+
+
 def _lightest(costs: SpaceCosts, budget: Budget) -> Chosen:
     """Return the operations that exceed `budget` least, as far as is found.
 
     Memory that several operations hold does not shrink when one of them is changed. So many
-    networks are tried, and the least heavy is made lighter by single changes.
+    networks are tried, and the least heavy is made lighter by single changes, where that may help.
     """
-    ratios, draw = costs.narrowest, random.Random(0)
-    alike = [living for one in _of_one_operation(costs) for living in _revived(costs, one)]
-    drawn = [_random(costs, draw) for _ in range(_TRIED)]
-    tried = [one for one in (*alike, *drawn) if all_alive(costs.cells, costs.choices, one)]
+    ratios = costs.narrowest
 
     def excess(chosen: Chosen) -> float:
         return budget.excess(costs.of(chosen, ratios))
 
-    found = min(tried, key=excess)
+    found: Chosen = {}
+    now = math.inf
+    for chosen in _tried(costs):
+        if (over := excess(chosen)) < now:
+            found, now = chosen, over
+        if not now:
+            return found
+    # Where all choices are of the same operations, the lightest one everywhere is among them.
+    alike = len({choice.eligible for choice in costs.choices.values()}) == 1
+    if alike and max(budget.use(costs.of(found, ratios)).values()) > _FAR:
+        return found
     nothing = {name: choice.one_hot([]) for name, choice in costs.choices.items()}
-    while now := excess(found):
+    while now:
         changed = improve(linearize(costs, found, ratios), costs, nothing, budget)
-        if excess(changed) >= now:
+        if (after := excess(changed)) >= now:
             break
-        found = changed
+        found, now = changed, after
     return found
+
+
+def _tried(costs: SpaceCosts) -> Iterator[Chosen]:
+    """Yield the networks of one operation, and random ones."""
+    draw = random.Random(0)
+    for one in _of_one_operation(costs):
+        yield from _revived(costs, one)
+    for _ in range(_TRIED):
+        one = _random(costs, draw)
+        if all_alive(costs.cells, costs.choices, one):
+            yield one
 
 
 def _of_one_operation(costs: SpaceCosts) -> list[Chosen]:

@@ -13,7 +13,7 @@ from larq_nas.deploy.export import run
 from larq_nas.deploy.int8.report import accuracy
 from larq_nas.deploy.operations import KERNELS, Kernel
 from larq_nas.layers import binary_conv, classifier, stem
-from larq_nas.training.loop import seed_everything
+from larq_nas.process_state import seed_everything
 
 from record import record  # isort: skip  (beside this file)
 

@@ -11,7 +11,8 @@ import larq_nas
 from larq_nas.data.augmentation import pad_crop_flip
 from larq_nas.data.streams import Stream, bilevel_stream, training_stream
 from larq_nas.data.validation import check_data
-from larq_nas.training.loop import exact, seed_everything
+from larq_nas.process_state import seed_everything
+from larq_nas.training.loop import exact
 
 from record import record  # isort: skip  (beside this file)
 from search_step import BNAS, supernet  # isort: skip

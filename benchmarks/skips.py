@@ -11,7 +11,7 @@ from larq_nas.data.streams import training_stream
 from larq_nas.data.validation import check_data
 from larq_nas.layers import BinaryConv2D
 from larq_nas.methods import recipe as recipe_of
-from larq_nas.training.loop import seed_everything
+from larq_nas.process_state import seed_everything
 from larq_nas.training.recipe import amplifications, descend, learning_rate, optimizer
 
 from record import record  # isort: skip  (beside this file)

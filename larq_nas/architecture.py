@@ -13,6 +13,7 @@ import tensorflow as tf
 from larq_nas.choices import Value
 from larq_nas.errors import InputError, require_count, require_whole, unknown_name
 from larq_nas.files import write_atomically
+from larq_nas.process_state import keeps_process_state
 from larq_nas.spaces.chooser import Fix, Sample
 from larq_nas.spaces.space import Space, SpaceLike, names, resolve
 
@@ -48,10 +49,13 @@ class Architecture:
     choices: Mapping[str, Value] = field(default_factory=dict)
 
     @classmethod
+    @keeps_process_state
     def random(
         cls, space: SpaceLike, input_shape: tuple[int, int, int], classes: int, seed: int
     ) -> "Architecture":
         """Draw an architecture of a space, every option of each choice being as likely.
+
+        One that has a cell of zeros on every path is drawn again.
 
         # Arguments
             space: a space, its name or a function.
@@ -63,6 +67,9 @@ class Architecture:
         require_whole(classes=classes)
         resolved, choose = resolve(space), Sample.seeded(seed)
         resolved.build(choose, input_shape, classes)
+        while not choose.alive():
+            choose = Sample(choose.hyperparameters)
+            resolved.build(choose, input_shape, classes)
         return cls(resolved.name, resolved.settings(), choose.values)
 
     def build(

@@ -39,6 +39,7 @@ from larq_nas.latency.measure import measure_all_here
 from larq_nas.log import log
 from larq_nas.methods import RecipeLike
 from larq_nas.methods import resolve as resolve_method
+from larq_nas.process_state import keeps_process_state
 from larq_nas.report.plots import plot_comparison
 from larq_nas.run_directory import RunDirectory, differences, flat
 from larq_nas.spaces import Space, SpaceLike, WidthSpace, names, resolve
@@ -416,6 +417,7 @@ def _is_comparison(path: Path) -> bool:
     return path.name.startswith("comparison.") or any(path.glob("*seed*/"))
 
 
+@keeps_process_state
 def compare(
     architectures: Sequence[str | Path | Architecture],
     train: DataLike,

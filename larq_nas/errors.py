@@ -1,8 +1,11 @@
 """Errors of larq_nas, and the wording they share."""
 
+import contextlib
+import functools
 import math
 import numbers
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable
@@ -19,7 +22,8 @@ __all__ = [
     "ProcessLostError",
 ]
 
-_PACKAGE = f"{Path(__file__).parent}{os.sep}"
+# What decorates a function has a frame too.
+_INSIDE = (f"{Path(__file__).parent}{os.sep}", contextlib.__file__, functools.__file__)
 
 
 class LarqNasError(Exception):
@@ -64,15 +68,33 @@ def warn(text: str) -> None:
 def callers_level() -> int:
     """Return the `stacklevel` of `warnings.warn` that names the line which called larq_nas."""
     frame, level = sys._getframe(1), 1
-    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
+    while frame.f_code.co_filename.startswith(_INSIDE) and frame.f_back is not None:
         frame, level = frame.f_back, level + 1
     return level
 
 
+_RAISED = re.compile(r"\w*(Error|Exception): ")
+_IN_LAYER = "Exception encountered when calling "
+_IN_GRAPH = re.compile(r"^\{\{function_node .*?\}\} ")
+
+
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error, without its full stop."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".:") if lines else type(error).__name__
+    """Return the line of an error that says what is wrong, without its full stop."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if lines[0] == "in user code:":
+        # AutoGraph's traceback comes first.
+        raised = [number for number, line in enumerate(lines) if _RAISED.match(line)]
+        lines = lines[raised[0] if raised else -1 :]
+        lines[0] = _RAISED.sub("", lines[0], count=1)
+    if lines[0] == "Graph execution error:":
+        # Where it was traced comes first; the line after the cause names the node.
+        nodes = [number for number, line in enumerate(lines) if line.startswith("[[{{node")]
+        lines = lines[nodes[0] - 1 :] if nodes else lines[-1:]
+    if lines[0].startswith(_IN_LAYER) and len(lines) > 1:
+        lines[0] = f"{lines[0].removeprefix(_IN_LAYER).rstrip('.')}: {lines[1]}"
+    return _IN_GRAPH.sub("", lines[0]).rstrip(".:")
 
 
 def require_fields(check: Callable[..., None], settings: Any, *names: str) -> None:

@@ -15,6 +15,7 @@ from larq_nas.errors import InputError, require_count, require_whole, warn
 from larq_nas.latency import LatencyTable
 from larq_nas.log import log
 from larq_nas.methods import Method, RecipeLike, SearcherLike, SpaceLike, resolve
+from larq_nas.process_state import keeps_process_state
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers import Search, Searcher
 from larq_nas.searchers.evolution.processes import current_role
@@ -105,6 +106,7 @@ def limits_of(
     return limits
 
 
+@keeps_process_state
 def search(
     train: DataLike,
     validation: DataLike | float,

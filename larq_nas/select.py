@@ -6,6 +6,7 @@ import numpy as np
 
 from larq_nas.architecture import Architecture
 from larq_nas.errors import InputError, require_at_least, warn
+from larq_nas.process_state import keeps_process_state
 from larq_nas.run_directory import RunDirectory, read_settings
 from larq_nas.searchers.differentiable.derivation import derive as derive_from
 from larq_nas.searchers.differentiable.derivation import weakened
@@ -16,6 +17,7 @@ from larq_nas.spaces.chooser import Survey
 __all__ = ["derive"]
 
 
+@keeps_process_state
 def derive(
     directory: str | Path, *, transfer_factor: float | None = None, space: SpaceLike | None = None
 ) -> Architecture:

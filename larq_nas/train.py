@@ -26,6 +26,7 @@ from larq_nas.latency import LatencyTable
 from larq_nas.layers.saved import save
 from larq_nas.log import log
 from larq_nas.methods import RecipeLike, resolve
+from larq_nas.process_state import keeps_process_state
 from larq_nas.run_directory import RunDirectory
 from larq_nas.spaces import Space, SpaceLike
 from larq_nas.spaces.chooser import Fix
@@ -161,6 +162,7 @@ def _sample_size(data: Data) -> int:
     )
 
 
+@keeps_process_state
 def train(
     architecture: str | Path | Architecture,
     train: DataLike,

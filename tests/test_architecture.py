@@ -1,10 +1,12 @@
 import json
 from pathlib import Path
+from typing import Any
 
+import larq_nas  # isort: skip  (it prepares TensorFlow)
 import pytest
+import tensorflow as tf
 from conftest import quick, random_architecture
 
-import larq_nas
 from larq_nas.errors import InputError
 from larq_nas.spaces import Bats
 
@@ -123,3 +125,18 @@ def test_published_architectures_build_and_survive_their_file(name: str, tmp_pat
     narrow = {"channels": 8, "groups": 4} if published.space == "bats" else {"channels": 8}
     small = published.with_settings(cells=3, **narrow)
     assert small.build((32, 32, 3), 10).output_shape == (None, 10)
+
+
+def test_a_random_architecture_is_never_zero_on_every_path() -> None:
+    """Of one node that keeps one of two operations, every other draw is zero."""
+
+    def space(choose: Any, input_shape: Any, classes: int) -> tf.keras.Model:
+        images = tf.keras.Input(input_shape)
+        layers = tf.keras.layers
+        operations = {"dense": lambda x, name: layers.Dense(2, name=name)(x), "zero": None}
+        x = choose.cell("cell", [images], lambda index: operations, nodes=1, keep_zero=True)
+        x = layers.GlobalAveragePooling2D()(x)
+        return tf.keras.Model(images, layers.Dense(classes, name="logits")(x))
+
+    drawn = [larq_nas.Architecture.random(space, (4, 4, 1), 2, seed).choices for seed in range(6)]
+    assert all("dense" in str(choices["cell/1"]) for choices in drawn)

@@ -26,7 +26,7 @@ from larq_nas.choices import (
 )
 from larq_nas.cost.profile import LATENCY, QUANTITIES
 from larq_nas.cost.space import SpaceCosts
-from larq_nas.errors import InputError, require_known
+from larq_nas.errors import InputError, first_line, require_known
 
 COSTS = (*QUANTITIES, LATENCY)
 """What a budget may limit."""
@@ -321,6 +321,14 @@ class Limits:
 
     def require_feasible(self) -> str:
         """Return a line on what a light network uses, or raise `InputError` if none fits."""
+        if not self.costs.choices:
+            try:
+                self.costs.of({}, self.costs.narrowest)
+            except Exception as error:  # noqa: BLE001 - of the user's own function
+                return (
+                    "Budget of the found network: the narrowest cannot be built to tell whether "
+                    f"one fits ({first_line(error)})"
+                )
         light = self.costs.of(require_feasible(self.costs, self.budget), self.costs.narrowest)
         uses = [
             f"{name}={limit:,} (a network that fits needs {required(name, light):,})"
@@ -400,28 +408,50 @@ def _best_from(start: Chosen, costs: SpaceCosts, scores: Scores, budget: Budget)
     return best
 
 
+# Beyond, single changes to the lightest of many networks do not make up for it.
+_FAR = 2.0
+
+
 def _lightest(costs: SpaceCosts, budget: Budget) -> Chosen:
     """Return the operations that exceed `budget` least, as far as is found.
 
     Memory that several operations hold does not shrink when one of them is changed. So many
-    networks are tried, and the least heavy is made lighter by single changes.
+    networks are tried, and the least heavy is made lighter by single changes, where that may help.
     """
-    ratios, draw = costs.narrowest, random.Random(0)
-    alike = [living for one in _of_one_operation(costs) for living in _revived(costs, one)]
-    drawn = [_random(costs, draw) for _ in range(_TRIED)]
-    tried = [one for one in (*alike, *drawn) if all_alive(costs.cells, costs.choices, one)]
+    ratios = costs.narrowest
 
     def excess(chosen: Chosen) -> float:
         return budget.excess(costs.of(chosen, ratios))
 
-    found = min(tried, key=excess)
+    found: Chosen = {}
+    now = math.inf
+    for chosen in _tried(costs):
+        if (over := excess(chosen)) < now:
+            found, now = chosen, over
+        if not now:
+            return found
+    # Where all choices are of the same operations, the lightest one everywhere is among them.
+    alike = len({choice.eligible for choice in costs.choices.values()}) == 1
+    if alike and max(budget.use(costs.of(found, ratios)).values()) > _FAR:
+        return found
     nothing = {name: choice.one_hot([]) for name, choice in costs.choices.items()}
-    while now := excess(found):
+    while now:
         changed = improve(linearize(costs, found, ratios), costs, nothing, budget)
-        if excess(changed) >= now:
+        if (after := excess(changed)) >= now:
             break
-        found = changed
+        found, now = changed, after
     return found
+
+
+def _tried(costs: SpaceCosts) -> Iterator[Chosen]:
+    """Yield the networks of one operation, and random ones."""
+    draw = random.Random(0)
+    for one in _of_one_operation(costs):
+        yield from _revived(costs, one)
+    for _ in range(_TRIED):
+        one = _random(costs, draw)
+        if all_alive(costs.cells, costs.choices, one):
+            yield one
 
 
 def _of_one_operation(costs: SpaceCosts) -> list[Chosen]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from larq_nas.choices import Cell, Choice, Chosen, Expansion, Pair, Value, expand
 from larq_nas.cost.profile import LATENCY, QUANTITIES, LatencyModel, Structure, read_structure
 from larq_nas.errors import InputError, warn
-from larq_nas.graph.calls import Call, prune, read_graph
+from larq_nas.graph.calls import Call, needed_by, prune, read_graph
 from larq_nas.graph.channels import channels_from
 from larq_nas.graph.layers import Facts, facts_of
 from larq_nas.layers import DEPLOYED, building_in
@@ -266,7 +266,11 @@ class SpaceCosts:
         """Return the part of the supernet in which each mixture is the sum of what is chosen."""
         calls: list[Call] = []
         stands_for: list[int] = []
-        for call in self._network.calls:
+        needed = self._needed(chosen)
+        for index, call in enumerate(self._network.calls):
+            if index not in needed:
+                stands_for.append(-1)
+                continue
             read = tuple(stands_for[i] for i in call.inputs)
             call = self._replaced(call, read, chosen, calls)
             if call.facts.kind == "mixture":
@@ -278,6 +282,23 @@ class SpaceCosts:
         left = prune(calls, outputs)
         names = {call.owner for call in left}
         return Network(left, tuple(name for name in self._network.unknown if name in names))
+
+    def _needed(self, chosen: Chosen) -> set[int]:
+        """Return the calls of the supernet that a network of these operations depends on."""
+        calls = self._network.calls
+
+        def inputs(index: int) -> Sequence[int]:
+            call = calls[index]
+            name = self._names.get(id(call.layer))
+            if name is None:
+                return call.inputs
+            candidates, operations = call.layer.candidates, self.choices[name].operations
+            keys = [(place, operations.index(operation)) for operation, place in chosen[name]]
+            kept = [candidates.index(key) for key in keys if key in candidates]
+            # Of one that is zero, the first tells the width.
+            return [call.inputs[place] for place in kept or [0]]
+
+        return set(needed_by([i for i, call in enumerate(calls) if call.output], inputs))
 
     def _replaced(
         self, call: Call, inputs: tuple[int, ...], chosen: Chosen, calls: Sequence[Call]
@@ -358,4 +379,8 @@ class SpaceCosts:
             for name, choice in self.choices.items()
         }
         costs = self.structure(chosen).costs(self._widths([ratios]))
-        return costs == self._built(self.encode(chosen, ratios)).costs()
+        try:
+            return costs == self._built(self.encode(chosen, ratios)).costs()
+        except Exception:  # noqa: BLE001 - of the user's own function
+            # A network that the space refuses to build has no costs to compare.
+            return True

@@ -35,6 +35,7 @@ from larq_nas.graph.layers import facts_of
 from larq_nas.layers import BinaryConv2D
 from larq_nas.lce.network import Network
 from larq_nas.lce.padding import SIGN_PASSES
+from larq_nas.process_state import keeps_process_state
 from larq_nas.quantizers import quantized_scope
 
 
@@ -174,6 +175,7 @@ _SAMPLE = 16
 _MOVING = ("concat", "crop", "pad", "pass", "reshape", "sign")
 
 
+@keeps_process_state
 @quantized_scope(None)
 def convert(
     model: tf.keras.Model,

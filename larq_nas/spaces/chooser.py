@@ -9,7 +9,16 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from larq_nas.choices import Cell, Choice, Expansion, Filters, Pair, Value, expand
+from larq_nas.choices import (
+    Cell,
+    Choice,
+    Expansion,
+    Filters,
+    Pair,
+    Value,
+    all_alive,
+    expand,
+)
 from larq_nas.errors import InputError, require_whole
 from larq_nas.layers.binary_policy import current_domain
 from larq_nas.layers.drop_path import DropPath
@@ -284,6 +293,11 @@ class Fix(Chooser):
     def _zero(self, x: tf.Tensor, operations: Operations, prefix: str) -> list[tf.Tensor]:
         """Return what an input adds to its node that the zero operation was chosen on."""
         return []
+
+    def alive(self) -> bool:
+        """Return whether each kind of cell has a path that is not zero."""
+        chosen = {name: self._pairs(choice) for name, choice in self.choices.items()}
+        return all_alive(self.cells.values(), self.choices, chosen)
 
     def unused(self) -> list[str]:
         """Return the names of values that no choice asked for."""

@@ -27,13 +27,6 @@ from larq_nas.training.distribution import (
     whole_batches,
 )
 
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and TensorFlow; the seed is 0 or a whole number above."""
-    # TensorFlow takes a global seed of 0 for none at all where a data set is shuffled.
-    tf.keras.utils.set_random_seed(seed + 1)
-
-
 _OPTION = "disable_meta_optimizer"
 
 

@@ -24,10 +24,11 @@ from larq_nas.layers.saved import save
 from larq_nas.layers.zeros import reads_image
 from larq_nas.lce.fallback import weight_quantizers
 from larq_nas.log import log
+from larq_nas.process_state import seed_everything
 from larq_nas.run_directory import RunDirectory
 from larq_nas.training.callbacks import StageLogs, Stages
 from larq_nas.training.distribution import building_on, warn_if_apart
-from larq_nas.training.loop import cross_entropy, exact, fit, seed_everything
+from larq_nas.training.loop import cross_entropy, exact, fit
 from larq_nas.training.recipe import Recipe, Stage, amplifications, descend, optimizer
 from larq_nas.training.transfer import constrain, initialize_scales, transfer_weights
 

@@ -13,8 +13,8 @@ from larq_nas.data.augmentation import crop
 from larq_nas.data.streams import training_stream
 from larq_nas.data.validation import check_data
 from larq_nas.errors import InputError
+from larq_nas.process_state import seed_everything
 from larq_nas.spaces import Bats
-from larq_nas.training.loop import seed_everything
 
 SIZE, RESIZE = 32, 40
 

@@ -6,7 +6,7 @@ from larq_nas.data.augmentation import pad_crop_flip, resolve_augment
 from larq_nas.data.streams import bilevel_stream, training_stream
 from larq_nas.data.validation import check_data
 from larq_nas.errors import InputError
-from larq_nas.training.loop import seed_everything
+from larq_nas.process_state import seed_everything
 
 
 @pytest.fixture

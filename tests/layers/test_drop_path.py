@@ -4,8 +4,8 @@ import tensorflow as tf
 
 import larq_nas
 from larq_nas.layers import DEPLOYED, Domain, DropPath, building_in
+from larq_nas.process_state import seed_everything
 from larq_nas.spaces import Bats
-from larq_nas.training.loop import seed_everything
 
 SHAPE = (4000, 2, 2, 3)
 

@@ -27,6 +27,7 @@ from larq_nas.layers import ComputedIn, Domain, building_in
 from larq_nas.layers.mixture import Kept
 from larq_nas.layers.precision import require_precision, warn_if_unused
 from larq_nas.log import log
+from larq_nas.process_state import seed_everything
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.differentiable.derivation import (
     derive,
@@ -51,7 +52,7 @@ from larq_nas.supernet.fused_cell import FusedCell
 from larq_nas.supernet.relax import Relax, require_temperature
 from larq_nas.training.callbacks import StageLogs
 from larq_nas.training.distribution import building_on, require_halves, warn_if_apart
-from larq_nas.training.loop import fit, seed_everything
+from larq_nas.training.loop import fit
 from larq_nas.training.recipe import OptimizerName, Recipe, learning_rate, optimizer
 from larq_nas.training.transfer import constrain, initialize_scales
 

@@ -31,6 +31,7 @@ from larq_nas.errors import (
 from larq_nas.files import write_table
 from larq_nas.layers import DEPLOYED
 from larq_nas.log import log
+from larq_nas.process_state import seed_everything
 from larq_nas.report.plots import plot_widths
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.dms.supernet import Supernet, require_widths
@@ -41,7 +42,7 @@ from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Survey
 from larq_nas.supernet.resizable import resizable_optimizer
 from larq_nas.training.callbacks import StageLogs
-from larq_nas.training.loop import Term, TwoLevels, fit, seed_everything
+from larq_nas.training.loop import Term, TwoLevels, fit
 from larq_nas.training.recipe import Recipe, descend, learning_rate
 from larq_nas.training.transfer import constrain
 

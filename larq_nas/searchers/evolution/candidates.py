@@ -17,15 +17,18 @@ from larq_nas.data.streams import Stream, training_stream, validation_stream
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import DivergenceError, InputError, first_line
 from larq_nas.files import replacing
+from larq_nas.graph.calls import read_graph
 from larq_nas.graph.channels import read_layers, weights_of
 from larq_nas.layers import Domain, building_in
+from larq_nas.process_state import seed_everything
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.searcher import Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Fix, Widest
+from larq_nas.spaces.space import is_built_in
 from larq_nas.supernet.resizable import resizable_constants, resizable_network, resizable_optimizer
 from larq_nas.training.callbacks import callbacks_of
-from larq_nas.training.loop import RandomLayers, exact, fit, forgetting_graphs, seed_everything
+from larq_nas.training.loop import RandomLayers, exact, fit, forgetting_graphs
 from larq_nas.training.recipe import Recipe, optimizer
 from larq_nas.training.trainer import Trainee
 from larq_nas.training.transfer import constrain, initialize_scales
@@ -124,7 +127,7 @@ class CandidateTraining:
     ) -> Measured:
         """Train a compiled `model` and measure it.
 
-        The global seed must have been set before, by `larq_nas.training.loop.seed_everything`, but
+        The global seed must have been set before, by `larq_nas.process_state.seed_everything`, but
         not for each: TensorFlow then prepares everything it has traced again.
 
         # Raises
@@ -165,7 +168,8 @@ class Inheritance:
 
     Those of what a layer reads too, so that a layer of a narrower network computes of its
     inputs what the first filters of the wide one would, and additions stay valid. `parts` are
-    the weights of the network, and what of each a narrower one has.
+    the weights of the network, and what of each a narrower one has; `layers` its layers, and what
+    each reads.
 
     # Raises
         InputError: if a layer does with channels what cannot be followed.
@@ -174,6 +178,7 @@ class Inheritance:
     def __init__(self, model: tf.keras.Model, choose: Widest) -> None:
         self._expansions = choose.expansions
         read = read_layers(model)
+        self.layers = _layers(model)
         self._made = {layer.layer.name: layer.gives for layer in read}
         self.parts = [part for layer in read for part in layer.parts]
 
@@ -193,6 +198,14 @@ class Inheritance:
         }
 
 
+def build_candidate(
+    space: Space, training: CandidateTraining, values: Mapping[str, float]
+) -> tf.keras.Model:
+    """Return the network of these ratios, which a space of one's own may not have for some."""
+    with building_in(training.domain()):
+        return space.build(Fix(values), training.facts.input_shape, training.facts.classes)
+
+
 class Rebuilt:
     """Builds, traces and trains a network for each candidate; what `Shared` is held equal to."""
 
@@ -208,10 +221,7 @@ class Rebuilt:
     ) -> Measured:
         """Train the candidate of these ratios, and measure it; see `Shared.measure`."""
         training, recipe = self._training, self._training.recipe
-        with building_in(training.domain()):
-            self._network = self._space.build(
-                Fix(values), training.facts.input_shape, training.facts.classes
-            )
+        self._network = build_candidate(self._space, training, values)
         taken = self._source.taken(values)
         for key, weight in weights_of(self._network).items():
             weight.assign(taken[key])
@@ -236,6 +246,10 @@ class Shared:
     def __init__(self, space: Space, training: CandidateTraining, source: Inheritance) -> None:
         recipe, facts = training.recipe, training.facts
         network = _network(space, recipe, facts)
+        # Of a space of one's own, each network is built once: a trace shows neither that it can
+        # be, nor that its layers are the same.
+        self._layers = None if is_built_in(space) else source.layers
+        self._space = space
         self._training = training
         self._source = source
         self._weights = weights_of(network)
@@ -251,6 +265,14 @@ class Shared:
         self, values: Mapping[str, float], number: int, callbacks: Callbacks = ()
     ) -> Measured:
         """Train the candidate of these ratios, with a seed of its number, and measure it."""
+        if self._layers:
+            with forgetting_graphs():
+                built = build_candidate(self._space, self._training, values)
+            if _layers(built) != self._layers:
+                raise InputError(
+                    "the layers of its network are others than the widest one's, which one trace "
+                    "cannot serve: give Evolution(shared=False)"
+                )
         for key, value in self._source.taken(values).items():
             self._weights[key].assign(value)
         for constant, layer, filling in self._constants:
@@ -262,6 +284,11 @@ class Shared:
     def weights(self) -> dict[str, Any]:
         """Return the weights of the candidate trained last, by layer and count."""
         return _by_name(self._weights)
+
+
+def _layers(network: tf.keras.Model) -> list[Any]:
+    """Return the kinds of layers of a network, and what each reads."""
+    return [(type(call.layer).__name__, call.inputs) for call in read_graph(network, apart=False)]
 
 
 def _by_name(weights: Mapping[tuple[str, int], tf.Variable]) -> dict[str, Any]:

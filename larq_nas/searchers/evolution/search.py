@@ -26,6 +26,7 @@ from larq_nas.errors import (
 )
 from larq_nas.files import write_table
 from larq_nas.log import log
+from larq_nas.process_state import seed_everything
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.evolution.candidates import (
     CandidateTraining,
@@ -38,7 +39,13 @@ from larq_nas.searchers.evolution.candidates import (
     train_widest,
 )
 from larq_nas.searchers.evolution.fitness import Fitness, front, require_objectives, scores_of
-from larq_nas.searchers.evolution.generation import Breeder, Genes, Strategy, resolve_strategy
+from larq_nas.searchers.evolution.generation import (
+    Breeder,
+    Candidate,
+    Genes,
+    Strategy,
+    resolve_strategy,
+)
 from larq_nas.searchers.evolution.processes import current_role
 from larq_nas.searchers.evolution.tuner import (
     EvolutionOracle,
@@ -51,7 +58,6 @@ from larq_nas.searchers.searcher import Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Widest
 from larq_nas.training.callbacks import StageLogs
-from larq_nas.training.loop import seed_everything
 from larq_nas.training.recipe import Recipe
 
 
@@ -329,7 +335,7 @@ class Evolution:
             require_one_trace(space, recipe, facts)
         fitness = Fitness(costs, self.trade_off)
         options = {name: _distinct(asked) for name, asked in costs.expansions.items()}
-        fits = limits.allow if limits else lambda candidate: True
+        fits = partial(_fits, limits) if limits else lambda candidate: True
         strategy = resolve_strategy(self.strategy)
         breeder = Breeder(Genes(options), strategy, self.population, data.seed, fits)
         return EvolutionSearch(self, space, data, epochs, recipe, breeder, fitness)
@@ -347,6 +353,14 @@ class Evolution:
                     "Objective `latency` needs a `budget` of latency and `latency_table`, of the "
                     "device that it is about."
                 )
+
+
+def _fits(limits: Limits, candidate: Candidate) -> bool:
+    """Return whether a candidate keeps to the budget, or cannot be built, which training tells."""
+    try:
+        return limits.allow(candidate)
+    except Exception:  # noqa: BLE001 - of the user's own function
+        return True
 
 
 def _distinct(asked: Expansion) -> tuple[float, ...]:

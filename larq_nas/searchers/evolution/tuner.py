@@ -34,6 +34,7 @@ with mock.patch("keras.version", return_value="2.99", create=True) if _LEGACY el
     import keras_tuner
     from keras_tuner.engine.trial import Trial as Trial
     from keras_tuner.engine.trial import TrialStatus as TrialStatus
+    from keras_tuner.errors import FailedTrialError, FatalError
 
 
 _DAMAGES = (OSError, ValueError, LookupError, TypeError, AttributeError)
@@ -180,8 +181,10 @@ class EvolutionOracle(keras_tuner.Oracle):
 
     def figures(self, trial: Trial) -> Mapping[str, float]:
         """Return accuracy, fitness and costs of a completed trial."""
-        accuracy = trial.metrics.get_last_value("accuracy")
-        return self._figures(self.candidates[int(trial.trial_id)], accuracy)
+        return self._figures(self._values(trial), trial.metrics.get_last_value("accuracy"))
+
+    def _values(self, trial: Trial) -> Candidate:
+        return self.candidates[int(trial.trial_id)]
 
     @keras_tuner.synchronized
     def create_trial(self, tuner_id: str) -> Trial:
@@ -283,7 +286,8 @@ class EvolutionOracle(keras_tuner.Oracle):
                 f"(best {best:.2f})"
             )
         elif trial.status == TrialStatus.FAILED:
-            self._announce(f"{where} failed: {cause(trial)}")
+            widths = ", ".join(f"{name}={value:g}" for name, value in self._values(trial).items())
+            self._announce(f"{where} ({widths}) failed: {cause(trial)}")
             if trial.trial_id not in self.end_order:
                 self.end_order.append(trial.trial_id)
             self._save_trial(trial)
@@ -488,17 +492,19 @@ class EvolutionTuner(keras_tuner.Tuner):
         return {"fitness": figures["fitness"], **measured._asdict()}
 
     def _attempt(self, trial: Trial) -> None:
-        """Train a candidate; what goes wrong is its failure, but where it is the user's."""
+        """Train a candidate; what goes wrong is its failure, but for callbacks and `FatalError`."""
         try:
             self._run_and_update_trial(trial)
             trial.status = TrialStatus.COMPLETED
-        except InputError:
+        except FatalError:
             raise
         except Exception as error:
             if any(one is callback for one in _selves(error) for callback in self._callbacks):
                 raise
             trial.status = TrialStatus.FAILED
-            reason = f"{type(error).__name__}: {first_line(error)}"
+            reason = first_line(error)
+            if not isinstance(error, LarqNasError | FailedTrialError):
+                reason = f"{type(error).__name__}: {reason}"
             trial.message = f"{reason}\n\n{traceback.format_exc()}"
 
     def on_trial_end(self, trial: Trial) -> None:

@@ -9,6 +9,7 @@ import larq as lq
 import pytest
 import tensorflow as tf
 from conftest import quick
+from keras_tuner.errors import FailedTrialError
 
 from larq_nas.errors import InputError
 from larq_nas.searchers import Evolution
@@ -169,3 +170,50 @@ def test_the_table_is_there_while_the_search_goes_on(tmp_path: Path) -> None:
         search(model_of(relu()), tmp_path, [Fails(4)], epochs=2)
     rows = list(csv.DictReader((tmp_path / "candidates.csv").open(newline="")))
     assert [row["candidate"] for row in rows] == ["1", "2"]
+
+
+def refusing(error: Exception) -> Any:
+    """Return a space that refuses one of its widths, by what its function raises."""
+
+    def refusing_space(choose: Any, input_shape: Any, classes: int) -> tf.keras.Model:
+        images = tf.keras.Input(input_shape)
+        width = choose.filters("stem", 8, (0.5, 1))
+        if width == 4:
+            raise error
+        x = LAYERS.Conv2D(width, 3, name="stem")(images)
+        filters = choose.filters("conv", 8, (0.5, 1))
+        x = larq_nas.layers.binary_conv(x, filters, 3, identity=False, name="conv")
+        x = LAYERS.GlobalAveragePooling2D(name="pool")(x)
+        return tf.keras.Model(images, LAYERS.Dense(classes, name="logits")(x))
+
+    return refusing_space
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(
+    "error", [FailedTrialError("too narrow."), InputError("too narrow."), KeyError("too narrow")]
+)
+def test_a_width_that_a_space_refuses_fails_and_the_search_goes_on(
+    error: Exception, shared: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train, validation = larq_nas.datasets.load("digits", batch_size=20)
+    larq_nas.search(
+        train.take(3),
+        validation.take(1),
+        refusing(error),
+        Evolution(**{**SETTINGS, "population": 4, "shared": shared}),
+        budget={"binary_macs": "10M"},
+        epochs=1,
+        train_epochs=0,
+        directory=tmp_path,
+    )
+    told = [line for line in capfd.readouterr().out.splitlines() if "failed: " in line]
+    assert len(told) == 2
+    assert "(stem=0.5, conv=" in told[0]
+    assert "too narrow" in told[0]
+    with open(tmp_path / "candidates.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert {(row["stem"], "too narrow" in row["failure"]) for row in table} == {
+        ("0.5", True),
+        ("1", False),
+    }

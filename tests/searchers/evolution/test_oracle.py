@@ -185,7 +185,10 @@ def test_candidates_that_fail_are_told_and_the_search_goes_on(tmp_path: Path) ->
     failed = [i for i, candidate in enumerate(oracle.candidates) if candidate["a"] == 2]
     assert [int(trial.trial_id) for trial in oracle.failures] == failed != []
     told = [line for line in lines if "failed" in line]
-    assert told[0] == f"Candidate {failed[0] + 1}/4 failed: RuntimeError: no memory for 2.0"
+    widths = ", ".join(f"{name}={value}" for name, value in oracle.candidates[failed[0]].items())
+    assert told[0] == (
+        f"Candidate {failed[0] + 1}/4 ({widths}) failed: RuntimeError: no memory for 2.0"
+    )
 
 
 def test_accuracies_that_are_not_numbers_are_failures(tmp_path: Path) -> None:

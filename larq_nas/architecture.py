@@ -15,7 +15,7 @@ from larq_nas.errors import InputError, require_count, require_whole, unknown_na
 from larq_nas.files import write_atomically
 from larq_nas.process_state import keeps_process_state
 from larq_nas.spaces.chooser import Fix, Sample
-from larq_nas.spaces.space import Space, SpaceLike, names, resolve
+from larq_nas.spaces.space import Space, SpaceLike, names, resolve, resolve_recorded
 
 __all__ = ["Architecture"]
 
@@ -211,14 +211,7 @@ class Architecture:
 
     def resolve(self, space: SpaceLike | None = None) -> Space:
         """Return the space it is of, in its settings; one of your own must be given."""
-        if space is None:
-            return resolve(self.space, self.settings)
-        given = resolve(space)
-        if given.name != self.space:
-            raise InputError(
-                f"The architecture is of space `{self.space}`, but got `{given.name}`."
-            )
-        return resolve(space, self.settings)
+        return resolve_recorded(self.space, self.settings, space)
 
 
 def _reason(error: Exception) -> str:

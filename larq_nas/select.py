@@ -11,8 +11,9 @@ from larq_nas.run_directory import RunDirectory, read_settings
 from larq_nas.searchers.differentiable.derivation import derive as derive_from
 from larq_nas.searchers.differentiable.derivation import weakened
 from larq_nas.searchers.differentiable.record import read_probabilities
-from larq_nas.spaces import Space, SpaceLike, resolve
+from larq_nas.spaces import SpaceLike
 from larq_nas.spaces.chooser import Survey
+from larq_nas.spaces.space import resolve_recorded
 
 __all__ = ["derive"]
 
@@ -55,7 +56,8 @@ def derive(
     if settings["budget"]:
         limits = ", ".join(f"{name} {limit:,}" for name, limit in settings["budget"].items())
         warn(f"The run's budget ({limits}) is not kept to: see larq-nas cost.")
-    searched = _space(dict(settings["space"]), space)
+    recorded_space = dict(settings["space"])
+    searched = resolve_recorded(str(recorded_space.pop("name")), recorded_space, space)
     choose = Survey()
     data = settings["data"]
     searched.build(choose, tuple(data["input_shape"]), data["classes"])
@@ -80,13 +82,3 @@ def derive(
     chosen = derive_from(choose.choices, choose.cells, scores)
     values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
     return Architecture(searched.name, searched.settings(), values)
-
-
-def _space(settings: dict[str, object], space: SpaceLike | None) -> Space:
-    name = str(settings.pop("name"))
-    if space is None:
-        return resolve(name, settings)
-    given = resolve(space)
-    if given.name != name:
-        raise InputError(f"The run is of space `{name}`, but got `{given.name}`.")
-    return resolve(space, settings)

@@ -87,7 +87,7 @@ def test_one_convention_of_several_may_not_apply() -> None:
 
 def test_a_space_of_ones_own_is_asked_for(tmp_path: Path) -> None:
     larq_nas.Architecture("mine", {}, {}).save(tmp_path / "a.json")
-    assert "give it as --space FILE.py:FUNCTION" in refused("cost", str(tmp_path / "a.json"))
+    assert "give your own as `--space`" in refused("cost", str(tmp_path / "a.json"))
 
 
 def test_a_table_for_a_reader() -> None:

@@ -162,6 +162,32 @@ def test_what_cannot_be_derived_is_one_line(searched: Path, trained: Path, tmp_p
     assert "is not the record of a search" in refused("derive", str(run))
 
 
+def test_a_space_of_ones_own_is_asked_for(searched: Path, tmp_path) -> None:
+    """As a search in one's own space leaves it, which no name stands for."""
+    run = tmp_path / "run"
+    shutil.copytree(searched, run)
+    for name, at in (("architecture.json", ()), ("settings.json", ("settings",))):
+        record = json.loads((run / name).read_text())
+        part = record
+        for key in at:
+            part = part[key]
+        part["space"] = {"name": "mine"} if at else "mine"
+        (run / name).write_text(json.dumps(record))
+    message = r"Space `mine` is not one of larq_nas (bats, bnas, "
+    architecture = str(run / "architecture.json")
+    for arguments in (
+        ("train", architecture, "--directory", str(tmp_path / "r")),
+        ("train", str(run), "--directory", str(tmp_path / "r")),
+        ("derive", str(run)),
+        ("cost", architecture),
+        ("compare", str(run), "--directory", str(tmp_path / "c")),
+    ):
+        line = refused(*arguments)
+        assert message in line
+        assert "give your own as `--space`, the object itself or FILE.py:FUNCTION" in line
+    assert not (tmp_path / "r").exists()
+
+
 def test_help_says_what_to_type() -> None:
     assert "larq-nas train bnas_cifar --set space.cells=8" in succeeded("train", "--help")
     assert "larq-nas derive runs/cifar10" in succeeded("derive", "--help")

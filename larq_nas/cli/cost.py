@@ -172,12 +172,7 @@ def _of_architecture(
     classes: int | None,
     images: tuple[tuple[int, int, int], int] | None,
 ) -> _Found:
-    if own is None and architecture.space not in names():
-        raise InputError(
-            f"Space `{architecture.space}` is not one of larq_nas: give it as --space "
-            "FILE.py:FUNCTION."
-        )
-    space = resolve(own or architecture.space, architecture.settings)
+    space = architecture.resolve(own)
     shape, number = images or space.images
     shape = image_size(size) if size else shape
     number = number if classes is None else classes

@@ -94,6 +94,9 @@ def read_data(
         strategy = None  # TensorFlow's default, which is none
     require_strategy(strategy, min(facts.batch_size, facts.train_examples))
     tell(_told(found))
+    preprocessing = str(getattr(train, "preprocessing", ""))
+    if preprocessing:
+        tell(f"Preprocessing of the images: {preprocessing}")
     weights = class_weights(class_weight, labels, found.counts)
     _warn_of_counts(found, weights)
     return Data(
@@ -104,7 +107,7 @@ def read_data(
         augmentation,
         strategy=strategy,
         class_names=labels.names,
-        preprocessing=str(getattr(train, "preprocessing", "")),
+        preprocessing=preprocessing,
         class_weight=weights,
     )
 

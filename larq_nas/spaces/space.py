@@ -150,6 +150,23 @@ def resolve(space: SpaceLike, settings: Mapping[str, Any] | None = None) -> Spac
     return FunctionSpace(space)
 
 
+def resolve_recorded(
+    name: str, settings: Mapping[str, Any], space: SpaceLike | None = None
+) -> Space:
+    """Return the space that a file names, in its settings; one of a user's own must be given."""
+    if space is None:
+        if name not in _registry:
+            raise InputError(
+                f"Space `{name}` is not one of larq_nas ({', '.join(names())}): give your own as "
+                "`space`, the object itself or FILE.py:FUNCTION."
+            )
+        return resolve(name, settings)
+    given = resolve(space)
+    if given.name != name:
+        raise InputError(f"The architecture is of space `{name}`, but got `{given.name}`.")
+    return resolve(space, settings)
+
+
 def has_setting(name: str, setting: str) -> bool:
     """Return whether a space of larq_nas has a setting."""
     kind = _registry.get(name)

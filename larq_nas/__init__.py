@@ -20,6 +20,7 @@ from larq_nas.architecture import Architecture  # noqa: E402
 from larq_nas.compare import compare  # noqa: E402
 from larq_nas.data import datasets  # noqa: E402
 from larq_nas.deploy import Conversion, convert  # noqa: E402
+from larq_nas.result import Result, load  # noqa: E402
 from larq_nas.search import search  # noqa: E402
 from larq_nas.select import derive  # noqa: E402
 from larq_nas.train import train  # noqa: E402
@@ -27,6 +28,7 @@ from larq_nas.train import train  # noqa: E402
 __all__ = [
     "Architecture",
     "Conversion",
+    "Result",
     "compare",
     "convert",
     "cost",
@@ -35,6 +37,7 @@ __all__ = [
     "errors",
     "latency",
     "layers",
+    "load",
     "methods",
     "quantizers",
     "search",

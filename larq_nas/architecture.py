@@ -14,6 +14,7 @@ from larq_nas.choices import Value
 from larq_nas.errors import InputError, require_count, require_whole, unknown_name
 from larq_nas.files import write_atomically
 from larq_nas.process_state import keeps_process_state
+from larq_nas.report.notebook import table
 from larq_nas.spaces.chooser import Fix, Sample
 from larq_nas.spaces.space import Space, SpaceLike, names, resolve, resolve_recorded
 
@@ -208,6 +209,11 @@ class Architecture:
                     f"but got {record[key]!r}."
                 )
         return cls(record["space"], record["settings"], record["choices"])
+
+    def _repr_html_(self) -> str:
+        settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        rows = [("space", self.space), ("settings", settings), *self.choices.items()]
+        return table(rows)
 
     def resolve(self, space: SpaceLike | None = None) -> Space:
         """Return the space it is of, in its settings; one of your own must be given."""

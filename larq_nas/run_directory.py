@@ -45,6 +45,9 @@ class RunDirectory:
         settings: the settings of the run.
         resume: whether a run that is there may be continued.
 
+    # Attributes
+        is_temporary: whether it will be deleted.
+
     # Raises
         InputError: on entering, if the directory cannot be used, holds a run of other
             settings, or another process works in it.
@@ -55,6 +58,7 @@ class RunDirectory:
     ) -> None:
         if not isinstance(directory, str | Path | None):
             raise InputError(f"`directory` must be a path, but got {directory!r}.")
+        self.is_temporary = directory is None
         if directory is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="larq_nas-")
             directory = self._temporary.name

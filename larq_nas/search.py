@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -16,13 +17,14 @@ from larq_nas.latency import LatencyTable
 from larq_nas.log import log
 from larq_nas.methods import Method, RecipeLike, SearcherLike, SpaceLike, resolve
 from larq_nas.process_state import keeps_process_state
+from larq_nas.result import Result
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers import Search, Searcher
 from larq_nas.searchers.evolution.processes import current_role
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Survey
 from larq_nas.spaces.space import fingerprint, is_built_in
-from larq_nas.train import train_and_finish
+from larq_nas.train import check_metrics, train_and_finish
 from larq_nas.training.callbacks import GivenCallbacks, Stages, resolve_callbacks
 from larq_nas.training.distribution import (
     noticing_lost_processes,
@@ -31,6 +33,7 @@ from larq_nas.training.distribution import (
     working_in,
 )
 from larq_nas.training.loop import forgetting_graphs
+from larq_nas.training.metrics import GivenMetrics, Metrics
 from larq_nas.training.trainer import (
     Teacher,
     Trainer,
@@ -128,8 +131,10 @@ def search(
     resume: bool = True,
     strategy: tf.distribute.Strategy | None = None,
     callbacks: GivenCallbacks = None,
+    metrics: GivenMetrics = None,
+    return_result: bool = False,
     verbose: int | str = "auto",
-) -> tf.keras.Model:
+) -> Any:
     """Search a space for a binary network, train it, and convert it.
 
     A run can be killed at any moment: the same call goes on where it was, with the same
@@ -197,11 +202,16 @@ def search(
         callbacks: Keras callbacks: one or a list for all stages of the run, or those of stages by
             name: `"search"`, `"train"` or single ones such as `"train_binary"`, as in
             `{"train": [tf.keras.callbacks.EarlyStopping("val_accuracy")]}`.
+        metrics: further metrics of labels and logits, by Keras's names or as its objects, such as
+            `"sparse_top_k_categorical_accuracy"`: of the epochs of the training, of the result, and
+            of the model that is returned.
+        return_result: whether to return a `larq_nas.Result`, which has the model, its accuracy,
+            its conversion and the history.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
 
     # Returns
         The found network: a plain functional `tf.keras.Model` of Keras and Larq layers,
-        compiled, from images to logits of shape `(batch, classes)`.
+        compiled, from images to logits of shape `(batch, classes)`; or the `larq_nas.Result`.
 
     # Raises
         InputError: if an argument or the data cannot be used; nothing was trained then.
@@ -215,7 +225,8 @@ def search(
     check_seed(seed)
     require_whole(epochs=epochs)
     require_count(train_epochs=train_epochs)
-    groups = {"search": stages_of(plan.searcher), "train": training_stages(plan.recipe)}
+    further = Metrics(metrics)
+    groups = {"search": stages_of(plan.searcher), "train": training_stages(plan.recipe, further)}
     later = epochs_of_stages(plan.recipe, train_epochs)
     resolved_callbacks = resolve_callbacks(callbacks, groups, later)
     resolved_budget = Budget.parse(budget)
@@ -231,6 +242,7 @@ def search(
     data = read_data(
         train, validation, classes, augment, seed, plan.space, verbose, strategy, class_weight
     )
+    check_metrics(further, data)
     facts = data.facts
     if table:
         table.require_for(plan.space, facts.input_shape, facts.classes)
@@ -242,6 +254,7 @@ def search(
         "searcher": plan.searcher.settings(),
         "recipe": plan.recipe.settings(),
         **({"teacher": resolved_teacher.digest} if resolved_teacher else {}),
+        **({"metrics": further.settings()} if further.names else {}),
         **data.settings(),
         "budget": dict(resolved_budget.limits),
         **({"latency_table": table.digest} if table else {}),
@@ -255,14 +268,15 @@ def search(
 
     def trainer(run: RunDirectory) -> Trainer:
         architecture = Architecture.load(run.architecture)
-        return Trainer(architecture, plan.space, data, plan.recipe, resolved_teacher)
+        return Trainer(architecture, plan.space, data, plan.recipe, resolved_teacher, further)
 
     def prepare(verbose: int | str) -> tuple[Search, Limits | None]:
         limits = limits_of(resolved_budget, plan.space, facts, table, plan.searcher, verbose)
         return plan.searcher.prepare(plan.space, data, limits, epochs, plan.recipe), limits
 
     if current_role() == "worker":
-        return _work(prepare(0)[0], run, trainer, searching, verbose)
+        result = _work(prepare(0)[0], run, trainer, searching, verbose)
+        return result if return_result else result.model
     with forgetting_graphs(), noticing_lost_processes(strategy, run):
         run.check()
         # Everything that can be wrong shows here, before anything is written.
@@ -282,9 +296,10 @@ def search(
                 architecture = found[0].run(run, searching, verbose)
                 _require_found(architecture, plan, found[1])
                 architecture.save(run.architecture)
-            return train_and_finish(
+            result = train_and_finish(
                 trainer(run), train_epochs, run, resolved_budget, table, resolved_callbacks, verbose
             )
+            return result if return_result else result.model
 
 
 def _listed(epochs: Mapping[str, int]) -> str:
@@ -324,8 +339,8 @@ def _work(
     trainer: Callable[[RunDirectory], Trainer],
     callbacks: Sequence[tf.keras.callbacks.Callback],
     verbose: int | str,
-) -> tf.keras.Model:
-    """Train candidates for a chief, and return the network that the chief has trained."""
+) -> Result:
+    """Train candidates for a chief, and return the result of what the chief has trained."""
     if verbose:
         log.info(f"Worker: waiting for the chief of `{run.directory}`")
     run.wait_for_chief()
@@ -334,7 +349,7 @@ def _work(
     if verbose:
         log.info("Worker: the search has ended; waiting for the chief to train")
     run.wait_for(run.result)
-    return trainer(run).restore(run)
+    return Result.of(run, trainer(run).restore(run))
 
 
 def _own_network(space: Space, facts: DataFacts) -> dict[str, str]:

@@ -27,6 +27,7 @@ from larq_nas.layers.saved import save
 from larq_nas.log import log
 from larq_nas.methods import RecipeLike, resolve
 from larq_nas.process_state import keeps_process_state
+from larq_nas.result import Result
 from larq_nas.run_directory import RunDirectory
 from larq_nas.spaces import Space, SpaceLike
 from larq_nas.spaces.chooser import Fix
@@ -38,6 +39,7 @@ from larq_nas.training.distribution import (
     working_in,
 )
 from larq_nas.training.loop import forgetting_graphs
+from larq_nas.training.metrics import NO_METRICS, GivenMetrics, Metrics
 from larq_nas.training.recipe import Recipe
 from larq_nas.training.trainer import (
     Teacher,
@@ -67,16 +69,40 @@ def train_and_finish(
     table: LatencyTable | None,
     callbacks: Sequence[tf.keras.callbacks.Callback],
     verbose: int | str,
-) -> tf.keras.Model:
-    """Train, save and convert what of that was not done, and return the network, compiled."""
+) -> Result:
+    """Train, save and convert what of that was not done, and return the result."""
     if not run.model.exists():
         trained = trainer.train(epochs, run, callbacks, verbose)
         with replacing(run.model) as path:
             save(trained, path)
     model = trainer.restore(run)
-    if not run.is_copy:
-        _finish(model, trainer, run, budget, table, verbose)
-    return model
+    if run.is_copy:
+        return copied_result(model, trainer, budget, run)
+    _finish(model, trainer, run, budget, table, verbose)
+    return Result.of(run, model)
+
+
+def copied_result(
+    model: tf.keras.Model, trainer: Trainer, budget: Budget, run: RunDirectory
+) -> Result:
+    """Return the result in a process that is not the first, which converts."""
+    costs = {k: v for k, v in profile(model).summary().items() if k != "layers"}
+    told = "The first process of the strategy has the conversion."
+    measured = trainer.measure(model)
+    return Result(
+        trainer.architecture,
+        measured.pop("accuracy"),
+        measured.pop("loss"),
+        metrics=measured,
+        class_accuracy=trainer.class_accuracy(model),
+        costs=costs,
+        budget=dict(budget.limits),
+        conversion=None,
+        history=[],
+        warnings=[told],
+        directory=None,
+        read_model=lambda: model,
+    )
 
 
 def _finish(
@@ -111,15 +137,26 @@ def _finish(
             took = result["costs"][LATENCY] / 1000
             log.info(f"predicted on {table.device}: {took:.3f} ms for an image")
         log.info(f"accuracy on validation data: {result['accuracy']:.2%}")
-        log.info(f"written: {run.directory if 'refused' in result else run.flatbuffer}")
+        log.info(_written(result, run))
+
+
+def _written(result: dict[str, Any], run: RunDirectory) -> str:
+    if run.is_temporary:
+        return (
+            "no file is kept: give `directory`, or `return_result=True` and "
+            "result.conversion.save(path)"
+        )
+    return f"written: {run.directory if 'refused' in result else run.flatbuffer}"
 
 
 def _costs(costs: dict[str, Any], run: RunDirectory) -> str:
     """Return the costs of a network in two lines."""
+    source = "print(larq_nas.cost.profile(model))"
+    by_layer = source if run.is_temporary else f"larq-nas cost {run.directory}"
     return (
         f"costs: {costs['parameters']:,} weights in {size(costs['weight_bytes'])}, "
         f"{costs['binary_macs']:,} binary and {costs['macs']:,} real multiply-accumulates\n"
-        f"costs by layer: larq-nas cost {run.directory}"
+        f"costs by layer: {by_layer}"
     )
 
 
@@ -137,7 +174,10 @@ def _convert(
     model: tf.keras.Model, trainer: Trainer, run: RunDirectory, table: LatencyTable | None
 ) -> dict[str, Any]:
     data = trainer.data
-    result: dict[str, Any] = dict(trainer.measure(model))
+    measured = trainer.measure(model)
+    further = {name: measured.pop(name) for name in trainer.metrics.names}
+    result: dict[str, Any] = {**measured, **({"metrics": further} if further else {})}
+    result["class_accuracy"] = trainer.class_accuracy(model)
     told = {"class_names": data.class_names, "preprocessing": data.preprocessing}
     result |= {name: value for name, value in told.items() if value}
     result["costs"] = {k: v for k, v in profile(model).summary().items() if k != "layers"}
@@ -180,8 +220,10 @@ def train(
     resume: bool = True,
     strategy: tf.distribute.Strategy | None = None,
     callbacks: GivenCallbacks = None,
+    metrics: GivenMetrics = None,
+    return_result: bool = False,
     verbose: int | str = "auto",
-) -> tf.keras.Model:
+) -> Any:
     """Train the network of an architecture, found or published, and convert it.
 
     As in `search`, a run can be killed at any moment, and the same call goes on with the
@@ -219,11 +261,16 @@ def train(
             batch, and batch norm is over all of it, where it is of larq_nas or synchronized.
         callbacks: Keras callbacks: one or a list for each stage of the training, or those of stages
             by name, such as `{"train_binary": [tf.keras.callbacks.EarlyStopping("val_accuracy")]}`.
+        metrics: further metrics of labels and logits, by Keras's names or as its objects, such as
+            `"sparse_top_k_categorical_accuracy"`: of each epoch, of the result, and of the model
+            that is returned.
+        return_result: whether to return a `larq_nas.Result`, which has the model, its accuracy,
+            its conversion and the history.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
 
     # Returns
         The network: a plain functional `tf.keras.Model` of Keras and Larq layers, compiled,
-        from images to logits of shape `(batch, classes)`.
+        from images to logits of shape `(batch, classes)`; or the `larq_nas.Result`.
 
     # Raises
         InputError: if an argument or the data cannot be used; nothing was trained then.
@@ -237,14 +284,16 @@ def train(
     require_one_directory(strategy, directory)
     verbose = verbose_here(strategy, directory, verbose)
     plan = resolve(None, resolved, recipe=recipe)
-    groups = {"train": training_stages(plan.recipe)}
+    further = Metrics(metrics)
+    groups = {"train": training_stages(plan.recipe, further)}
     resolved_callbacks = resolve_callbacks(callbacks, groups, epochs_of_stages(plan.recipe, epochs))
     data = read_data(
         train, validation, classes, augment, seed, resolved, verbose, strategy, class_weight
     )
+    check_metrics(further, data)
     resolved_teacher = None if teacher is None else Teacher(teacher, data)
-    run = run_of(found, data, plan.recipe, resolved_teacher, epochs, directory, resume)
-    return train_architecture(
+    run = run_of(found, data, plan.recipe, resolved_teacher, epochs, directory, resume, further)
+    result = train_architecture(
         found,
         resolved,
         data,
@@ -254,7 +303,15 @@ def train(
         run,
         resolved_callbacks,
         verbose,
+        further,
     )
+    return result if return_result else result.model
+
+
+def check_metrics(metrics: Metrics, data: Data) -> None:
+    """Raise `InputError` for metrics that cannot be computed of the labels of the data."""
+    labels = data.validation.element_spec[1]
+    metrics.check(data.facts.classes, soft=labels.shape.rank > 1)
 
 
 def run_of(
@@ -265,12 +322,14 @@ def run_of(
     epochs: int,
     directory: str | Path | None,
     resume: bool = True,
+    metrics: Metrics = NO_METRICS,
 ) -> RunDirectory:
     """Return the run of a training, in `directory`."""
     settings = {
         "architecture": dataclasses.asdict(architecture),
         "recipe": recipe.settings(),
         **({"teacher": teacher.digest} if teacher else {}),
+        **({"metrics": metrics.settings()} if metrics.names else {}),
         **data.settings(),
         "epochs": epochs,
     }
@@ -287,7 +346,8 @@ def train_architecture(
     run: RunDirectory,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
-) -> tf.keras.Model:
+    metrics: Metrics = NO_METRICS,
+) -> Result:
     """Train a network on data that was checked; see `train`."""
     with forgetting_graphs(), noticing_lost_processes(data.strategy, run):
         run.check()
@@ -304,7 +364,7 @@ def train_architecture(
             )
         with working_in(run, data.strategy) as run:
             architecture.save(run.architecture)
-            trainer = Trainer(architecture, space, data, recipe, teacher)
+            trainer = Trainer(architecture, space, data, recipe, teacher, metrics)
             return train_and_finish(trainer, epochs, run, Budget({}), None, callbacks, verbose)
 
 

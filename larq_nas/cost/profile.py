@@ -18,6 +18,7 @@ from larq_nas.lce.fusing import own_activation
 from larq_nas.lce.lowering import lower
 from larq_nas.lce.network import Network
 from larq_nas.lce.operators import Operator, flatbuffer_bytes, order, peak_memory
+from larq_nas.report.notebook import preformatted
 
 QUANTITIES = (
     "macs",
@@ -215,6 +216,9 @@ class Profile:
 
     def __str__(self) -> str:
         return table(self)
+
+    def _repr_html_(self) -> str:
+        return preformatted(self)
 
     def summary(self) -> dict[str, Any]:
         """Return all figures as a dictionary for JSON."""

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from larq_nas.deploy.integers import Integers, IntegerTensor
 from larq_nas.deploy.parity import Parity, kernel_lines
 from larq_nas.errors import InputError
 from larq_nas.files import write_atomically
+from larq_nas.report.notebook import preformatted
 
 _SHOWN = 3
 # The layers that a reason begins with, if it does, and the reason.
@@ -59,6 +60,20 @@ class Conversion:
         except OSError as error:
             raise InputError(f"Cannot write `{path}`: {error.strerror}.") from None
 
+    @classmethod
+    def from_summary(cls, flatbuffer: bytes, summary: Mapping[str, Any]) -> "Conversion":
+        """Return a conversion of which the summary was kept, without what rounding alone does."""
+        return cls(
+            flatbuffer,
+            _audit(summary),
+            _parity(summary),
+            summary.get("rewrites", []),
+            summary.get("warnings", []),
+            summary.get("weights", ""),
+            Int8Report(**summary["int8"]) if summary.get("int8") else None,
+            _integers(summary["integers"]) if summary.get("integers") else None,
+        )
+
     def summary(self) -> dict[str, Any]:
         """Return the figures as a dictionary for JSON."""
         return {
@@ -67,12 +82,16 @@ class Conversion:
             "parity": [dataclasses.asdict(result) for result in self.parity],
             "rewrites": list(self.rewrites),
             "warnings": list(self.warnings),
+            "weights": self.weights,
             "int8": dataclasses.asdict(self.int8) if self.int8 else None,
             "integers": dataclasses.asdict(self.integers) if self.integers else None,
         }
 
     def __str__(self) -> str:
         return summarize(self.summary())
+
+    def _repr_html_(self) -> str:
+        return preformatted(self)
 
 
 def digest(model: tf.keras.Model) -> str:
@@ -86,16 +105,22 @@ def digest(model: tf.keras.Model) -> str:
 
 def summarize(summary: dict[str, Any]) -> str:
     """Return the figures of a `Conversion.summary`, read from JSON or not, for a reader."""
-    audited = Audit(
-        [LayerAudit(**row) for row in summary["audit"]["layers"]], summary["audit"]["operations"]
-    )
-    parity = [Parity(**{**result, "rounding": None}) for result in summary["parity"]]
-    lines = [f"flatbuffer: {summary['bytes']:,} bytes", audited, *kernel_lines(parity)]
+    kernels = kernel_lines(_parity(summary))
+    lines = [f"flatbuffer: {summary['bytes']:,} bytes", _audit(summary), *kernels]
     lines += [Int8Report(**summary["int8"])] if summary.get("int8") else []
     lines += [_integers(summary["integers"])] if summary.get("integers") else []
     lines += _rewritten(summary.get("rewrites", []))
     lines += [f"warning: {warning}" for warning in summary.get("warnings", [])]
     return "\n".join(map(str, lines))
+
+
+def _audit(summary: Mapping[str, Any]) -> Audit:
+    rows = [LayerAudit(**row) for row in summary["audit"]["layers"]]
+    return Audit(rows, summary["audit"]["operations"])
+
+
+def _parity(summary: Mapping[str, Any]) -> list[Parity]:
+    return [Parity(**{**result, "rounding": None}) for result in summary["parity"]]
 
 
 def _rewritten(reasons: Sequence[str]) -> list[str]:

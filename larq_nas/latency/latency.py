@@ -11,6 +11,7 @@ import numpy as np
 from larq_nas.deploy.golden import Golden, read_golden, tensors
 from larq_nas.deploy.operations import Kernel
 from larq_nas.errors import ConversionError, InputError
+from larq_nas.report.notebook import preformatted
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ class Latency:
     def summary(self) -> dict[str, Any]:
         """Return the figures as a dictionary for JSON."""
         return dataclasses.asdict(self)
+
+    def _repr_html_(self) -> str:
+        return preformatted(self)
 
     def __str__(self) -> str:
         lines = [

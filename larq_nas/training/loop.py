@@ -273,7 +273,7 @@ class _StopWhenDiverged(tf.keras.callbacks.Callback):
 
     def __init__(self, stage: str, run: RunDirectory) -> None:
         super().__init__()
-        self._stage, self._folder = stage, run.checkpoints(stage)
+        self._stage, self._folder = stage, None if run.is_temporary else run.checkpoints(stage)
         self._where = (0, 0)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -292,7 +292,9 @@ class _StopWhenDiverged(tf.keras.callbacks.Callback):
 
     def _error(self, what: str) -> DivergenceError:
         epoch, step = self._where
-        kept = f"The checkpoint of epoch {epoch} is kept in `{self._folder}`; " if epoch else ""
+        kept = ""
+        if epoch and self._folder:
+            kept = f"The checkpoint of epoch {epoch} is kept in `{self._folder}`; "
         return DivergenceError(
             f"Diverged in stage `{self._stage}`, epoch {epoch + 1}, step {step + 1}: {what}. "
             f"{kept}use a lower learning rate in another directory."

@@ -29,6 +29,7 @@ from larq_nas.run_directory import RunDirectory
 from larq_nas.training.callbacks import StageLogs, Stages
 from larq_nas.training.distribution import building_on, warn_if_apart
 from larq_nas.training.loop import cross_entropy, exact, fit
+from larq_nas.training.metrics import NO_METRICS, Metrics
 from larq_nas.training.recipe import Recipe, Stage, amplifications, descend, optimizer
 from larq_nas.training.transfer import constrain, initialize_scales, transfer_weights
 
@@ -222,7 +223,9 @@ class Trainee(tf.keras.Model):
         recipe: how it is trained.
         teacher: what it learns from as well.
         seed: of what is mixed at random.
+        metrics: what is measured as well.
         rate: the learning rate that it is saved with; by default the recipe's.
+        soft_labels: whether labels are probabilities of the classes.
     """
 
     def __init__(
@@ -231,7 +234,9 @@ class Trainee(tf.keras.Model):
         recipe: Recipe,
         teacher: Teacher | None = None,
         seed: int = 0,
+        metrics: Metrics = NO_METRICS,
         rate: float | None = None,
+        soft_labels: bool = False,
     ) -> None:
         super().__init__(network.inputs, network.outputs, name=network.name)
         self._recipe, self._seed = recipe, seed
@@ -243,16 +248,18 @@ class Trainee(tf.keras.Model):
         @functools.cache
         def saved() -> tf.keras.Model:
             plain = tf.keras.Model(network.inputs, network.outputs[0], name=network.name)
-            return compile_plain(plain, recipe, rate or recipe.learning_rate)
+            peak = rate or recipe.learning_rate
+            return compile_plain(plain, recipe, peak, metrics, soft_labels)
 
         # As a member, its optimizer would be a part of this model's checkpoints.
         self._saved = saved
         self._mean = tf.keras.metrics.Mean("loss")
         self._accuracy = tf.keras.metrics.SparseCategoricalAccuracy("accuracy")
+        self._further = metrics.make()
 
     @property
     def metrics(self) -> list[tf.keras.metrics.Metric]:
-        return [self._mean, self._accuracy]
+        return [self._mean, self._accuracy, *self._further]
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save the network, as `tf.keras.Model.save` does, as it is compiled when trained."""
@@ -283,6 +290,8 @@ class Trainee(tf.keras.Model):
         )
         self._mean.update_state(loss, tf.shape(labels)[0])
         self._accuracy.update_state(whole_labels(labels), logits)
+        for metric in self._further:
+            metric.update_state(labels, logits)
         return self.get_metrics_result()
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -294,6 +303,8 @@ class Trainee(tf.keras.Model):
         losses = losses if weights is None else losses * weights
         self._mean.update_state(losses, counted)
         self._accuracy.update_state(whole_labels(labels), logits, counted)
+        for metric in self._further:
+            metric.update_state(labels, logits, counted)
         return self.get_metrics_result()
 
     def _mixed(
@@ -335,7 +346,11 @@ class Trainee(tf.keras.Model):
 
 
 def compile_plain(
-    model: tf.keras.Model, recipe: Recipe, rate: float, soft_labels: bool = False
+    model: tf.keras.Model,
+    recipe: Recipe,
+    rate: float,
+    metrics: Metrics,
+    soft_labels: bool = False,
 ) -> tf.keras.Model:
     """Compile a network to be measured, or to go on with by Keras."""
     losses = tf.keras.losses
@@ -343,7 +358,7 @@ def compile_plain(
     model.compile(
         optimizer(recipe.optimizer, rate),
         loss(from_logits=True),
-        metrics=["accuracy"],
+        metrics=["accuracy", *metrics.make()],
     )
     # Keras warns of a file without the optimizer's variables when it is read, and does not load
     # weights without those of metrics into a model that was evaluated.
@@ -453,9 +468,9 @@ def warn_without_effect(network: tf.keras.Model, recipe: Recipe) -> None:
         )
 
 
-def training_stages(recipe: Recipe) -> Stages:
+def training_stages(recipe: Recipe, metrics: Metrics) -> Stages:
     """Return what each stage of a training logs."""
-    measured = ("loss", "accuracy")
+    measured = ("loss", "accuracy", *metrics.names)
     logs = StageLogs((*measured, *(f"val_{name}" for name in measured)), ("flip_ratio",))
     return {f"train_{stage}": logs for stage in recipe.stages}
 
@@ -470,13 +485,17 @@ _CALIBRATION_STEPS = 20
 
 @dataclass(frozen=True)
 class Trainer:
-    """Trains the network of an architecture of a space, by a recipe and perhaps a teacher."""
+    """Trains the network of an architecture of a space, by a recipe and perhaps a teacher.
+
+    `metrics` are measured as well.
+    """
 
     architecture: "Architecture"
     space: "Space"
     data: Data
     recipe: Recipe
     teacher: Teacher | None = None
+    metrics: Metrics = NO_METRICS
 
     def train(
         self,
@@ -517,14 +536,30 @@ class Trainer:
         return self._compiled(plain)
 
     def measure(self, model: tf.keras.Model) -> dict[str, float]:
-        """Return `accuracy` and `loss` of a network on the validation data."""
+        """Return `accuracy`, `loss` and further metrics of a network on the validation data."""
         model = self._compiled(model)
         # As it was trained: TensorFlow fuses, where it rewrites, what it has no kernel for.
         with exact():
             measured: dict[str, float] = model.evaluate(
                 validation_stream(self.data.validation), verbose=0, return_dict=True
             )
-        return {"accuracy": measured["accuracy"], "loss": measured["loss"]}
+        return {name: measured[name] for name in ("accuracy", "loss", *self.metrics.names)}
+
+    def class_accuracy(self, model: tf.keras.Model) -> dict[str, float]:
+        """Return the accuracy of the validation images of each class, by its name or number."""
+        right, seen = np.zeros((2, self.data.facts.classes))
+        with exact():
+            for images, labels, *weights in validation_stream(self.data.validation):
+                labels = labels.numpy()
+                # Of soft labels the largest.
+                labels = labels.argmax(axis=-1) if labels.ndim > 1 else labels
+                hits = model.predict_on_batch(images).argmax(axis=-1) == labels
+                counted = weights[0].numpy() if weights else np.ones(len(labels))
+                np.add.at(seen, labels, counted)
+                np.add.at(right, labels, counted * hits)
+        names = self.data.class_names or map(str, range(len(seen)))
+        pairs = zip(names, right, seen, strict=True)
+        return {name: float(number / of) for name, number, of in pairs if of}
 
     def restore(self, run: RunDirectory) -> tf.keras.Model:
         """Return the trained network of a run, compiled to go on from there.
@@ -552,7 +587,7 @@ class Trainer:
     def _compiled(self, model: tf.keras.Model) -> tf.keras.Model:
         facts = self.data.facts
         rate = self.recipe.rate(facts.batch_size)
-        return compile_plain(model, self.recipe, rate, facts.soft_labels)
+        return compile_plain(model, self.recipe, rate, self.metrics, facts.soft_labels)
 
     def _build(self, domain: Domain) -> tf.keras.Model:
         facts = self.data.facts
@@ -579,9 +614,9 @@ class Trainer:
         stream = training_stream(data.train, data.facts, data.seed, self._augment())
         rate = recipe.rates(data.facts.batch_size, epochs, stream.steps)
         with building_on(data.strategy):
-            model = Trainee(
-                network, recipe, self.teacher, data.seed, recipe.rate(data.facts.batch_size)
-            )
+            peak = recipe.rate(data.facts.batch_size)
+            soft = data.facts.soft_labels
+            model = Trainee(network, recipe, self.teacher, data.seed, self.metrics, peak, soft)
             model.compile(optimizer(recipe.optimizer, rate))
             model.optimizer.build(model.trainable_variables)
         own = [DropPathSchedule(recipe.drop_path, epochs)] if recipe.drop_path else []

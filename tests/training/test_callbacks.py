@@ -19,6 +19,7 @@ from larq_nas.spaces import Bats
 from larq_nas.training import Recipe
 from larq_nas.training import callbacks as ours
 from larq_nas.training.callbacks import CallbackStates, TimeLeft, digests, resolve_callbacks
+from larq_nas.training.metrics import Metrics
 from larq_nas.training.trainer import epochs_of_stages, training_stages
 
 K = tf.keras.callbacks
@@ -27,7 +28,10 @@ STAGES = ("train_real", "train_binary")
 
 
 def resolved(given: Any, searcher: Any = None, train_epochs: int = 4) -> Any:
-    groups = {"search": (searcher or Differentiable()).stages, "train": training_stages(RECIPE)}
+    groups = {
+        "search": (searcher or Differentiable()).stages,
+        "train": training_stages(RECIPE, Metrics()),
+    }
     return resolve_callbacks(given, groups, epochs_of_stages(RECIPE, train_epochs))
 
 

@@ -359,6 +359,7 @@ class DmsSearch:
         try:
             plotted = plot_widths(read_widths(run.widths), uniform, found, run.plot)
             told = f"plotted in {run.plot.name}" if plotted else "not plotted: no matplotlib"
+            told = "not plotted: no `directory`" if run.is_temporary else told
         except Exception as error:  # noqa: BLE001 - a plot must not cost what was found
             told = f"not plotted: {first_line(error)}"
         if verbose:

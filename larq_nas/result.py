@@ -1,0 +1,192 @@
+"""The result of a search or training, as it is returned and as a run keeps it."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from terminaltables import AsciiTable
+
+from larq_nas.architecture import Architecture
+from larq_nas.cost import LATENCY, Budget
+from larq_nas.cost.profile import size
+from larq_nas.deploy import Conversion
+from larq_nas.errors import InputError, first_line
+from larq_nas.report import notebook
+from larq_nas.run_directory import RunDirectory, read_settings
+from larq_nas.training.loop import read_history
+
+__all__ = ["Result", "load"]
+
+_WORST = 3
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Result:
+    """What a search or training has found, and what is known of it.
+
+    !!! example
+        ```python
+        result = larq_nas.search(train, validation, return_result=True)
+        result.accuracy, result.class_accuracy["7"]
+        result.conversion.save("model.tflite")
+        result = larq_nas.load("runs/digits")
+        ```
+
+    # Arguments
+        architecture: the architecture.
+        accuracy: share of the validation images that are classified rightly.
+        loss: mean cross-entropy on them.
+        metrics: further metrics on them, by their names.
+        class_accuracy: the accuracy of the images of each class, by its name or number.
+        costs: the figures of `larq_nas.cost.Profile.summary` without the layers; with a table of
+            latencies `latency` in microseconds.
+        budget: the limits, by the names of costs.
+        conversion: the `larq_nas.Conversion`; `None` if it was refused, as `warnings` tell.
+        history: a row for each epoch: `stage`, `epoch` and the metrics.
+        warnings: what may not be as it was meant.
+        directory: the directory of the run; `None` if nothing was kept.
+
+    # Attributes
+        model: the network, compiled.
+    """
+
+    architecture: Architecture
+    accuracy: float
+    loss: float
+    metrics: Mapping[str, float]
+    class_accuracy: Mapping[str, float]
+    costs: Mapping[str, Any]
+    budget: Mapping[str, int]
+    conversion: Conversion | None
+    history: Sequence[Mapping[str, Any]]
+    warnings: Sequence[str]
+    directory: Path | None
+    read_model: Callable[[], tf.keras.Model] = field(repr=False)
+
+    @cached_property
+    def model(self) -> tf.keras.Model:
+        """The network, compiled; of a run that was loaded it is read now."""
+        return self.read_model()
+
+    @classmethod
+    def of(cls, run: RunDirectory, model: tf.keras.Model | None = None) -> "Result":
+        """Return the result of a run that has ended.
+
+        # Raises
+            InputError: if it has not.
+        """
+        try:
+            told: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
+            flatbuffer = None if "refused" in told else run.flatbuffer.read_bytes()
+            conversion = flatbuffer and Conversion.from_summary(flatbuffer, told)
+            found = told["accuracy"], told["loss"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"The run in `{run.directory}` has no whole result ({type(error).__name__}): "
+                "finish it with the same call or command."
+            ) from None
+        refused = [told["refused"]] if "refused" in told else []
+        return cls(
+            Architecture.load(run.architecture),
+            *found,
+            metrics=told.get("metrics", {}),
+            class_accuracy=told.get("class_accuracy", {}),
+            costs=told["costs"],
+            budget=told["budget"],
+            conversion=conversion or None,
+            history=[_numbers(row) for row in read_history(run.history)],
+            warnings=[*refused, *told.get("warnings", [])],
+            directory=None if run.is_temporary else run.directory,
+            read_model=(lambda: model) if model is not None else (lambda: _read_model(run.model)),
+        )
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return what is known, each with its name."""
+        costs = self.costs
+        rows = [("space", self.architecture.space), ("accuracy", f"{self.accuracy:.2%}")]
+        worst = sorted(self.class_accuracy.items(), key=lambda pair: pair[1])[:_WORST]
+        if worst:
+            rows.append(("lowest classes", ", ".join(f"{n} {a:.2%}" for n, a in worst)))
+        rows.append(("loss", f"{self.loss:.4f}"))
+        rows += [(name, f"{value:.4f}") for name, value in self.metrics.items()]
+        weights = f"{costs['parameters']:,} in {size(costs['weight_bytes'])}"
+        rows += [
+            ("weights", weights),
+            ("binary MACs", f"{costs['binary_macs']:,}"),
+            ("real MACs", f"{costs['macs']:,}"),
+        ]
+        if self.conversion:
+            rows.append(("flatbuffer", f"{len(self.conversion.flatbuffer):,} bytes"))
+        if LATENCY in costs:
+            rows.append(("latency, predicted", f"{costs[LATENCY] / 1000:.3f} ms"))
+        if self.budget and self.conversion:
+            used = {**costs, "flatbuffer_bytes": len(self.conversion.flatbuffer)}
+            rows.append(("budget", Budget(dict(self.budget)).report(used)))
+        stages = dict.fromkeys(row["stage"] for row in self.history)
+        counted = [f"{s} {sum(row['stage'] == s for row in self.history)}" for s in stages]
+        if counted:
+            rows.append(("epochs", ", ".join(counted)))
+        rows += [("warning", warning) for warning in self.warnings]
+        return [*rows, ("directory", str(self.directory) if self.directory else "not kept")]
+
+    def __str__(self) -> str:
+        grid = AsciiTable([list(row) for row in self.rows()])
+        grid.inner_heading_row_border = False
+        text: str = grid.table
+        return text
+
+    def __repr__(self) -> str:
+        where = f", directory={str(self.directory)!r}" if self.directory else ""
+        return f"Result(space={self.architecture.space!r}, accuracy={self.accuracy:.4f}{where})"
+
+    def _repr_html_(self) -> str:
+        return notebook.table(self.rows())
+
+
+def load(path: str | Path) -> Any:
+    """Load the result of a run, or a model with layers of larq_nas and Larq.
+
+    !!! example
+        ```python
+        result = larq_nas.load("runs/digits")
+        model = larq_nas.load("runs/digits/model.keras")
+        ```
+
+    # Arguments
+        path: the directory of a run that has ended, or a `.keras` or `.h5` file or SavedModel that
+            Keras has saved.
+
+    # Returns
+        A `larq_nas.Result`, or a `tf.keras.Model`.
+
+    # Raises
+        InputError: if there is neither.
+    """
+    if not isinstance(path, str | Path):
+        raise InputError(f"`path` must be that of a run or a model, but got {path!r}.")
+    path = Path(path)
+    if not path.is_dir() or (path / "saved_model.pb").exists():
+        return _read_model(path)
+    return Result.of(RunDirectory(path, read_settings(path)))
+
+
+def _read_model(path: Path) -> tf.keras.Model:
+    if path.suffix == ".tflite":
+        raise InputError(f"`{path}` is converted: load the Keras model it was made of.")
+    try:
+        return tf.keras.models.load_model(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"Cannot load a Keras model from `{path}`: {first_line(error)}. (Layers of your own "
+            "are loaded by tf.keras.models.load_model(path, custom_objects={...}).)"
+        ) from error
+
+
+def _numbers(row: Mapping[str, str]) -> dict[str, Any]:
+    """Return a row of a history with its numbers."""
+    figures = {name: float(value) for name, value in row.items() if name not in ("stage", "epoch")}
+    return {"stage": row["stage"], "epoch": int(row["epoch"]), **figures}

@@ -1,0 +1,106 @@
+"""The result of a run: returned, loaded, and shown in a notebook."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import larq_nas
+from larq_nas.cost import profile
+from larq_nas.deploy.conversion import digest
+from larq_nas.errors import InputError
+from larq_nas.spaces import Bats
+from larq_nas.training import Recipe
+
+SPACE = Bats(cells=1, channels=4, nodes=1)
+ARCHITECTURE = larq_nas.Architecture.random(SPACE, (8, 8, 1), 10, 0)
+
+
+def data() -> tuple[tf.data.Dataset, tf.data.Dataset]:
+    train, validation = larq_nas.datasets.load("digits", batch_size=32)
+    return train.take(3), validation.take(2)
+
+
+def train(directory: Path | None, verbose: int = 0, **changes: object) -> larq_nas.Result:
+    return larq_nas.train(
+        ARCHITECTURE,
+        *data(),
+        recipe=Recipe(stages=("binary",)),
+        epochs=2,
+        directory=directory,
+        return_result=True,
+        verbose=verbose,
+        **changes,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("result") / "run"
+    result = train(directory)
+    assert result.directory == directory
+    return directory
+
+
+def test_a_run_is_loaded_as_it_was_returned(run: Path) -> None:
+    """The same call on a finished run returns what `load` reads."""
+    loaded, returned = larq_nas.load(run), train(run)
+    assert str(loaded) == str(returned)
+    assert loaded.history == returned.history
+    assert [row["epoch"] for row in loaded.history] == [1, 2]
+    assert loaded.accuracy == pytest.approx(loaded.history[-1]["val_accuracy"], abs=1e-5)
+    assert loaded.architecture == ARCHITECTURE
+    assert loaded.conversion.summary() == returned.conversion.summary()
+    assert loaded.conversion.flatbuffer == (run / "model.tflite").read_bytes()
+    assert loaded.conversion.weights == digest(loaded.model)
+    assert loaded.model.evaluate(data()[1], verbose=0) == [loaded.loss, loaded.accuracy]
+
+
+def test_accuracies_of_classes_are_those_of_their_images(run: Path) -> None:
+    result = larq_nas.load(run)
+    labels = np.concatenate([labels for _, labels in data()[1]])
+    found = np.concatenate([result.model.predict(x, verbose=0) for x, _ in data()[1]]).argmax(-1)
+    assert result.class_accuracy == {
+        str(label): pytest.approx((found[labels == label] == label).mean())
+        for label in np.unique(labels)
+    }
+
+
+def test_without_a_directory_it_holds_everything(tmp_path, capsys) -> None:
+    result = train(None, verbose=2)
+    printed = capsys.readouterr().out
+    assert "no file is kept: give `directory`" in printed
+    assert "/tmp" not in printed
+    assert result.directory is None
+    result.conversion.save(tmp_path / "model.tflite")
+    assert (tmp_path / "model.tflite").read_bytes() == result.conversion.flatbuffer
+    assert result.model.optimizer
+    assert "not kept" in str(result)
+
+
+def test_a_notebook_shows_tables(run: Path) -> None:
+    result = larq_nas.load(run)
+    costs = profile(result.model)
+    for shown in (result, result.conversion, costs, result.architecture):
+        html = shown._repr_html_()
+        assert html.startswith(("<table>", "<pre>"))
+        assert "(" + "layers=" not in html
+    assert "accuracy" in result._repr_html_()
+    assert repr(result).startswith("Result(space='bats', accuracy=")
+    assert "flatbuffer" in str(result)
+
+
+def test_what_is_no_result_is_refused(run: Path, tmp_path) -> None:
+    assert larq_nas.load(run / "model.keras").optimizer
+    with pytest.raises(InputError, match="is converted: load the Keras model"):
+        larq_nas.load(run / "model.tflite")
+    with pytest.raises(InputError, match=r"Cannot load a Keras model from .*nothing.keras"):
+        larq_nas.load(tmp_path / "nothing.keras")
+    with pytest.raises(InputError, match="holds no run"):
+        larq_nas.load(tmp_path)
+    (tmp_path / "settings.json").write_text((run / "settings.json").read_text())
+    with pytest.raises(InputError, match=r"has no whole result .*: finish it with the same call"):
+        larq_nas.load(tmp_path)
+    with pytest.raises(InputError, match="`path` must be that of a run or a model, but got 3"):
+        larq_nas.load(3)

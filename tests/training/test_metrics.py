@@ -1,0 +1,106 @@
+"""Further metrics: which are refused, and where they are measured."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+
+import larq_nas
+from larq_nas.errors import InputError
+from larq_nas.spaces import Bats
+from larq_nas.training import Recipe
+from larq_nas.training.metrics import Metrics
+
+K = tf.keras.metrics
+
+
+def first_three(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    return K.sparse_top_k_categorical_accuracy(labels, logits, k=3)
+
+
+class Unconfigured(K.Mean):
+    def __init__(self, weight: float) -> None:
+        super().__init__("unconfigured")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("top5", "Keras knows no `top5`: give a name such as sparse_top_k_categorical_accuracy"),
+        (K.Mean, "must hold names or objects of metrics, but got <class"),
+        ([3], "must hold names or objects of metrics, but got 3"),
+        ("accuracy", "must have names of their own, but got `accuracy`: leave it out"),
+        ([first_three, first_three], "must have names of their own, but got `first_three`"),
+        (Unconfigured(2.0), r"Unconfigured cannot be made anew of its `get_config\(\)`"),
+    ],
+)
+def test_what_is_no_metric_is_refused_before_data_are_read(given: Any, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        larq_nas.train("bats", None, None, metrics=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "soft", "told"),
+    [
+        ("categorical_accuracy", False, "`categorical_accuracy` is the same whatever the labels"),
+        ("top_k_categorical_accuracy", False, "`top_k_cat.*(same whatever|cannot be computed)"),
+        ("sparse_categorical_crossentropy", False, "takes them for something else.*from_logits="),
+        ("mean_absolute_error", False, "cannot be computed of labels of shape|takes them for"),
+        (K.AUC(name="auc"), False, "`auc` cannot be computed of labels of shape"),
+        (lambda labels, logits: logits / 0.0, False, "must give a finite number, but gives"),
+        ("sparse_top_k_categorical_accuracy", True, "`sparse_top_k_categorical_accuracy`"),
+    ],
+)
+def test_what_cannot_measure_logits_is_refused(given: Any, soft: bool, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        Metrics(given).check(10, soft)
+
+
+@pytest.mark.parametrize(
+    ("given", "soft"),
+    [
+        ("sparse_top_k_categorical_accuracy", False),
+        (K.SparseTopKCategoricalAccuracy(3, name="top3"), False),
+        (K.SparseCategoricalCrossentropy(from_logits=True, name="entropy"), False),
+        (first_three, False),
+        (lambda labels, logits: tf.norm(logits, axis=-1), False),
+        ("top_k_categorical_accuracy", True),
+        ("categorical_accuracy", True),
+    ],
+)
+def test_what_measures_logits_is_not(given: Any, soft: bool) -> None:
+    Metrics(given).check(10, soft)
+    Metrics(given).check(7, soft)
+
+
+def test_they_are_in_the_history_the_result_and_the_model(tmp_path: Path) -> None:
+    space = Bats(cells=1, channels=4, nodes=1)
+    train, validation = larq_nas.datasets.load("digits", batch_size=32)
+    stop = tf.keras.callbacks.EarlyStopping("val_top3", patience=5)
+    settings = {
+        "recipe": Recipe(stages=("binary",)),
+        "epochs": 1,
+        "callbacks": stop,
+        "directory": tmp_path / "run",
+        "return_result": True,
+        "verbose": 0,
+    }
+    given = [K.SparseTopKCategoricalAccuracy(3, name="top3"), first_three]
+    data = (
+        larq_nas.Architecture.random(space, (8, 8, 1), 10, 0),
+        train.take(3),
+        validation.take(2),
+    )
+    result = larq_nas.train(*data, metrics=given, **settings)
+    assert result.metrics.keys() == {"top3", "first_three"}
+    assert result.metrics["top3"] == pytest.approx(result.history[-1]["val_top3"], abs=1e-5)
+    assert result.metrics["top3"] == pytest.approx(result.metrics["first_three"])
+    assert result.history[-1].keys() >= {"top3", "val_first_three"}
+    kept = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert kept["metrics"] == result.metrics
+    measured = result.model.evaluate(validation.take(2), verbose=0, return_dict=True)
+    assert {name: measured[name] for name in result.metrics} == result.metrics
+    with pytest.raises(InputError, match=r"other settings \(metrics was"):
+        larq_nas.train(*data, metrics=given[:1], **settings)

@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from larq_nas.data.streams import training_stream
 from larq_nas.data.validation import check_data
+from larq_nas.process_state import seed_everything
 from larq_nas.run_directory import RunDirectory
-from larq_nas.training.loop import exact, fit, seed_everything
+from larq_nas.training.loop import exact, fit
 
 
 def rewrites() -> bool:

@@ -37,11 +37,15 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_command_from_a_folder_to_a_flatbuffer(digits: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = [*SMALL, *SHORT, "--batch-size", "60", "--directory", str(run)]
+    options += ["--class-weight", "balanced", "--validation-share", "0.25"]
     told = larq_nas("search", "--data", str(digits), *options).stdout
     assert "12 operations agree one by one" in told
     assert f"written: {run / 'model.tflite'}" in told
     result = json.loads((run / "result.json").read_text())
     assert result["class_names"] == ["one", "two", "zero"]
+    settings = json.loads((run / "settings.json").read_text())["settings"]
+    assert settings["data"]["validation_examples"] == 37
+    assert len(settings["class_weight"]) == 3
     assert result["bytes"] == (run / "model.tflite").stat().st_size
 
     result["class_accuracy"] = {"one": 0.5, "two": None, "zero": 1.0}

@@ -20,6 +20,7 @@ import tensorflow as tf
 from terminaltables import AsciiTable
 
 from larq_nas.data import datasets
+from larq_nas.data.data import ClassWeight
 from larq_nas.errors import InputError, LarqNasError, first_line
 from larq_nas.imports import load_object
 from larq_nas.methods import METHODS, Method, resolve
@@ -317,6 +318,23 @@ def image_size(text: str) -> tuple[int, int, int]:
     return height, width, channels
 
 
+def _class_weight(
+    _: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> ClassWeight | None:
+    if not values or values == ("balanced",):
+        return values[0] if values else None
+    weights: dict[int | str, float] = {}
+    for text in values:
+        name, equals, weight = text.rpartition("=")
+        try:
+            weights[name] = float(weight)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise click.BadParameter(f"expected balanced or CLASS=WEIGHT, but got {text!r}")
+    return weights
+
+
 _OPTIONS = (
     click.option(
         "--data",
@@ -336,6 +354,13 @@ _OPTIONS = (
         help="Share of each class to measure on, of data in one part.  [default: 0.2]",
     ),
     click.option("--classes", type=int, help="Number of classes; by default what the data says."),
+    click.option(
+        "--class-weight",
+        multiple=True,
+        metavar="CLASS=WEIGHT",
+        callback=_class_weight,
+        help="Weight of a class, such as rare=5, for all of them; or balanced.",
+    ),
     click.option(
         "--image-size", type=int, help="Resize images to this height and width, in pixels."
     ),
@@ -363,6 +388,7 @@ class DataOptions:
     train_split: str | None
     validation_split: str | None
     validation_share: float | None
+    class_weight: ClassWeight | None
     declared: int | None
     image_size: int | None
     resize: int | None

@@ -79,6 +79,7 @@ def compare(
         settings=space_settings(settings),
         space=read_space(space),
         classes=data.classes,
+        class_weight=data.class_weight,
         augment=data.augment,
         latency=not no_latency,
         verbose=verbosity(as_json),

@@ -129,6 +129,7 @@ def search(
         epochs=epochs,
         train_epochs=train_epochs,
         classes=data.classes,
+        class_weight=data.class_weight,
         augment=data.augment,
         teacher=load_teacher(teacher),
         directory=directory,

@@ -81,6 +81,7 @@ def train(
         recipe=plan.recipe,
         teacher=load_teacher(teacher),
         classes=data.classes,
+        class_weight=data.class_weight,
         augment=data.augment,
         directory=directory,
         seed=seed,

@@ -359,11 +359,12 @@ def require_feasible(costs: SpaceCosts, budget: Budget) -> Chosen:
     if refused:
         raise InputError(
             f"{'; '.join(refused)}: the lightest network found in space `{costs.space.name}` with "
-            "these settings needs so much; raise the limit, or make the space smaller."
+            f"these settings needs so much; raise the limit, or {costs.space.lighter}."
         )
     raise InputError(
         f"No network of space `{costs.space.name}` was found that keeps to all limits at once; "
-        f"the nearest needs {budget.describe(needs)}: raise a limit, or make the space smaller."
+        f"the nearest needs {budget.describe(needs)}: raise a limit, or "
+        f"{costs.space.lighter}."
     )
 
 

@@ -61,7 +61,7 @@ def load(
     !!! example
         ```python
         train, validation = larq_nas.datasets.load("flowers", image_size=64)
-        train, validation = larq_nas.datasets.load("tensorflow.keras.datasets.mnist:load_data")
+        train, validation = larq_nas.datasets.load("keras.datasets.mnist:load_data")
         train, validation = larq_nas.datasets.load("cifar10", train_split="train[:20%]")
         # As BATS has it on ImageNet: search(..., augment="crop") takes 224 of 256 pixels.
         train, validation = larq_nas.datasets.load("imagenet2012", image_size=224, resize=256)

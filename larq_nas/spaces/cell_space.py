@@ -178,6 +178,13 @@ class CellSpace(Space):
         return super().images if self.stem == "cifar" else ((224, 224, 3), 1000)
 
     @property
+    def lighter(self) -> str:
+        return (
+            f"give the space fewer `channels` ({self.channels}), `nodes` ({self.nodes}) or `cells` "
+            f"({self.cells})"
+        )
+
+    @property
     def reductions(self) -> set[int]:
         """Indices of the cells that halve the image."""
         return {self.cells // 3, 2 * self.cells // 3}

@@ -37,6 +37,11 @@ class Space(ABC):
         """The images its paper's tables are of: their shape, and the number of classes."""
         return (32, 32, 3), 10
 
+    @property
+    def lighter(self) -> str:
+        """What makes its networks lighter, for where none keeps to a budget."""
+        return "make the space smaller"
+
     @abstractmethod
     def build(self, choose: Chooser, input_shape: ImageShape, classes: int) -> tf.keras.Model:
         """Build the network that `choose` answers.

@@ -17,6 +17,7 @@ from larq_nas.deploy import Conversion
 from larq_nas.errors import InputError, first_line
 from larq_nas.report import notebook
 from larq_nas.run_directory import RunDirectory, read_settings
+from larq_nas.training.callbacks import read_ended
 from larq_nas.training.loop import read_history
 
 __all__ = ["Result", "load"]
@@ -99,7 +100,7 @@ class Result:
             budget=told["budget"],
             conversion=conversion or None,
             history=[_numbers(row) for row in read_history(run.history)],
-            warnings=[*refused, *told.get("warnings", [])],
+            warnings=[*read_ended(run.time_limit), *refused, *told.get("warnings", [])],
             directory=None if run.is_temporary else run.directory,
             read_model=(lambda: model) if model is not None else (lambda: _read_model(run.model)),
         )

@@ -79,6 +79,7 @@ class RunDirectory:
         self.model = self.directory / "model.keras"
         self.sample = self.directory / "sample.npy"
         self.flatbuffer = self.directory / "model.tflite"
+        self.time_limit = self.directory / "time_limit.json"
         self.result = self.directory / "result.json"
 
     @classmethod

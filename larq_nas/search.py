@@ -25,9 +25,16 @@ from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Survey
 from larq_nas.spaces.space import fingerprint, is_built_in
 from larq_nas.train import check_metrics, train_and_finish
-from larq_nas.training.callbacks import GivenCallbacks, Stages, resolve_callbacks
+from larq_nas.training.callbacks import (
+    GivenCallbacks,
+    Stages,
+    TimeLimit,
+    read_seconds,
+    resolve_callbacks,
+)
 from larq_nas.training.distribution import (
     noticing_lost_processes,
+    process_count,
     require_one_directory,
     verbose_here,
     working_in,
@@ -132,6 +139,7 @@ def search(
     strategy: tf.distribute.Strategy | None = None,
     callbacks: GivenCallbacks = None,
     metrics: GivenMetrics = None,
+    time_limit: float | str | None = None,
     return_result: bool = False,
     verbose: int | str = "auto",
 ) -> Any:
@@ -205,6 +213,10 @@ def search(
         metrics: further metrics of labels and logits, by Keras's names or as its objects, such as
             `"sparse_top_k_categorical_accuracy"`: of the epochs of the training, of the result, and
             of the model that is returned.
+        time_limit: seconds that the search may take at most, or text such as `"2h"`: its stages (of
+            an evolution, generations) end with the epoch in which their share is over, and what was
+            found until then is trained, on top of that time, for all `train_epochs`. What was used
+            before a search was killed counts. A search that it ends is not repeatable by its seed.
         return_result: whether to return a `larq_nas.Result`, which has the model, its accuracy,
             its conversion and the history.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
@@ -225,8 +237,15 @@ def search(
     check_seed(seed)
     require_whole(epochs=epochs)
     require_count(train_epochs=train_epochs)
+    seconds = None if time_limit is None else read_seconds(time_limit)
+    if seconds is not None and process_count(strategy) > 1:
+        raise InputError(
+            "`time_limit` is for a search in one process, as those of a strategy end at the same "
+            "epoch: leave it out."
+        )
     further = Metrics(metrics)
-    groups = {"search": stages_of(plan.searcher), "train": training_stages(plan.recipe, further)}
+    stages = stages_of(plan.searcher)
+    groups = {"search": stages, "train": training_stages(plan.recipe, further)}
     later = epochs_of_stages(plan.recipe, train_epochs)
     resolved_callbacks = resolve_callbacks(callbacks, groups, later)
     resolved_budget = Budget.parse(budget)
@@ -293,6 +312,10 @@ def search(
         found = None if run.architecture.exists() else prepare(verbose)
         with working_in(run, strategy) as run:
             if found and not run.architecture.exists():
+                if seconds is not None:
+                    limit = TimeLimit(seconds, list(stages), run.time_limit)
+                    resolved_callbacks.limit = limit
+                    searching = searching if has_stages else (*searching, limit)
                 architecture = found[0].run(run, searching, verbose)
                 _require_found(architecture, plan, found[1])
                 architecture.save(run.architecture)

@@ -74,6 +74,9 @@ __all__ = ["search"]
     type=int,
     help="Epochs the found network is trained for, 0 for none; by default the method's.",
 )
+@click.option(
+    "--time-limit", help="Time for the search, such as 90min or 2h; the training comes on top."
+)
 @data_options
 @click.option(
     "--workers", type=int, help="Processes on this machine that train candidates (evolution)."
@@ -91,6 +94,7 @@ def search(
     latency_table: str | None,
     epochs: int | None,
     train_epochs: int | None,
+    time_limit: str | None,
     teacher: Path | None,
     data: DataOptions,
     workers: int | None,
@@ -128,6 +132,7 @@ def search(
         latency_table=latency_table,
         epochs=epochs,
         train_epochs=train_epochs,
+        time_limit=time_limit,
         classes=data.classes,
         class_weight=data.class_weight,
         augment=data.augment,

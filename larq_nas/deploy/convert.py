@@ -32,7 +32,7 @@ from larq_nas.deploy.signs import Signs, sign_warnings, survey_signs
 from larq_nas.errors import ConversionError, InputError, require_whole, unknown_name
 from larq_nas.graph.calls import functional
 from larq_nas.graph.layers import facts_of
-from larq_nas.layers import BinaryConv2D
+from larq_nas.layers import BinaryConv2D, Probabilities
 from larq_nas.lce.network import Network
 from larq_nas.lce.padding import SIGN_PASSES
 from larq_nas.process_state import keeps_process_state
@@ -266,6 +266,7 @@ def convert(
     require_whole(examples=examples)
     model = functional(model)
     _require_tensors(model)
+    _require_found(model)
     images, labels = read_images(data, model, examples)
     cost = None if "default" in kernels else group_cost(kernels)
     # In int8 a sum has one range, which an offset that moved into it would widen.
@@ -291,7 +292,7 @@ def convert(
     compared = [kernel for kernel in kernels if kernel in {result.kernel for result in parity}]
     warnings = [*judge.warnings, *sign_warnings(signs)]
     warnings += [*float_signs(audited), *_unpacked_signs(lowered, audited)]
-    warnings += warnings_of_loops(lowered.calls, flatbuffer)
+    warnings += [*warnings_of_loops(lowered.calls, flatbuffer), *_of_real_stage(model)]
     conversion = Conversion(flatbuffer, audited, parity, lowered.reasons, warnings, digest(model))
     if int8:
         conversion = in_int8(conversion, lowered, int8, images, labels, compared)
@@ -306,6 +307,32 @@ def convert(
             input_range=input_range,
         )
     return conversion
+
+
+def _require_found(model: tf.keras.Model) -> None:
+    """Raise `InputError` for the supernet of a search, as a callback may have saved it."""
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, Probabilities):
+            raise InputError(
+                f"`model` is the supernet of a search (layer `{layer.name}` weighs operations): "
+                "convert the network that was found, which larq_nas.search returns."
+            )
+
+
+def _of_real_stage(model: tf.keras.Model) -> list[str]:
+    """Return a warning if a network comes from a stage of real weights."""
+    layers = [
+        layer
+        for layer in model._flatten_layers(include_self=False)
+        if isinstance(layer, BinaryConv2D) and layer.input_quantizer and not layer.kernel_quantizer
+    ]
+    if not layers:
+        return []
+    return [
+        f"The weights of {len(layers)} convolutions of signs, such as `{layers[0].name}`, are "
+        "real, as in stage `train_real` of a run: convert the network of its last stage, which is "
+        "returned and kept in model.keras."
+    ]
 
 
 def _export(

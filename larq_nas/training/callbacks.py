@@ -3,16 +3,21 @@
 import hashlib
 import io
 import json
+import math
+import re
 import string
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias, overload
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.errors import InputError, unknown_name, warn
+from larq_nas.errors import InputError, is_number, unknown_name, warn
+from larq_nas.files import write_atomically
 from larq_nas.log import log
 
 Callback: TypeAlias = tf.keras.callbacks.Callback
@@ -46,13 +51,18 @@ Stages: TypeAlias = Mapping[str, StageLogs | None]
 
 
 class StageCallbacks(Sequence[Callback]):
-    """The callbacks of a run; a sequence of all of them, whatever stage they are of."""
+    """The callbacks of a run; a sequence of all of them, whatever stage they are of.
+
+    # Attributes
+        limit: what ends the stages of the search in time; `None` if nothing does.
+    """
 
     def __init__(
         self, by_stage: Mapping[str, Sequence[Callback]], epochs: Mapping[str, int] | None = None
     ) -> None:
         self._by_stage = {stage: tuple(own) for stage, own in by_stage.items()}
         self._epochs = dict(epochs or {})
+        self.limit: TimeLimit | None = None
         every = [callback for own in self._by_stage.values() for callback in own]
         self._all = list({id(callback): callback for callback in every}.values())
         # Before any stage changes them.
@@ -238,6 +248,9 @@ _OF_KERAS = frozenset(vars(tf.keras.callbacks.Callback())) | {"model", "params"}
 _STATELESS = (_keras.TensorBoard, _keras.ProgbarLogger)
 
 
+_CONTAINERS = {kind.__name__: kind for kind in (list, tuple, dict, set, deque)}
+
+
 def _packed(value: Any, arrays: list[np.ndarray]) -> Any:
     """Return a value as JSON holds it, its arrays put into `arrays`."""
     if value is None or type(value) in (bool, int, float, str):
@@ -245,10 +258,10 @@ def _packed(value: Any, arrays: list[np.ndarray]) -> Any:
     if isinstance(value, np.ndarray | np.generic) and np.asarray(value).dtype.kind in "biufcUS":
         arrays.append(np.asarray(value))
         return {"array": len(arrays) - 1, "scalar": isinstance(value, np.generic)}
-    if type(value) in (list, tuple):
-        return {type(value).__name__: [_packed(one, arrays) for one in value]}
-    if type(value) is dict and all(isinstance(key, str) for key in value):
-        return {"dict": {key: _packed(one, arrays) for key, one in value.items()}}
+    if type(value) in _CONTAINERS.values():
+        listed = sorted(value, key=repr) if type(value) is set else value
+        listed = value.items() if type(value) is dict else listed
+        return {type(value).__name__: [_packed(one, arrays) for one in listed]}
     raise _UnkeptError
 
 
@@ -258,10 +271,9 @@ def _unpacked(packed: Any, arrays: Mapping[int, np.ndarray]) -> Any:
     if "array" in packed:
         array = arrays[packed["array"]]
         return array[()] if packed["scalar"] else array
-    if "dict" in packed:
-        return {key: _unpacked(one, arrays) for key, one in packed["dict"].items()}
     ((kind, values),) = packed.items()
-    return {"list": list, "tuple": tuple}[kind](_unpacked(one, arrays) for one in values)
+    made: Any = _CONTAINERS[kind]
+    return made(_unpacked(one, arrays) for one in values)
 
 
 def _attributes(callback: Callback) -> dict[str, Any]:
@@ -372,6 +384,93 @@ class CallbackStates(tf.train.experimental.PythonState):
         for callback in self.callbacks if self._read else ():
             if isinstance(callback, _keras.CSVLogger):
                 callback.append = True
+
+
+_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)\s*")
+
+
+def read_seconds(given: float | str) -> float:
+    """Return the seconds that a number or text such as `"1.5h"` or `"1h 30min"` stands for."""
+    seconds: Any = given
+    if isinstance(given, str) and re.fullmatch(rf"(?:{_TIME.pattern})+", given.strip()):
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in _TIME.findall(given))
+    if not is_number(seconds) or not 0 < seconds < math.inf:
+        raise InputError(
+            "`time_limit` must be a number of seconds above 0, or text such as 90min, 2h or "
+            f"1h 30min, but got {given!r}."
+        )
+    return float(seconds)
+
+
+class TimeLimit(Callback):
+    """Ends the stages of a search in time, each at the end of an epoch.
+
+    A stage may take its share of the time that is left, which it has in common with those after it.
+
+    # Arguments
+        seconds: what all of them may take.
+        stages: the stages that it ends, in their order.
+        path: a file that keeps the seconds that were used, and what was ended.
+
+    # Attributes
+        stages: the stages that it ends.
+    """
+
+    def __init__(self, seconds: float, stages: Sequence[str], path: Path) -> None:
+        super().__init__()
+        self._seconds, self.stages, self._path = seconds, list(stages), path
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self._before: float = kept.get("seconds", 0.0)
+        self._ended: list[str] = kept.get("ended", [])
+        self._began = time.monotonic()
+        self._stage, self._until = "search", seconds
+
+    def begin(self, stage: str) -> None:
+        """Share what is left of the time between a stage and those after it."""
+        self._stage = stage
+        after = self.stages[self.stages.index(stage) :] if stage in self.stages else [stage]
+        used, left = self._used(), len(after)
+        self._until = used + max(0.0, self._seconds - used) / left
+
+    def is_over(self, what: str) -> bool:
+        """Return whether the time is over, and tell what that ends if it is."""
+        over = self._used() >= self._until
+        if over:
+            told = f"{what}, as its time limit is over: the same seed may end elsewhere again."
+            self._ended += [told] if told not in self._ended else []
+            warn(told)
+        self._keep()
+        return over
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        last = self.params["epochs"]
+        if epoch + 1 < last:
+            what = f"Stage `{self._stage}` ended after epoch {epoch + 1} of {last}"
+            self.model.stop_training = self.model.stop_training or self.is_over(what)
+        else:
+            self._keep()
+
+    def _used(self) -> float:
+        return self._before + time.monotonic() - self._began
+
+    def _keep(self) -> None:
+        kept = {"seconds": round(self._used(), 1), "ended": self._ended}
+        write_atomically(self._path, json.dumps(kept))
+
+
+def limits_of(callbacks: Sequence[Callback], stage: str) -> list[TimeLimit]:
+    """Return what ends a stage in time, if anything does."""
+    limit = callbacks.limit if isinstance(callbacks, StageCallbacks) else None
+    if limit is None or stage not in limit.stages:
+        return []
+    limit.begin(stage)
+    return [limit]
+
+
+def read_ended(path: Path) -> list[str]:
+    """Return what a time limit has ended, of a run that had one."""
+    return json.loads(path.read_text(encoding="utf-8"))["ended"] if path.exists() else []
 
 
 _SHORT = 60.0

@@ -18,7 +18,13 @@ from larq_nas.errors import DivergenceError, InputError, first_line
 from larq_nas.files import write_table
 from larq_nas.log import log
 from larq_nas.run_directory import RunDirectory
-from larq_nas.training.callbacks import CallbackStates, StageCallbacks, TimeLeft, states_of
+from larq_nas.training.callbacks import (
+    CallbackStates,
+    StageCallbacks,
+    TimeLeft,
+    limits_of,
+    states_of,
+)
 from larq_nas.training.distribution import (
     building_on,
     is_distributed,
@@ -198,6 +204,7 @@ def fit(
                 draws,
                 *own,
                 *given,
+                *limits_of(callbacks, stage),
                 _StopWhenDiverged(stage, run),
                 History(run.history, stage, first),
                 tf.keras.callbacks.TensorBoard(run.logs(stage), write_graph=False),

@@ -9,6 +9,10 @@ import larq_nas
 from larq_nas.deploy.audit import audit, float_signs
 from larq_nas.deploy.export import export
 from larq_nas.deploy.flatbuffer import operators
+from larq_nas.errors import InputError
+from larq_nas.layers import REAL_WEIGHTS, building_in
+from larq_nas.spaces import Bats
+from larq_nas.supernet import Relax
 
 LAYERS = tf.keras.layers
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
@@ -189,3 +193,16 @@ def test_a_layer_that_no_image_changes_is_no_fallback() -> None:
     assert constant == [f"cell{cell}_node3_in2_conv_3x3_conv" for cell in (0, 1)]
     assert conversion.audit.fallbacks == []
     assert "4 of 4 binary layers" in str(conversion.audit)
+
+
+def test_a_network_of_an_earlier_stage_is_named(small_space: Bats) -> None:
+    """As a callback may have saved it: real weights convert, a supernet does not."""
+    architecture = larq_nas.Architecture.random(small_space, (8, 8, 1), 10, 0)
+    with building_in(REAL_WEIGHTS):
+        model = randomize(architecture.build((8, 8, 1), 10))
+        supernet = small_space.build(Relax(0.2), (8, 8, 1), 10)
+    assert any("as in stage `train_real`" in one for one in larq_nas.convert(model).warnings)
+    final = larq_nas.convert(randomize(architecture.build((8, 8, 1), 10)))
+    assert not any("train_real" in one for one in final.warnings)
+    with pytest.raises(InputError, match=r"is the supernet of a search .*convert the network that"):
+        larq_nas.convert(supernet)

@@ -1,5 +1,6 @@
 """Keras callbacks: by stage, refused where they would fail or mislead, and resumed."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,7 +19,15 @@ from larq_nas.searchers import Differentiable, Evolution, Progressive
 from larq_nas.spaces import Bats
 from larq_nas.training import Recipe
 from larq_nas.training import callbacks as ours
-from larq_nas.training.callbacks import CallbackStates, TimeLeft, digests, resolve_callbacks
+from larq_nas.training.callbacks import (
+    CallbackStates,
+    TimeLeft,
+    TimeLimit,
+    digests,
+    read_ended,
+    read_seconds,
+    resolve_callbacks,
+)
 from larq_nas.training.metrics import Metrics
 from larq_nas.training.trainer import epochs_of_stages, training_stages
 
@@ -289,3 +298,50 @@ def test_a_table_goes_on_where_it_was(tmp_path: Path) -> None:
         train(tmp_path / "run", cut, recipe=recipe, epochs=2)
     train(tmp_path / "run", {"train_binary": [K.CSVLogger(path)]}, recipe=recipe, epochs=2)
     assert [line.split(",")[0] for line in path.read_text().splitlines()] == ["epoch", "0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [(90, 90), (0.5, 0.5), ("90s", 90), ("1.5 h", 5400), ("1h 30min", 5400), ("2d", 172800)],
+)
+def test_times_are_read(given: Any, seconds: float) -> None:
+    assert read_seconds(given) == seconds
+
+
+@pytest.mark.parametrize("given", [0, -1, "2", "2 weeks", float("inf"), True, None, "1h later"])
+def test_what_is_no_time_is_refused(given: Any) -> None:
+    with pytest.raises(InputError, match="`time_limit` must be a number of seconds above 0, or"):
+        read_seconds(given)
+
+
+def test_stages_share_the_time_that_is_left(monkeypatch, tmp_path: Path) -> None:
+    now = [100.0]
+    monkeypatch.setattr(ours.time, "monotonic", lambda: now[0])
+    path = tmp_path / "time_limit.json"
+    limit = TimeLimit(60, ["a", "b", "c"], path)
+    for stage, took, over in (("a", 19, False), ("b", 21, True), ("c", 19, False)):
+        limit.begin(stage)
+        now[0] += took
+        told = pytest.warns(UserWarning, match="It ended") if over else contextlib.nullcontext()
+        with told:
+            assert limit.is_over("It ended") == over
+    # What was used before counts.
+    again = TimeLimit(60, ["a", "b", "c"], path)
+    again.begin("c")
+    now[0] += 2
+    with pytest.warns(UserWarning, match="It ended, as its time limit is over: the same seed may"):
+        assert again.is_over("It ended")
+    assert len(read_ended(path)) == 1
+
+
+def test_a_search_ends_in_time_and_what_it_found_is_trained(tmp_path: Path) -> None:
+    data, validation = larq_nas.datasets.load("digits", batch_size=32)
+    settings = {"epochs": 30, "train_epochs": 1, "directory": tmp_path / "run", "verbose": 0}
+    settings |= {"recipe": Recipe(stages=("binary",)), "return_result": True, "time_limit": 1e-3}
+    with pytest.warns(UserWarning, match="Stage `search` ended after epoch 1 of 30, as its time"):
+        result = larq_nas.search(data.take(6), validation.take(2), SPACE, **settings)
+    assert [(row["stage"], row["epoch"]) for row in result.history] == [
+        ("search", 1),
+        ("train_binary", 1),
+    ]
+    assert "ended after epoch 1 of 30" in result.warnings[0]

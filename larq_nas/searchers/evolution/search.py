@@ -57,7 +57,7 @@ from larq_nas.searchers.evolution.tuner import (
 from larq_nas.searchers.searcher import Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Widest
-from larq_nas.training.callbacks import StageLogs
+from larq_nas.training.callbacks import StageCallbacks, StageLogs
 from larq_nas.training.recipe import Recipe
 
 
@@ -116,7 +116,11 @@ class EvolutionSearch:
         epochs = self.searcher.widest_epochs
         train_widest(self.space, epochs, training, directory, callbacks, verbose)
         announce = log.info if verbose else _ignore
-        oracle = self._oracle(announce, partial(write_candidates, directory))
+        limit = callbacks.limit if isinstance(callbacks, StageCallbacks) else None
+        if limit:
+            limit.begin("candidates")
+        is_over = limit.is_over if limit else _never
+        oracle = self._oracle(announce, partial(write_candidates, directory), is_over)
         self._tuner(oracle, training, directory, callbacks).search()
         return self._conclude(oracle, directory, verbose)
 
@@ -124,7 +128,7 @@ class EvolutionSearch:
         """Train candidates that the chief hands out, until there are no more."""
         while not directory.widest.exists():
             time.sleep(_WAIT_SECONDS)
-        training, oracle = self._training(), self._oracle(_ignore, _ignore)
+        training, oracle = self._training(), self._oracle(_ignore, _ignore, _never)
         self._tuner(oracle, training, directory, callbacks).search()
 
     def _training(self) -> CandidateTraining:
@@ -133,7 +137,10 @@ class EvolutionSearch:
         return CandidateTraining(data, self.searcher.candidate_epochs, self.recipe)
 
     def _oracle(
-        self, announce: Callable[[str], None], record: Callable[[EvolutionOracle], None]
+        self,
+        announce: Callable[[str], None],
+        record: Callable[[EvolutionOracle], None],
+        is_over: Callable[[str], bool],
     ) -> EvolutionOracle:
         return EvolutionOracle(
             self.breeder,
@@ -143,6 +150,7 @@ class EvolutionSearch:
             None if current_role() == "alone" else self.searcher.worker_timeout,
             announce,
             record,
+            is_over,
         )
 
     def _tuner(
@@ -211,6 +219,11 @@ class EvolutionSearch:
 
 def _ignore(told: object) -> None:
     """Take what is told to nobody."""
+
+
+def _never(what: str) -> bool:
+    """Return that there is time, whatever that would end."""
+    return False
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ class EvolutionOracle(keras_tuner.Oracle):
     trial again that ended just before. It outlives its workers: one that is silent for longer than
     `worker_timeout` seconds is taken for lost, and its trial given to another; a trial that loses
     one worker after the other has failed. `figures` returns costs and fitness of a candidate of
-    some accuracy, and `record` is called when all candidates of a generation have ended.
+    some accuracy, and `record` is called when all candidates of a generation have ended. `is_over`
+    tells whether there is no time for another.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class EvolutionOracle(keras_tuner.Oracle):
         worker_timeout: float | None = None,
         announce: Callable[[str], None] = print,
         record: Callable[["EvolutionOracle"], None] = lambda oracle: None,
+        is_over: Callable[[str], bool] = lambda what: False,
     ) -> None:
         parameters = keras_tuner.HyperParameters()
         for name, options in breeder.genes.options.items():
@@ -146,6 +148,7 @@ class EvolutionOracle(keras_tuner.Oracle):
         self._figures = figures
         self._announce = announce
         self._record = record
+        self._is_over = is_over
 
     @property
     def heartbeat(self) -> float:
@@ -230,6 +233,9 @@ class EvolutionOracle(keras_tuner.Oracle):
         if done == self.wanted_generations or self.all_failed:
             return False
         self._record(self)
+        if done and self._is_over(f"The evolution ended after generation {done}"):
+            self.wanted_generations = done
+            return False
         # If this process saw the first generation whole.
         if done == 1 and self._began is not None:
             each = time.monotonic() - self._began

@@ -9,6 +9,7 @@ import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import Interrupt
 
 from larq_nas.cost import profile
 from larq_nas.errors import InputError, LarqNasError
@@ -236,3 +237,32 @@ def test_many_processes_need_a_directory_and_an_evolution(
         larq_nas.search(*data, SPACE, Evolution(**TINY))
     with pytest.raises(InputError, match="searcher `differentiable` runs in one process"):
         larq_nas.search(*data, "bats", directory=tmp_path)
+
+
+def test_it_ends_in_time(data: Any, tmp_path: Path) -> None:
+    searcher = Evolution(**TINY | {"candidate_epochs": 0, "widest_epochs": 0})
+    with pytest.warns(UserWarning, match="The evolution ended after generation 1, as its time li"):
+        search(data, SPACE, tmp_path, searcher, epochs=5, time_limit=1e-3)
+    assert len(rows(tmp_path)) == 3
+
+
+@pytest.mark.slow
+def test_callbacks_stop_candidates_alike_when_it_is_resumed(data: Any, tmp_path: Path) -> None:
+    """Each candidate stops after the second of its epochs, with the weights of the first."""
+    searcher = Evolution(**TINY | {"population": 2, "candidate_epochs": 4})
+
+    def callbacks(*others: Any) -> dict[str, Any]:
+        stop = tf.keras.callbacks.EarlyStopping("loss", 10.0, 1, restore_best_weights=True)
+        count = tf.keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: epochs.append(1))
+        return {"candidates": [stop, count, *others]}
+
+    epochs: list[int] = []
+    search(data, SPACE, tmp_path / "whole", searcher, epochs=1, callbacks=callbacks())
+    assert len(epochs) == 4
+    stopped = callbacks(Interrupt(2, 1))
+    with pytest.raises(KeyboardInterrupt):
+        search(data, SPACE, tmp_path / "cut", searcher, epochs=1, callbacks=stopped)
+    search(data, SPACE, tmp_path / "cut", searcher, epochs=1, callbacks=callbacks())
+    assert len(epochs) == 4 + 4 + 2
+    for name in ("candidates.csv", "architecture.json", "model.tflite"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -317,6 +317,18 @@ def image_size(text: str) -> tuple[int, int, int]:
     return height, width, channels
 
 
+def _class_weight(
+    _: click.Context, __: click.Parameter, text: str | None
+) -> dict[str, float] | str | None:
+    if text is None or "=" not in text:
+        return text
+    pairs = [part.rpartition("=") for part in named(text)]
+    try:
+        return {name.strip(): float(weight) for name, _, weight in pairs}
+    except ValueError:
+        raise click.BadParameter(f"expected CLASS=WEIGHT,... but got {text}") from None
+
+
 _OPTIONS = (
     click.option(
         "--data",
@@ -351,6 +363,13 @@ _OPTIONS = (
         help="Random changes to training images: standard (shift, mirror), cutout (a square of "
         "zeros, too) or crop (see --resize).",
     ),
+    click.option(
+        "--class-weight",
+        metavar="CLASS=WEIGHT,...",
+        callback=_class_weight,
+        help="How much images of a class count in training: balanced, or a weight for each class, "
+        "such as cat=1,dog=5.",
+    ),
 )
 
 
@@ -368,6 +387,7 @@ class DataOptions:
     resize: int | None
     batch_size: int | None
     augment: str | None
+    class_weight: dict[str, float] | str | None = None
 
     def load(self) -> tuple[tf.data.Dataset, tf.data.Dataset]:
         """Return training and validation data."""

@@ -80,6 +80,7 @@ def compare(
         space=read_space(space),
         classes=data.classes,
         augment=data.augment,
+        class_weight=data.class_weight,
         latency=not no_latency,
         verbose=verbosity(as_json),
     )

@@ -130,6 +130,7 @@ def search(
         train_epochs=train_epochs,
         classes=data.classes,
         augment=data.augment,
+        class_weight=data.class_weight,
         teacher=load_teacher(teacher),
         directory=directory,
         seed=seed,

@@ -82,6 +82,7 @@ def train(
         teacher=load_teacher(teacher),
         classes=data.classes,
         augment=data.augment,
+        class_weight=data.class_weight,
         directory=directory,
         seed=seed,
         resume=not no_resume,

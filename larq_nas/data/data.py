@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from larq_nas.cost import Limits
     from larq_nas.spaces import Space
 
-ClassWeight: TypeAlias = Mapping[int | str, float] | str
+ClassWeight: TypeAlias = Mapping[Any, float] | str
 """A weight for each class, by number or name, or `"balanced"`."""
 
 _SEEDS = 2**31

@@ -344,9 +344,9 @@ def split(found: Scan, share: float, labels: Labels, seed: int, tell: Tell) -> t
         f"{share:g} of each class, by seed {seed}"
     )
     parts = []
-    for name, members in (("train", ~held_out), ("validation", held_out)):
-        arrays = tuple(_collected(found, members)[1]) if fits(found) else None
-        part = _selected(found, np.flatnonzero(members), arrays)
+    for name, part_of in (("train", ~held_out), ("validation", held_out)):
+        arrays = tuple(_collected(found, part_of)[1]) if fits(found) else None
+        part = _selected(found, np.flatnonzero(part_of), arrays)
         parts.append(dataclasses.replace(part, name=name))
     return parts[0], parts[1]
 

@@ -459,8 +459,11 @@ def compare(
         architectures: each the directory of a run, the file of an architecture, the name of a
             published one or of a backbone (`resnet18_cifar`), an `Architecture`, or
             `"random:5"`: five of `space`, which are one row.
-        train: batches of `(images, labels)`, in a fixed order.
-        validation: batches of `(images, labels)` that are only measured on.
+        train: a batched `tf.data.Dataset` of `(images, labels)`, or such arrays; sample weights may
+            follow. Images are `(batch, height, width, channels)`. Labels are whole numbers, text,
+            one-hot, or probabilities of the classes. larq_nas shuffles.
+        validation: data of the same form that is only measured on, or a share of `train` to hold
+            out, such as 0.2, of each class alike and by seed 0, for all seeds alike.
         directory: where the runs and the comparison are kept.
         seeds: a training for each.
         epochs: number of epochs of each training.
@@ -469,8 +472,8 @@ def compare(
         settings: settings of spaces, such as `cells`, for each that has them.
         space: where random architectures are drawn from: by name in the settings of the
             published architecture of that name, otherwise as given.
-        classes: number of classes; by default one more than the largest training label.
-        augment: see `larq_nas.train`.
+        classes: number of classes; by default what the labels say.
+        augment, class_weight: see `larq_nas.train`.
         latency: whether to time the flatbuffers on this machine.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
 

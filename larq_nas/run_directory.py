@@ -200,8 +200,20 @@ class RunDirectory:
         if changed:
             raise InputError(
                 f"`{self.directory}` holds {what} with other settings ({changed}): "
-                "use those, or another directory."
+                f"{_hint_on_data(old, new)}use those, or another directory."
             )
+
+
+def _hint_on_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return what to do where the same examples come in another order."""
+    was, now = (str(one.get("data.content_and_order", "")) for one in (old, new))
+    half = len(was) // 2
+    if not half or was == now or was[:half] != now[:half]:
+        return ""
+    return (
+        "the data holds the same examples in another order, so shuffle it by "
+        ".shuffle(buffer, seed=0, reshuffle_each_iteration=False), or not at all; "
+    )
 
 
 def read_settings(directory: Path, to_continue: bool = False) -> dict[str, Any]:

@@ -170,11 +170,13 @@ def search(
         ```
 
     # Arguments
-        train: batches of `(images, labels)`, shapes `(batch, height, width, channels)` and
-            `(batch,)`, in a fixed order; larq_nas shuffles. One half trains the weights of
-            the supernet, the other its architecture parameters; the network that is found
-            trains on both.
-        validation: batches of `(images, labels)` that are only measured on.
+        train: a batched `tf.data.Dataset` of `(images, labels)`, or such arrays; sample weights may
+            follow. Images are `(batch, height, width, channels)`. Labels are whole numbers, text,
+            one-hot, or probabilities of the classes. larq_nas shuffles. One half trains the
+            weights of the supernet, the other its architecture parameters; the network that is
+            found trains on both.
+        validation: data of the same form that is only measured on, or a share of `train` to hold
+            out, such as 0.2, of each class alike and by `seed`.
         space: name of a search space, settings to change in that of the method, a
             `larq_nas.spaces.Space`, or a function of your own of
             `(choose, input_shape, classes)`.
@@ -195,10 +197,12 @@ def search(
             of each stage), or generations of an evolution; by default the method's.
         train_epochs: epochs the found network is trained for; 0 leaves it as derived, with
             random weights; by default the method's.
-        classes: number of classes; by default one more than the largest training label.
+        classes: number of classes; by default what the labels say.
         augment: `"standard"` (shift and mirror), `"cutout"` (and a square of zeros), `"crop"` (7/8
             of images that are so much larger than those of `validation`), a function of
             `(images, seed)`, or `None`.
+        class_weight: how much images of each class count in training: weights by number or name, as
+            `{0: 1.0, 1: 5.0}`, or `"balanced"`, by which each class counts alike.
         teacher: a trained network of the same images and classes, such as one of larq-zoo,
             that the found network learns from too.
         directory: where the run is kept; by default nothing is.

@@ -240,19 +240,23 @@ def train(
     # Arguments
         architecture: an `Architecture`, the file of one, the directory of a run, or the name
             of a published one.
-        train: batches of `(images, labels)`, shapes `(batch, height, width, channels)` and
-            `(batch,)`, in a fixed order; larq_nas shuffles.
-        validation: batches of `(images, labels)` that are only measured on.
+        train: a batched `tf.data.Dataset` of `(images, labels)`, or such arrays; sample weights may
+            follow. Images are `(batch, height, width, channels)`. Labels are whole numbers, text,
+            one-hot, or probabilities of the classes. larq_nas shuffles.
+        validation: data of the same form that is only measured on, or a share of `train` to hold
+            out, such as 0.2, of each class alike and by `seed`.
         space: the search space, needed if it is a function of your own.
         epochs: number of epochs; 0 leaves random weights.
         recipe: a `larq_nas.training.Recipe`, the name of the method whose recipe it is, or
             settings to change in that of the space's method, which is the default.
         teacher: a trained network of the same images and classes, such as one of larq-zoo,
             that the network learns from too.
-        classes: number of classes; by default one more than the largest training label.
+        classes: number of classes; by default what the labels say.
         augment: `"standard"` (shift and mirror), `"cutout"` (and a square of zeros), `"crop"` (7/8
             of images that are so much larger than those of `validation`), a function of
             `(images, seed)`, or `None`.
+        class_weight: how much images of each class count in training: weights by number or name, as
+            `{0: 1.0, 1: 5.0}`, or `"balanced"`, by which each class counts alike.
         directory: where the run is kept; by default nothing is.
         seed: seed of everything random; the same seed gives the same result.
         resume: whether to go on with a run that is in `directory` already.

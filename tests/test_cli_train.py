@@ -195,3 +195,17 @@ def test_a_space_of_ones_own_is_asked_for(searched: Path, tmp_path) -> None:
 def test_help_says_what_to_type() -> None:
     assert "larq-nas train bnas_cifar --set space.cells=8" in succeeded("train", "--help")
     assert "larq-nas derive runs/cifar10" in succeeded("derive", "--help")
+
+
+def test_classes_are_weighed_by_name(searched: Path, tmp_path) -> None:
+    weights = [text for d in range(10) for text in ("--class-weight", f"{d}={1 + d}")]
+    directory = ("--json", "--directory", str(tmp_path / "r"))
+    succeeded(*train(searched, *weights), *directory)
+    settings = json.loads((tmp_path / "r" / "settings.json").read_text())["settings"]
+    assert settings["class_weight"] == list(range(1, 11))
+    for given, message in (
+        ("ten=1", "Unknown class `ten`"),
+        ("equal", "expected balanced or CLASS=WEIGHT"),
+        ("1=a", "expected balanced or CLASS=WEIGHT"),
+    ):
+        assert message in refused(*train(searched, "--class-weight", given), *directory)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from larq_nas.cost import Limits
     from larq_nas.spaces import Space
 
-ClassWeight: TypeAlias = Mapping[int | str, float] | str
+ClassWeight: TypeAlias = Mapping[Any, float] | str
 """A weight for each class, by number or name, or `"balanced"`."""
 
 _SEEDS = 2**31
@@ -125,7 +125,7 @@ def _told(found: Checked) -> str:
     return (
         f"Data: {facts.train_examples:,} training and {facts.validation_examples:,} validation "
         f"images of {height}x{width}x{channels}, {found.train.element_spec[0].dtype.name} from "
-        f"{lowest:g} to {highest:g}, read as they are; {labels.classes} classes{names}{soft}"
+        f"{lowest:.4g} to {highest:.4g}, read as they are; {labels.classes} classes{names}{soft}"
         f"{numbered}; batches of {facts.batch_size}"
     )
 
@@ -135,21 +135,21 @@ _MOST_SHARE, _MOST_RATIO = 0.8, 10
 
 def _warn_of_counts(found: Checked, weights: tuple[float, ...] | None) -> None:
     """Warn of batches that hold all images, and of classes that are hardly there."""
-    facts, counts = found.facts, found.counts
-    if facts.train_examples < 2 * facts.batch_size:
+    counts, examples = found.counts, found.facts.train_examples
+    size = min(found.facts.batch_size, examples)
+    if examples < 2 * size:
         warn(
-            f"An epoch has one step: a batch holds {facts.batch_size:,} of "
-            f"{facts.train_examples:,} training images; make batches smaller, such as "
-            f".batch({max(1, facts.train_examples // 16)}), or train for many epochs."
+            f"An epoch has one step: a batch holds {size:,} of {examples:,} training images; make "
+            f"batches smaller, such as .batch({max(1, examples // 16)}), or train for many epochs."
         )
     present = counts[counts > 0]
     largest, smallest = int(present.max()), int(present.min())
-    if weights is not None or found.weighted:
-        return
-    if largest >= _MOST_SHARE * counts.sum() or largest > _MOST_RATIO * smallest:
+    weighted = weights is not None or found.weighted
+    uneven = largest >= _MOST_SHARE * examples or largest > _MOST_RATIO * smallest
+    if uneven and not weighted:
         common, rare = int(np.argmax(counts)), int(np.argmin(np.where(counts, counts, largest + 1)))
         warn(
-            f"Classes are uneven: of {counts.sum():,} training images {largest:,} are of class "
+            f"Classes are uneven: of {examples:,} training images {largest:,} are of class "
             f"{found.labels.name(common)}, and {smallest:,} of {found.labels.name(rare)}, so a "
             "network that ignores rare classes looks good; give "
             '`class_weight="balanced"`, or collect more.'

@@ -17,7 +17,7 @@ DataLike: TypeAlias = tf.data.Dataset | Arrays
 Tell: TypeAlias = Callable[[str], None]
 """Shows a line, if the user wants to read any."""
 
-BATCH = 96
+BATCH, _LEAST_BATCH = 96, 8
 _IMAGE_KEYS, _LABEL_KEYS = ("image", "images"), ("label", "labels")
 _PARTS = ("images", "labels", "sample weights")
 
@@ -33,9 +33,10 @@ def read_batches(name: str, given: Any, tell: Tell) -> tf.data.Dataset:
     if isinstance(given, list | tuple):
         given = _of_arrays(name, given, tell)
     elif not isinstance(given, tf.data.Dataset):
+        share = ", or a share of `train` such as 0.2" if name == "validation" else ""
         raise InputError(
             f"`{name}` must be a tf.data.Dataset of (images, labels) batches, or arrays (images, "
-            f"labels), but got {type(given).__name__}{_mend_of_type(given)}."
+            f"labels){share}, but got {type(given).__name__}{_mend_of_type(given)}."
         )
     _require_end(name, given)
     batches = _with_parts(name, given)
@@ -53,7 +54,7 @@ def read_batches(name: str, given: Any, tell: Tell) -> tf.data.Dataset:
 
 def _mend_of_type(given: Any) -> str:
     if isinstance(given, tf.keras.utils.Sequence):
-        return ": read the files with tf.keras.utils.image_dataset_from_directory"
+        return ": give its arrays, or read its files by image_dataset_from_directory of Keras"
     if isinstance(given, np.ndarray) or tf.is_tensor(given):
         return ": give the labels too, as (images, labels)"
     if isinstance(given, str):
@@ -90,7 +91,8 @@ def _of_arrays(name: str, given: Any, tell: Tell) -> tf.data.Dataset:
             )
     if not len(arrays[0]):
         raise InputError(f"`{name}` must hold images, but it is empty.")
-    size = min(BATCH, len(arrays[0]))
+    # An epoch of few images has ten steps or so too.
+    size = min(BATCH, max(_LEAST_BATCH, len(arrays[0]) // 10), len(arrays[0]))
     tell(f"`{name}`: arrays of {len(arrays[0]):,} images, in batches of {size}")
     return tf.data.Dataset.from_tensor_slices(tuple(arrays)).batch(size)
 

@@ -226,7 +226,7 @@ def _values(name: str, labels: np.ndarray, classes: int | None) -> tuple[int, ..
         raise InputError(
             f"Labels of `{name}` go from {lowest} to {highest}, but none is {listed(missing)}: if "
             f"these are classes without training images, give `classes={more}`; if not, labels as "
-            "text are numbered anew: .map(lambda x, y: (x, tf.strings.as_string(y)))."
+            "text (tf.strings.as_string, or .astype(str) of arrays) are numbered by themselves."
         )
     return tuple(range(lowest, highest + 1))
 
@@ -239,15 +239,21 @@ def listed(values: Sequence[Any]) -> str:
 
 
 def check_validation(
-    labels: Labels, counts: np.ndarray, raw: np.ndarray, validation: np.ndarray, classes: int | None
+    labels: Labels,
+    counts: np.ndarray,
+    raw: np.ndarray,
+    validation: np.ndarray,
+    classes: int | None,
+    is_share: bool = False,
 ) -> None:
-    """Raise `InputError` for classes of `validation` that training does not know.
+    """Raise `InputError` for classes of one part that the other does not have, or warn of them.
 
     # Arguments
         counts: training images of each class.
         raw: labels of `validation`, as given.
         validation: their classes.
         classes: how many classes there are, if the user has said so.
+        is_share: whether `validation` was held out of the training data.
     """
     explicit = classes is not None
     outside = (validation < 0) | (validation >= labels.classes)
@@ -261,10 +267,22 @@ def check_validation(
             f"{_shown(raw[index])}: {int(outside.sum()):,} images have {listed(kinds)}"
             f"{'' if explicit else f'; {_CUT}'}."
         )
+    measured = np.bincount(validation, minlength=labels.classes)
+    unseen = [labels.name(index) for index in np.flatnonzero((measured == 0) & (counts > 0))]
+    if unseen and len(validation) >= labels.classes:
+        cause = (
+            "`train` has one image of each, and keeps it"
+            if is_share
+            else f"what is measured says nothing of them; {_CUT}"
+        )
+        warn(
+            f"`validation` has no image of {len(unseen)} of {labels.classes} classes, "
+            f"{listed(unseen)}: {cause}."
+        )
     empty = [index for index in range(labels.classes) if not counts[index]]
     if not empty:
         return
-    held = np.bincount(validation, minlength=labels.classes)[empty]
+    held = measured[empty]
     which = listed([labels.name(index) for index in empty])
     if held.any() and not explicit:
         raise InputError(

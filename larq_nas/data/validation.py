@@ -144,8 +144,7 @@ def _weight(parts: Sequence[np.ndarray]) -> np.ndarray | None:
 
 
 def _hashes(images: np.ndarray) -> np.ndarray:
-    rows = np.ascontiguousarray(images).reshape(len(images), -1)
-    digests = [hashlib.sha256(row.data).digest()[:8] for row in rows]
+    digests = [hashlib.sha256(row.data).digest()[:8] for row in np.ascontiguousarray(images)]
     return np.frombuffer(b"".join(digests), dtype="<u8")
 
 
@@ -270,7 +269,7 @@ def hold(found: Scan, tell: Tell) -> Scan:
         return found
     tell(
         f"`{found.name}` comes in another order on each pass: its {len(found):,} images "
-        f"({found.image_bytes / 1e6:,.1f} MB) are held in memory, in an order of their content"
+        f"({found.image_bytes:,} bytes) are held in memory, in an order of their content"
     )
     hashes, parts = _collected(found)
     now = dataclasses.replace(found, hashes=hashes, labels=parts[1], weights=_weight(parts[2:]))
@@ -325,28 +324,29 @@ def split(found: Scan, share: float, labels: Labels, seed: int, tell: Tell) -> t
     held_out = np.zeros(len(found), bool)
     rng = np.random.default_rng(seed)
     of_class = labels.indices(found.labels)
-    alone = []
     for index in range(labels.classes):
-        members = rng.permutation(np.flatnonzero(of_class == index))
-        if len(members) == 1:
-            alone.append(labels.name(index))
-        count = min(max(1, round(share * len(members))), len(members) - 1)
-        held_out[members[: max(0, count)]] = True
+        members = np.flatnonzero(of_class == index)
+        # Copies of an image go to one side, where a class has other images.
+        keys = np.unique(found.hashes[members])
+        keys, of_members = (
+            (keys, found.hashes) if len(keys) > 1 else (members, np.arange(len(found)))
+        )
+        count = min(max(1, round(share * len(keys))), len(keys) - 1)
+        chosen = rng.permutation(keys)[: max(0, count)]
+        held_out[members[np.isin(of_members[members], chosen)]] = True
     if not held_out.any():
         raise InputError(
             f"`validation` {share:g} must hold out some images, but each class has one: give "
             "validation data."
         )
-    if alone:
-        warn(f"`validation` has no image of {listed(alone)}: `train` has one alone, and keeps it.")
     tell(
         f"`validation`: {held_out.sum():,} of {len(found):,} images are held out, "
         f"{share:g} of each class, by seed {seed}"
     )
     parts = []
-    for name, members in (("train", ~held_out), ("validation", held_out)):
-        arrays = tuple(_collected(found, members)[1]) if fits(found) else None
-        part = _selected(found, np.flatnonzero(members), arrays)
+    for name, part_of in (("train", ~held_out), ("validation", held_out)):
+        arrays = tuple(_collected(found, part_of)[1]) if fits(found) else None
+        part = _selected(found, np.flatnonzero(part_of), arrays)
         parts.append(dataclasses.replace(part, name=name))
     return parts[0], parts[1]
 
@@ -423,7 +423,8 @@ def check(
     if len(found) < 2:
         raise InputError("`train` must hold 2 images or more: its halves train different things.")
     counts = np.bincount(labels.indices(found.labels), minlength=labels.classes)
-    check_validation(labels, counts, other.labels, labels.indices(other.labels), classes)
+    measured_classes = labels.indices(other.labels)
+    check_validation(labels, counts, other.labels, measured_classes, classes, bool(share))
     _warn_of_pair(found, other)
     everywhere = np.arange(len(found))
     if found.random:

@@ -275,6 +275,14 @@ def test_classes_without_training_images_are_named() -> None:
         check(data(labels=text[cut]), other(labels=text[LABELS]))
 
 
+def test_classes_that_nothing_measures_are_named() -> None:
+    (told,) = told_of(named(["a", "b", "c", "d"]), other(labels=np.arange(20) % 2))
+    assert told.startswith(
+        "`validation` has no image of 2 of 4 classes, `c`, `d`: what is measured"
+    )
+    assert "validation_split" in told
+
+
 def test_forms_that_are_clear_are_understood() -> None:
     facts = check_data(data(), other())
     told: list[str] = []
@@ -290,8 +298,8 @@ def test_forms_that_are_clear_are_understood() -> None:
         if isinstance(given[0], list):
             given = (np.asarray(given[0], "float32").tolist(), LABELS)
         arrays = check(given, other(), tell=told.append).facts
-        assert (arrays.train_examples, arrays.batch_size) == (20, 20)
-    assert "`train`: arrays of 20 images, in batches of 20" in told
+        assert (arrays.train_examples, arrays.batch_size) == (20, 8)
+    assert "`train`: arrays of 20 images, in batches of 8" in told
     assert check_data(generated(10), generated(10)).train_examples == 20
 
 
@@ -307,7 +315,7 @@ def test_a_share_is_held_out_of_each_class() -> None:
     told: list[str] = []
     labels = np.array([0] * 40 + [1] * 10 + [2])
     given = (images(51), labels)
-    with pytest.warns(UserWarning, match="`validation` has no image of 2: `train` has one alone"):
+    with pytest.warns(UserWarning, match="no image of 1 of 3 classes, 2: `train` has one"):
         found = check(given, 0.2, seed=1, tell=told.append)
     assert "`validation`: 10 of 51 images are held out, 0.2 of each class, by seed 1" in told
     parts = [list(part.unbatch().as_numpy_iterator()) for part in (found.train, found.validation)]
@@ -317,6 +325,20 @@ def test_a_share_is_held_out_of_each_class() -> None:
     assert found.facts.content_and_order != other_seed
     with pytest.raises(InputError, match="but each class has one: give validation data"):
         check((images(3), np.arange(3)), 0.2)
+
+
+def test_copies_of_an_image_stay_on_one_side() -> None:
+    twice = np.concatenate([images(), images()])
+    found = check((twice, np.concatenate([LABELS, LABELS])), 0.4)
+    sides = [
+        {image.tobytes() for image, _ in part.unbatch().as_numpy_iterator()}
+        for part in (found.train, found.validation)
+    ]
+    assert not sides[0] & sides[1]
+    assert (found.facts.train_examples, found.facts.validation_examples) == (24, 16)
+    same = (np.zeros((10, *SHAPE)), np.arange(10) % 2)
+    with pytest.warns(UserWarning, match="2 of 2 images of `validation` are in `train` too"):
+        assert check(same, 0.2).facts.validation_examples == 2
 
 
 def test_a_share_of_what_memory_does_not_hold(monkeypatch) -> None:
@@ -371,8 +393,8 @@ def test_another_order_on_each_pass_gives_one() -> None:
         np.testing.assert_array_equal(one, other_order)
     assert len(set(orders[0])) == 200
     assert told.count(
-        "`train` comes in another order on each pass: its 200 images (0.1 MB) are held in memory, "
-        "in an order of their content"
+        "`train` comes in another order on each pass: its 200 images (51,200 bytes) are held in "
+        "memory, in an order of their content"
     )
 
 

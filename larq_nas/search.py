@@ -141,8 +141,11 @@ def search(
 
     !!! example
         ```python
-        train, validation = larq_nas.datasets.load("digits")
-        model = larq_nas.search(train, validation, epochs=5, train_epochs=20, directory="runs/a")
+        train, validation = larq_nas.datasets.load("digits", batch_size=32)
+        decides = {"architecture_learning_rate": 0.003}  # in the few steps that the digits give
+        model = larq_nas.search(
+            train, validation, searcher=decides, epochs=8, train_epochs=20, directory="runs/a"
+        )
         larq_nas.convert(model, validation).save("digits.tflite")
 
         # A published method, other settings in parts of it, and limits.

@@ -28,11 +28,13 @@ from larq_nas.log import log
 from larq_nas.methods import RecipeLike, resolve
 from larq_nas.process_state import keeps_process_state
 from larq_nas.run_directory import RunDirectory
+from larq_nas.searchers.estimate import require_training_memory
 from larq_nas.spaces import Space, SpaceLike
 from larq_nas.spaces.chooser import Fix
 from larq_nas.training.callbacks import GivenCallbacks, resolve_callbacks
 from larq_nas.training.distribution import (
     noticing_lost_processes,
+    process_count,
     require_one_directory,
     verbose_here,
     working_in,
@@ -293,7 +295,9 @@ def train_architecture(
         run.check()
         if not run.model.exists():
             shape, number = data.facts.input_shape, data.facts.classes
-            require_living(architecture, space, data.facts)
+            network = require_living(architecture, space, data.facts)
+            batch_size = data.facts.batch_size // process_count(data.strategy)
+            require_training_memory(network, batch_size, "The network", "build it narrower")
             check_training(
                 lambda: architecture.build(shape, number, space),
                 data,
@@ -308,10 +312,10 @@ def train_architecture(
             return train_and_finish(trainer, epochs, run, Budget({}), None, callbacks, verbose)
 
 
-def require_living(architecture: Architecture, space: Space, facts: DataFacts) -> None:
-    """Raise `InputError` for a kind of cell that is zero on every path."""
+def require_living(architecture: Architecture, space: Space, facts: DataFacts) -> tf.keras.Model:
+    """Return the network, or raise `InputError` for a cell that is zero on every path."""
     choose = Fix(architecture.choices)
-    space.build(choose, facts.input_shape, facts.classes)
+    network = space.build(choose, facts.input_shape, facts.classes)
     values = architecture.choices
     chosen = {name: choice.decode(values[name]) for name, choice in choose.choices.items()}
     for cell in choose.cells.values():
@@ -320,3 +324,4 @@ def require_living(architecture: Architecture, space: Space, facts: DataFacts) -
                 f"Every path of cell `{cell.name}` is zero: choose another operation in one of "
                 f"{', '.join(cell.questions.values())}."
             )
+    return network

@@ -187,7 +187,8 @@ def search(
             random weights; by default the method's.
         classes: number of classes; by default one more than the largest training label.
         augment: `"standard"` (shift and mirror), `"cutout"` (and a square of zeros), `"crop"` (7/8
-            of images that are so much larger than those of `validation`), a function of
+            of images that are so much larger than those of `validation`), a Keras layer such as
+            `tf.keras.layers.RandomRotation(0.1)` or a `Sequential` of them, a function of
             `(images, seed)`, or `None`.
         teacher: a trained network of the same images and classes, such as one of larq-zoo,
             that the found network learns from too.

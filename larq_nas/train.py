@@ -211,7 +211,8 @@ def train(
             that the network learns from too.
         classes: number of classes; by default one more than the largest training label.
         augment: `"standard"` (shift and mirror), `"cutout"` (and a square of zeros), `"crop"` (7/8
-            of images that are so much larger than those of `validation`), a function of
+            of images that are so much larger than those of `validation`), a Keras layer such as
+            `tf.keras.layers.RandomRotation(0.1)` or a `Sequential` of them, a function of
             `(images, seed)`, or `None`.
         directory: where the run is kept; by default nothing is.
         seed: seed of everything random; the same seed gives the same result.

@@ -24,7 +24,7 @@ WEIGHTS = (0.0, 1.0)
 EPOCHS, TAU = 50, 7.7
 FAR = EPOCHS * 391 * 3e-4
 STEPS = 100
-FIGURES = ("entropy", "flip_ratio", "accuracy", "search_accuracy", "zero", "parameter_free")
+FIGURES = ("entropy", "flip_ratio", "accuracy", "search_accuracy", "zero", "skips_and_pools")
 
 
 def measure(weight: float, seed: int, epochs: int, folder: Path) -> dict[str, Any]:

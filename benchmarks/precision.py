@@ -18,7 +18,7 @@ from record import record  # isort: skip  (beside this file)
 
 SPLITS = {"train_split": "train[:4000]", "validation_split": "test[:1000]", "image_size": 16}
 SPACE = Bnas(cells=3, channels=8)
-FIGURES = ("accuracy", "search_accuracy", "entropy", "zero", "parameter_free")
+FIGURES = ("accuracy", "search_accuracy", "entropy", "zero", "skips_and_pools")
 PRECISIONS: tuple[ComputedIn, ...] = ("float32", "bfloat16")
 
 

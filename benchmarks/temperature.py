@@ -15,7 +15,7 @@ from larq_nas.training.loop import read_history
 
 from record import record  # isort: skip  (beside this file)
 
-COLUMNS = ("epoch", "confidence", "entropy", "parameter_free", "accuracy", "search_accuracy")
+COLUMNS = ("epoch", "max_probability", "entropy", "skips_and_pools", "accuracy", "search_accuracy")
 
 
 def measure(temperature: float, seed: int, epochs: int) -> list[dict[str, float]]:

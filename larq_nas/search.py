@@ -154,8 +154,11 @@ def search(
 
     !!! example
         ```python
-        train, validation = larq_nas.datasets.load("digits")
-        model = larq_nas.search(train, validation, epochs=5, train_epochs=20, directory="runs/a")
+        train, validation = larq_nas.datasets.load("digits", batch_size=32)
+        decides = {"architecture_learning_rate": 0.003}  # in the few steps that the digits give
+        model = larq_nas.search(
+            train, validation, searcher=decides, epochs=8, train_epochs=20, directory="runs/a"
+        )
         larq_nas.convert(model, validation).save("digits.tflite")
 
         # A published method, other settings in parts of it, and limits.
@@ -199,7 +202,8 @@ def search(
             random weights; by default the method's.
         classes: number of classes; by default what the labels say.
         augment: `"standard"` (shift and mirror), `"cutout"` (and a square of zeros), `"crop"` (7/8
-            of images that are so much larger than those of `validation`), a function of
+            of images that are so much larger than those of `validation`), a Keras layer such as
+            `tf.keras.layers.RandomRotation(0.1)` or a `Sequential` of them, a function of
             `(images, seed)`, or `None`.
         class_weight: how much images of each class count in training: weights by number or name, as
             `{0: 1.0, 1: 5.0}`, or `"balanced"`, by which each class counts alike.

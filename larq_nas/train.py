@@ -29,11 +29,13 @@ from larq_nas.methods import RecipeLike, resolve
 from larq_nas.process_state import keeps_process_state
 from larq_nas.result import Result
 from larq_nas.run_directory import RunDirectory
+from larq_nas.searchers.estimate import require_training_memory
 from larq_nas.spaces import Space, SpaceLike
 from larq_nas.spaces.chooser import Fix
 from larq_nas.training.callbacks import GivenCallbacks, resolve_callbacks
 from larq_nas.training.distribution import (
     noticing_lost_processes,
+    process_count,
     require_one_directory,
     verbose_here,
     working_in,
@@ -253,7 +255,8 @@ def train(
             that the network learns from too.
         classes: number of classes; by default what the labels say.
         augment: `"standard"` (shift and mirror), `"cutout"` (and a square of zeros), `"crop"` (7/8
-            of images that are so much larger than those of `validation`), a function of
+            of images that are so much larger than those of `validation`), a Keras layer such as
+            `tf.keras.layers.RandomRotation(0.1)` or a `Sequential` of them, a function of
             `(images, seed)`, or `None`.
         class_weight: how much images of each class count in training: weights by number or name, as
             `{0: 1.0, 1: 5.0}`, or `"balanced"`, by which each class counts alike.
@@ -357,7 +360,9 @@ def train_architecture(
         run.check()
         if not run.model.exists():
             shape, number = data.facts.input_shape, data.facts.classes
-            require_living(architecture, space, data.facts)
+            network = require_living(architecture, space, data.facts)
+            batch_size = data.facts.batch_size // process_count(data.strategy)
+            require_training_memory(network, batch_size, "The network", "build it narrower")
             check_training(
                 lambda: architecture.build(shape, number, space),
                 data,
@@ -372,10 +377,10 @@ def train_architecture(
             return train_and_finish(trainer, epochs, run, Budget({}), None, callbacks, verbose)
 
 
-def require_living(architecture: Architecture, space: Space, facts: DataFacts) -> None:
-    """Raise `InputError` for a kind of cell that is zero on every path."""
+def require_living(architecture: Architecture, space: Space, facts: DataFacts) -> tf.keras.Model:
+    """Return the network, or raise `InputError` for a cell that is zero on every path."""
     choose = Fix(architecture.choices)
-    space.build(choose, facts.input_shape, facts.classes)
+    network = space.build(choose, facts.input_shape, facts.classes)
     values = architecture.choices
     chosen = {name: choice.decode(values[name]) for name, choice in choose.choices.items()}
     for cell in choose.cells.values():
@@ -384,3 +389,4 @@ def require_living(architecture: Architecture, space: Space, facts: DataFacts) -
                 f"Every path of cell `{cell.name}` is zero: choose another operation in one of "
                 f"{', '.join(cell.questions.values())}."
             )
+    return network

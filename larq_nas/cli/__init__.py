@@ -21,7 +21,10 @@ def main() -> None:
 
     A first network, searched on real data in a few minutes:
 
-      larq-nas search --data digits --epochs 3 --train-epochs 10 --directory runs/digits
+    \b
+      larq-nas search --data digits --batch-size 32 --set space.search_channels=8 \\
+          --set searcher.architecture_learning_rate=0.003 --epochs 8 --train-epochs 24 \\
+          --directory runs/digits
     """
 
 

@@ -1,12 +1,17 @@
 """Random changes to training images, repeatable by their seed."""
 
 import functools
-from collections.abc import Callable
-from typing import TypeAlias
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from larq_nas.errors import InputError, first_line, require_known
+from larq_nas.errors import DivergenceError, InputError, first_line, require_known, warn
 
 Augment: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Takes images `(batch, height, width, channels)` and a seed `(2,)`; returns new images."""
@@ -71,40 +76,172 @@ def crop(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 _BY_NAME: dict[str, Augment] = {"crop": crop, "cutout": cutout, "standard": pad_crop_flip}
 
 
-def resolve_augment(augment: str | Augment | None) -> Augment | None:
-    """Return the augmentation a name or a function stands for."""
+class KeyedGenerator:
+    """The random generator of a Keras layer, drawing by a key in place of a state of its own."""
+
+    def __init__(self, key: tf.Tensor) -> None:
+        self._key, self._count = key, 0
+
+    def _maybe_init(self) -> None:
+        """Nothing: there is no state."""
+
+    def make_legacy_seed(self) -> None:
+        """Nothing: where there is a seed for stateless operations, it is not used."""
+
+    def make_seed_for_stateless_op(self) -> tf.Tensor:
+        """Return the next seed."""
+        self._count += 1
+        return tf.random.experimental.stateless_fold_in(self._key, self._count)
+
+    def random_uniform(
+        self,
+        shape: Any,
+        minval: Any = 0.0,
+        maxval: Any = None,
+        dtype: Any = None,
+        nonce: Any = None,
+    ) -> tf.Tensor:
+        seed, highest = self.make_seed_for_stateless_op(), 1 if maxval is None else maxval
+        return tf.random.stateless_uniform(shape, seed, minval, highest, dtype or tf.float32)
+
+    def random_normal(
+        self, shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = None, nonce: Any = None
+    ) -> tf.Tensor:
+        seed = self.make_seed_for_stateless_op()
+        return tf.random.stateless_normal(shape, seed, mean, stddev, dtype or tf.float32)
+
+    def truncated_normal(
+        self, shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = None, nonce: Any = None
+    ) -> tf.Tensor:
+        seed = self.make_seed_for_stateless_op()
+        return tf.random.stateless_truncated_normal(shape, seed, mean, stddev, dtype or tf.float32)
+
+    def dropout(self, inputs: tf.Tensor, rate: Any, noise_shape: Any = None) -> tf.Tensor:
+        seed = self.make_seed_for_stateless_op()
+        return tf.nn.experimental.stateless_dropout(inputs, rate, seed, noise_shape=noise_shape)
+
+
+@dataclass(frozen=True)
+class LayerAugment:
+    """A Keras layer, or a model of them, such as `RandomFlip`, as an augmentation."""
+
+    layer: tf.keras.layers.Layer
+
+    def __call__(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        drawing = [one for one in self.layer._flatten_layers() if hasattr(one, _GENERATOR)]
+        with ExitStack() as stack:
+            for place, one in enumerate(drawing):
+                key = tf.random.experimental.stateless_fold_in(seed, place)
+                # Set as Keras sets attributes, it would be tracked.
+                own = getattr(one, _GENERATOR)
+                object.__setattr__(one, _GENERATOR, KeyedGenerator(key))
+                stack.callback(object.__setattr__, one, _GENERATOR, own)
+            return _called(self.layer, images)
+
+    def describe(self) -> str:
+        """Return its kind, and a digest of its settings but for names, which Keras numbers."""
+        config = json.dumps(self.layer.get_config(), sort_keys=True, default=str)
+        digest = hashlib.sha256(_NAME.sub("", config).encode()).hexdigest()[:8]
+        return f"{type(self.layer).__name__} {digest}"
+
+
+def _called(layer: tf.keras.layers.Layer, images: tf.Tensor) -> tf.Tensor:
+    # A model of a sequence calls its layers once more whenever the shape of images is a new one.
+    if isinstance(layer, tf.keras.Sequential):
+        return functools.reduce(lambda made, one: _called(one, made), layer.layers, images)
+    return layer(images, training=True) if layer._expects_training_arg else layer(images)
+
+
+_GENERATOR = "_random_generator"
+_NAME = re.compile(r'"name": "[^"]*"')
+
+
+def resolve_augment(augment: Any) -> Augment | None:
+    """Return the augmentation that a name, a Keras layer or a function stands for."""
+    if isinstance(augment, tf.keras.layers.Layer):
+        return LayerAugment(augment)
+    if isinstance(augment, type) and issubclass(augment, tf.keras.layers.Layer):
+        raise InputError(f"`augment` must be an instance, such as {augment.__name__}(...).")
     if augment is None or callable(augment):
-        return augment
+        found: Augment | None = augment
+        return found
     if not isinstance(augment, str):
-        raise InputError(f"`augment` must be a name, a function or None, but got {augment!r}.")
+        raise InputError(
+            f"`augment` must be a name, a Keras layer, a function or None, but got {augment!r}."
+        )
     require_known("augmentation", augment, _BY_NAME)
     return _BY_NAME[augment]
 
 
+_CHECKED = 8
+
+
 def check_augment(
-    augment: Augment | None,
-    input_shape: tuple[int, int, int],
-    train_shape: tuple[int, int, int] | None = None,
+    augment: Augment | None, input_shape: tuple[int, int, int], images: tf.Tensor
 ) -> None:
-    """Raise `InputError` if `augment` fails on two images, or gives another shape."""
+    """Raise `InputError` if `augment` fails on images, gives another shape, or what is not finite.
+
+    It warns if the same seed gives other images the next time.
+    """
     if augment is None:
         return
-    images = tf.zeros((2, *(train_shape or input_shape)))
+    images = tf.cast(images[:_CHECKED], tf.float32)
+    key = tf.constant([0, 1], tf.int64)
+    # Traced, as it is in a pipeline.
+    traced = tf.function(lambda batch: tf.convert_to_tensor(augment(batch, key)))
     try:
-        shape = tf.convert_to_tensor(augment(images, tf.constant([0, 1], tf.int64))).shape
+        made = traced(images)
     except Exception as error:
         raise InputError(
             f"`augment` must take images and a seed and return images: {first_line(error)}."
         ) from error
-    if shape != (len(images), *input_shape):
+    if made.shape != (len(images), *input_shape):
         raise InputError(
             f"`augment` must give as many images of the shape of `validation`, {input_shape}, but "
-            f"gave {tuple(shape)} for those of `train`, {tuple(images.shape)}."
+            f"gave {tuple(made.shape)} for those of `train`, {tuple(images.shape)}."
         )
+    if not tf.reduce_all(tf.math.is_finite(tf.cast(made, tf.float32))):
+        raise InputError(f"{AUGMENT_GAVE} for images of `train`, which are finite: mend it.")
+    if tf.reduce_all(made == traced(images)):
+        return
+    told = (
+        f"`augment` ({describe(augment)}) gives other images for the same seed, so the run cannot "
+        "be repeated or resumed with the same result: draw by tf.random.stateless_uniform(..., "
+        "seed)"
+    )
+    if isinstance(augment, LayerAugment):
+        raise InputError(f"{told}, in a function of (images, seed) that calls the layer.")
+    warn(f"{told}.")
+
+
+AUGMENT_GAVE = "`augment` gave numbers that are not finite"
+
+
+def finite(images: tf.Tensor, augment: Augment) -> tf.Tensor:
+    """Return images, of which an augmentation of one's own may not have made NaN or infinity."""
+    if augment in _BY_NAME.values():
+        return images
+    return tf.debugging.check_numerics(images, AUGMENT_GAVE)
+
+
+@contextmanager
+def naming_augment() -> Iterator[None]:
+    """Raise `DivergenceError` where `finite` found numbers that are not."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if AUGMENT_GAVE not in str(error):
+            raise
+        raise DivergenceError(
+            f"{AUGMENT_GAVE} for some images of `train`, which are finite: mend it, and train in "
+            "another directory."
+        ) from error
 
 
 def describe(augment: Augment | None) -> str | None:
     """Return what tells one augmentation from another in a run's settings."""
+    if isinstance(augment, LayerAugment):
+        return augment.describe()
     if isinstance(augment, functools.partial):
         return f"{describe(augment.func)}{augment.args}{augment.keywords}"
     if augment is None:

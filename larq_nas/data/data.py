@@ -89,7 +89,8 @@ def read_data(
     found = check(train, validation, classes, augmentation is not None, seed, tell)
     facts, labels = found.facts, found.labels
     space.check(facts.input_shape)
-    check_augment(augmentation, facts.input_shape, facts.train_shape)
+    if augmentation:
+        check_augment(augmentation, facts.input_shape, next(iter(found.train))[0])
     if strategy is tf.distribute.get_strategy():
         strategy = None  # TensorFlow's default, which is none
     require_strategy(strategy, min(facts.batch_size, facts.train_examples))

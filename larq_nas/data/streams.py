@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.data.augmentation import Augment
+from larq_nas.data.augmentation import Augment, finite
 from larq_nas.data.validation import DataFacts
 
 _SHUFFLE_BYTES = 2**30
@@ -103,4 +103,5 @@ def _augmented(
     images = tf.cast(images, tf.float32)
     if augment is None:
         return images
-    return tf.ensure_shape(augment(images, key), (images.shape[0], *facts.input_shape))
+    augmented = tf.ensure_shape(augment(images, key), (images.shape[0], *facts.input_shape))
+    return finite(augmented, augment)

@@ -1,14 +1,14 @@
 """Estimate the memory of a search before it starts."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from larq_nas.cost.profile import Structure
-from larq_nas.errors import warn
+from larq_nas.errors import InputError, warn
 from larq_nas.layers import BinaryConv2D
 from larq_nas.supernet.fused_cell import FusedCell, kept
 from larq_nas.training.distribution import process_count
@@ -24,14 +24,24 @@ _BYTES_A_NUMBER = 7  # that is kept for the backward pass, with gradients under 
 _COPIES: dict[type, int] = {BinaryConv2D: 3}
 
 
-def estimate(model: tf.keras.Model, batch_size: int) -> float:
-    """Return the bytes of memory that training a supernet takes, in each process."""
+def estimate(
+    model: tf.keras.Model,
+    batch_size: int,
+    rematerialize: bool | None = None,
+    width: float = 1.0,
+) -> float:
+    """Return the bytes of memory that training a network takes, in each process.
+
+    `rematerialize` tells whether its fused cells are computed again; by default as they were built.
+    At another `width`, a share of its channels, they are those of layers in its middle.
+    """
     strategy = model.distribute_strategy
     processes = process_count(strategy)
     replicas = strategy.num_replicas_in_sync // processes
     calls = replicas * sum(len(nodes) for nodes in model._nodes_by_depth.values())
-    numbers = batch_size * _activations(model) // processes
-    return _bytes(calls, replicas * model.count_params(), numbers)
+    numbers = batch_size * _activations(model, rematerialize) // processes
+    weights = int(replicas * model.count_params() * width**2)
+    return _bytes(calls, weights, int(numbers * width))
 
 
 def estimate_widths(structure: Structure, widths: Mapping[str, int], batch_size: int) -> float:
@@ -54,18 +64,51 @@ def _bytes(calls: int, weights: int, numbers: int) -> float:
     )
 
 
-def warn_if_too_large(needed: float, can_rematerialize: bool) -> None:
-    """Warn if more memory is needed than is free, in bytes, where the system says what is.
+# The estimate is within a fifth of what was measured, and what is free changes: in between it
+# may fit.
+_MARGIN = 1.5
 
-    `can_rematerialize` tells whether rematerialization would help, and is off.
+
+def require_memory(
+    needed: float, mends: Callable[[float], Sequence[str]], what: str = "The supernet"
+) -> None:
+    """Raise `InputError` if clearly more memory is needed than is free, and warn if it may be.
+
+    On a GPU, whose memory is another, it only warns. `mends` returns the changes that need no
+    more than the bytes that it is given.
     """
     free = free_memory()
-    advice = ", or the searcher's `rematerialize=True`" if can_rematerialize else ""
-    if free is not None and needed > free:
-        warn(
-            f"The supernet needs about {needed / 2**30:.1f} GiB of memory, but only "
-            f"{free / 2**30:.1f} GiB are free: use a smaller batch or fewer channels{advice}."
-        )
+    if free is None or needed <= free:
+        return
+    told = (
+        f"{what} needs about {needed / 2**30:.1f} GiB of memory, but only {free / 2**30:.1f} GiB "
+        f"are free: {' or '.join(mends(free)) or 'use fewer cells or channels'}."
+    )
+    if needed <= _MARGIN * free or tf.config.list_physical_devices("GPU"):
+        warn(told)
+    else:
+        raise InputError(told)
+
+
+def fitting_batch(needed: Callable[[int], float], free: float, batch_size: int) -> list[str]:
+    """Return the change to the largest batch that fits, if any does; `needed` is linear in it."""
+    fixed = needed(0)
+    largest = int((free - fixed) * batch_size / (needed(batch_size) - fixed))
+    return [f"use batches of up to {largest} images"] if 1 <= largest < batch_size else []
+
+
+def require_training_memory(model: tf.keras.Model, batch_size: int, what: str, other: str) -> None:
+    """Raise `InputError` if training a network needs clearly more memory than is free.
+
+    `other` is what helps but smaller batches.
+    """
+
+    def needed(batch: int) -> float:
+        return estimate(model, batch)
+
+    require_memory(
+        needed(batch_size), lambda free: [*fitting_batch(needed, free, batch_size), other], what
+    )
 
 
 def free_memory() -> float | None:
@@ -80,7 +123,7 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def _activations(model: tf.keras.Model) -> int:
+def _activations(model: tf.keras.Model, rematerialize: bool | None) -> int:
     """Return the numbers that one image leaves behind for the backward pass."""
     count, again = 0, 0
     for nodes in model._nodes_by_depth.values():
@@ -91,7 +134,7 @@ def _activations(model: tf.keras.Model) -> int:
                 plan = node.layer.plan
                 inputs = tf.nest.flatten(node.keras_inputs)[: plan.inputs]
                 inside = kept(plan, [tensor.shape[1:] for tensor in inputs])
-                if node.layer.rematerialize:
+                if node.layer.rematerialize if rematerialize is None else rematerialize:
                     again = max(again, inside)
                 else:
                     size += inside

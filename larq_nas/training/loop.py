@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
+from larq_nas.data.augmentation import naming_augment
 from larq_nas.data.labels import whole_labels
 from larq_nas.data.streams import Stream
 from larq_nas.errors import DivergenceError, InputError, first_line
@@ -191,7 +192,7 @@ def fit(
         batches = shared_out(batches, strategy)
         # What a step reports is of all replicas already; Keras would add it up.
         model.distribute_reduction_method = "first"
-    with exact():
+    with exact(), naming_augment():
         model.fit(
             batches,
             steps_per_epoch=stream.steps,

@@ -1,16 +1,23 @@
 """The memory that a search will take."""
 
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import larq_nas  # isort: skip  (it prepares TensorFlow)
 import pytest
 
+from larq_nas.data.data import read_data
+from larq_nas.errors import InputError
 from larq_nas.layers import SEARCH, building_in
+from larq_nas.searchers import Differentiable, Evolution
 from larq_nas.searchers import estimate as module
-from larq_nas.searchers.estimate import estimate, warn_if_too_large
-from larq_nas.spaces import Bats
+from larq_nas.searchers.estimate import estimate, require_memory
+from larq_nas.spaces import Bats, resolve
 from larq_nas.supernet.fuse import Fuse
+from larq_nas.training import Recipe
 
 GIGABYTE = 2**30
 STEP = """
@@ -60,23 +67,66 @@ def test_memory_is_what_a_step_takes() -> None:
     assert estimated == pytest.approx(measured, rel=0.2)
 
 
-def test_too_large_a_supernet_is_told_with_what_helps(tmp_path, monkeypatch) -> None:
+def lighter(free: float) -> list[str]:
+    return [f"do with {free / GIGABYTE:.1f}"]
+
+
+def test_what_may_not_fit_is_told_and_what_does_not_is_refused(tmp_path, monkeypatch) -> None:
     memory, container = tmp_path / "meminfo", tmp_path / "max"
     memory.write_text("MemTotal: 9999999 kB\nMemAvailable:    2097152 kB\n")
     monkeypatch.setattr(module, "_MEMORY", memory)
     monkeypatch.setattr(module, "_CONTAINER", container)
-    with pytest.warns(UserWarning, match=r"3\.0 GiB.* 2\.0 GiB are free.*rematerialize=True"):
-        warn_if_too_large(3 * GIGABYTE, can_rematerialize=True)
-    with pytest.warns(UserWarning, match=r"use a smaller batch or fewer channels\."):
-        warn_if_too_large(3 * GIGABYTE, can_rematerialize=False)
-    warn_if_too_large(1.5 * GIGABYTE, can_rematerialize=True)
+    require_memory(1.9 * GIGABYTE, lighter)
+    with pytest.warns(UserWarning, match=r"2\.9 GiB.* 2\.0 GiB are free: do with 2\.0\."):
+        require_memory(2.9 * GIGABYTE, lighter)
+    with pytest.raises(InputError, match=r"A network needs about 3\.1 GiB.*: do with 2\.0\."):
+        require_memory(3.1 * GIGABYTE, lighter, "A network")
     container.write_text(f"{GIGABYTE}\n")
-    with pytest.warns(UserWarning, match=r"only 1\.0 GiB"):
-        warn_if_too_large(1.5 * GIGABYTE, can_rematerialize=True)
+    with pytest.raises(InputError, match=r"only 1\.0 GiB.*use fewer cells or channels"):
+        require_memory(1.9 * GIGABYTE, lambda free: [])
     container.write_text("max\n")
-    warn_if_too_large(1.5 * GIGABYTE, can_rematerialize=True)
+    require_memory(1.9 * GIGABYTE, lighter)
 
 
 def test_where_nothing_says_what_is_free_nothing_is_said(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(module, "_MEMORY", tmp_path / "none")
-    warn_if_too_large(1e15, can_rematerialize=True)
+    require_memory(1e15, lighter)
+
+
+def test_what_a_refusal_names_fits(monkeypatch) -> None:
+    """Each change that is named is enough, and the next larger batch is not."""
+    space = Bats(cells=3, channels=16, nodes=2)
+
+    def prepare(space: Bats, batch_size: int, **settings: bool) -> None:
+        train, validation = larq_nas.datasets.load("digits", batch_size=batch_size)
+        data = read_data(train.take(1), validation.take(1), 10, None, 0, space, 0)
+        Differentiable(**settings).prepare(space, data, None, 1, Recipe())
+
+    monkeypatch.setattr(module, "free_memory", lambda: 1.2 * GIGABYTE)
+    with pytest.raises(InputError, match="The supernet needs about") as refused:
+        prepare(space, 1000)
+    told = str(refused.value)
+    largest = int(re.search(r"batches of up to (\d+) images", told)[1])
+    channels = int(re.search(r"`search_channels=(\d+)`", told)[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepare(space, largest)
+        prepare(Bats(cells=3, channels=16, nodes=2, search_channels=channels), 1000)
+    with pytest.warns(UserWarning, match="GiB are free"):
+        prepare(space, largest + 2)
+
+
+def test_a_training_that_does_not_fit_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(module, "free_memory", lambda: 0.3 * GIGABYTE)
+    train, validation = larq_nas.datasets.load("digits", batch_size=20)
+    architecture = larq_nas.Architecture("vgg_small", {"expansion": 0.0625})
+    with pytest.raises(InputError, match=r"The network needs about .* build it narrower"):
+        larq_nas.train(
+            architecture, train.take(2), validation.take(1), epochs=1, directory=tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
+    space, searcher = resolve("vgg_small"), Evolution(subset=20)
+    with pytest.raises(InputError, match=r"The widest network needs .* smaller `ratios`"):
+        larq_nas.search(train.take(2), validation.take(1), space, searcher, verbose=0)

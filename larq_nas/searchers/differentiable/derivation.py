@@ -91,8 +91,10 @@ def warn_of_dropped(choose: Relax, chosen: Chosen) -> None:
 _COLLAPSED = 0.75
 
 
-def warn_if_collapsed(choices: Mapping[str, Choice], chosen: Chosen) -> None:
-    """Warn of kinds of cells that are mostly skips and pools."""
+def warn_if_collapsed(
+    choices: Mapping[str, Choice], chosen: Chosen, undecided: bool = False
+) -> None:
+    """Warn of kinds of cells that are mostly skips and pools; `undecided` as was warned before."""
     shares = {
         group: share_parameter_free(
             choices, {name: pairs for name, pairs in chosen.items() if choices[name].group == group}
@@ -101,8 +103,9 @@ def warn_if_collapsed(choices: Mapping[str, Choice], chosen: Chosen) -> None:
     }
     collapsed = {group: share for group, share in shares.items() if share > _COLLAPSED}
     if collapsed:
-        listed = ", ".join(f"{group} {share:.0%}" for group, share in collapsed.items())
-        warn(
-            f"The search collapsed to skips and pools (parameter-free operations: {listed}): "
-            "lower the temperature, or search for fewer epochs."
-        )
+        listed = ", ".join(f"{share:.0%} {group}" for group, share in collapsed.items())
+        # In their first steps pools are ahead, since they have nothing to learn.
+        advice = "lower the temperature, search for fewer epochs, or raise `diversity`"
+        if undecided:
+            advice = "search on until it decides, before anything else is changed"
+        warn(f"The search collapsed to skips and pools ({listed} of the operations): {advice}.")

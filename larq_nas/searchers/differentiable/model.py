@@ -71,9 +71,8 @@ class BilevelModel(TwoLevels):
         precision: ComputedIn = "float32",
     ) -> None:
         layers = list(mixtures.values())
-        super().__init__(
-            supernet, [mixture.alpha for mixture in layers], terms or {}, ("entropy", "confidence")
-        )
+        alphas, measured = [mixture.alpha for mixture in layers], ("entropy", "max_probability")
+        super().__init__(supernet, alphas, terms or {}, measured)
         self.mixtures = layers
         self.weight_decay = weight_decay
         self.architecture_weight_decay = architecture_weight_decay
@@ -94,7 +93,7 @@ class BilevelModel(TwoLevels):
             self._if_searching(lambda: self._architecture_step(*architecture_batch))
             self._weight_step(*weight_batch)
         self._means["entropy"].update_state(mean_entropy(self.mixtures))
-        self._means["confidence"].update_state(mean_confidence(self.mixtures))
+        self._means["max_probability"].update_state(mean_max_probability(self.mixtures))
         return self.results()
 
     def _if_searching(self, step: Callable[[], tf.Operation]) -> None:
@@ -140,7 +139,7 @@ def mean_entropy(mixtures: Sequence[Probabilities]) -> tf.Tensor:
     return tf.reduce_mean(tf.concat(entropies, axis=0))
 
 
-def mean_confidence(mixtures: Sequence[Probabilities]) -> tf.Tensor:
+def mean_max_probability(mixtures: Sequence[Probabilities]) -> tf.Tensor:
     """Return the mean over all edges of the largest probability."""
     largest = [tf.reduce_max(mixture.probabilities, axis=-1) for mixture in mixtures]
     return tf.reduce_mean(tf.concat(largest, axis=0))

@@ -24,7 +24,7 @@ from larq_nas.searchers.differentiable.search import (
     announce,
     warn_if_undecided,
 )
-from larq_nas.searchers.estimate import estimate, warn_if_too_large
+from larq_nas.searchers.estimate import estimate
 from larq_nas.searchers.searcher import Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.cell_space import CellSpace
@@ -37,7 +37,8 @@ from larq_nas.training.recipe import Recipe
 class ProgressiveSearch:
     """A progressive search that is ready to run, of so many epochs each stage.
 
-    `prepare` returns a stage that is ready to run, given its index and which operations it has.
+    `prepare` returns a stage that is ready to run, given its index and which operations it has;
+    `require_memory` refuses one that does not fit.
     """
 
     def __init__(
@@ -45,11 +46,12 @@ class ProgressiveSearch:
         searcher: "Progressive",
         epochs: int,
         prepare: Callable[[int, Mapping[str, Kept] | None], DifferentiableSearch],
+        require_memory: Callable[[int, DifferentiableSearch], None],
     ) -> None:
         self._cells, self._operations = searcher.stage_cells, searcher.stage_operations
         self._epochs = epochs
         self._choices: Mapping[str, Choice] = {}
-        self._prepare = prepare
+        self._prepare, self._require_memory = prepare, require_memory
         self._bytes = [self._estimate(index) for index in range(len(self._cells))]
 
     def _describe(self, index: int) -> str:
@@ -87,8 +89,6 @@ class ProgressiveSearch:
             if verbose:
                 stage = self._describe(index).capitalize()
                 log.info(f"{stage}: {'done before' if index < done else told}")
-        # Each stage warns of itself when it starts; of later ones it would be late.
-        warn_if_too_large(max(self._bytes[done + 1 :], default=0), self._can_rematerialize)
 
     def _estimate(self, index: int) -> float:
         """Return the bytes that a stage takes, whatever operations it will have."""
@@ -96,7 +96,8 @@ class ProgressiveSearch:
             prepared = self._prepare(index, self._largest(index) if index else None)
             choose = prepared.choose
             self._choices = self._choices or dict(choose.choices)
-            self._can_rematerialize = bool(choose.fused) and not choose.rematerialize
+            # When a stage starts it would be late.
+            self._require_memory(index, prepared)
             return estimate(prepared.model, prepared.data.facts.batch_size)
 
     def _largest(self, index: int) -> dict[str, Kept]:
@@ -267,7 +268,10 @@ class Progressive(Differentiable):
                 space, proxies[index], data, limits, epochs, masks, stage, before
             )
 
-        return ProgressiveSearch(self, epochs, prepare)
+        def require_memory(index: int, prepared: DifferentiableSearch) -> None:
+            self.require_memory(prepared, proxies[index])
+
+        return ProgressiveSearch(self, epochs, prepare, require_memory)
 
     def _require_operations(self, space: Space, survey: Survey) -> None:
         counts = {len(choice.operations) for choice in survey.choices.values()}

@@ -21,7 +21,7 @@ _COLUMNS = ("epoch", "choice", "input", "operation", "probability")
 class Health(FlipRatio):
     """Reports after each epoch what is being chosen, and keeps it.
 
-    `parameter_free` and `zero` are the shares of operations without weights, and of zeros, in
+    `skips_and_pools` and `zero` are the shares of operations without weights, and of zeros, in
     the architecture as it would be derived; `flip_ratio` is that of `FlipRatio`. TensorBoard
     shows how often each operation would be chosen, and the entropy of each edge, in nats.
     `probabilities.csv` has every edge of every epoch, those of stages before counted too, without
@@ -58,7 +58,7 @@ class Health(FlipRatio):
         choices = self._choose.choices
         chosen = strongest(choices, scores_of(self._choose, self._transfer_factor))
         if logs is not None:
-            logs["parameter_free"] = share_parameter_free(choices, chosen)
+            logs["skips_and_pools"] = share_parameter_free(choices, chosen)
             if any(choice.keeps_zero for choice in choices.values()):
                 logs["zero"] = share_zero(choices, chosen)
         self._keep(self._epochs_before + epoch + 1, probabilities)

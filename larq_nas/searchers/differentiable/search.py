@@ -1,7 +1,7 @@
 """Differentiable search: its settings and its run."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -43,9 +43,10 @@ from larq_nas.searchers.differentiable.model import (
     mean_entropy,
 )
 from larq_nas.searchers.differentiable.record import Health
-from larq_nas.searchers.estimate import estimate, warn_if_too_large
+from larq_nas.searchers.estimate import estimate, fitting_batch, require_memory
 from larq_nas.searchers.searcher import Callbacks
 from larq_nas.spaces import Space
+from larq_nas.spaces.cell_space import CellSpace
 from larq_nas.spaces.space import Precision
 from larq_nas.supernet.fuse import Fuse
 from larq_nas.supernet.fused_cell import FusedCell
@@ -96,7 +97,6 @@ def announce(search: "DifferentiableSearch", verbose: int | str) -> None:
         slow = model.terms.get("budget_penalty")
         if isinstance(slow, BudgetPenalty) and slow.seconds > _LONG:
             log.info(f"Budget: its costs take up to {slow.seconds:.0f} s before each epoch")
-    warn_if_too_large(memory, can_rematerialize=bool(choose.fused) and not choose.rematerialize)
     warn_if_unused(model, model.precision)
     if choose.rematerialize and not choose.fused:
         why = f"no cell is fused; `{first}`: {reason}" if first else "the space has no cells"
@@ -161,10 +161,9 @@ class DifferentiableSearch:
             # What a stage has dropped comes back if no other network keeps to a budget.
             scores = {name: np.where(dropped[name], _DROPPED, scores[name]) for name in scores}
         chosen = derive(choose.choices, choose.cells, scores, self.limits)
-        if not warn_if_undecided(self.model):
-            # Those of the found network, of which the supernet may have fewer cells.
-            found = self.limits.costs.choices if self.limits else choose.choices
-            warn_if_collapsed(found, chosen)
+        # Those of the found network, of which the supernet may have fewer cells.
+        found = self.limits.costs.choices if self.limits else choose.choices
+        warn_if_collapsed(found, chosen, undecided=warn_if_undecided(self.model))
         warn_of_dropped(choose, chosen)
         values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
         return Architecture(self.space.name, self.space.settings(), values)
@@ -352,7 +351,41 @@ class Differentiable:
 
         The training data is halved between weights and architecture parameters.
         """
-        return self.prepare_stage(space, space.proxy(), data, limits, epochs)
+        proxy = space.proxy()
+        search = self.prepare_stage(space, proxy, data, limits, epochs)
+        self.require_memory(search, proxy)
+        return search
+
+    def require_memory(self, search: DifferentiableSearch, proxy: Space) -> None:
+        """Raise `InputError` if the supernet of `proxy` needs clearly more memory than is free."""
+        size, facts = search.data.facts.batch_size, search.data.facts
+
+        def of_batches(rematerialize: bool | None) -> Callable[[int], float]:
+            return lambda batch: estimate(search.model, batch, rematerialize)
+
+        def mends(free: float) -> list[str]:
+            found = fitting_batch(of_batches(None), free, size)
+            if search.choose.fused and not self.rematerialize:
+                if of_batches(True)(size) <= free:
+                    found.append("the searcher's `rematerialize=True`")
+                elif not found:
+                    both = fitting_batch(of_batches(True), free, size)
+                    found = [f"{one} with the searcher's `rematerialize=True`" for one in both]
+            own = channels = proxy.channels if isinstance(proxy, CellSpace) else 1
+            while channels > 1:
+                channels //= 2
+                if estimate(search.model, size, width=channels / own) > free:
+                    continue
+                smaller: Any = dataclasses.replace(proxy, channels=channels)  # type: ignore[type-var]
+                with building_in(self._domain(search.space)):
+                    supernet = smaller.build(
+                        Fuse(self.temperature), facts.input_shape, facts.classes
+                    )
+                if estimate(supernet, size) <= free:
+                    return [*found, f"the space's `search_channels={channels}`"]
+            return found
+
+        require_memory(estimate(search.model, size), mends)
 
     def prepare_stage(
         self,

@@ -36,7 +36,12 @@ from larq_nas.report.plots import plot_widths
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.dms.supernet import Supernet, require_widths
 from larq_nas.searchers.dms.widths import Dimensions
-from larq_nas.searchers.estimate import RUNTIME_BYTES, estimate_widths, free_memory
+from larq_nas.searchers.estimate import (
+    RUNTIME_BYTES,
+    estimate_widths,
+    fitting_batch,
+    free_memory,
+)
 from larq_nas.searchers.searcher import Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Survey
@@ -382,11 +387,15 @@ def require_memory(
     needed, free = memory_of(costs, dimensions, batch_size), free_memory()
     if free is not None and needed - held > free:
         widest = max(dimensions.widest().values())
+        structure, widths = costs.structure({}), dimensions.widest()
+        smaller = fitting_batch(
+            lambda size: estimate_widths(structure, widths, size), free + held, batch_size
+        )
+        batches = smaller[0].removeprefix("use ") if smaller else "smaller batches"
         raise InputError(
             f"Widths of up to {widest:,} filters need about {needed / 2**30:.1f} GiB of memory, "
             f"but only {(free + held) / 2**30:.1f} GiB are to be had: use a lower `initial_ratio`, "
-            "a budget or `memory_target` that holds them down, or smaller batches, in another "
-            "directory."
+            f"a budget or `memory_target` that holds them down, or {batches}, in another directory."
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.choices import expand
+from larq_nas.data.augmentation import naming_augment
 from larq_nas.data.data import Data
 from larq_nas.data.labels import whole_labels
 from larq_nas.data.streams import Stream, training_stream, validation_stream
@@ -134,7 +135,7 @@ class CandidateTraining:
             DivergenceError: if the loss becomes NaN or infinite.
         """
         stream = self.stream(number)
-        with exact():
+        with exact(), naming_augment():
             if self.epochs:
                 model.fit(
                     stream.from_epoch(0, self.epochs),

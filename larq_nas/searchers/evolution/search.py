@@ -28,6 +28,7 @@ from larq_nas.files import write_table
 from larq_nas.log import log
 from larq_nas.process_state import seed_everything
 from larq_nas.run_directory import RunDirectory
+from larq_nas.searchers.estimate import require_training_memory
 from larq_nas.searchers.evolution.candidates import (
     CandidateTraining,
     Inheritance,
@@ -93,6 +94,7 @@ def write_front(run: RunDirectory, found: Sequence[tuple[Architecture, Mapping[s
 
 
 _WAIT_SECONDS = 0.5
+_NARROWER = "give the space smaller `ratios`"
 
 
 @dataclass(frozen=True)
@@ -343,7 +345,9 @@ class Evolution:
             )
         # What candidates cannot take from the widest network shows here, before it is trained.
         choose = Widest()
-        Inheritance(space.build(choose, facts.input_shape, facts.classes), choose)
+        widest = space.build(choose, facts.input_shape, facts.classes)
+        Inheritance(widest, choose)
+        require_training_memory(widest, facts.batch_size, "The widest network", _NARROWER)
         if self.shared:
             require_one_trace(space, recipe, facts)
         fitness = Fitness(costs, self.trade_off)

@@ -49,13 +49,13 @@ def test_derives_two_inputs_per_node_without_zero() -> None:
 
 @pytest.mark.slow
 def test_low_temperature_makes_harder_choices(task: Data, tmp_path) -> None:
-    confidence = {}
+    rise = {}
     for temperature in (0.2, 1.0):
         searcher = Differentiable(temperature=temperature, architecture_learning_rate=1e-2)
         _, history = run_search(searcher, task, tmp_path / str(temperature))
-        first, last = (float(history[i]["confidence"]) for i in (0, -1))
-        confidence[temperature] = last - first
-    assert confidence[0.2] > 1.5 * confidence[1.0] > 0
+        first, last = (float(history[i]["max_probability"]) for i in (0, -1))
+        rise[temperature] = last - first
+    assert rise[0.2] > 1.5 * rise[1.0] > 0
 
 
 def test_epochs_for_the_weights_alone_come_first(task: Data, tmp_path) -> None:
@@ -63,7 +63,7 @@ def test_epochs_for_the_weights_alone_come_first(task: Data, tmp_path) -> None:
     assert "search_loss" not in history[0]
     assert float(history[1]["search_loss"]) > 0
     assert float(history[0]["entropy"]) == pytest.approx(np.log(8), abs=1e-3)
-    assert {"parameter_free", "confidence", "accuracy"} <= history[0].keys()
+    assert {"skips_and_pools", "max_probability", "accuracy"} <= history[0].keys()
 
 
 def test_a_collapse_is_told_once(task: Data, tmp_path, recwarn) -> None:
@@ -83,13 +83,30 @@ def test_a_collapse_is_told_once(task: Data, tmp_path, recwarn) -> None:
         prepared.run(run, verbose=0)
     told = [str(warning.message) for warning in recwarn if "collapsed" in str(warning.message)]
     assert len(told) == 1
-    assert "a 100%, b 100%" in told[0]
+    assert "(100% a, 100% b of the operations): lower the temperature" in told[0]
 
 
 @pytest.mark.slow
 def test_a_search_that_has_hardly_decided_is_told(task: Data, tmp_path) -> None:
     with pytest.warns(UserWarning, match=r"hardly decided \(entropy 2.07\d of 2.079 nats\)"):
         run_search(Differentiable(), task, tmp_path, epochs=1)
+
+
+def test_a_collapse_is_told_of_a_search_that_has_not_decided_too(task: Data, recwarn: Any) -> None:
+    """The advice is one: to decide first."""
+
+    def pools(choose, input_shape, classes) -> tf.keras.Model:
+        images = tf.keras.Input(input_shape)
+        pool = tf.keras.layers.MaxPool2D(2, 1, "same", name="pool")
+        mean = tf.keras.layers.AveragePooling2D(2, 1, "same", name="mean")
+        operations = {"max": lambda x, name: pool(x), "mean": lambda x, name: mean(x)}
+        x = choose.op("a", images, operations)
+        return tf.keras.Model(images, larq_nas.layers.classifier(x, classes))
+
+    Differentiable().prepare(FunctionSpace(pools), task, None, 1, Recipe()).derive()
+    told = [str(warning.message) for warning in recwarn]
+    assert ["hardly decided" in one for one in told] == [True, False]
+    assert told[1].endswith("search on until it decides, before anything else is changed.")
 
 
 def test_a_space_that_asks_nothing_is_refused(task: Data) -> None:

@@ -108,8 +108,9 @@ def read_arrays(
         )
     given = [_checked(source, pair) for pair in (train, validation) if pair is not None]
     if given[0].labels.dtype.kind in "US":
-        class_names = class_names or [str(name) for name in np.unique(given[0].labels)]
+        class_names = class_names or np.unique(given[0].labels).tolist()
         given = [Arrays(pair.images, _numbered(source, pair, class_names)) for pair in given]
+    _check_names(source, given[0].labels, class_names)
     generator = np.random.default_rng(seed)
     if len(given) == 2:
         order = generator.permutation(len(given[0].labels))
@@ -121,6 +122,14 @@ def read_arrays(
         for chosen in (~validates, validates)
     ]
     return parts[0], parts[1], class_names
+
+
+def _check_names(source: str, labels: np.ndarray, names: Sequence[str] | None) -> None:
+    if names is not None and labels.ndim == 1 and labels.max() >= len(names):
+        raise InputError(
+            f"`class_names` of {source} must hold a name for each class, numbered from 0, but has "
+            f"{len(names)} for labels from {labels.min()} to {labels.max()}."
+        )
 
 
 def _chosen(arrays: Arrays, order: np.ndarray) -> Arrays:
@@ -151,6 +160,8 @@ def _checked(source: str, pair: Any) -> Arrays:
             f"Images of {source} must have their channels last, but are of shape {images.shape}: "
             "turn them with images.transpose(0, 2, 3, 1)."
         )
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "replace")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.shape[:1] != images.shape[:1]:

@@ -254,14 +254,20 @@ def _batched(name: str, parts: Sequence[tf.data.Dataset], batch_size: int | None
 
 def _arrays_of(name: str, result: Any, share: float | None, seed: int) -> Any:
     """Return arrays that a function returned: a pair to train on, and perhaps one to validate."""
-    if not isinstance(result, tuple | list) or len(result) != 2:
-        held = f"{len(result)} of them" if isinstance(result, tuple | list) else ""
+    parts = result if isinstance(result, tuple | list) else ()
+    if len(parts) != 2 or any(isinstance(part, tf.data.Dataset) for part in parts):
+        kinds = ", ".join(type(part).__name__ for part in parts[:4])
         raise InputError(
             f"`{name}` must return two data sets, (images, labels), or two pairs of these, but "
-            f"returned {type(result).__name__}{f' of {held}' if held else ''}."
+            f"returned {type(result).__name__}{f' of {kinds}' if kinds else ''}."
         )
-    train, validation = result
-    if isinstance(train, tuple | list) and isinstance(validation, tuple | list):
+    train, validation = parts
+    if all(isinstance(part, tuple | list) and len(part) in (2, 3) for part in parts):
+        if 3 in (len(train), len(validation)):
+            raise InputError(
+                f"`{name}` must return sample weights in data sets of (images, labels, weights), "
+                "not in arrays."
+            )
         return read_arrays(f"`{name}`", train, validation, share, seed)
     return read_arrays(f"`{name}`", (train, validation), None, share, seed)
 
@@ -303,8 +309,8 @@ def _builder(name: str, data_dir: str | None) -> Any:
         raise InputError(f"{unknown} (There is no folder or file `{name}` either.)") from None
     except Exception as error:
         raise InputError(
-            f"Cannot find data set `{name}`: {first_line(error)}. (There is no folder or file of "
-            "that name either.)"
+            f"There is no folder or file `{name}`, and no data set of that name can be found: "
+            f"{first_line(error)}."
         ) from error
     try:
         builder.download_and_prepare()

@@ -67,7 +67,7 @@ def read_folder(
     """
     try:
         parts = _parts(folder)
-        listed = [_list_classes(part) for part in parts]
+        listed = [_list_classes(part, least) for part, least in zip(parts, (2, 1), strict=False)]
     except OSError as error:
         raise InputError(f"Cannot read `{error.filename}`: {error.strerror}.") from None
     names = list(listed[0])
@@ -128,8 +128,8 @@ def _is_leftover(path: Path) -> bool:
     return path.name.startswith(".") or path.name.lower() in _LEFTOVERS
 
 
-def _list_classes(folder: Path) -> dict[str, list[Path]]:
-    """Return the image files of each class, or raise `InputError` if a class has none."""
+def _list_classes(folder: Path, least: int) -> dict[str, list[Path]]:
+    """Return the image files of `least` classes or more, or raise `InputError` if one has none."""
     classes, others = {}, []
     for path in _folders(folder):
         files = [
@@ -141,13 +141,14 @@ def _list_classes(folder: Path) -> dict[str, list[Path]]:
         classes[path.name] = [file for file in files if _is_image(file)]
         others += [file for file in files if not _is_image(file)]
     loose = [path for path in sorted(folder.iterdir()) if _is_image(path) and path.is_file()]
-    if len(classes) < 2:
+    if len(classes) < least:
         within = [path.name for only in classes for path in _folders(folder / only)]
         hint = f"; perhaps you mean `{folder / next(iter(classes))}`" if len(within) > 1 else ""
-        holds = f"one, {next(iter(classes))}" if classes else f"{len(loose)} images and none"
+        images = f"images ({_some(_within(folder, loose))}) and " if loose else ""
+        holds = f"one, {next(iter(classes))}" if classes else f"{images}no sub-folder"
         raise InputError(
-            f"`{folder}` must hold a sub-folder of images for each of 2 classes or more, but holds "
-            f"{holds}{hint}."
+            f"`{folder}` must hold a sub-folder of images for each class, {least} or more, but "
+            f"holds {holds}{hint}."
         )
     empty = [name for name, files in classes.items() if not files]
     if empty:

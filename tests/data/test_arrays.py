@@ -55,6 +55,8 @@ def test_a_share_of_arrays_of_one_part(tmp_path: Path) -> None:
     for image, label in zip(images, labels, strict=True):
         (index,) = np.flatnonzero((IMAGES[..., :1] == np.round((image + 1) * 127.5)).all((1, 2, 3)))
         assert names[LABELS[index]] == train.class_names[label]
+    train, _ = datasets.load(saved(tmp_path, x=IMAGES, y=names.astype("S")[LABELS]))
+    assert train.class_names == ["fog", "rain", "sun"]
     path = saved(tmp_path, x=IMAGES, y=LABELS[:, None], class_names=names)
     train, _ = datasets.load(path)
     assert train.class_names == ["sun", "rain", "fog"]
@@ -100,6 +102,7 @@ def test_numbers_of_any_range_become_those_from_minus_1_to_1(
         ({"x": IMAGES + np.nan, "y": LABELS}, "hold NaN or infinite"),
         ({"x": IMAGES * 1j, "y": LABELS}, "images of numbers .* has complex128 and int64"),
         ({"x": IMAGES, "y": LABELS.astype(object)}, "Cannot read .* only pickle could read"),
+        ({"x": IMAGES, "y": LABELS, "class_names": ["a"]}, "has 1 for labels from 0 to 2"),
         ({"x": IMAGES, "y": np.arange(30)}, "Class `0` must hold 2 images or more"),
         (
             {**KERAS, "y_train": np.array(["a", "b"])[LABELS % 2], "y_test": np.array(["c"] * 9)},
@@ -152,6 +155,15 @@ FUNCTIONS = """
         data = tf.data.Dataset.from_tensor_slices((images / np.float32(255), labels))
         return data.skip(9), data.take(9)
 
+    def lists():
+        return images.tolist(), labels.tolist()
+
+    def weighted():
+        return (images, labels, labels), (images, labels, labels)
+
+    def mixed():
+        return data_sets()[0], (images, labels)
+
     def one():
         return data_sets()[0]
 
@@ -173,7 +185,9 @@ def own(tmp_path: Path) -> str:
 
 
 def test_functions_return_arrays_or_data_sets(own: str, monkeypatch: Any) -> None:
-    train, validation = datasets.load(f"{own}:pair")
+    for name in ("lists", "pair"):
+        train, validation = datasets.load(f"{own}:{name}")
+        assert held(train)[0].shape == (24, 6, 5, 3)
     assert (len(held(train)[1]), len(held(validation)[1])) == (24, 6)
     train, validation = datasets.load(f"{own}:pairs")
     np.testing.assert_allclose(held(validation)[0], IMAGES[:9] / 127.5 - 1, atol=1e-6)
@@ -192,6 +206,8 @@ def test_functions_return_arrays_or_data_sets(own: str, monkeypatch: Any) -> Non
     [
         ("{}:absent", {}, "Cannot load data `.*absent"),
         ("{}:one", {}, "must return two data sets, .* but returned .*Dataset"),
+        ("{}:mixed", {}, "but returned tuple of _BatchDataset, tuple"),
+        ("{}:weighted", {}, "sample weights in data sets of .images, labels, weights."),
         ("{}:none", {}, "but returned NoneType"),
         ("{}:images", {}, "must return data when it is called .* TypeError"),
         ("{}:failing", {}, "raised IndexError"),

@@ -106,6 +106,17 @@ def test_folders_to_train_and_to_validate_on(tmp_path: Path, names: tuple[str, s
         datasets.load(tmp_path, validation_share=0.1)
 
 
+def test_a_class_that_is_not_validated_is_told(tmp_path: Path) -> None:
+    colored(tmp_path / "train", 3)
+    (tmp_path / "val").mkdir()
+    with pytest.raises(InputError, match="each class, 1 or more, but holds no sub-folder"):
+        datasets.load(tmp_path)
+    write(tmp_path / "val" / "red" / "x.png", np.zeros((8, 12, 3)))
+    with pytest.warns(UserWarning, match="val` has no images of `blue`, `green`"):
+        _, validation = datasets.load(tmp_path)
+    assert held(validation)[1].tolist() == [2]
+
+
 def test_a_part_that_is_not_read_is_told(tmp_path: Path) -> None:
     for name in ("train", "val", "test"):
         colored(tmp_path / name, 2)
@@ -228,10 +239,10 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path: Path, spoil: Any, mes
 
 
 def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="2 classes or more, but holds 0 images and none"):
+    with pytest.raises(InputError, match="each class, 2 or more, but holds no sub-folder"):
         datasets.load(tmp_path)
     write(tmp_path / "x.png", np.zeros((8, 12, 3)))
-    with pytest.raises(InputError, match="holds 1 images and none"):
+    with pytest.raises(InputError, match=r"holds images \(`x.png`\) and no sub-folder"):
         datasets.load(tmp_path)
     colored(tmp_path / "data")
     with pytest.raises(InputError, match=r"holds one, data; perhaps you mean `.*/data`"):

@@ -379,19 +379,21 @@ class CallbackStates(tf.train.experimental.PythonState):
         self._read = record["callbacks"]
         self.stopped, self.ended = record["stopped"], record["ended"]
 
-    def apply(self) -> None:
-        """Give callbacks what they had when the stage was saved, if it was."""
+    def apply(self, is_over: bool = False) -> None:
+        """Give callbacks what they had at the last checkpoint; tell what is lost if it goes on."""
         rest = list(self._read)
         for callback in self.callbacks if self._read else ():
             kind = type(callback).__name__
             state = next((one for one in rest if one["kind"] == kind), None)
+            if state is None and is_over:
+                continue
             if state is None:
                 warn(f"Callback {kind} was not there when the run was stopped: it starts anew.")
                 continue
             rest.remove(state)
             for name, value in state["kept"].items():
                 setattr(callback, name, _unpacked(value, self._arrays))
-            if state["lost"]:
+            if state["lost"] and not is_over:
                 warn(
                     f"Callback {kind} has lost {', '.join(f'`{name}`' for name in state['lost'])}: "
                     "numbers, text, arrays, and lists and dictionaries of them are kept when a run "

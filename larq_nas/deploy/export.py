@@ -1,6 +1,7 @@
 """Export a model to a flatbuffer with Larq Compute Engine's converter."""
 
 import contextlib
+import logging
 import os
 import re
 import sys
@@ -73,7 +74,12 @@ def export_function(
             outputs = [tf.identity(output) for output in outputs]
         return {f"output{n:04d}": output for n, output in enumerate(outputs)}
 
-    with exporting(), tempfile.TemporaryDirectory() as folder, engine_messages() as messages:
+    with (
+        exporting(),
+        errors_alone(),
+        tempfile.TemporaryDirectory() as folder,
+        engine_messages() as messages,
+    ):
         try:
             traced = tf.function(named, signature).get_concrete_function()
             # Lambdas read variables that no layer tracks.
@@ -85,6 +91,18 @@ def export_function(
         except Exception as error:
             raise ConversionError(f"The converter failed: {cause_of(error, messages)}.") from error
     return flatbuffer
+
+
+@contextlib.contextmanager
+def errors_alone() -> Iterator[None]:
+    """Let TensorFlow log errors alone: it tells of files that are gone when that is read."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -39,11 +39,13 @@ class StageLogs:
         metrics: names of the metrics that every epoch has.
         sometimes: names of those that some epochs have.
         several: whether the stage is several trainings, one after the other.
+        resizes: whether weights change their shapes, so that those of an epoch fit no other.
     """
 
     metrics: tuple[str, ...]
     sometimes: tuple[str, ...] = ()
     several: bool = False
+    resizes: bool = False
 
 
 Stages: TypeAlias = Mapping[str, StageLogs | None]
@@ -174,13 +176,15 @@ def _check_metrics(callback: Any, stages: Stages, groups: Mapping[str, Stages]) 
             able = [s for s, one in stages.items() if one is None or callback.monitor in _all(one)]
             raise InputError(
                 f"{kind} monitors `{callback.monitor}`, which stage `{stage}` does not have (it "
-                f"has {', '.join(sorted(known))}): {_mend(kind, able, groups)}."
+                f"has {', '.join(sorted(known))}): {_other_metric(able)}"
+                f"{_mend(kind, able, groups)}."
             )
         for name in sorted(_named_metrics(callback) - set(logs.metrics)):
             able = [s for s, one in stages.items() if one is None or name in one.metrics]
             raise InputError(
                 f"{kind} names files by `{name}`, which stage `{stage}` does not have after each "
-                f"epoch (it has {', '.join(sorted(logs.metrics))}): {_mend(kind, able, groups)}."
+                f"epoch (it has {', '.join(sorted(logs.metrics))}): {_other_metric(able)}"
+                f"{_mend(kind, able, groups)}."
             )
 
 
@@ -188,7 +192,19 @@ def _check_files(callback: Any, stages: Stages, groups: Mapping[str, Stages]) ->
     """Refuse files that one stage, or one training of a stage, writes over those of another."""
     kind, last = type(callback).__name__, list(stages)[-1:]
     repeated = [stage for stage, logs in stages.items() if logs and logs.several]
+    resizing = [stage for stage, logs in stages.items() if logs and logs.resizes]
+    if resizing and getattr(callback, "restore_best_weights", False):
+        raise InputError(
+            f"{kind} cannot restore weights in stage `{resizing[0]}`, which changes the widths of "
+            "its network: leave `restore_best_weights` out."
+        )
     if isinstance(callback, _keras.ModelCheckpoint):
+        if resizing:
+            others = [stage for stage in stages if stage not in resizing]
+            raise InputError(
+                f"{kind} cannot save the network of stage `{resizing[0]}`, whose widths change: "
+                f"{_mend(kind, others[-1:], groups)}."
+            )
         if repeated:
             others = [stage for stage in stages if stage not in repeated]
             raise InputError(
@@ -229,10 +245,14 @@ def _named_metrics(callback: Callback) -> set[str]:
     return fields - set(_WITHOUT_METRICS)
 
 
+def _other_metric(able: Sequence[str]) -> str:
+    return "" if able else "use another metric, or "
+
+
 def _mend(kind: str, able: Sequence[str], groups: Mapping[str, Stages]) -> str:
     """Return what to write so that a callback is of the stages that can use it."""
     if not able:
-        return "use another metric, or leave it out"
+        return "leave it out"
     for group, members in groups.items():
         if len(able) > 1 and set(able) == set(members):
             return f'give callbacks={{"{group}": [{kind}(...)]}}'
@@ -359,19 +379,21 @@ class CallbackStates(tf.train.experimental.PythonState):
         self._read = record["callbacks"]
         self.stopped, self.ended = record["stopped"], record["ended"]
 
-    def apply(self) -> None:
-        """Give callbacks what they had when the stage was saved, if it was."""
+    def apply(self, is_over: bool = False) -> None:
+        """Give callbacks what they had at the last checkpoint; tell what is lost if it goes on."""
         rest = list(self._read)
         for callback in self.callbacks if self._read else ():
             kind = type(callback).__name__
             state = next((one for one in rest if one["kind"] == kind), None)
+            if state is None and is_over:
+                continue
             if state is None:
                 warn(f"Callback {kind} was not there when the run was stopped: it starts anew.")
                 continue
             rest.remove(state)
             for name, value in state["kept"].items():
                 setattr(callback, name, _unpacked(value, self._arrays))
-            if state["lost"]:
+            if state["lost"] and not is_over:
                 warn(
                     f"Callback {kind} has lost {', '.join(f'`{name}`' for name in state['lost'])}: "
                     "numbers, text, arrays, and lists and dictionaries of them are kept when a run "

@@ -167,7 +167,7 @@ def fit(
     first = saver.restore()
     states.prepare()
     if finished.exists() or states.ended:
-        states.apply()
+        states.apply(is_over=True)
         return
     if states.stopped or first >= epochs:
         # It was killed before callbacks were told of the end.
@@ -213,6 +213,8 @@ def fit(
                 saver,
             ],
         )
+    if verbose and given and states.stopped:
+        log.info(f"Stage `{stage}` was stopped after epoch {saver.epoch} of {epochs}")
     # A callback may have stopped it early; resumed in a later stage, it must not go on.
     finished.touch()
 
@@ -243,6 +245,11 @@ class _Saver(tf.keras.callbacks.Callback):
         folder = str(run.checkpoints(stage))
         self._manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=1)
 
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return int(self._epoch.numpy())
+
     def restore(self) -> int:
         """Restore the last checkpoint, and return the epoch to go on with."""
         latest = self._manager.latest_checkpoint
@@ -259,7 +266,7 @@ class _Saver(tf.keras.callbacks.Callback):
                     f"`{self._manager.directory}` holds checkpoints of another network: the space "
                     "was changed since; use another directory."
                 ) from None
-        return int(self._epoch.numpy())
+        return self.epoch
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._states.apply()

@@ -15,7 +15,7 @@ from conftest import Interrupt, run_files
 
 import larq_nas
 from larq_nas.errors import InputError
-from larq_nas.searchers import Differentiable, Evolution, Progressive
+from larq_nas.searchers import Differentiable, Dms, Evolution, Progressive
 from larq_nas.spaces import Bats
 from larq_nas.training import Recipe
 from larq_nas.training import callbacks as ours
@@ -109,6 +109,14 @@ def test_what_trains_candidates_cannot_save_to_one_file() -> None:
             resolved({"candidates": one}, Evolution())
     with pytest.raises(InputError, match=r"`val_loss`, which stage `widest` .*accuracy, loss\)"):
         resolved({"search": K.EarlyStopping()}, Evolution())
+
+
+def test_weights_of_other_widths_cannot_be_kept() -> None:
+    with pytest.raises(InputError, match="`search`, whose widths change: leave it out"):
+        resolved({"search": K.ModelCheckpoint("w.keras")}, Dms())
+    with pytest.raises(InputError, match=r"changes the widths .* leave `restore_best_weights` out"):
+        resolved({"search": K.EarlyStopping("loss", restore_best_weights=True)}, Dms())
+    resolved({"search": K.EarlyStopping("loss")}, Dms())
 
 
 def test_what_is_sound_is_not_refused() -> None:

@@ -536,7 +536,8 @@ class Dms:
     def stages(self) -> dict[str, StageLogs]:
         """What is logged: by the epochs that train weights, and those that train means."""
         levels = ("loss", "accuracy", "search_loss", "search_accuracy")
-        return {"search": StageLogs(("sigma",), (*levels, "memory_penalty", "budget_penalty"))}
+        sometimes = (*levels, "memory_penalty", "budget_penalty")
+        return {"search": StageLogs(("sigma",), sometimes, resizes=True)}
 
     @property
     def smallest_ratio(self) -> float:

@@ -1,0 +1,40 @@
+"""A notebook in which one search runs again and again."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("ipykernel")
+
+START = """
+import larq_nas
+train, validation = larq_nas.datasets.load("digits", batch_size=32)
+space = larq_nas.spaces.Bats(cells=1, channels=4, nodes=1)
+recipe = larq_nas.training.Recipe(stages=("binary",))
+"""
+SEARCH = """
+result = larq_nas.search(
+    train.take(6), validation.take(2), space, recipe=recipe, epochs=2, train_epochs=1,
+    searcher={"architecture_learning_rate": 0.3}, return_result=True, verbose=0
+)
+result
+"""
+SHOWN = ("result.conversion", "larq_nas.cost.profile(result.model)", "result.architecture")
+
+
+@pytest.mark.slow
+def test_a_search_run_three_times_gives_the_same_without_a_word(tmp_path: Path) -> None:
+    """Nothing but its table is shown: no warning, and no dump of a dataclass."""
+    cells = [START, SEARCH, SEARCH, SEARCH, *SHOWN]
+    notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)))
+    nbclient.NotebookClient(notebook, kernel_name="python3", timeout=600).execute()
+    outputs: list[list[Any]] = [cell["outputs"] for cell in notebook["cells"]]
+    assert outputs[0] == []
+    for own in outputs[1:]:
+        assert [one["output_type"] for one in own] == ["execute_result"], own
+        assert own[0]["data"]["text/html"].startswith(("<table>", "<pre>"))
+    tables = [own[0]["data"]["text/html"] for own in outputs[1:4]]
+    assert tables[0] == tables[1] == tables[2]

@@ -11,6 +11,7 @@ from larq_nas.cost import LATENCY, Budget, BudgetLike, Limits, SpaceCosts
 from larq_nas.data.augmentation import Augment
 from larq_nas.data.data import ClassWeight, check_seed, read_data
 from larq_nas.data.forms import DataLike
+from larq_nas.data.preprocessing import PreprocessingLike
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import InputError, require_count, require_whole, warn
 from larq_nas.latency import LatencyTable
@@ -132,6 +133,7 @@ def search(
     classes: int | None = None,
     augment: str | Augment | None = None,
     class_weight: ClassWeight | None = None,
+    preprocessing: PreprocessingLike | None = None,
     teacher: tf.keras.Model | None = None,
     directory: str | Path | None = None,
     seed: int = 0,
@@ -207,6 +209,9 @@ def search(
             `(images, seed)`, or `None`.
         class_weight: how much images of each class count in training: weights by number or name, as
             `{0: 1.0, 1: 5.0}`, or `"balanced"`, by which each class counts alike.
+        preprocessing: layers of Keras that images pass first, such as
+            `tf.keras.layers.Rescaling(1 / 127.5, -1)`, an adapted `Normalization` or a list of
+            layers; they become the first layers of the network, which reads raw images then.
         teacher: a trained network of the same images and classes, such as one of larq-zoo,
             that the found network learns from too.
         directory: where the run is kept; by default nothing is.
@@ -267,7 +272,16 @@ def search(
             f"train_epochs={train_epochs}{_listed(later)}",
         )
     data = read_data(
-        train, validation, classes, augment, seed, plan.space, verbose, strategy, class_weight
+        train,
+        validation,
+        classes,
+        augment,
+        seed,
+        plan.space,
+        verbose,
+        strategy,
+        class_weight,
+        preprocessing,
     )
     check_metrics(further, data)
     facts = data.facts

@@ -16,6 +16,7 @@ from larq_nas.cost.profile import read_structure, size
 from larq_nas.data.augmentation import Augment
 from larq_nas.data.data import ClassWeight, Data, check_seed, read_data
 from larq_nas.data.forms import DataLike
+from larq_nas.data.preprocessing import PreprocessingLike
 from larq_nas.data.validation import DataFacts
 from larq_nas.deploy import convert
 from larq_nas.deploy.conversion import summarize
@@ -186,7 +187,7 @@ def _convert(
     if table:
         predicted = table.predict(read_structure(model))
         result["costs"][LATENCY] = float(predicted.microseconds)
-    images = first_images(data.validation, _sample_size(data))
+    images = first_images(data.measured, _sample_size(data))
     with replacing(run.sample) as path:
         np.save(path, images)
     try:
@@ -217,6 +218,7 @@ def train(
     classes: int | None = None,
     augment: str | Augment | None = None,
     class_weight: ClassWeight | None = None,
+    preprocessing: PreprocessingLike | None = None,
     directory: str | Path | None = None,
     seed: int = 0,
     resume: bool = True,
@@ -260,6 +262,9 @@ def train(
             `(images, seed)`, or `None`.
         class_weight: how much images of each class count in training: weights by number or name, as
             `{0: 1.0, 1: 5.0}`, or `"balanced"`, by which each class counts alike.
+        preprocessing: layers of Keras that images pass first, such as
+            `tf.keras.layers.Rescaling(1 / 127.5, -1)`, an adapted `Normalization` or a list of
+            layers; they become the first layers of the network, which reads raw images then.
         directory: where the run is kept; by default nothing is.
         seed: seed of everything random; the same seed gives the same result.
         resume: whether to go on with a run that is in `directory` already.
@@ -295,7 +300,16 @@ def train(
     groups = {"train": training_stages(plan.recipe, further)}
     resolved_callbacks = resolve_callbacks(callbacks, groups, epochs_of_stages(plan.recipe, epochs))
     data = read_data(
-        train, validation, classes, augment, seed, resolved, verbose, strategy, class_weight
+        train,
+        validation,
+        classes,
+        augment,
+        seed,
+        resolved,
+        verbose,
+        strategy,
+        class_weight,
+        preprocessing,
     )
     check_metrics(further, data)
     resolved_teacher = None if teacher is None else Teacher(teacher, data)

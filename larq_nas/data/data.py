@@ -11,6 +11,12 @@ import tensorflow as tf
 from larq_nas.data.augmentation import Augment, check_augment, describe, resolve_augment
 from larq_nas.data.forms import DataLike
 from larq_nas.data.labels import class_weights, listed, whole_labels
+from larq_nas.data.preprocessing import (
+    Preprocessing,
+    PreprocessingLike,
+    preprocess,
+    read_layers,
+)
 from larq_nas.data.validation import Checked, DataFacts, check
 from larq_nas.errors import InputError, warn
 from larq_nas.log import log
@@ -40,6 +46,12 @@ class Data:
     class_names: tuple[str, ...] | None = None
     preprocessing: str = ""
     class_weight: tuple[float, ...] | None = None
+    first_layers: Preprocessing | None = None
+
+    @property
+    def measured(self) -> tf.data.Dataset:
+        """The validation data as a whole network reads it, its preprocessing included."""
+        return self.first_layers.validation if self.first_layers else self.validation
 
     def settings(self) -> dict[str, Any]:
         """Return what a run keeps of it."""
@@ -48,7 +60,11 @@ class Data:
         # One replica of a strategy is not the same: its supernets are not fused.
         shared = {"replicas": self.strategy.num_replicas_in_sync} if self.strategy else {}
         given = {"class_names": self.class_names, "class_weight": self.class_weight}
-        further = {name: list(value) for name, value in given.items() if value is not None}
+        further: dict[str, Any] = {
+            name: list(value) for name, value in given.items() if value is not None
+        }
+        if self.first_layers:
+            further["preprocessing"] = self.first_layers.settings()
         return {
             "data": data,
             "augment": describe(self.augment),
@@ -77,6 +93,7 @@ def read_data(
     verbose: int | str,
     strategy: tf.distribute.Strategy | None = None,
     class_weight: ClassWeight | None = None,
+    preprocessing: PreprocessingLike | None = None,
 ) -> Data:
     """Return the data of data that was looked at once, or raise `InputError`."""
 
@@ -85,19 +102,33 @@ def read_data(
             log.info(line)
 
     augmentation = resolve_augment(augment)
+    layers = () if preprocessing is None else read_layers(preprocessing)
     tell("Checking the data: every image and label once")
-    found = check(train, validation, classes, augmentation is not None, seed, tell)
+    crops = augmentation is not None or bool(layers)
+    found = check(train, validation, classes, crops, seed, tell)
+    first_layers = None
+    told = _told(found, "raw" if layers else "read as they are")
+    if layers:
+        found, first_layers = _preprocessed(found, layers)
     facts, labels = found.facts, found.labels
+    if facts.train_shape and augmentation is None:
+        raise InputError(
+            f"`preprocessing` must give images of one shape, but gives {facts.train_shape} for "
+            f"those of `train` and {facts.input_shape} for those of `validation`: resize them."
+        )
     space.check(facts.input_shape)
     if augmentation:
         check_augment(augmentation, facts.input_shape, next(iter(found.train))[0])
     if strategy is tf.distribute.get_strategy():
         strategy = None  # TensorFlow's default, which is none
     require_strategy(strategy, min(facts.batch_size, facts.train_examples))
-    tell(_told(found))
-    preprocessing = str(getattr(train, "preprocessing", ""))
-    if preprocessing:
-        tell(f"Preprocessing of the images: {preprocessing}")
+    tell(told)
+    done = str(getattr(train, "preprocessing", ""))
+    if done:
+        tell(f"Preprocessing of the images: {done}")
+    if first_layers:
+        lowest, highest = facts.value_range
+        tell(f"First layers: to {facts.input_shape}, from {lowest:.4g} to {highest:.4g}")
     weights = class_weights(class_weight, labels, found.counts)
     _warn_of_counts(found, weights)
     return Data(
@@ -108,12 +139,30 @@ def read_data(
         augmentation,
         strategy=strategy,
         class_names=labels.names,
-        preprocessing=preprocessing,
+        preprocessing=done,
         class_weight=weights,
+        first_layers=first_layers,
     )
 
 
-def _told(found: Checked) -> str:
+def _preprocessed(
+    found: Checked, layers: tuple[tf.keras.layers.Layer, ...]
+) -> tuple[Checked, Preprocessing]:
+    """Return data that has passed layers, and what puts these before a network."""
+    train, value_range = preprocess(layers, found.train)
+    validation, _ = preprocess(layers, found.validation)
+    first = Preprocessing(layers, found.facts.input_shape, found.validation)
+    given, shape = (tuple(data.element_spec[0].shape[1:]) for data in (train, validation))
+    facts = dataclasses.replace(
+        found.facts,
+        input_shape=shape,
+        train_shape=None if given == shape else given,
+        value_range=value_range,
+    )
+    return dataclasses.replace(found, train=train, validation=validation, facts=facts), first
+
+
+def _told(found: Checked, how: str) -> str:
     """Return a line on what the data is, and how it is read."""
     facts, labels = found.facts, found.labels
     height, width, channels = facts.train_shape or facts.input_shape
@@ -126,7 +175,7 @@ def _told(found: Checked) -> str:
     return (
         f"Data: {facts.train_examples:,} training and {facts.validation_examples:,} validation "
         f"images of {height}x{width}x{channels}, {found.train.element_spec[0].dtype.name} from "
-        f"{lowest:.4g} to {highest:.4g}, read as they are; {labels.classes} classes{names}{soft}"
+        f"{lowest:.4g} to {highest:.4g}, {how}; {labels.classes} classes{names}{soft}"
         f"{numbered}; batches of {facts.batch_size}"
     )
 

@@ -533,7 +533,7 @@ class Trainer:
             self._calibrate(model)
         plain = self._build(DEPLOYED)
         transfer_weights(model, plain)
-        return self._compiled(plain)
+        return self._compiled(self._whole(plain))
 
     def measure(self, model: tf.keras.Model) -> dict[str, float]:
         """Return `accuracy`, `loss` and further metrics of a network on the validation data."""
@@ -541,7 +541,7 @@ class Trainer:
         # As it was trained: TensorFlow fuses, where it rewrites, what it has no kernel for.
         with exact():
             measured: dict[str, float] = model.evaluate(
-                validation_stream(self.data.validation), verbose=0, return_dict=True
+                validation_stream(self.data.measured), verbose=0, return_dict=True
             )
         return {name: measured[name] for name in ("accuracy", "loss", *self.metrics.names)}
 
@@ -550,7 +550,7 @@ class Trainer:
         right, seen = np.zeros((2, self.data.facts.classes))
         with exact():
             # Each image counts alike, as for the accuracy of all.
-            for images, labels, *_ in validation_stream(self.data.validation):
+            for images, labels, *_ in validation_stream(self.data.measured):
                 labels = labels.numpy()
                 # Of soft labels the largest.
                 labels = labels.argmax(axis=-1) if labels.ndim > 1 else labels
@@ -567,7 +567,7 @@ class Trainer:
         # Raises
             InputError: if the model is damaged, or not one of this architecture and space.
         """
-        model = self._build(DEPLOYED)
+        model = self._whole(self._build(DEPLOYED))
         try:
             saved = tf.keras.models.load_model(run.model, compile=False)
         except Exception as error:
@@ -588,6 +588,11 @@ class Trainer:
         facts = self.data.facts
         rate = self.recipe.rate(facts.batch_size)
         return compile_plain(model, self.recipe, rate, self.metrics, facts.soft_labels)
+
+    def _whole(self, network: tf.keras.Model) -> tf.keras.Model:
+        """Return a network with the layers of its preprocessing before it."""
+        first = self.data.first_layers
+        return first.before(network) if first else network
 
     def _build(self, domain: Domain) -> tf.keras.Model:
         facts = self.data.facts

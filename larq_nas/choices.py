@@ -1,6 +1,5 @@
 """Questions that a search space asks about operations and widths, and their values."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -8,7 +7,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from larq_nas.errors import InputError, is_number, require_known, require_whole
+from larq_nas.errors import (
+    InputError,
+    is_number,
+    require_known,
+    require_whole,
+    use_plain_numbers,
+)
 
 Pair = tuple[str, int]
 """An operation and the index of the input it reads."""
@@ -137,6 +142,7 @@ def share_zero(choices: Mapping[str, Choice], chosen: Chosen) -> float:
 
 
 _MOST = 64
+_MOST_CHANNELS = 2**16
 
 
 def expand(filters: int, ratio: float) -> int:
@@ -153,6 +159,7 @@ class Expansion:
     ratios: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         require_whole(**{f"filters of choice {self.name}": self.filters})
         if not self.ratios:
             raise InputError(f"`ratios` of choice `{self.name}` must hold one, but is empty.")
@@ -180,10 +187,10 @@ class Expansion:
 
         It need not be one of `ratios`, which are those that a search by sampling tries.
         """
-        if not is_number(value) or not 1 / self.filters <= value < math.inf:
+        if not is_number(value) or not 1 <= self.filters * value <= _MOST_CHANNELS:
             raise InputError(
-                f"Choice `{self.name}` expects a ratio that leaves it a channel or more, but got "
-                f"{value!r}."
+                f"Choice `{self.name}` expects a ratio that leaves it a channel or more, up to "
+                f"{_MOST_CHANNELS:,}, but got {value!r}."
             )
         return value
 

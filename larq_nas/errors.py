@@ -14,6 +14,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import numpy as np
+
 __all__ = [
     "ConversionError",
     "DivergenceError",
@@ -97,6 +99,26 @@ def first_line(error: BaseException) -> str:
     return _IN_GRAPH.sub("", lines[0]).rstrip(".:")
 
 
+def use_plain_numbers(settings: Any) -> None:
+    """Give the fields of a dataclass Python's numbers in place of NumPy's, which JSON lacks."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        plain = plain_number(value)
+        if plain is not value:
+            object.__setattr__(settings, field.name, plain)
+
+
+def plain_number(value: Any) -> Any:
+    """Return Python's number for one of NumPy, or those in a list; all else stays as it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, tuple | list) and any(isinstance(one, np.generic) for one in value):
+        return type(value)(plain_number(one) for one in value)
+    if isinstance(value, dict) and any(isinstance(one, np.generic) for one in value.values()):
+        return {name: plain_number(one) for name, one in value.items()}
+    return value
+
+
 def require_fields(check: Callable[..., None], settings: Any, *names: str) -> None:
     """Check fields of a dataclass by their names; `None` passes where it is the default."""
     optional = {field.name for field in fields(settings) if field.default is None}
@@ -142,8 +164,8 @@ def require_at_least(least: float, **values: float) -> None:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Return whether a value is a number of Python's own, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return whether a value is a number of Python's own or of NumPy's, and no truth value."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def _require_number(name: str, value: object) -> None:
@@ -168,5 +190,17 @@ def require_count(**values: int) -> None:
 
 
 def _require_integer(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InputError(f"`{name}` must be a whole number, but got {value!r}.")
+    if abs(int(value)) >= _BOUND:
+        raise InputError(f"`{name}` must be a whole number below 2**31, but got {value!r}.")
+
+
+_BOUND = 2**31  # of numbers that TensorFlow takes for a size
+
+
+def require_at_most(most: int, **values: int | None) -> None:
+    """Raise `InputError` for the first value above `most`; `None` passes."""
+    for name, value in values.items():
+        if value is not None and value > most:
+            raise InputError(f"`{name}` must be at most {most:,}, but got {value:,}.")

@@ -570,6 +570,8 @@ def _recipe(method: Method, given: RecipeLike, space: Space) -> Recipe:
         return given
     if isinstance(given, str):
         return recipe(given, space)
+    if isinstance(given, type):
+        raise InputError(f"`recipe` must be an instance, such as {given.__name__}(...).")
     if not isinstance(given, Mapping):
         raise InputError(f"`recipe` must be a name, settings or a Recipe, but got {given!r}.")
     changed: Recipe = _changed(method.recipe, given, "setting of the recipe")

@@ -7,13 +7,20 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
+from larq_nas.choices import Choice, Pair
 from larq_nas.cost import LATENCY, Budget, BudgetLike, Limits, SpaceCosts
 from larq_nas.data.augmentation import Augment
 from larq_nas.data.data import ClassWeight, check_seed, read_data
 from larq_nas.data.forms import DataLike
 from larq_nas.data.preprocessing import PreprocessingLike
 from larq_nas.data.validation import DataFacts
-from larq_nas.errors import InputError, require_count, require_whole, warn
+from larq_nas.errors import (
+    InputError,
+    plain_number,
+    require_count,
+    require_whole,
+    warn,
+)
 from larq_nas.latency import LatencyTable
 from larq_nas.log import log
 from larq_nas.methods import Method, RecipeLike, SearcherLike, SpaceLike, resolve
@@ -25,7 +32,12 @@ from larq_nas.searchers.evolution.processes import current_role
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Survey
 from larq_nas.spaces.space import fingerprint, is_built_in
-from larq_nas.train import check_metrics, train_and_finish
+from larq_nas.train import (
+    check_metrics,
+    is_binary,
+    train_and_finish,
+    warn_of_real_layers,
+)
 from larq_nas.training.callbacks import (
     GivenCallbacks,
     Stages,
@@ -85,7 +97,11 @@ def resolve_table(given: str | Path | LatencyTable | None, budget: Budget) -> La
             "A `budget` of latency needs `latency_table`, of the device that it is about: measure "
             "one with larq-nas latency --build-table."
         )
-    return given if given is None or isinstance(given, LatencyTable) else LatencyTable.load(given)
+    if given is None or isinstance(given, LatencyTable):
+        return given
+    if not isinstance(given, str | Path):
+        raise InputError(f"`latency_table` must be a LatencyTable or its file, but got {given!r}.")
+    return LatencyTable.load(given)
 
 
 def limits_of(
@@ -248,6 +264,7 @@ def search(
     train_epochs = plan.train_epochs if train_epochs is None else train_epochs
     require_role(plan.searcher, directory)
     check_seed(seed)
+    epochs, train_epochs, classes, seed = map(plain_number, (epochs, train_epochs, classes, seed))
     require_whole(epochs=epochs)
     require_count(train_epochs=train_epochs)
     seconds = None if time_limit is None else read_seconds(time_limit)
@@ -331,6 +348,8 @@ def search(
                 train_epochs,
                 verbose,
             )
+            if not run.architecture.exists():
+                _warn_if_nothing_is_binary(plan.space, facts)
         found = None if run.architecture.exists() else prepare(verbose)
         with working_in(run, strategy) as run:
             if found and not run.architecture.exists():
@@ -357,6 +376,30 @@ def stages_of(searcher: Searcher) -> Stages:
     """Return the stages of a search, and what they log where that is known."""
     stages: Stages = getattr(searcher, "stages", {"search": None})
     return stages
+
+
+class _Numbered(Survey):
+    """Takes the operation of a number everywhere."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def _pairs(self, choice: Choice) -> list[Pair]:
+        name = choice.eligible[self._number % len(choice.eligible)]
+        return [(name, index) for _, index in choice.any()]
+
+
+def _warn_if_nothing_is_binary(space: Space, facts: DataFacts) -> None:
+    """Warn of a space without a binary layer, whichever operation is chosen."""
+    number, operations = 0, 1
+    while number < operations:
+        choose = _Numbered(number)
+        if is_binary(space.build(choose, facts.input_shape, facts.classes), space):
+            return
+        number += 1
+        operations = max((len(one.eligible) for one in choose.choices.values()), default=1)
+    warn_of_real_layers(space)
 
 
 def _require_found(architecture: object, plan: Method, limits: Limits | None) -> None:

@@ -21,7 +21,13 @@ from larq_nas.data.validation import DataFacts
 from larq_nas.deploy import convert
 from larq_nas.deploy.conversion import summarize
 from larq_nas.deploy.convert import first_images
-from larq_nas.errors import ConversionError, InputError, require_count, warn
+from larq_nas.errors import (
+    ConversionError,
+    InputError,
+    plain_number,
+    require_count,
+    warn,
+)
 from larq_nas.files import replacing, write_atomically
 from larq_nas.latency import LatencyTable
 from larq_nas.layers.saved import save
@@ -290,6 +296,7 @@ def train(
         ProcessLostError: if another process of `strategy` ends.
     """
     check_seed(seed)
+    epochs, classes, seed = map(plain_number, (epochs, classes, seed))
     require_count(epochs=epochs)
     found = Architecture.read(architecture)
     resolved = found.resolve(space)
@@ -375,6 +382,8 @@ def train_architecture(
         if not run.model.exists():
             shape, number = data.facts.input_shape, data.facts.classes
             network = require_living(architecture, space, data.facts)
+            if not is_binary(network, space):
+                warn_of_real_layers(space)
             batch_size = data.facts.batch_size // process_count(data.strategy)
             require_training_memory(network, batch_size, "The network", "build it narrower")
             check_training(
@@ -389,6 +398,20 @@ def train_architecture(
             architecture.save(run.architecture)
             trainer = Trainer(architecture, space, data, recipe, teacher, metrics)
             return train_and_finish(trainer, epochs, run, Budget({}), None, callbacks, verbose)
+
+
+def is_binary(network: tf.keras.Model, space: Space) -> bool:
+    """Return whether a network computes something in binary, or was asked not to."""
+    return getattr(space, "precision", None) == "real" or profile(network).binary_macs > 0
+
+
+def warn_of_real_layers(space: Space) -> None:
+    """Warn of a space that binarizes nothing."""
+    warn(
+        f"Space `{space.name}` has no binary layer, one that reads signs and has signs for weights:"
+        " all of the network will run in float; build it of the blocks of larq_nas.layers, or of "
+        "Larq's layers with both quantizers."
+    )
 
 
 def require_living(architecture: Architecture, space: Space, facts: DataFacts) -> tf.keras.Model:

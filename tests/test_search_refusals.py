@@ -1,6 +1,5 @@
 """Searches that are refused or stopped, and what is kept of them."""
 
-import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import quick
@@ -45,7 +44,7 @@ def test_a_space_that_does_not_convert_is_told_and_keeps_the_model(tmp_path) -> 
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("value", quick([np.nan, np.inf], 0))
+@pytest.mark.parametrize("value", quick([3e38, -3e38], 0))
 def test_divergence_stops_with_the_step_and_keeps_the_checkpoint(tmp_path, value: float) -> None:
     def explode(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         late = tf.logical_and(seed[0] > 2_000_000, seed[1] == 1)

@@ -225,17 +225,16 @@ def finite(images: tf.Tensor, augment: Augment) -> tf.Tensor:
 
 
 @contextmanager
-def naming_augment() -> Iterator[None]:
-    """Raise `DivergenceError` where `finite` found numbers that are not."""
+def naming_augment(
+    error_of: Callable[[str], DivergenceError] = DivergenceError,
+) -> Iterator[None]:
+    """Raise `DivergenceError`, as `error_of` words it, where `finite` found NaN or infinity."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
         if AUGMENT_GAVE not in str(error):
             raise
-        raise DivergenceError(
-            f"{AUGMENT_GAVE} for some images of `train`, which are finite: mend it, and train in "
-            "another directory."
-        ) from error
+        raise error_of(AUGMENT_GAVE) from error
 
 
 def describe(augment: Augment | None) -> str | None:

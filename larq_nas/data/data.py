@@ -76,7 +76,7 @@ class Data:
 
 def check_seed(seed: int) -> None:
     """Raise `InputError` for a seed, or a policy of Keras, that cannot be used."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < _SEEDS:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < _SEEDS:
         raise InputError(f"`seed` must be a whole number from 0 to {_SEEDS - 1}, but got {seed!r}.")
     policy = tf.keras.mixed_precision.global_policy().name
     if policy != "float32":

@@ -9,7 +9,14 @@ from typing import Any, ClassVar, Literal
 
 import tensorflow as tf
 
-from larq_nas.errors import InputError, require_fields, require_known, require_whole
+from larq_nas.errors import (
+    InputError,
+    require_at_most,
+    require_fields,
+    require_known,
+    require_whole,
+    use_plain_numbers,
+)
 from larq_nas.layers import (
     Activation,
     batch_norm,
@@ -21,6 +28,9 @@ from larq_nas.layers import (
 )
 from larq_nas.spaces.chooser import Chooser, ImageShape, Operation, Operations
 from larq_nas.spaces.space import Space
+
+# Beyond, a network cannot be built in any time or memory.
+_MOST_CELLS, _MOST_CHANNELS, _MOST_NODES = 256, 4096, 32
 
 
 def pools_and_zero(strides: int) -> dict[str, Operation]:
@@ -159,8 +169,11 @@ class CellSpace(Space):
     positive_scales: bool = dataclasses.field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         sizes = ("cells", "channels", "nodes", "search_cells", "search_channels")
         require_fields(require_whole, self, *sizes)
+        for name, most in zip(sizes, (_MOST_CELLS, _MOST_CHANNELS, _MOST_NODES) * 2, strict=False):
+            require_at_most(most, **{name: getattr(self, name)})
         require_known("stem", self.stem, ("cifar", "imagenet"))
         if isinstance(self.operations, list):
             object.__setattr__(self, "operations", tuple(self.operations))

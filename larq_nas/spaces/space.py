@@ -141,6 +141,11 @@ def resolve(space: SpaceLike, settings: Mapping[str, Any] | None = None) -> Spac
     settings = dict(settings or {})
     if isinstance(space, type) and issubclass(space, Space):
         raise InputError(f"`space` must be an instance, such as {space.__name__}().")
+    if isinstance(space, tf.keras.Model):
+        raise InputError(
+            "`space` must be a name, a Space or a function, but got a Keras model: its widths are "
+            "searched as larq_nas.spaces.ModelWidths(model)."
+        )
     if isinstance(space, Space) and settings and not dataclasses.is_dataclass(space):
         raise InputError(f"Space `{space.name}` has no settings: leave {', '.join(settings)} out.")
     if isinstance(space, Space):

@@ -7,7 +7,12 @@ from typing import ClassVar, Literal, TypeAlias, get_args
 import tensorflow as tf
 
 from larq_nas.choices import expand, require_ratios
-from larq_nas.errors import InputError, require_known, require_whole
+from larq_nas.errors import (
+    InputError,
+    require_known,
+    require_whole,
+    use_plain_numbers,
+)
 from larq_nas.layers import batch_norm, binary_conv, current_domain, sign_conv
 from larq_nas.layers.blocks import Binarization
 from larq_nas.spaces.chooser import Chooser, ImageShape
@@ -44,6 +49,7 @@ class WidthSpace(Space):
         raise NotImplementedError
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         require_known("precision", self.precision, ("binary", "real"))
         require_known("binarization", self.binarization, _BINARIZATIONS)
         if not isinstance(self.ratios, tuple) or not self.ratios:

@@ -147,6 +147,8 @@ def require_one_directory(strategy: object, directory: str | Path | None) -> Non
 
 def verbose_here(strategy: object, directory: str | Path | None, verbose: int | str) -> int | str:
     """Return the `verbose` of this process: the chief reports for all."""
+    if verbose not in ("auto", 0, 1, 2):
+        raise InputError(f'`verbose` must be "auto", 0, 1 or 2, but got {verbose!r}.')
     if process_index(strategy) == 0:
         return verbose
     if verbose:

@@ -192,7 +192,8 @@ def fit(
         batches = shared_out(batches, strategy)
         # What a step reports is of all replicas already; Keras would add it up.
         model.distribute_reduction_method = "first"
-    with exact(), naming_augment():
+    diverged = _StopWhenDiverged(stage, run)
+    with exact(), naming_augment(diverged.by_augment):
         model.fit(
             batches,
             steps_per_epoch=stream.steps,
@@ -206,7 +207,7 @@ def fit(
                 *own,
                 *given,
                 *limits_of(callbacks, stage),
-                _StopWhenDiverged(stage, run),
+                diverged,
                 History(run.history, stage, first),
                 tf.keras.callbacks.TensorBoard(run.logs(stage), write_graph=False),
                 *([TimeLeft(stage, epochs, after)] if verbose else []),
@@ -305,14 +306,20 @@ class _StopWhenDiverged(tf.keras.callbacks.Callback):
             if weight.dtype.is_floating and not tf.reduce_all(tf.math.is_finite(weight)):
                 raise self._error(f"weight `{weight.name}` is not finite")
 
+    def by_augment(self, what: str) -> DivergenceError:
+        """Return the error for images that an augmentation has spoiled."""
+        return self._of(f"epoch {self._where[0] + 1}: {what}", "mend it, and train again")
+
     def _error(self, what: str) -> DivergenceError:
         epoch, step = self._where
-        kept = ""
+        return self._of(f"epoch {epoch + 1}, step {step + 1}: {what}", "use a lower learning rate")
+
+    def _of(self, what: str, mend: str) -> DivergenceError:
+        epoch, kept = self._where[0], ""
         if epoch and self._folder:
             kept = f"The checkpoint of epoch {epoch} is kept in `{self._folder}`; "
         return DivergenceError(
-            f"Diverged in stage `{self._stage}`, epoch {epoch + 1}, step {step + 1}: {what}. "
-            f"{kept}use a lower learning rate in another directory."
+            f"Diverged in stage `{self._stage}`, {what}. {kept}{mend} in another directory."
         )
 
 

@@ -13,6 +13,7 @@ from larq_nas.errors import (
     require_positive,
     require_whole,
     unknown_name,
+    use_plain_numbers,
 )
 from larq_nas.layers.binary_policy import DEPLOYED, FLOAT, REAL_WEIGHTS, Domain
 from larq_nas.layers.precision import ComputedIn, require_precision
@@ -206,6 +207,7 @@ class Recipe:
     precision: ComputedIn = "float32"
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         for name in ("learning_rate", "distillation_temperature", "first_share"):
             require_positive(**{name: getattr(self, name)})
         require_whole(restart_epochs=self.restart_epochs)

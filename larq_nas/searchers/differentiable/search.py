@@ -21,6 +21,7 @@ from larq_nas.errors import (
     require_known,
     require_not_negative,
     require_positive,
+    use_plain_numbers,
     warn,
 )
 from larq_nas.layers import ComputedIn, Domain, building_in
@@ -303,6 +304,7 @@ class Differentiable:
     precision: ComputedIn = "float32"
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         require_temperature(self.temperature)
         require_known("optimizer", self.optimizer, ("adam", "sgd"))
         require_fields(require_positive, self, *_POSITIVE)

@@ -26,6 +26,7 @@ from larq_nas.errors import (
     require_not_negative,
     require_positive,
     require_whole,
+    use_plain_numbers,
     warn,
 )
 from larq_nas.files import write_table
@@ -521,6 +522,7 @@ class Dms:
     best_effort: bool = True
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         require_fields(require_positive, self, *_POSITIVE)
         require_fields(require_not_negative, self, "trade_off", "budget_weight", "weight_decay")
         if self.trade_off is not None and self.memory_target is None:

@@ -7,7 +7,14 @@ from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from larq_nas.errors import InputError, is_number, require_fields, require_known, require_whole
+from larq_nas.errors import (
+    InputError,
+    is_number,
+    require_fields,
+    require_known,
+    require_whole,
+    use_plain_numbers,
+)
 from larq_nas.searchers.evolution.fitness import ranking
 
 Candidate: TypeAlias = Mapping[str, float]
@@ -139,6 +146,7 @@ class Genetic:
     mutation: float | None = None
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         require_fields(_require_probability, self, "crossover", "mutation")
 
     def children(
@@ -180,6 +188,7 @@ class Aging:
     sample: int | None = None
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         require_fields(require_whole, self, "sample")
 
     def children(
@@ -217,7 +226,9 @@ def resolve_strategy(strategy: "str | Strategy") -> Strategy:
         require_known("strategy", strategy, STRATEGIES)
         made: Strategy = STRATEGIES[strategy]()
         return made
-    if isinstance(strategy, type) or not isinstance(strategy, Strategy):
+    if isinstance(strategy, type):
+        raise InputError(f"`strategy` must be an instance, such as {strategy.__name__}().")
+    if not isinstance(strategy, Strategy):
         raise InputError(
             f"`strategy` must be one of {', '.join(STRATEGIES)}, or have a `name` and a method "
             f"`children`, but got {strategy!r}."

@@ -22,6 +22,7 @@ from larq_nas.errors import (
     require_not_negative,
     require_positive,
     require_whole,
+    use_plain_numbers,
     warn,
 )
 from larq_nas.files import write_table
@@ -289,6 +290,7 @@ class Evolution:
     worker_timeout: float = 60.0
 
     def __post_init__(self) -> None:
+        use_plain_numbers(self)
         require_fields(require_whole, self, "population", "subset")
         require_at_least(2, population=self.population)
         require_fields(require_count, self, "candidate_epochs", "widest_epochs", "keep")

@@ -86,8 +86,8 @@ def _of_arrays(name: str, given: Any, tell: Tell) -> tf.data.Dataset:
         if array.ndim == 0 or len(array) != len(arrays[0]):
             count = len(array) if array.ndim else 1
             raise InputError(
-                f"`{name}` must hold one of {what} for each of its {len(arrays[0]):,} images, but "
-                f"has {count:,} {what}."
+                f"`{name}` must hold as many {what} as images, {len(arrays[0]):,}, but has "
+                f"{count:,}."
             )
     if not len(arrays[0]):
         raise InputError(f"`{name}` must hold images, but it is empty.")

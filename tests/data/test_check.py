@@ -164,7 +164,7 @@ def ragged() -> tf.data.Dataset:
         ([1, 2], "its images have the shape"),
         ((LABELS, images()), "its images have the shape .20,.: labels come second"),
         ((images(),), "but has 1 parts"),
-        ((images(), LABELS[:-1]), "for each of its 20 images, but has 19 labels"),
+        ((images(), LABELS[:-1]), "as many labels as images, 20, but has 19"),
         ((images(), LABELS, np.ones(3)), "20 images, but has 3 sample weights"),
         ((images()[:0], LABELS[:0]), "it is empty"),
         (([np.zeros((8, 8)), np.zeros((9, 8))], [0, 1]), "images of one shape.*: resize"),

@@ -46,6 +46,8 @@ def run(example: str) -> None:
         further += " --set space.channels=4 --set space.nodes=1"
     if "imagenet2012" in example:
         further += " --image-size 64"
+    if "--data photos" in example:
+        further += " --image-size 16"
     result = invoke(*shlex.split(f"{example} {further}"))
     assert result.exit_code == 0, (result.output, result.exception)
 

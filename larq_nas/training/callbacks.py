@@ -3,12 +3,14 @@
 import hashlib
 import io
 import json
+import logging
 import math
 import re
 import string
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, overload
@@ -406,6 +408,28 @@ class CallbackStates(tf.train.experimental.PythonState):
         for callback in self.callbacks if self._read else ():
             if isinstance(callback, _keras.CSVLogger):
                 callback.append = True
+
+
+_REPEATED = ("Early stopping conditioned on metric", "Can save best model only with")
+
+
+@contextmanager
+def warning_once() -> Iterator[None]:
+    """Let Keras warn once of a metric that an epoch does not have, not after each such epoch."""
+    told = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage().partition(". Available")[0]
+        known = text in told
+        told.add(text)
+        return not known or not text.startswith(_REPEATED)
+
+    logger = tf.get_logger()
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)
 
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}

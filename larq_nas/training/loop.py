@@ -25,6 +25,7 @@ from larq_nas.training.callbacks import (
     TimeLeft,
     limits_of,
     states_of,
+    warning_once,
 )
 from larq_nas.training.distribution import (
     building_on,
@@ -193,7 +194,7 @@ def fit(
         # What a step reports is of all replicas already; Keras would add it up.
         model.distribute_reduction_method = "first"
     diverged = _StopWhenDiverged(stage, run)
-    with exact(), naming_augment(diverged.by_augment):
+    with exact(), naming_augment(diverged.by_augment), warning_once():
         model.fit(
             batches,
             steps_per_epoch=stream.steps,

@@ -170,6 +170,15 @@ def test_what_of_a_state_is_lost_is_told() -> None:
         through_a_checkpoint(Mine(), Mine(), file=object(), losses=[2])
 
 
+def test_a_metric_that_some_epochs_lack_is_warned_of_once(caplog) -> None:
+    stop = K.EarlyStopping("search_loss", patience=9)
+    model = tf.keras.Sequential([tf.keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with ours.warning_once():
+        model.fit(np.ones((4, 2)), np.ones(4), epochs=3, callbacks=[stop], verbose=0)
+    assert [r.getMessage()[:14] for r in caplog.records].count("Early stopping") == 1
+
+
 def test_time_left_is_told_once(monkeypatch, capsys) -> None:
     now = iter([100.0, 190.0])
     monkeypatch.setattr(ours.time, "monotonic", lambda: next(now))

@@ -17,7 +17,7 @@ from larq_nas.data.forms import Tell, read_all, read_batches
 from larq_nas.data.labels import Labels, check_validation, column, listed, read_labels
 from larq_nas.errors import InputError, require_whole, warn
 
-_COMPARED_BATCHES, _COMPARED_IN_ALL = 4, 12
+_COMPARED_BATCHES, _COMPARED_IN_ALL = 4, 8
 _HELD_BYTES = 2**31
 _TOLD_EXAMPLES = 2**17
 _MEMORY = Path("/proc/meminfo")

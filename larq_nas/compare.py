@@ -36,7 +36,7 @@ from larq_nas.files import (
     write_table,
 )
 from larq_nas.latency.measure import measure_all_here
-from larq_nas.log import log
+from larq_nas.log import counted, log
 from larq_nas.methods import RecipeLike
 from larq_nas.methods import resolve as resolve_method
 from larq_nas.process_state import keeps_process_state
@@ -551,8 +551,8 @@ def _announce(
         log.info(f"Kept from earlier calls: {', '.join(others)}")
     networks = sum(len(entry.architectures) for entry in entries)
     log.info(
-        f"Comparison: {networks} networks, {seeds} seeds, {epochs} epochs each: "
-        f"{networks * seeds * epochs:,} epochs in all",
+        f"Comparison: {counted(networks, 'network')}, {counted(seeds, 'seed')}, "
+        f"{counted(epochs, 'epoch')} each: {counted(networks * seeds * epochs, 'epoch')} in all",
     )
 
 

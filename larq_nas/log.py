@@ -11,7 +11,7 @@ log.propagate = True
 
 import logging
 
-__all__ = ["log"]
+__all__ = ["counted", "log"]
 
 
 class _StandardOutput(logging.Handler):
@@ -28,3 +28,8 @@ log.propagate = False
 log.setLevel(logging.INFO)
 if not log.handlers:
     log.addHandler(_StandardOutput())
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things, such as `1 epoch` or `1,600 candidates`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

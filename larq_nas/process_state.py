@@ -24,7 +24,7 @@ def keeps_process_state(function: Callable[_Arguments, _Result]) -> Callable[_Ar
 
     @functools.wraps(function)
     def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        with restoring_random_states(), without_retracing_warnings():
+        with restoring_random_states(), without_retracing_warnings(), restoring_root_log():
             return function(*args, **kwargs)
 
     return call
@@ -104,6 +104,21 @@ def without_retracing_warnings() -> Iterator[None]:
         yield
     finally:
         log.removeFilter(_is_no_retracing)
+
+
+@contextmanager
+def restoring_root_log() -> Iterator[None]:
+    """Take back the handler that Python gives a root logger without any when it is used.
+
+    A converter uses it, and TensorFlow's warnings would be shown twice from then on.
+    """
+    root = logging.getLogger()
+    before = list(root.handlers)
+    try:
+        yield
+    finally:
+        if not before:
+            root.handlers.clear()
 
 
 def _is_no_retracing(record: logging.LogRecord) -> bool:

@@ -49,7 +49,7 @@ def finished(tmp_path_factory) -> Path:
     result = larq_nas(*arguments, "--directory", str(directory))
     assert "val_accuracy" in result.stdout
     assert "binary layers run as LceBconv2d" in result.stdout
-    assert "Stage `train_binary`: 1 epochs" in result.stdout
+    assert "Stage `train_binary`: 1 epoch of" in result.stdout
     assert "Traceback" not in result.stderr
     return directory
 

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from larq_nas.log import log
+from larq_nas.log import counted, log
 
 
 def test_lines_are_printed_to_standard_output_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,3 +26,10 @@ def test_a_program_takes_the_log_over(
 
     assert caplog.messages == ["a line of 100 %"]
     assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(0, "0 epochs"), (1, "1 epoch"), (1600, "1,600 epochs")]
+)
+def test_numbers_of_things_are_told_as_they_are_said(number: int, told: str) -> None:
+    assert counted(number, "epoch") == told

@@ -1,6 +1,7 @@
 """Random states of a program, before and after it calls larq_nas."""
 
 import json
+import logging
 import random
 import warnings
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from larq_nas.process_state import seed_everything
+from larq_nas.process_state import keeps_process_state, seed_everything
 from larq_nas.spaces import Bats
 
 ARCHITECTURE = larq_nas.Architecture("vgg_small", {"expansion": 0.0625})
@@ -99,3 +100,23 @@ def test_keras_draws_its_seeds_without_a_warning() -> None:
         drawn = tf.keras.initializers.GlorotUniform()((2, 2)).numpy()
     tf.keras.utils.set_random_seed(6)
     assert (drawn == tf.keras.initializers.GlorotUniform()((2, 2)).numpy()).all()
+
+
+def test_a_conversion_leaves_the_root_logger_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    convert()
+    assert not root.handlers
+
+
+def test_advice_on_retracing_is_left_out_of_a_call(caplog: pytest.LogCaptureFixture) -> None:
+    @keeps_process_state
+    def trace(number: int) -> None:
+        for size in range(number):
+            tf.function(lambda x: x + 1)(tf.zeros(size))
+
+    with caplog.at_level(logging.WARNING, "tensorflow"):
+        trace(12)
+        assert not caplog.records
+        tf.get_logger().warning("another")
+    assert [record.message for record in caplog.records] == ["another"]

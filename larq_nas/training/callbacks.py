@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from larq_nas.errors import InputError, is_number, unknown_name, warn
 from larq_nas.files import write_atomically
-from larq_nas.log import log
+from larq_nas.log import counted, log
 
 Callback: TypeAlias = tf.keras.callbacks.Callback
 GivenCallbacks: TypeAlias = (
@@ -549,10 +549,12 @@ class TimeLeft(Callback):
             left = self._epochs - epoch
             if each * left < _SHORT:
                 return
-            later = [f"`{name}`, {number} epochs" for name, number in self._after.items()]
+            later = [
+                f"`{name}`, {counted(number, 'epoch')}" for name, number in self._after.items()
+            ]
             log.info(
                 f"Stage `{self._stage}`: about {duration(each * left)} left, for {left} of "
-                f"{self._epochs} epochs{'; then '.join(['', *later])}"
+                f"{counted(self._epochs, 'epoch')}{'; then '.join(['', *later])}"
             )
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

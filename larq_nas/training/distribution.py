@@ -71,8 +71,9 @@ def require_halves(strategy: tf.distribute.Strategy | None, facts: DataFacts) ->
     count = strategy.num_replicas_in_sync if strategy else 1
     if half < facts.batch_size and half % count:
         raise InputError(
-            f"`strategy` has {count} replicas, which do not divide the {half} images of each half "
-            f"of the data: batch it by a multiple of {count}, {half} or less."
+            f"`strategy` has {count} replicas, which do not divide the {half} images that "
+            "train the weights, or the architecture parameters: batch it by a multiple of "
+            f"{count}, {half} or less."
         )
 
 

@@ -17,7 +17,7 @@ from larq_nas.data.labels import whole_labels
 from larq_nas.data.streams import Stream
 from larq_nas.errors import DivergenceError, InputError, first_line
 from larq_nas.files import write_table
-from larq_nas.log import log
+from larq_nas.log import counted, log
 from larq_nas.run_directory import RunDirectory
 from larq_nas.training.callbacks import (
     CallbackStates,
@@ -180,8 +180,8 @@ def fit(
     if verbose:
         done = f" ({first} done before)" if first else ""
         log.info(
-            f"Stage `{stage}`: {epochs} epochs of {stream.steps} steps{done}; "
-            "the first step builds the graph and takes longest",
+            f"Stage `{stage}`: {counted(epochs, 'epoch')} of {counted(stream.steps, 'step')}"
+            f"{done}; the first step builds the graph and takes longest",
         )
     validation_steps = None
     batches, strategy = stream.from_epoch(first, epochs), model.distribute_strategy

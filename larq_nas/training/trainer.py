@@ -413,8 +413,8 @@ def check_training(
     for stage in recipe.stages:
         if epochs and not recipe.epochs_of(stage, epochs):
             warn(
-                f"The {_CALLED[stage]} is left out: {epochs} epochs are too few for "
-                f"{len(recipe.stages)} stages."
+                f"The {_CALLED[stage]} is left out: too few epochs, {epochs}, "
+                f"for {len(recipe.stages)} stages."
             )
     if teacher is None:
         return

@@ -103,6 +103,6 @@ def test_batches_that_do_not_divide_are_refused(strategy: Any, monkeypatch: Any)
 def test_halves_that_do_not_divide_are_refused(strategy: Any, monkeypatch: Any) -> None:
     """Of fewer images than two batches have, a batch of the search is a half."""
     monkeypatch.setattr(type(strategy), "num_replicas_in_sync", 3)
-    with pytest.raises(InputError, match=r"3 replicas, .* the 25 images of each half .*, 25 or"):
+    with pytest.raises(InputError, match=r"3 replicas, .* the 25 images that train .*, 25 or"):
         require_halves(strategy, DataFacts((8, 8, 1), 10, 33, 50, 8, ""))
     require_halves(strategy, DataFacts((8, 8, 1), 10, 24, 50, 8, ""))

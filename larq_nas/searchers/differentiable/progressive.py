@@ -15,7 +15,7 @@ from larq_nas.data.data import Data
 from larq_nas.errors import InputError, require_whole
 from larq_nas.files import write_atomically
 from larq_nas.layers.mixture import Kept
-from larq_nas.log import log
+from larq_nas.log import counted, log
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.differentiable.derivation import scores_of
 from larq_nas.searchers.differentiable.search import (
@@ -85,7 +85,7 @@ class ProgressiveSearch:
 
     def _announce(self, done: int, verbose: int | str) -> None:
         for index, needed in enumerate(self._bytes):
-            told = f"about {needed / 2**30:.1f} GiB of memory, {self._epochs} epochs"
+            told = f"about {needed / 2**30:.1f} GiB of memory, {counted(self._epochs, 'epoch')}"
             if verbose:
                 stage = self._describe(index).capitalize()
                 log.info(f"{stage}: {'done before' if index < done else told}")

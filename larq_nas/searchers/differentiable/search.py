@@ -27,7 +27,7 @@ from larq_nas.errors import (
 from larq_nas.layers import ComputedIn, Domain, building_in
 from larq_nas.layers.mixture import Kept
 from larq_nas.layers.precision import require_precision, warn_if_unused
-from larq_nas.log import log
+from larq_nas.log import counted, log
 from larq_nas.process_state import seed_everything
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.differentiable.derivation import (
@@ -87,8 +87,8 @@ def announce(search: "DifferentiableSearch", verbose: int | str) -> None:
     if verbose:
         log.info(
             f"Supernet: {model.count_params():,} parameters, about {memory / 2**30:.1f} GiB of "
-            f"memory, {search.stream.steps * search.epochs:,} steps of {batch_size} images from "
-            "each half.",
+            f"memory, {counted(search.stream.steps * search.epochs, 'step')} of {batch_size} "
+            "images for the weights and as many for the architecture parameters.",
         )
         if choose.obstacles:
             log.info(

@@ -31,7 +31,7 @@ from larq_nas.errors import (
 )
 from larq_nas.files import write_table
 from larq_nas.layers import DEPLOYED
-from larq_nas.log import log
+from larq_nas.log import counted, log
 from larq_nas.process_state import seed_everything
 from larq_nas.report.plots import plot_widths
 from larq_nas.run_directory import RunDirectory
@@ -339,8 +339,9 @@ class DmsSearch:
             turns, steps = self.turns, self.stream.steps
             needed = memory_of(self.costs, self.model.dimensions, self.data.facts.batch_size)
             log.info(
-                f"Widths of {len(self.costs.expansions)} choices: {turns.count} turns of "
-                f"{turns.weight_epochs} epochs for the weights and one for the widths, "
+                f"Widths of {counted(len(self.costs.expansions), 'choice')}: "
+                f"{counted(turns.count, 'turn')} of "
+                f"{counted(turns.weight_epochs, 'epoch')} for the weights and one for the widths, "
                 f"{turns.epochs * steps:,} steps of {self.data.facts.batch_size} images; about "
                 f"{needed / 2**30:.1f} GiB of memory at first",
             )

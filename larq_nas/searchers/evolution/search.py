@@ -26,7 +26,7 @@ from larq_nas.errors import (
     warn,
 )
 from larq_nas.files import write_table
-from larq_nas.log import log
+from larq_nas.log import counted, log
 from larq_nas.process_state import seed_everything
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.estimate import require_training_memory
@@ -203,8 +203,8 @@ class EvolutionSearch:
         lost = f", {failed} failed" if failed else ""
         of_front = f"; {best} on the Pareto front" if len(self.searcher.objectives) > 1 else ""
         log.info(
-            f"Trained {done} candidates{lost}{of_front}. Best: accuracy {figures['accuracy']:.2%}, "
-            f"fitness {figures['fitness']:.2f}, "
+            f"Trained {counted(done, 'candidate')}{lost}{of_front}. Best: "
+            f"accuracy {figures['accuracy']:.2%}, fitness {figures['fitness']:.2f}, "
             f"{figures['flops'] / self.fitness.original:.2f} times the operations of the original",
         )
 
@@ -214,8 +214,9 @@ class EvolutionSearch:
             images = searcher.subset or facts.train_examples
             steps = max(1, images // facts.batch_size)
             log.info(
-                f"Evolution: {self.generations} generations of {searcher.population} candidates, "
-                f"each {searcher.candidate_epochs} epochs of {steps} steps; "
+                f"Evolution: {counted(self.generations, 'generation')} of "
+                f"{searcher.population} candidates, each "
+                f"{counted(searcher.candidate_epochs, 'epoch')} of {counted(steps, 'step')}; "
                 f"{self.breeder.genes.size:,} candidates in all to choose from",
             )
 

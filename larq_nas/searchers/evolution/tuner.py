@@ -23,11 +23,13 @@ import numpy as np
 
 from larq_nas.errors import InputError, LarqNasError, first_line, warn
 from larq_nas.files import replacing, write_atomically
+from larq_nas.log import counted
 from larq_nas.searchers.evolution.candidates import Rebuilt, Shared
 from larq_nas.searchers.evolution.fitness import scores_of
 from larq_nas.searchers.evolution.generation import Breeder, Candidate, Scored
 from larq_nas.searchers.evolution.processes import current_role
 from larq_nas.searchers.searcher import Callbacks
+from larq_nas.training.callbacks import duration
 
 _LEGACY = os.environ.get("TF_USE_LEGACY_KERAS") == "1"
 with mock.patch("keras.version", return_value="2.99", create=True) if _LEGACY else nullcontext():
@@ -239,14 +241,14 @@ class EvolutionOracle(keras_tuner.Oracle):
         # If this process saw the first generation whole.
         if done == 1 and self._began is not None:
             each = time.monotonic() - self._began
-            minutes = each * (self.wanted_generations - 1) / 60
+            others = duration(each * (self.wanted_generations - 1))
             self._announce(
-                f"The first generation took {each:.0f} s: about {minutes:.0f} min for the others"
+                f"The first generation took {duration(each)}: about {others} for the others"
             )
         generation = self.breeder.generation(done, self.scored())
-        notes = [f"{len(generation.candidates)} new candidates"]
+        notes = [counted(len(generation.candidates), "new candidate")]
         if generation.repeated:
-            notes.append(f"{generation.repeated} drawn again left out")
+            notes.append(f"{counted(generation.repeated, 'duplicate')} left out")
         if generation.over_budget:
             notes.append(f"{generation.over_budget} over budget, made smaller or left out")
         self._announce(f"Generation {done + 1}/{self.wanted_generations}: {', '.join(notes)}")

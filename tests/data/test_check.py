@@ -165,7 +165,7 @@ def ragged() -> tf.data.Dataset:
         ((LABELS, images()), "its images have the shape .20,.: labels come second"),
         ((images(),), "but has 1 parts"),
         ((images(), LABELS[:-1]), "as many labels as images, 20, but has 19"),
-        ((images(), LABELS, np.ones(3)), "20 images, but has 3 sample weights"),
+        ((images(), LABELS, np.ones(3)), "as many sample weights as images, 20, but has 3"),
         ((images()[:0], LABELS[:0]), "it is empty"),
         (([np.zeros((8, 8)), np.zeros((9, 8))], [0, 1]), "images of one shape.*: resize"),
         ((np.array([None, 3]), [0, 1]), "an array of objects: resize"),

@@ -239,6 +239,7 @@ _PROGRAM = """
 import os, signal, sys
 sys.path[:0] = {paths!r}
 import test_callbacks, larq_nas
+from larq_nas.testing.conformance import Kill
 from larq_nas.training import loop
 fit, epoch, where = {case!r}
 if where == "marked":  # between the last checkpoint of a stage and its end

@@ -115,7 +115,10 @@ class BinaryConv2D(lq.layers.QuantConv2D):
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         if self.groups > 1:
             kernel = block_diagonal(tf.convert_to_tensor(kernel), self.groups)
-        return convolve(inputs, kernel, self.strides, self.padding.upper(), self.dilation_rate)
+        compute = tf.nn.conv2d if _exporting.get() else convolve
+        return compute(
+            inputs, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate
+        )
 
     def _jit_compiled_convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         # Keras compiles grouped convolutions with XLA; the dense form needs no compiler.
@@ -137,7 +140,7 @@ class BinaryConv2D(lq.layers.QuantConv2D):
             if pads:
                 paddings = self._get_padding_same(part)
                 part = tf.pad(part, paddings, constant_values=self.pad_values)
-            branch = convolve(part, kernel, self.strides, padding, self.dilation_rate)
+            branch = tf.nn.conv2d(part, kernel, self.strides, padding, dilations=self.dilation_rate)
             branches.append(activate(branch) if fuses else branch)
         outputs = tf.concat(branches, axis=-1)
         outputs = tf.nn.bias_add(outputs, self.bias) if self.use_bias else outputs

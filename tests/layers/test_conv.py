@@ -92,3 +92,21 @@ def test_reloads_from_its_config(tmp_path) -> None:
     model.save(tmp_path / "model.keras")
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
     np.testing.assert_array_equal(tf.keras.models.load_model(tmp_path / "model.keras")(x), model(x))
+
+
+def test_strides_of_a_1x1_kernel_train_where_tensorflow_ends_the_process() -> None:
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.standard_normal((2, 64, 64, 4)).astype("float32"))
+    layer = BinaryConv2D(8, 1, strides=2, input_quantizer=None, kernel_quantizer=None)
+
+    for _ in range(20):
+        with tf.GradientTape() as tape:
+            outputs = layer(images)
+            loss = tf.reduce_sum(outputs**2)
+        gradient = tape.gradient(loss, layer.kernel)
+
+    read = images.numpy()[:, ::2, ::2].reshape(-1, 4)
+    kernel = layer.kernel.numpy().reshape(4, 8)
+    np.testing.assert_allclose(outputs.numpy().reshape(-1, 8), read @ kernel, rtol=1e-4, atol=1e-5)
+    written = 2 * read.T @ (read @ kernel)
+    np.testing.assert_allclose(gradient.numpy().reshape(4, 8), written, rtol=1e-3, atol=1e-2)

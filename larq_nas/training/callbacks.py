@@ -1,5 +1,6 @@
 """Keras callbacks of a run: for which stages, checks before they train, and states to resume by."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -9,7 +10,7 @@ import re
 import string
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,11 @@ class StageLogs:
     sometimes: tuple[str, ...] = ()
     several: bool = False
     resizes: bool = False
+
+    def without(self, names: Collection[str]) -> "StageLogs":
+        """Return what is logged but for some that only some epochs have."""
+        left = tuple(name for name in self.sometimes if name not in names)
+        return dataclasses.replace(self, sometimes=left)
 
 
 Stages: TypeAlias = Mapping[str, StageLogs | None]

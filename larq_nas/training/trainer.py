@@ -136,6 +136,9 @@ def _classified(outputs: Any, data: Data) -> np.ndarray:
     return values
 
 
+FLIP_RATIO = "flip_ratio"
+
+
 class FlipRatio(tf.keras.callbacks.Callback):
     """Reports `flip_ratio`: the share of binary weights whose sign an epoch has changed.
 
@@ -158,7 +161,7 @@ class FlipRatio(tf.keras.callbacks.Callback):
             return
         pairs = zip(self._before, self._signs(), strict=True)
         flipped = sum(np.count_nonzero(before != after) for before, after in pairs)
-        logs["flip_ratio"] = flipped / sum(before.size for before in self._before)
+        logs[FLIP_RATIO] = flipped / sum(before.size for before in self._before)
 
     def _signs(self) -> list[np.ndarray]:
         return [binary.numpy() >= 0 for binary in _binary_kernels(self.model)]
@@ -471,7 +474,7 @@ def warn_without_effect(network: tf.keras.Model, recipe: Recipe) -> None:
 def training_stages(recipe: Recipe, metrics: Metrics) -> Stages:
     """Return what each stage of a training logs."""
     measured = ("loss", "accuracy", *metrics.names)
-    logs = StageLogs((*measured, *(f"val_{name}" for name in measured)), ("flip_ratio",))
+    logs = StageLogs((*measured, *(f"val_{name}" for name in measured)), (FLIP_RATIO,))
     return {f"train_{stage}": logs for stage in recipe.stages}
 
 

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-_SCHEMA = 2
+_SCHEMA = 3
 _SETTINGS = "settings.json"
 _WAIT_SECONDS = 0.5
 

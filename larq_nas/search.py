@@ -27,8 +27,9 @@ from larq_nas.methods import Method, RecipeLike, SearcherLike, SpaceLike, resolv
 from larq_nas.process_state import keeps_process_state
 from larq_nas.result import Result
 from larq_nas.run_directory import RunDirectory
-from larq_nas.searchers import Search, Searcher
+from larq_nas.searchers import Differentiable, Search, Searcher
 from larq_nas.searchers.evolution.processes import current_role
+from larq_nas.searchers.searcher import BUDGET_PENALTY
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Survey
 from larq_nas.spaces.space import fingerprint, is_built_in
@@ -274,11 +275,11 @@ def search(
             "epoch: leave it out."
         )
     further = Metrics(metrics)
-    stages = stages_of(plan.searcher)
+    resolved_budget = Budget.parse(budget)
+    stages = stages_of(plan.searcher, plan.space, resolved_budget)
     groups = {"search": stages, "train": training_stages(plan.recipe, further)}
     later = epochs_of_stages(plan.recipe, train_epochs)
     resolved_callbacks = resolve_callbacks(callbacks, groups, later)
-    resolved_budget = Budget.parse(budget)
     table = resolve_table(latency_table, resolved_budget)
     require_one_device(plan.searcher, strategy)
     require_one_directory(strategy, directory)
@@ -372,10 +373,12 @@ def _listed(epochs: Mapping[str, int]) -> str:
     return f" ({listed})" if len(epochs) > 1 and listed else ""
 
 
-def stages_of(searcher: Searcher) -> Stages:
+def stages_of(searcher: Searcher, space: Space, budget: Budget) -> Stages:
     """Return the stages of a search, and what they log where that is known."""
     stages: Stages = getattr(searcher, "stages", {"search": None})
-    return stages
+    unlogged = searcher.unlogged(space) if isinstance(searcher, Differentiable) else set()
+    unlogged |= set() if budget else {BUDGET_PENALTY}
+    return {name: logs and logs.without(unlogged) for name, logs in stages.items()}
 
 
 class _Numbered(Survey):

@@ -16,6 +16,7 @@ from larq_nas.cost.profile import read_structure, size
 from larq_nas.data.augmentation import Augment
 from larq_nas.data.data import ClassWeight, Data, check_seed, read_data
 from larq_nas.data.forms import DataLike
+from larq_nas.data.labels import listed
 from larq_nas.data.preprocessing import PreprocessingLike
 from larq_nas.data.validation import DataFacts
 from larq_nas.deploy import convert
@@ -146,7 +147,21 @@ def _finish(
             took = result["costs"][LATENCY] / 1000
             log.info(f"predicted on {table.device}: {took:.3f} ms for an image")
         log.info(f"accuracy on validation data: {result['accuracy']:.2%}")
+        if labels := _labels_of(trainer):
+            log.info(labels)
         log.info(_written(result, run))
+
+
+def _labels_of(trainer: Trainer) -> str:
+    """Return which labels the model is compiled for, if not for those that were given."""
+    data, last = trainer.data, trainer.data.facts.classes - 1
+    numbers = f"model.evaluate takes class numbers, 0 to {last}"
+    if data.label_form == "others":
+        return f"{numbers} for {listed(data.class_names or ())}"
+    vectors = data.label_form == "vectors" and not trainer.takes_vectors
+    return (
+        f"{numbers}, as its `metrics` do: tf.argmax of labels that are one-hot" if vectors else ""
+    )
 
 
 def _written(result: dict[str, Any], run: RunDirectory) -> str:

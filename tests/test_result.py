@@ -1,6 +1,8 @@
 """The result of a run: returned, loaded, and shown in a notebook."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,3 +106,43 @@ def test_what_is_no_result_is_refused(run: Path, tmp_path) -> None:
         larq_nas.load(tmp_path)
     with pytest.raises(InputError, match="`path` must be that of a run or a model, but got 3"):
         larq_nas.load(3)
+
+
+def relabelled(change: Callable[[tf.Tensor], tf.Tensor], batches: int) -> tf.data.Dataset:
+    train, _ = larq_nas.datasets.load("digits", batch_size=32)
+    return train.map(lambda images, labels: (images, change(labels))).take(batches)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda labels: labels, ""),
+        (lambda labels: tf.one_hot(labels, 10), ""),
+        (lambda labels: 0.9 * tf.one_hot(labels, 10) + 0.01, ""),
+        (lambda labels: labels[:, None], ""),
+        (lambda labels: labels + 1, "takes class numbers, 0 to 9 for 1, 2, 3"),
+        (tf.strings.as_string, "takes class numbers, 0 to 9 for 0, 1, 2"),
+    ],
+)
+def test_the_model_is_compiled_for_the_labels_that_were_given(
+    change: Callable[[tf.Tensor], tf.Tensor], told: str, tmp_path: Path, capsys: Any
+) -> None:
+    train, validation = relabelled(change, 8), relabelled(change, 3)
+    result = larq_nas.train(
+        ARCHITECTURE,
+        train,
+        validation,
+        recipe=Recipe(stages=("binary",)),
+        epochs=0,
+        directory=tmp_path / "run",
+        return_result=True,
+        verbose=2,
+    )
+    shown = capsys.readouterr().out
+    assert told in shown
+    assert ("takes class numbers" in shown) == bool(told)
+    known = relabelled(lambda labels: labels, 3) if told else validation
+    for model in (result.model, larq_nas.load(tmp_path / "run").model):
+        loss, accuracy = model.evaluate(known, verbose=0)
+        assert loss == pytest.approx(result.loss, rel=1e-5)
+        assert accuracy == pytest.approx(result.accuracy)

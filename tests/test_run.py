@@ -77,12 +77,13 @@ def test_what_a_killed_process_left_is_removed(tmp_path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"settings.json", ".lock"}
 
 
-def test_a_run_of_an_earlier_version_is_read_and_not_continued(tmp_path) -> None:
-    record = {"schema": 1, "settings": SETTINGS}
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_run_of_an_earlier_version_is_read_and_not_continued(tmp_path, schema: int) -> None:
+    record = {"schema": schema, "settings": SETTINGS}
     (tmp_path / "settings.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match=r"is a run of an earlier larq_nas.* larq-nas train\."):
         enter(tmp_path)
     assert read_settings(tmp_path) == json.loads(json.dumps(SETTINGS))
     (tmp_path / "settings.json").write_text(json.dumps({**record, "schema": 9}))
-    with pytest.raises(InputError, match="has schema 9, but this larq_nas reads up to 2: upgrade"):
+    with pytest.raises(InputError, match="has schema 9, but this larq_nas reads up to 3: upgrade"):
         read_settings(tmp_path)

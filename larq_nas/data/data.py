@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from larq_nas.data.augmentation import Augment, check_augment, describe, resolve_augment
 from larq_nas.data.forms import DataLike
-from larq_nas.data.labels import class_weights, listed, whole_labels
+from larq_nas.data.labels import Form, class_weights, listed, whole_labels
 from larq_nas.data.preprocessing import (
     Preprocessing,
     PreprocessingLike,
@@ -47,6 +47,7 @@ class Data:
     preprocessing: str = ""
     class_weight: tuple[float, ...] | None = None
     first_layers: Preprocessing | None = None
+    label_form: Form = "numbers"
 
     @property
     def measured(self) -> tf.data.Dataset:
@@ -142,6 +143,7 @@ def read_data(
         preprocessing=done,
         class_weight=weights,
         first_layers=first_layers,
+        label_form=labels.form,
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +18,9 @@ _CUT = (
 )
 
 
+Form: TypeAlias = Literal["numbers", "vectors", "others"]
+
+
 @dataclass(frozen=True)
 class Labels:
     """Classes of a pair of data sets, numbered from 0.
@@ -27,12 +30,15 @@ class Labels:
         values: what the data calls each of them, where that is not its number.
         names: what people call each of them, if known.
         soft: whether labels are probabilities of the classes.
+        form: how the validation data gives them: as `"numbers"` from 0, as `"vectors"` with a
+            number for each class, or as `"others"`.
     """
 
     classes: int
     values: tuple[Any, ...] | None = None
     names: tuple[str, ...] | None = None
     soft: bool = False
+    form: Form = "numbers"
 
     def name(self, index: int) -> str:
         """Return what to call a class in a message."""
@@ -132,7 +138,10 @@ def read_labels(
     if names is None and values is not None:
         names = tuple(map(str, values))
     soft = "soft" in kinds.values()
-    return Labels(known, values, tuple(names) if names else None, soft)
+    form: Form = "numbers" if values is None else "others"
+    if kinds.get("validation", kinds["train"]) != "whole":
+        form = "vectors"
+    return Labels(known, values, tuple(names) if names else None, soft, form)
 
 
 def _kind(name: str, labels: np.ndarray) -> str:
@@ -191,7 +200,7 @@ def _of_names(train: np.ndarray, classes: int | None) -> Labels:
     names = tuple(
         value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values
     )
-    return Labels(len(values), values, names)
+    return Labels(len(values), values, names, form="others")
 
 
 def _values(name: str, labels: np.ndarray, classes: int | None) -> tuple[int, ...]:

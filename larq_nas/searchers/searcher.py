@@ -15,6 +15,9 @@ from larq_nas.training.recipe import Recipe
 Callbacks: TypeAlias = Sequence[tf.keras.callbacks.Callback]
 """Keras callbacks of a training."""
 
+BUDGET_PENALTY = "budget_penalty"
+"""The metric of what a budget adds to a loss; no search without a budget has it."""
+
 
 class Search(Protocol):
     """A validated search: every invalid input has been refused."""

@@ -1,5 +1,6 @@
 """Keras callbacks of a run: for which stages, checks before they train, and states to resume by."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -9,7 +10,7 @@ import re
 import string
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,11 @@ class StageLogs:
     sometimes: tuple[str, ...] = ()
     several: bool = False
     resizes: bool = False
+
+    def without(self, names: Collection[str]) -> "StageLogs":
+        """Return what is logged but for some that only some epochs have."""
+        left = tuple(name for name in self.sometimes if name not in names)
+        return dataclasses.replace(self, sometimes=left)
 
 
 Stages: TypeAlias = Mapping[str, StageLogs | None]
@@ -179,14 +185,14 @@ def _check_metrics(callback: Any, stages: Stages, groups: Mapping[str, Stages]) 
             raise InputError(
                 f"{kind} monitors `{callback.monitor}`, which stage `{stage}` does not have (it "
                 f"has {', '.join(sorted(known))}): {_other_metric(able)}"
-                f"{_mend(kind, able, groups)}."
+                f"{_mend(callback, able, stages, groups)}."
             )
         for name in sorted(_named_metrics(callback) - set(logs.metrics)):
             able = [s for s, one in stages.items() if one is None or name in one.metrics]
             raise InputError(
                 f"{kind} names files by `{name}`, which stage `{stage}` does not have after each "
                 f"epoch (it has {', '.join(sorted(logs.metrics))}): {_other_metric(able)}"
-                f"{_mend(kind, able, groups)}."
+                f"{_mend(callback, able, stages, groups)}."
             )
 
 
@@ -205,23 +211,23 @@ def _check_files(callback: Any, stages: Stages, groups: Mapping[str, Stages]) ->
             others = [stage for stage in stages if stage not in resizing]
             raise InputError(
                 f"{kind} cannot save the network of stage `{resizing[0]}`, whose widths change: "
-                f"{_mend(kind, others[-1:], groups)}."
+                f"{_mend(callback, others[-1:], stages, groups)}."
             )
         if repeated:
             others = [stage for stage in stages if stage not in repeated]
             raise InputError(
                 f"{kind} cannot be used in stage `{repeated[0]}`, whose many trainings write over "
-                f"each other's files: {_mend(kind, others[-1:], groups)}."
+                f"each other's files: {_mend(callback, others[-1:], stages, groups)}."
             )
         if len(stages) > 1 and callback.save_best_only:
             raise InputError(
                 f"{kind} keeps the best of stages {_joined(stages)}, which need not be of the "
-                f"last one, whose network is another: {_mend(kind, last, groups)}."
+                f"last one, whose network is another: {_mend(callback, last, stages, groups)}."
             )
         if len(stages) > 1 and "{epoch" in callback.filepath:
             raise InputError(
                 f"{kind} names files by the epoch, which each of stages {_joined(stages)} counts "
-                f"from 1: {_mend(kind, last, groups)}."
+                f"from 1: {_mend(callback, last, stages, groups)}."
             )
     starts_anew = isinstance(callback, _keras.CSVLogger) and not callback.append
     if starts_anew and (len(stages) > 1 or repeated):
@@ -251,14 +257,26 @@ def _other_metric(able: Sequence[str]) -> str:
     return "" if able else "use another metric, or "
 
 
-def _mend(kind: str, able: Sequence[str], groups: Mapping[str, Stages]) -> str:
-    """Return what to write so that a callback is of the stages that can use it."""
-    if not able:
-        return "leave it out"
-    for group, members in groups.items():
-        if len(able) > 1 and set(able) == set(members):
-            return f'give callbacks={{"{group}": [{kind}(...)]}}'
-    return f'give callbacks={{"{able[-1]}": [{kind}(...)]}}'
+def _mend(
+    callback: Callback, able: Sequence[str], stages: Stages, groups: Mapping[str, Stages]
+) -> str:
+    """Return what to write so that a callback is of stages that can use it, and is not refused."""
+    kind = type(callback).__name__
+    names = {frozenset(members): group for group, members in groups.items()}
+    names |= {frozenset([stage]): stage for stage in stages}
+    for own in (able, able[-1:]):
+        name = names.get(frozenset(own))
+        if own and name and _is_sound(callback, {stage: stages[stage] for stage in own}, groups):
+            return f'give callbacks={{"{name}": [{kind}(...)]}}'
+    return "leave it out"
+
+
+def _is_sound(callback: Callback, stages: Stages, groups: Mapping[str, Stages]) -> bool:
+    try:
+        _check(callback, stages, groups)
+    except InputError:
+        return False
+    return True
 
 
 class _UnkeptError(Exception):

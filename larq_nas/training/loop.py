@@ -337,6 +337,10 @@ Term: TypeAlias = Callable[[], tf.Tensor]
 """Returns what is added to the loss of the architecture parameters."""
 
 
+# Metrics of the level of the architecture parameters.
+SEARCH_LEVEL = ("search_loss", "search_accuracy")
+
+
 class TwoLevels(tf.keras.Model):
     """Base of bilevel models: each level has its own optimizer and metrics.
 

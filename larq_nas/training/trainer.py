@@ -136,6 +136,9 @@ def _classified(outputs: Any, data: Data) -> np.ndarray:
     return values
 
 
+FLIP_RATIO = "flip_ratio"
+
+
 class FlipRatio(tf.keras.callbacks.Callback):
     """Reports `flip_ratio`: the share of binary weights whose sign an epoch has changed.
 
@@ -158,7 +161,7 @@ class FlipRatio(tf.keras.callbacks.Callback):
             return
         pairs = zip(self._before, self._signs(), strict=True)
         flipped = sum(np.count_nonzero(before != after) for before, after in pairs)
-        logs["flip_ratio"] = flipped / sum(before.size for before in self._before)
+        logs[FLIP_RATIO] = flipped / sum(before.size for before in self._before)
 
     def _signs(self) -> list[np.ndarray]:
         return [binary.numpy() >= 0 for binary in _binary_kernels(self.model)]
@@ -225,7 +228,7 @@ class Trainee(tf.keras.Model):
         seed: of what is mixed at random.
         metrics: what is measured as well.
         rate: the learning rate that it is saved with; by default the recipe's.
-        soft_labels: whether labels are probabilities of the classes.
+        vectors: whether what is saved is measured by labels with a number for each class.
     """
 
     def __init__(
@@ -236,7 +239,7 @@ class Trainee(tf.keras.Model):
         seed: int = 0,
         metrics: Metrics = NO_METRICS,
         rate: float | None = None,
-        soft_labels: bool = False,
+        vectors: bool = False,
     ) -> None:
         super().__init__(network.inputs, network.outputs, name=network.name)
         self._recipe, self._seed = recipe, seed
@@ -249,7 +252,7 @@ class Trainee(tf.keras.Model):
         def saved() -> tf.keras.Model:
             plain = tf.keras.Model(network.inputs, network.outputs[0], name=network.name)
             peak = rate or recipe.learning_rate
-            return compile_plain(plain, recipe, peak, metrics, soft_labels)
+            return compile_plain(plain, recipe, peak, metrics, vectors)
 
         # As a member, its optimizer would be a part of this model's checkpoints.
         self._saved = saved
@@ -350,11 +353,14 @@ def compile_plain(
     recipe: Recipe,
     rate: float,
     metrics: Metrics,
-    soft_labels: bool = False,
+    vectors: bool = False,
 ) -> tf.keras.Model:
-    """Compile a network to be measured, or to go on with by Keras."""
+    """Compile a network to be measured, or to go on with by Keras.
+
+    `vectors` are labels with a number for each class; others are the numbers of classes.
+    """
     losses = tf.keras.losses
-    loss = losses.CategoricalCrossentropy if soft_labels else losses.SparseCategoricalCrossentropy
+    loss = losses.CategoricalCrossentropy if vectors else losses.SparseCategoricalCrossentropy
     model.compile(
         optimizer(recipe.optimizer, rate),
         loss(from_logits=True),
@@ -365,7 +371,7 @@ def compile_plain(
     model.optimizer.build(model.trainable_variables)
     logits = tf.zeros((1, model.output_shape[-1]))
     model.compiled_loss.build(logits)
-    model.compiled_metrics.build(logits, logits if soft_labels else tf.zeros((1,)))
+    model.compiled_metrics.build(logits, logits if vectors else tf.zeros((1,)))
     return model
 
 
@@ -471,7 +477,7 @@ def warn_without_effect(network: tf.keras.Model, recipe: Recipe) -> None:
 def training_stages(recipe: Recipe, metrics: Metrics) -> Stages:
     """Return what each stage of a training logs."""
     measured = ("loss", "accuracy", *metrics.names)
-    logs = StageLogs((*measured, *(f"val_{name}" for name in measured)), ("flip_ratio",))
+    logs = StageLogs((*measured, *(f"val_{name}" for name in measured)), (FLIP_RATIO,))
     return {f"train_{stage}": logs for stage in recipe.stages}
 
 
@@ -533,16 +539,18 @@ class Trainer:
             self._calibrate(model)
         plain = self._build(DEPLOYED)
         transfer_weights(model, plain)
-        return self._compiled(self._whole(plain))
+        return self._compiled(self._whole(plain), self.takes_vectors)
 
     def measure(self, model: tf.keras.Model) -> dict[str, float]:
         """Return `accuracy`, `loss` and further metrics of a network on the validation data."""
-        model = self._compiled(model)
+        model = self._compiled(model, self.data.facts.soft_labels)
         # As it was trained: TensorFlow fuses, where it rewrites, what it has no kernel for.
         with exact():
             measured: dict[str, float] = model.evaluate(
                 validation_stream(self.data.measured), verbose=0, return_dict=True
             )
+        # Keras fails on labels of another rank than those that a model was measured by first.
+        self._compiled(model, self.takes_vectors)
         return {name: measured[name] for name in ("accuracy", "loss", *self.metrics.names)}
 
     def class_accuracy(self, model: tf.keras.Model) -> dict[str, float]:
@@ -582,12 +590,19 @@ class Trainer:
                 "directory."
             )
         model.set_weights(saved.get_weights())
-        return self._compiled(model)
+        return self._compiled(model, self.takes_vectors)
 
-    def _compiled(self, model: tf.keras.Model) -> tf.keras.Model:
+    @property
+    def takes_vectors(self) -> bool:
+        """Whether the network is compiled for labels with a number for each class."""
+        soft = self.data.facts.soft_labels
+        # Further metrics are of labels as they are trained on.
+        return soft if self.metrics.names else soft or self.data.label_form == "vectors"
+
+    def _compiled(self, model: tf.keras.Model, vectors: bool) -> tf.keras.Model:
         facts = self.data.facts
         rate = self.recipe.rate(facts.batch_size)
-        return compile_plain(model, self.recipe, rate, self.metrics, facts.soft_labels)
+        return compile_plain(model, self.recipe, rate, self.metrics, vectors)
 
     def _whole(self, network: tf.keras.Model) -> tf.keras.Model:
         """Return a network with the layers of its preprocessing before it."""
@@ -620,8 +635,8 @@ class Trainer:
         rate = recipe.rates(data.facts.batch_size, epochs, stream.steps)
         with building_on(data.strategy):
             peak = recipe.rate(data.facts.batch_size)
-            soft = data.facts.soft_labels
-            model = Trainee(network, recipe, self.teacher, data.seed, self.metrics, peak, soft)
+            vectors = self.takes_vectors
+            model = Trainee(network, recipe, self.teacher, data.seed, self.metrics, peak, vectors)
             model.compile(optimizer(recipe.optimizer, rate))
             model.optimizer.build(model.trainable_variables)
         own = [DropPathSchedule(recipe.drop_path, epochs)] if recipe.drop_path else []

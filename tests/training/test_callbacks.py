@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_one_a_list_or_a_mapping_of_stages_to_either() -> None:
         (lambda: {"train": K.EarlyStopping("val_acc")}, "`val_acc`.*: use another metric, or"),
         (
             lambda: K.ModelCheckpoint("best.keras", "val_accuracy", save_best_only=True),
-            r'`val_accuracy`, which stage `search`.*callbacks=\{"train": \[ModelCheckpoint',
+            r'`val_accuracy`, which stage `search`.*callbacks=\{"train_binary": \[ModelCheckpoint',
         ),
         (
             lambda: {"train": K.ModelCheckpoint("b.keras", "val_loss", save_best_only=True)},
@@ -101,6 +102,24 @@ def test_one_a_list_or_a_mapping_of_stages_to_either() -> None:
 def test_what_would_fail_or_mislead_is_refused_with_the_mend(given, told: str) -> None:
     with pytest.raises(InputError, match=told):
         resolved(given())
+
+
+@pytest.mark.parametrize("searcher", [Differentiable(), Progressive(), Evolution(), Dms()])
+@pytest.mark.parametrize("only_best", [True, False])
+@pytest.mark.parametrize("name", ["best.keras", "{epoch}.keras", "{val_loss:.2f}-{epoch}.keras"])
+@pytest.mark.parametrize("metric", ["val_loss", "loss", "search_loss"])
+def test_what_a_refusal_says_to_write_is_taken(searcher, only_best, name, metric) -> None:
+    callback = K.ModelCheckpoint(name, metric, save_best_only=only_best)
+    with contextlib.suppress(InputError):
+        resolved(callback, searcher)
+        return
+    with pytest.raises(InputError) as refused:
+        resolved(callback, searcher)
+    found = re.search(r'give callbacks=\{"(\w+)"', str(refused.value))
+    if found:
+        resolved({found[1]: callback}, searcher)
+    else:
+        assert (metric == "search_loss" and only_best) or "leave it out" not in str(refused.value)
 
 
 def test_what_trains_candidates_cannot_save_to_one_file() -> None:

@@ -71,8 +71,7 @@ class BilevelModel(TwoLevels):
         precision: ComputedIn = "float32",
     ) -> None:
         layers = list(mixtures.values())
-        alphas, measured = [mixture.alpha for mixture in layers], ("entropy", "max_probability")
-        super().__init__(supernet, alphas, terms or {}, measured)
+        super().__init__(supernet, [one.alpha for one in layers], terms or {}, tuple(MEASURED))
         self.mixtures = layers
         self.weight_decay = weight_decay
         self.architecture_weight_decay = architecture_weight_decay
@@ -92,8 +91,8 @@ class BilevelModel(TwoLevels):
         with computing_in(self.precision):
             self._if_searching(lambda: self._architecture_step(*architecture_batch))
             self._weight_step(*weight_batch)
-        self._means["entropy"].update_state(mean_entropy(self.mixtures))
-        self._means["max_probability"].update_state(mean_max_probability(self.mixtures))
+        for name, measure in MEASURED.items():
+            self._means[name].update_state(measure(self.mixtures))
         return self.results()
 
     def _if_searching(self, step: Callable[[], tf.Operation]) -> None:
@@ -143,6 +142,11 @@ def mean_max_probability(mixtures: Sequence[Probabilities]) -> tf.Tensor:
     """Return the mean over all edges of the largest probability."""
     largest = [tf.reduce_max(mixture.probabilities, axis=-1) for mixture in mixtures]
     return tf.reduce_mean(tf.concat(largest, axis=0))
+
+
+# What each epoch measures of all edges, by the name of its metric.
+MEASURED = {"entropy": mean_entropy, "max_probability": mean_max_probability}
+DIVERSITY = "diversity"
 
 
 class BudgetPenalty:

@@ -15,6 +15,9 @@ from larq_nas.searchers.differentiable.derivation import scores_of
 from larq_nas.supernet.relax import Relax
 from larq_nas.training.trainer import FlipRatio
 
+# Shares of what would be chosen now: the second where zeros may be.
+WITHOUT_WEIGHTS, ZEROS = "skips_and_pools", "zero"
+
 _COLUMNS = ("epoch", "choice", "input", "operation", "probability")
 
 
@@ -58,9 +61,9 @@ class Health(FlipRatio):
         choices = self._choose.choices
         chosen = strongest(choices, scores_of(self._choose, self._transfer_factor))
         if logs is not None:
-            logs["skips_and_pools"] = share_parameter_free(choices, chosen)
+            logs[WITHOUT_WEIGHTS] = share_parameter_free(choices, chosen)
             if any(choice.keeps_zero for choice in choices.values()):
-                logs["zero"] = share_zero(choices, chosen)
+                logs[ZEROS] = share_zero(choices, chosen)
         self._keep(self._epochs_before + epoch + 1, probabilities)
         self._show(epoch, probabilities, chosen)
 

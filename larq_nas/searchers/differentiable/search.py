@@ -37,15 +37,17 @@ from larq_nas.searchers.differentiable.derivation import (
     warn_of_dropped,
 )
 from larq_nas.searchers.differentiable.model import (
+    DIVERSITY,
+    MEASURED,
     BilevelModel,
     BudgetPenalty,
     Diversity,
     EpochTerm,
     mean_entropy,
 )
-from larq_nas.searchers.differentiable.record import Health
+from larq_nas.searchers.differentiable.record import WITHOUT_WEIGHTS, ZEROS, Health
 from larq_nas.searchers.estimate import estimate, fitting_batch, require_memory
-from larq_nas.searchers.searcher import Callbacks
+from larq_nas.searchers.searcher import BUDGET_PENALTY, Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.cell_space import CellSpace
 from larq_nas.spaces.space import Precision
@@ -54,8 +56,9 @@ from larq_nas.supernet.fused_cell import FusedCell
 from larq_nas.supernet.relax import Relax, require_temperature
 from larq_nas.training.callbacks import StageLogs
 from larq_nas.training.distribution import building_on, require_halves, warn_if_apart
-from larq_nas.training.loop import fit
+from larq_nas.training.loop import SEARCH_LEVEL, fit
 from larq_nas.training.recipe import OptimizerName, Recipe, learning_rate, optimizer
+from larq_nas.training.trainer import FLIP_RATIO
 from larq_nas.training.transfer import constrain, initialize_scales
 
 _UNDECIDED = 0.99
@@ -95,7 +98,7 @@ def announce(search: "DifferentiableSearch", verbose: int | str) -> None:
                 f"{len(choose.obstacles)} of {len(choose.obstacles) + choose.fused} cells are "
                 f"computed operation by operation, which takes longer; `{first}`: {reason}",
             )
-        slow = model.terms.get("budget_penalty")
+        slow = model.terms.get(BUDGET_PENALTY)
         if isinstance(slow, BudgetPenalty) and slow.seconds > _LONG:
             log.info(f"Budget: its costs take up to {slow.seconds:.0f} s before each epoch")
     warn_if_unused(model, model.precision)
@@ -186,7 +189,7 @@ class _Schedule(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if logs is not None and epoch < self._warm_up:
-            for name in ("search_loss", "search_accuracy", *self._terms):
+            for name in (*SEARCH_LEVEL, *self._terms):
                 logs.pop(name, None)
 
 
@@ -332,12 +335,20 @@ class Differentiable:
         return {"search": self._logs()}
 
     def _logs(self) -> StageLogs:
-        levels = ("search_loss", "search_accuracy")
-        always = ("loss", "accuracy", "entropy", "confidence", "parameter_free")
-        sometimes = ("flip_ratio", "zero", "budget_penalty", "diversity")
+        always = ("loss", "accuracy", *MEASURED, WITHOUT_WEIGHTS)
+        searching = (*SEARCH_LEVEL, *((DIVERSITY,) if self.diversity else ()))
+        # The space tells of the first two.
+        sometimes = (FLIP_RATIO, ZEROS, BUDGET_PENALTY)
         if self.weights_only:
-            return StageLogs(always, levels + sometimes)
-        return StageLogs(always + levels, sometimes)
+            return StageLogs(always, searching + sometimes)
+        return StageLogs(always + searching, sometimes)
+
+    def unlogged(self, space: Space) -> set[str]:
+        """Return what is not logged in a search of a space."""
+        if not isinstance(space, CellSpace):
+            return set()  # it is known of what was built alone
+        is_real = self._domain(space).weights == "real"
+        return {*([FLIP_RATIO] if is_real else []), *([] if space.keep_zero else [ZEROS])}
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as a run keeps them."""
@@ -458,11 +469,11 @@ class Differentiable:
         terms: dict[str, EpochTerm] = {}
         mixtures = choose.mixtures
         if limits:
-            terms["budget_penalty"] = BudgetPenalty(
+            terms[BUDGET_PENALTY] = BudgetPenalty(
                 limits, mixtures, self.budget_weight, self.transfer_factor
             )
         if self.diversity:
-            terms["diversity"] = Diversity(
+            terms[DIVERSITY] = Diversity(
                 list(mixtures.values()), self.diversity, self.diversity_annealing
             )
         return terms

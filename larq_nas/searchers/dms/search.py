@@ -43,12 +43,12 @@ from larq_nas.searchers.estimate import (
     fitting_batch,
     free_memory,
 )
-from larq_nas.searchers.searcher import Callbacks
+from larq_nas.searchers.searcher import BUDGET_PENALTY, Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Survey
 from larq_nas.supernet.resizable import resizable_optimizer
 from larq_nas.training.callbacks import StageLogs
-from larq_nas.training.loop import Term, TwoLevels, fit
+from larq_nas.training.loop import SEARCH_LEVEL, Term, TwoLevels, fit
 from larq_nas.training.recipe import Recipe, descend, learning_rate
 from larq_nas.training.transfer import constrain
 
@@ -422,7 +422,7 @@ class _Schedule(tf.keras.callbacks.Callback):
         search, turns = self._search, self._search.turns
         means = turns.trains_means(epoch)
         if logs is not None:
-            idle = ("loss", "accuracy") if means else ("search_loss", "search_accuracy")
+            idle = ("loss", "accuracy") if means else SEARCH_LEVEL
             for name in (*idle, *(() if means else search.model.terms)):
                 logs.pop(name, None)
         if means and turns.next(epoch) < turns.count:
@@ -452,6 +452,7 @@ def warn_of_few_filters(costs: SpaceCosts, step: float) -> None:
 
 
 _TRADE_OFF, _BUDGET_WEIGHT = 0.01, 0.1
+_MEMORY_PENALTY = "memory_penalty"
 _RATIOS = ("initial_ratio", "least_mean", "least_ratio", "scale", "final_scale", "half_step")
 _RATES = ("learning_rate", "final_learning_rate", "mean_learning_rate")
 _POSITIVE = (*_RATIOS, *_RATES, "temperature", "memory_target")
@@ -538,8 +539,9 @@ class Dms:
     @property
     def stages(self) -> dict[str, StageLogs]:
         """What is logged: by the epochs that train weights, and those that train means."""
-        levels = ("loss", "accuracy", "search_loss", "search_accuracy")
-        sometimes = (*levels, "memory_penalty", "budget_penalty")
+        levels = ("loss", "accuracy", *SEARCH_LEVEL)
+        of_memory = () if self.memory_target is None else (_MEMORY_PENALTY,)
+        sometimes = (*levels, *of_memory, BUDGET_PENALTY)
         return {"search": StageLogs(("sigma",), sometimes, resizes=True)}
 
     @property
@@ -638,13 +640,11 @@ class Dms:
                     f"(`least_mean`), but got {self.memory_target}."
                 )
             weight = _TRADE_OFF if self.trade_off is None else self.trade_off
-            terms["memory_penalty"] = memory_hinge(
-                structure, dimensions, self.memory_target, weight
-            )
+            terms[_MEMORY_PENALTY] = memory_hinge(structure, dimensions, self.memory_target, weight)
         if limits:
             weight = _BUDGET_WEIGHT if self.budget_weight is None else self.budget_weight
             if charged := budget_hinge(limits, dimensions, weight):
-                terms["budget_penalty"] = charged
+                terms[BUDGET_PENALTY] = charged
         elif self.budget_weight is not None:
             raise InputError("`budget_weight` has no effect without a `budget`: leave it out.")
         return terms

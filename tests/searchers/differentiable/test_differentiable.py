@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,13 @@ from conftest import choose_pool
 
 import larq_nas
 from larq_nas.choices import strongest
+from larq_nas.cost import Budget
 from larq_nas.data.data import Data
 from larq_nas.data.validation import check_data
 from larq_nas.errors import InputError
 from larq_nas.layers import BinaryConv2D, classifier
 from larq_nas.run_directory import RunDirectory
+from larq_nas.search import stages_of
 from larq_nas.searchers import Differentiable
 from larq_nas.searchers.differentiable.derivation import scores_of
 from larq_nas.spaces import Bats, Bnas
@@ -59,11 +62,29 @@ def test_low_temperature_makes_harder_choices(task: Data, tmp_path) -> None:
 
 
 def test_epochs_for_the_weights_alone_come_first(task: Data, tmp_path) -> None:
-    _, history = run_search(Differentiable(weights_only=0.5), task, tmp_path, epochs=2)
+    searcher = Differentiable(weights_only=0.5, diversity=0.1)
+    _, history = run_search(searcher, task, tmp_path, epochs=2)
     assert "search_loss" not in history[0]
     assert float(history[1]["search_loss"]) > 0
     assert float(history[0]["entropy"]) == pytest.approx(np.log(8), abs=1e-3)
-    assert {"skips_and_pools", "max_probability", "accuracy"} <= history[0].keys()
+    told = stages_of(searcher, Bats(), Budget())["search"]
+    assert set(told.metrics) == history[0].keys() - {"stage", "epoch"}
+    assert {*told.metrics, *told.sometimes} == history[1].keys() - {"stage", "epoch"}
+
+
+def test_only_what_a_search_logs_is_told_of_it() -> None:
+    always = {"loss", "accuracy", "entropy", "max_probability", "skips_and_pools"}
+    always |= {"search_loss", "search_accuracy"}
+    searcher, budget = Differentiable(weights_only=0), Budget({"binary_macs": 10**6})
+    for space, limits, sometimes in (
+        (Bats(), Budget(), set()),
+        (Bats(), budget, {"budget_penalty"}),
+        (Bnas(), Budget(), {"flip_ratio", "zero"}),
+    ):
+        told = stages_of(searcher, space, limits)["search"]
+        assert (set(told.metrics), set(told.sometimes)) == (always, sometimes)
+    with_diversity = dataclasses.replace(searcher, diversity=1.0).stages["search"]
+    assert "diversity" in with_diversity.metrics
 
 
 def test_a_collapse_is_told_once(task: Data, tmp_path, recwarn) -> None:

@@ -11,13 +11,15 @@ import pytest
 import tensorflow as tf
 from conftest import dimensions_of, quick
 
-from larq_nas.cost import SpaceCosts
+from larq_nas.cost import Budget, SpaceCosts
 from larq_nas.errors import InputError
 from larq_nas.latency import build_table, measure
+from larq_nas.search import stages_of
 from larq_nas.searchers import Dms
 from larq_nas.searchers.dms import search as dimensioning
 from larq_nas.spaces import Bats, resolve
 from larq_nas.spaces.chooser import Chooser
+from larq_nas.spaces.space import FunctionSpace
 
 SEARCHER = Dms(weight_epochs=1, mean_learning_rate=0.05)
 layers = tf.keras.layers
@@ -108,6 +110,9 @@ def test_history_has_what_an_epoch_trained(found: Path) -> None:
     history = [row for row in rows(found, "history.csv") if row["stage"] == "search"]
     assert [bool(row["loss"]) for row in history] == [True, False] * 3
     assert [bool(row["search_loss"]) for row in history] == [False, True] * 3
+    told = stages_of(SEARCHER, FunctionSpace(small), Budget())["search"]
+    logged = {name for row in history for name, value in row.items() if value}
+    assert {*told.metrics, *told.sometimes} == logged - {"stage", "epoch"}
 
 
 @pytest.mark.parametrize("epoch", quick([1, 2], 1))

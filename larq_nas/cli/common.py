@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 _SIZE = re.compile(r"(\d+)x(\d+)x(\d+)")
+_FURTHER = re.compile(r"\s*[,; ]\s*([A-Za-z_][\w.]*\s*=.*)$")
 _PARTS = ("space", "searcher", "recipe")
 _OPTIONS_OF_THEIR_OWN = ("method", "budget", "epochs", "train_epochs", *_PARTS)
 
@@ -130,6 +131,12 @@ def _assignments(
         name, equals, text = value.partition("=")
         if not equals:
             raise click.BadParameter(f"expected NAME=VALUE, but got {value!r}")
+        if further := _FURTHER.search(text):
+            option = parameter.opts[0]
+            raise click.BadParameter(
+                f"expected one NAME=VALUE, but got {value!r}: repeat {option}, as in "
+                f"{option} {value[: -len(further[0])]} {option} {further[1]}"
+            )
         if name.strip() in settings:
             raise click.BadParameter(f"{name.strip()} was given twice: leave one out")
         settings[name.strip()] = text if parameter.name == "budget" else _parsed(text)

@@ -3,6 +3,7 @@
 import math
 import numbers
 import random
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -31,6 +32,11 @@ from larq_nas.errors import InputError, first_line, require_known
 COSTS = (*QUANTITIES, LATENCY)
 """What a budget may limit."""
 
+# Digits, of which commas part thousands, and a unit: other text, pasted numbers or a second limit,
+# would be read as some number too.
+_NUMBER = re.compile(
+    r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][+-]?\d+)?\s*[^\W\d_]*", re.ASCII
+)
 _BYTES = ("weight_bytes", "flatbuffer_bytes", "activation_bytes")
 # A prediction of the file may be off by this much; a network must keep to its limit even so.
 _SHARE_OFF, _BYTES_OFF = 0.01, 512
@@ -58,12 +64,25 @@ def amount(name: str, value: float | str) -> int:
     elif name in _BYTES:
         forms = '"64KB" or "48KiB", or a number of bytes'
     raise InputError(
-        f"`budget` of `{name}` must be text like {forms}, 1 or more, but got {value!r}."
+        f"`budget` of `{name}` must be text like {forms}, 1 or more, but got {value!r}"
+        f"{_hint(value)}."
     )
+
+
+def _hint(value: object) -> str:
+    """Return what to write in place of text that holds more than one limit, or a comma."""
+    if isinstance(value, str) and "=" in value:
+        return ": give each limit on its own"
+    if isinstance(value, str) and "," in value:
+        return ': decimals follow a point, and commas part thousands alone, as in "1,500.5KB"'
+    return ""
 
 
 def _parse(text: str, unit: str) -> float:
     """Return what a text with a unit stands for, in bytes or microseconds; NaN for others."""
+    text = text.strip()
+    if not _NUMBER.fullmatch(text.replace("µ", "u").replace("μ", "u")):
+        return math.nan
     try:
         quantity = Quantity(text, binary=True)
     except QuantiPhyError:

@@ -267,6 +267,8 @@ def search(
     check_seed(seed)
     epochs, train_epochs, classes, seed = map(plain_number, (epochs, train_epochs, classes, seed))
     require_whole(epochs=epochs)
+    if hasattr(plan.searcher, "require_epochs"):
+        plan.searcher.require_epochs(epochs)
     require_count(train_epochs=train_epochs)
     seconds = None if time_limit is None else read_seconds(time_limit)
     if seconds is not None and process_count(strategy) > 1:

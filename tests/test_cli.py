@@ -143,6 +143,11 @@ def test_help_says_what_to_type() -> None:
         (["--seed", "4294967295"], "`--seed` must be a whole number from 0 to 2147483647"),
         (["--set", "recipe.learning_rate=-1"], "`--set recipe.learning_rate` must be positive"),
         (["--budget", "flatbuffer_bytes=64 apples"], "`--budget` of `flatbuffer_bytes` must be"),
+        (
+            ["--budget", "flatbuffer_bytes=6KB,activation_bytes=300KB"],
+            "--budget flatbuffer_bytes=6KB --budget activation_bytes=300KB",
+        ),
+        (["--set", "cells=1, channels=4"], "--set cells=1 --set channels=4"),
         (["--budget", "flatbufer_bytes=64KB"], "did you mean `flatbuffer_bytes`?"),
         (["--budget", "latency=5ms"], "A `--budget` of latency needs `--latency-table`"),
         (["--workers", "2"], "`--workers` needs a searcher that trains candidates"),

@@ -55,6 +55,9 @@ __all__ = [
 ]
 
 _SIZE = re.compile(r"(\d+)x(\d+)x(\d+)")
+_FURTHER = re.compile(r"\s*[,; ]\s*([A-Za-z_][\w.]*\s*=.*)$")
+_OF_BATCHES = re.compile(r"use batches of up to (\d+) images")
+_OF_PART = re.compile(r"(?:give )?the (space|searcher|recipe)(?:'s)? `([\w.]+(?:=[^`]*)?)`")
 _PARTS = ("space", "searcher", "recipe")
 _OPTIONS_OF_THEIR_OWN = ("method", "budget", "epochs", "train_epochs", *_PARTS)
 
@@ -100,9 +103,18 @@ def _as_typed(message: str) -> str:
         for name in given
         if bare[name.rpartition(".")[2]] == 1
     }
+    if "batch_size" in typed:
+        message = _OF_BATCHES.sub(r"use `--batch-size \1`", message)
+    if "settings" in typed:
+        message = _OF_PART.sub(_setting_as_typed, message)
     for name, option in typed.items():
         message = message.replace(f"`{name}`", f"`{option}`")
     return message
+
+
+def _setting_as_typed(found: re.Match[str]) -> str:
+    """Return settings of a part as options."""
+    return "`" + " ".join(f"--set {found[1]}.{one}" for one in found[2].split()) + "`"
 
 
 def assignments_option(name: str, parameter: str, help_text: str) -> Callable[..., Any]:
@@ -130,6 +142,12 @@ def _assignments(
         name, equals, text = value.partition("=")
         if not equals:
             raise click.BadParameter(f"expected NAME=VALUE, but got {value!r}")
+        if further := _FURTHER.search(text):
+            option = parameter.opts[0]
+            raise click.BadParameter(
+                f"expected one NAME=VALUE, but got {value!r}: repeat {option}, as in "
+                f"{option} {value[: -len(further[0])]} {option} {further[1]}"
+            )
         if name.strip() in settings:
             raise click.BadParameter(f"{name.strip()} was given twice: leave one out")
         settings[name.strip()] = text if parameter.name == "budget" else _parsed(text)

@@ -3,6 +3,7 @@
 import math
 import numbers
 import random
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -27,10 +28,16 @@ from larq_nas.choices import (
 from larq_nas.cost.profile import LATENCY, QUANTITIES
 from larq_nas.cost.space import SpaceCosts
 from larq_nas.errors import InputError, first_line, require_known
+from larq_nas.spaces.space import Space
 
 COSTS = (*QUANTITIES, LATENCY)
 """What a budget may limit."""
 
+# Digits, of which commas part thousands, and a unit: other text, pasted numbers or a second limit,
+# would be read as some number too.
+_NUMBER = re.compile(
+    r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][+-]?\d+)?\s*[^\W\d_]*", re.ASCII
+)
 _BYTES = ("weight_bytes", "flatbuffer_bytes", "activation_bytes")
 # A prediction of the file may be off by this much; a network must keep to its limit even so.
 _SHARE_OFF, _BYTES_OFF = 0.01, 512
@@ -58,12 +65,25 @@ def amount(name: str, value: float | str) -> int:
     elif name in _BYTES:
         forms = '"64KB" or "48KiB", or a number of bytes'
     raise InputError(
-        f"`budget` of `{name}` must be text like {forms}, 1 or more, but got {value!r}."
+        f"`budget` of `{name}` must be text like {forms}, 1 or more, but got {value!r}"
+        f"{_hint(value)}."
     )
+
+
+def _hint(value: object) -> str:
+    """Return what to write in place of text that holds more than one limit, or a comma."""
+    if isinstance(value, str) and "=" in value:
+        return ": give each limit on its own"
+    if isinstance(value, str) and "," in value:
+        return ': decimals follow a point, and commas part thousands alone, as in "1,500.5KB"'
+    return ""
 
 
 def _parse(text: str, unit: str) -> float:
     """Return what a text with a unit stands for, in bytes or microseconds; NaN for others."""
+    text = text.strip()
+    if not _NUMBER.fullmatch(text.replace("µ", "u").replace("μ", "u")):
+        return math.nan
     try:
         quantity = Quantity(text, binary=True)
     except QuantiPhyError:
@@ -359,13 +379,77 @@ def require_feasible(costs: SpaceCosts, budget: Budget) -> Chosen:
     if refused:
         raise InputError(
             f"{'; '.join(refused)}: the lightest network found in space `{costs.space.name}` with "
-            f"these settings needs so much; raise the limit, or {costs.space.lighter}."
+            f"these settings needs so much; raise the limit, or {_mend(costs, budget, lightest)}."
         )
     raise InputError(
         f"No network of space `{costs.space.name}` was found that keeps to all limits at once; "
         f"the nearest needs {budget.describe(needs)}: raise a limit, or "
-        f"{costs.space.lighter}."
+        f"{_mend(costs, budget, lightest)}."
     )
+
+
+# What shrinks with the images.
+_OF_IMAGES = ("activation_bytes", "macs", "binary_macs", LATENCY)
+_DECIMALS = 1000
+
+
+def _mend(costs: SpaceCosts, budget: Budget, lightest: Chosen) -> str:
+    """Return what to change so that a network keeps to `budget`, of what was seen to help."""
+    images = 4 * math.prod(costs.input_shape)
+    if images > budget.limits.get("activation_bytes", math.inf):
+        return f"use smaller images: these alone are {images:,} bytes of activations"
+    if LATENCY in budget.limits:  # A table knows no other widths and channels.
+        return "make the space smaller"
+    if ratio := _ratio_within(costs, budget, lightest):
+        least = costs.least_ratio
+        if least is None:
+            names = dict.fromkeys(r for asked in costs.expansions.values() for r in asked.ratios)
+            ratios = ",".join(f"{one:g}" for one in (ratio, *sorted(names)))
+            return f"give the space `ratios={ratios}`"
+        return (
+            f"let the searcher find ratios below its {least:g}; of dms, give the searcher "
+            f"`least_mean={ratio:g} least_ratio={ratio:g}` (the space's `ratios` do not count)"
+        )
+    tried, over = "", math.inf
+    for space in costs.space.smallest:
+        try:
+            smaller = SpaceCosts(space, costs.input_shape, costs.classes)
+        except InputError:  # of images too small for it
+            continue
+        changed = _changed(costs.space, space)
+        needs = smaller.of(_lightest(smaller, budget), smaller.narrowest)
+        if not budget.excess(needs):
+            return f"give the space `{changed}`, or less of a change"
+        if budget.excess(needs) < over:
+            over = budget.excess(needs)
+            tried = f": with `{changed}` it needs {budget.describe(needs)}"
+    if costs.expansions:
+        tried = ": narrower widths do not help"
+    light = budget.use(costs.of(lightest, costs.narrowest))
+    of_images = any(light[name] > 1 for name in _OF_IMAGES if name in light)
+    return f"use {'smaller images or ' if of_images else ''}another or a smaller space{tried}"
+
+
+def _ratio_within(costs: SpaceCosts, budget: Budget, chosen: Chosen) -> float | None:
+    """Return the largest ratio for all widths that keeps to `budget`, below those there are."""
+
+    def fits(thousandths: int) -> bool:
+        ratios = dict.fromkeys(costs.expansions, thousandths / _DECIMALS)
+        return not budget.excess(costs.of(chosen, ratios))
+
+    low, high = 1, int(_DECIMALS * min(costs.narrowest.values(), default=0))
+    if low >= high or not fits(low):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low / _DECIMALS
+
+
+def _changed(space: Space, smaller: Space) -> str:
+    """Return the settings in which a space differs, as `NAME=VALUE`."""
+    before, after = space.settings(), smaller.settings()
+    return " ".join(f"{k}={after[k]}" for k in after if k in before and after[k] != before[k])
 
 
 def strongest_within(costs: SpaceCosts, scores: Scores, budget: Budget) -> Chosen:

@@ -100,6 +100,7 @@ class SpaceCosts:
         choices: the choices of operations by name.
         expansions: the choices of widths by name.
         cells: the kinds of cells that choices of operations are part of.
+        input_shape, classes, least_ratio: as they were given.
     """
 
     def __init__(
@@ -111,10 +112,10 @@ class SpaceCosts:
         least_ratio: float | None = None,
     ) -> None:
         self.latency = latency
-        self._least_ratio = least_ratio
+        self.least_ratio = least_ratio
         self.quantities = (*QUANTITIES, LATENCY) if latency else QUANTITIES
         self.space: Space = resolve(space)
-        self._input_shape, self._classes = input_shape, classes
+        self.input_shape, self.classes = input_shape, classes
         choose = Relax()
         with building_in(DEPLOYED):
             model = self.space.build(choose, input_shape, classes)
@@ -211,7 +212,7 @@ class SpaceCosts:
     @property
     def narrowest(self) -> dict[str, float]:
         """The smallest ratio of each width."""
-        least = self._least_ratio
+        least = self.least_ratio
         return {
             name: min(asked.ratios) if least is None else least
             for name, asked in self.expansions.items()
@@ -334,7 +335,7 @@ class SpaceCosts:
         return twice or not self._follows_widths
 
     def _built(self, values: Mapping[str, Value]) -> Structure:
-        return read_structure(self.space.build(Fix(values), self._input_shape, self._classes))
+        return read_structure(self.space.build(Fix(values), self.input_shape, self.classes))
 
     @cached_property
     def _follows_widths(self) -> bool:

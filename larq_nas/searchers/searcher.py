@@ -64,6 +64,8 @@ class Searcher(Protocol):
     # A searcher may have `stages` as well: what each of its trainings logs, by the name that its
     # callbacks are given by (`larq_nas.training.callbacks.StageLogs`). Without, there is one stage
     # `"search"`, and what monitors a metric it has not is not refused before it starts.
+    #
+    # Where it has a method `require_epochs(epochs)`, this refuses a number before data is read.
 
     name: ClassVar[str]
     several_devices: ClassVar[bool]

@@ -31,6 +31,7 @@ from larq_nas.spaces.space import Space
 
 # Beyond, a network cannot be built in any time or memory.
 _MOST_CELLS, _MOST_CHANNELS, _MOST_NODES = 256, 4096, 32
+_SMALL_CELLS, _SMALL_CHANNELS = 3, 4
 
 
 def pools_and_zero(strides: int) -> dict[str, Operation]:
@@ -191,11 +192,20 @@ class CellSpace(Space):
         return super().images if self.stem == "cifar" else ((224, 224, 3), 1000)
 
     @property
-    def lighter(self) -> str:
-        return (
-            f"give the space fewer `channels` ({self.channels}), `nodes` ({self.nodes}) or `cells` "
-            f"({self.cells})"
-        )
+    def smallest(self) -> tuple["CellSpace", ...]:
+        groups = getattr(self, "groups", 1)
+        changes: dict[str, Any] = {
+            "cells": min(self.cells, _SMALL_CELLS),
+            "channels": min(self.channels, groups * -(-_SMALL_CHANNELS // groups)),
+            "nodes": 1,
+            "search_cells": None,
+            "search_channels": None,
+        }
+        if hasattr(self, "stem_groups"):
+            changes["stem_groups"] = False
+        small: CellSpace = dataclasses.replace(self, **changes)
+        spaces = (small, dataclasses.replace(small, stem="imagenet"))
+        return tuple(space for space in spaces if space != self)
 
     @property
     def reductions(self) -> set[int]:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import tensorflow as tf
@@ -38,9 +38,9 @@ class Space(ABC):
         return (32, 32, 3), 10
 
     @property
-    def lighter(self) -> str:
-        """What makes its networks lighter, for where none keeps to a budget."""
-        return "make the space smaller"
+    def smallest(self) -> Sequence["Space"]:
+        """Spaces of its kind with the smallest networks, for where none keeps to a budget."""
+        return ()
 
     @abstractmethod
     def build(self, choose: Chooser, input_shape: ImageShape, classes: int) -> tf.keras.Model:

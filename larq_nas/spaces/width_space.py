@@ -62,10 +62,6 @@ class WidthSpace(Space):
                 f"{', '.join(self.layers)}), but got {len(self.expansion)}."
             )
 
-    @property
-    def lighter(self) -> str:
-        return f"give the space smaller `ratios` than {min(self.ratios):g} (dms: `least_ratio`)"
-
     def widths(self, choose: Chooser) -> dict[str, int]:
         """Return the number of filters of each layer, by its name."""
         given = self._given()

@@ -30,6 +30,11 @@ from larq_nas.spaces import Bats, Bnas, Vgg11
         ("latency", "800us", 800),
         ("latency", "2s", 2_000_000),
         ("latency", 5000, 5000),
+        ("latency", "800 µs", 800),
+        ("latency", "1,500us", 1500),
+        ("weight_bytes", "1,000KB", 1_000_000),
+        ("weight_bytes", "1,234,567", 1_234_567),
+        ("weight_bytes", ".5MB", 500_000),
     ],
 )
 def test_units(name: str, text: float | str, number: int) -> None:
@@ -65,6 +70,30 @@ def test_units(name: str, text: float | str, number: int) -> None:
 def test_malformed_limits_are_refused(name: str, text: object) -> None:
     with pytest.raises(InputError, match=f"`{name}` must be .*a number of"):
         Budget.parse({name: text})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("6KB,activation_bytes=300KB", "give each limit on its own"),
+        ("64KB,macs=1M", "give each limit on its own"),
+        ("x=5KB", "give each limit on its own"),
+        ("64KB = 3MB", "give each limit on its own"),
+        ("6,4KB", "decimals follow a point"),
+        ("0,5MB", "decimals follow a point"),
+        ("1,5 MB", "decimals follow a point"),
+        ("64.000,0", "decimals follow a point"),
+        ("1,0000KB", "decimals follow a point"),
+        ("64KB 3MB", ""),
+        ("about 64KB", ""),
+        ("$64K", ""),
+    ],
+)
+def test_no_text_is_read_as_another_limit(text: str, hint: str) -> None:
+    with pytest.raises(InputError, match=f"must be text like .*{hint}"):
+        Budget.parse({"flatbuffer_bytes": text})
+    with pytest.raises(InputError, match=f"must be text like .*{hint}"):
+        Budget.parse({"latency": text.replace("KB", "ms").replace("MB", "s")})
 
 
 @pytest.mark.parametrize("budget", ["64KB", 3, ["macs"]])

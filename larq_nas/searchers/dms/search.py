@@ -605,13 +605,17 @@ class Dms:
         )
         return DmsSearch(self, space, data, limits, costs, turns, supernet, model, stream)
 
-    def _turns(self, epochs: int) -> Turns:
-        count, rest = divmod(epochs, self.weight_epochs)
-        if rest:
+    def require_epochs(self, epochs: int) -> None:
+        """Raise `InputError` if the epochs are not whole turns."""
+        if epochs % self.weight_epochs:
             raise InputError(
                 f"`epochs` must be a multiple of `weight_epochs`, {self.weight_epochs}, but got "
                 f"{epochs}: widths change after so many."
             )
+
+    def _turns(self, epochs: int) -> Turns:
+        self.require_epochs(epochs)
+        count = epochs // self.weight_epochs
         return Turns(count, self.weight_epochs, self.scale, self.final_scale)
 
     def _terms(

@@ -176,6 +176,11 @@ def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
         Dms(**settings)
 
 
+def test_epochs_are_refused_before_data_is_read() -> None:
+    with pytest.raises(InputError, match="must be a multiple of `weight_epochs`, 5, but got 7"):
+        larq_nas.search(None, None, method="dms_a", epochs=7)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -16,7 +16,7 @@ from filelock import FileLock
 from terminaltables import AsciiTable
 
 from larq_nas.architecture import Architecture
-from larq_nas.data.augmentation import Augment
+from larq_nas.data.augmentation import AugmentLike
 from larq_nas.data.data import ClassWeight, Data, check_seed, read_data
 from larq_nas.data.forms import DataLike
 from larq_nas.data.validation import DataFacts
@@ -430,7 +430,7 @@ def compare(
     settings: Mapping[str, Any] | None = None,
     space: SpaceLike = "bats",
     classes: int | None = None,
-    augment: str | Augment | None = None,
+    augment: AugmentLike | None = None,
     class_weight: ClassWeight | None = None,
     latency: bool = True,
     verbose: int | str = "auto",

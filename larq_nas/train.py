@@ -13,7 +13,7 @@ from larq_nas.architecture import Architecture
 from larq_nas.choices import all_alive
 from larq_nas.cost import LATENCY, Budget, profile
 from larq_nas.cost.profile import read_structure, size
-from larq_nas.data.augmentation import Augment
+from larq_nas.data.augmentation import AugmentLike
 from larq_nas.data.data import ClassWeight, Data, check_seed, read_data
 from larq_nas.data.forms import DataLike
 from larq_nas.data.labels import listed
@@ -237,7 +237,7 @@ def train(
     recipe: RecipeLike | None = None,
     teacher: tf.keras.Model | None = None,
     classes: int | None = None,
-    augment: str | Augment | None = None,
+    augment: AugmentLike | None = None,
     class_weight: ClassWeight | None = None,
     preprocessing: PreprocessingLike | None = None,
     directory: str | Path | None = None,
@@ -279,7 +279,7 @@ def train(
         classes: number of classes; by default what the labels say.
         augment: `"standard"` (shift and mirror), `"cutout"` (and a square of zeros), `"crop"` (7/8
             of images that are so much larger than those of `validation`), a Keras layer such as
-            `tf.keras.layers.RandomRotation(0.1)` or a `Sequential` of them, a function of
+            `tf.keras.layers.RandomRotation(0.1)`, a list or `Sequential` of them, a function of
             `(images, seed)`, or `None`.
         class_weight: how much images of each class count in training: weights by number or name, as
             `{0: 1.0, 1: 5.0}`, or `"balanced"`, by which each class counts alike.

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -15,6 +15,9 @@ from larq_nas.errors import DivergenceError, InputError, first_line, require_kno
 
 Augment: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Takes images `(batch, height, width, channels)` and a seed `(2,)`; returns new images."""
+
+AugmentLike: TypeAlias = str | Augment | Sequence[tf.keras.layers.Layer]
+"""The name of an augmentation, a function, or layers of Keras."""
 
 
 def pad_crop_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -158,16 +161,22 @@ _NAME = re.compile(r'"name": "[^"]*"')
 
 def resolve_augment(augment: Any) -> Augment | None:
     """Return the augmentation that a name, a Keras layer or a function stands for."""
-    if isinstance(augment, tf.keras.layers.Layer):
-        return LayerAugment(augment)
-    if isinstance(augment, type) and issubclass(augment, tf.keras.layers.Layer):
-        raise InputError(f"`augment` must be an instance, such as {augment.__name__}(...).")
+    listed = list(augment) if isinstance(augment, list | tuple) else [augment]
+    for one in listed:
+        if isinstance(one, type) and issubclass(one, tf.keras.layers.Layer):
+            raise InputError(f"`augment` must be an instance, such as {one.__name__}(...).")
+    if listed and all(isinstance(one, tf.keras.layers.Layer) for one in listed):
+        try:
+            return LayerAugment(augment if augment is listed[0] else tf.keras.Sequential(listed))
+        except ValueError as error:
+            raise InputError(f"`augment` cannot be a sequence: {first_line(error)}.") from error
     if augment is None or callable(augment):
         found: Augment | None = augment
         return found
     if not isinstance(augment, str):
         raise InputError(
-            f"`augment` must be a name, a Keras layer, a function or None, but got {augment!r}."
+            f"`augment` must be a name, a Keras layer or several, a function or None, but got "
+            f"{augment!r}."
         )
     require_known("augmentation", augment, _BY_NAME)
     return _BY_NAME[augment]

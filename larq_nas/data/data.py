@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.data.augmentation import Augment, check_augment, describe, resolve_augment
+from larq_nas.data.augmentation import (
+    Augment,
+    AugmentLike,
+    check_augment,
+    describe,
+    resolve_augment,
+)
 from larq_nas.data.forms import DataLike
 from larq_nas.data.labels import Form, class_weights, listed, whole_labels
 from larq_nas.data.preprocessing import (
@@ -88,7 +94,7 @@ def read_data(
     train: DataLike,
     validation: DataLike | float,
     classes: int | None,
-    augment: str | Augment | None,
+    augment: AugmentLike | None,
     seed: int,
     space: "Space",
     verbose: int | str,

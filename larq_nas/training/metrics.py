@@ -17,6 +17,7 @@ GivenMetrics: TypeAlias = str | Callable[..., Any] | Sequence[Any] | None
 _TAKEN = ("accuracy", "loss", "flip_ratio", "stage", "epoch")
 _LOGIT = 4.0
 _SAME = 1e-4
+_FORMS = {True: "probabilities of the classes", False: "class numbers"}
 
 
 class Metrics:
@@ -65,17 +66,15 @@ class Metrics:
         added = np.linspace(-3, 3, len(first))[:, None]
         for metric in self.make():
             values = [
-                _measured(metric, eye[labels] if soft else labels, numbers, classes)
+                _measured(metric, eye[labels] if soft else labels, numbers, classes, soft)
                 for labels, numbers in ((first, logits), (other, logits), (first, logits + added))
             ]
             if not _of_keras(metric):
                 continue  # what it measures is the user's choice
-            form = "probabilities of the classes" if soft else "class numbers"
             if values[0] == values[1]:
                 raise InputError(
                     f"`metrics`: `{metric.name}` is the same whatever the labels are, which are "
-                    f"{form}: use one for them, such as "
-                    f"{'' if soft else 'sparse_'}top_k_categorical_accuracy."
+                    f"{_FORMS[soft]}: use one for them, such as {_counterpart(metric, soft)}."
                 )
             if abs(values[2] - values[0]) > _SAME * (1 + abs(values[0])):
                 raise InputError(
@@ -114,7 +113,17 @@ def _read(given: Any) -> tuple[Any, dict[str, Any]]:
     return kind, config
 
 
-def _measured(metric: Metric, labels: np.ndarray, logits: np.ndarray, classes: int) -> float:
+def _counterpart(metric: Metric, soft: bool) -> str:
+    """Return the metric of Keras that measures the same by labels of the form that there is."""
+    name = str(getattr(getattr(metric, "_fn", None), "__name__", ""))
+    other = name.removeprefix("sparse_") if soft else f"sparse_{name}"
+    known = other != name and hasattr(tf.keras.metrics, other)
+    return other if known else f"{'' if soft else 'sparse_'}top_k_categorical_accuracy"
+
+
+def _measured(
+    metric: Metric, labels: np.ndarray, logits: np.ndarray, classes: int, soft: bool
+) -> float:
     """Return what a metric gives, or raise `InputError` if that is no number."""
     metric.reset_state()
     try:
@@ -123,7 +132,8 @@ def _measured(metric: Metric, labels: np.ndarray, logits: np.ndarray, classes: i
     except Exception as error:
         raise InputError(
             f"`metrics`: `{metric.name}` cannot be computed of labels of shape {labels.shape} and "
-            f"logits of {classes} classes: {first_line(error)}."
+            f"logits of {classes} classes: {first_line(error)}; labels are "
+            f"{_FORMS[soft]}: use one for them, such as {_counterpart(metric, soft)}."
         ) from error
     if value.shape or not np.isfinite(value):
         raise InputError(

@@ -64,6 +64,19 @@ def layers() -> tf.keras.Sequential:
     )
 
 
+def test_a_list_of_layers_is_taken_as_their_sequence() -> None:
+    given = [LAYERS.RandomFlip(), LAYERS.RandomRotation(0.1)]
+    for listed in (given, tuple(given)):
+        found = batches(listed, 0, 1)
+        for one, other in zip(found, batches(tf.keras.Sequential(given), 0, 1), strict=True):
+            np.testing.assert_array_equal(one, other)
+    for wrong in ([], [LAYERS.RandomFlip(), 3]):
+        with pytest.raises(InputError, match="`augment` must be a name, a Keras layer or several"):
+            resolve_augment(wrong)
+    with pytest.raises(InputError, match=r"must be an instance, such as RandomFlip"):
+        resolve_augment([LAYERS.RandomFlip])
+
+
 def test_keras_layers_augment_the_same_by_seed_and_epoch() -> None:
     whole = batches(layers(), 0, 2)
     plain = batches(None, 0, 2)
@@ -114,7 +127,7 @@ def failing(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         (failing, "return images: 'no colors'"),
         (lambda images, seed: tf.math.log(images), "`augment` gave numbers that are not finite"),
         (lambda images: images, "return images: .* takes 1 positional argument"),
-        (3, "a Keras layer, a function or None, but got 3"),
+        (3, "a Keras layer or several, a function or None, but got 3"),
     ],
 )
 def test_an_augmentation_that_cannot_be_used_is_refused(augment: Any, message: str) -> None:

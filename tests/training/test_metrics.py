@@ -59,6 +59,22 @@ def test_what_cannot_measure_logits_is_refused(given: Any, soft: bool, told: str
 
 
 @pytest.mark.parametrize(
+    ("given", "soft", "mend"),
+    [
+        ("top_k_categorical_accuracy", False, "sparse_top_k_categorical_accuracy"),
+        (K.TopKCategoricalAccuracy(3, name="top3"), False, "sparse_top_k_categorical_accuracy"),
+        ("categorical_accuracy", False, "sparse_categorical_accuracy"),
+        ("sparse_categorical_accuracy", True, "categorical_accuracy"),
+        ("sparse_top_k_categorical_accuracy", True, "top_k_categorical_accuracy"),
+    ],
+)
+def test_a_metric_of_other_labels_names_that_of_these(given: Any, soft: bool, mend: str) -> None:
+    with pytest.raises(InputError, match=f" such as {mend}\\."):
+        Metrics(given).check(10, soft)
+    Metrics(mend).check(10, soft)
+
+
+@pytest.mark.parametrize(
     ("given", "soft"),
     [
         ("sparse_top_k_categorical_accuracy", False),

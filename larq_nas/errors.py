@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import math
 import numbers
 import os
@@ -24,8 +25,18 @@ __all__ = [
     "ProcessLostError",
 ]
 
-# What decorates a function has a frame too.
-_INSIDE = (f"{Path(__file__).parent}{os.sep}", contextlib.__file__, functools.__file__)
+# What decorates a function has a frame too, and what calls back, as Keras does callbacks.
+_INSIDE = (
+    f"{Path(__file__).parent}{os.sep}",
+    *(
+        f"{folder}{os.sep}"
+        for name in ("keras", "keras_tuner", "tensorflow")
+        if (spec := importlib.util.find_spec(name)) is not None
+        for folder in spec.submodule_search_locations or ()
+    ),
+    contextlib.__file__,
+    functools.__file__,
+)
 
 
 class LarqNasError(Exception):

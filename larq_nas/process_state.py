@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context
+from tensorflow.python.eager.polymorphic_function import polymorphic_function
 from tensorflow.python.ops import stateful_random_ops
 
 _Arguments = ParamSpec("_Arguments")
@@ -96,13 +98,18 @@ def _restore(generator: Any, state: Any) -> None:
 def without_retracing_warnings() -> Iterator[None]:
     """Leave out TensorFlow's advice on functions that are traced again and again.
 
-    It counts functions by their names, and so the steps of different models as one.
+    It counts functions by their code, and so the steps of different models as one. What is counted
+    here is no part of what it counts afterwards.
     """
     log = logging.getLogger("tensorflow")
+    counts = polymorphic_function._frequent_tracing_detector_manager
+    before = counts._detectors
     log.addFilter(_is_no_retracing)
+    counts._detectors = WeakKeyDictionary()
     try:
         yield
     finally:
+        counts._detectors = before
         log.removeFilter(_is_no_retracing)
 
 

@@ -1,6 +1,7 @@
 """What is told of an error that Keras or TensorFlow raises."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import larq_nas  # isort: skip  (it prepares TensorFlow)
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from larq_nas.errors import first_line
+from larq_nas.training.callbacks import TimeLimit
 
 assert larq_nas
 
@@ -57,3 +59,13 @@ def test_an_error_is_told_by_its_cause(fails: Callable[[], Any], told: str) -> N
     with pytest.raises(Exception) as raised:  # noqa: PT011 - of several kinds
         fails()
     assert first_line(raised.value).startswith(told)
+
+
+def test_a_warning_of_a_callback_names_the_line_that_called(tmp_path: Path) -> None:
+    limit = TimeLimit(1e-9, ["search"], tmp_path / "limit.json")
+    model = tf.keras.Sequential([tf.keras.layers.Dense(1, input_shape=(4,))])
+    model.compile("sgd", "mse")
+    images = tf.zeros((2, 4))
+    with pytest.warns(UserWarning, match="time limit is over") as told:
+        model.fit(images, tf.zeros((2, 1)), epochs=3, callbacks=[limit], verbose=0)
+    assert {Path(one.filename).name for one in told} == {Path(__file__).name}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from larq_nas.deploy.export import export
 from larq_nas.process_state import keeps_process_state, seed_everything
 from larq_nas.spaces import Bats
 
@@ -120,3 +121,22 @@ def test_advice_on_retracing_is_left_out_of_a_call(caplog: pytest.LogCaptureFixt
         assert not caplog.records
         tf.get_logger().warning("another")
     assert [record.message for record in caplog.records] == ["another"]
+
+
+def test_what_a_call_traces_does_not_count_afterwards(caplog: pytest.LogCaptureFixture) -> None:
+    def predict(times: int) -> None:
+        for _ in range(times):
+            model = tf.keras.Sequential([tf.keras.layers.Dense(1, input_shape=(3,))])
+            model.predict(np.zeros((2, 3)), verbose=0)
+
+    with caplog.at_level(logging.WARNING, "tensorflow"):
+        keeps_process_state(predict)(4)
+        predict(1)
+    assert "retracing" not in caplog.text
+
+
+def test_a_function_that_converts_leaves_the_root_logger(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    export(ARCHITECTURE.build((8, 8, 1), 10))
+    assert not root.handlers

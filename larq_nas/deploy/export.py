@@ -16,6 +16,7 @@ from larq_nas.deploy.flatbuffer import input_names, output_names
 from larq_nas.errors import ConversionError, InputError, LarqNasError
 from larq_nas.graph.calls import functional
 from larq_nas.layers.conv import exporting
+from larq_nas.process_state import restoring_root_log
 
 if TYPE_CHECKING:
     from larq_nas.deploy.rewriting import Lowered
@@ -100,7 +101,8 @@ def errors_alone() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with restoring_root_log():
+            yield
     finally:
         logger.setLevel(level)
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
 from larq_nas.layers.conv import exporting
+from larq_nas.process_state import restoring_root_log
 
 # What the tables of a file take, fitted to flatbuffers of all spaces.
 TENSOR_BYTES = 138
@@ -121,7 +122,7 @@ def _flatbuffer(function: Any, specs: Sequence[tf.TensorSpec], layer: Any) -> by
     level = logger.level
     try:
         logger.setLevel(logging.ERROR)
-        with exporting(), tempfile.TemporaryDirectory() as folder:
+        with restoring_root_log(), exporting(), tempfile.TemporaryDirectory() as folder:
             traced = tf.function(function, specs).get_concrete_function()
             module = tf.Module()
             module.variables_of_layer = [*getattr(layer, "variables", ()), *traced.variables]

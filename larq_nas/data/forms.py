@@ -18,7 +18,7 @@ Tell: TypeAlias = Callable[[str], None]
 """Shows a line, if the user wants to read any."""
 
 BATCH, _LEAST_BATCH = 96, 8
-_IMAGE_KEYS, _LABEL_KEYS = ("image", "images"), ("label", "labels")
+IMAGE_KEYS, LABEL_KEYS = ("image", "images"), ("label", "labels")
 _PARTS = ("images", "labels", "sample weights")
 
 
@@ -138,7 +138,7 @@ def _with_parts(name: str, data: tf.data.Dataset) -> tf.data.Dataset:
     """Return data whose elements are tuples of two or three tensors."""
     spec = data.element_spec
     if isinstance(spec, Mapping):
-        keys = [[key for key in known if key in spec] for known in (_IMAGE_KEYS, _LABEL_KEYS)]
+        keys = [[key for key in known if key in spec] for known in (IMAGE_KEYS, LABEL_KEYS)]
         if any(len(found) != 1 for found in keys):
             given = ", ".join(f'"{key}"' for key in spec)
             raise InputError(

@@ -1,5 +1,6 @@
 """The gate: convert a model, and return it only if it is binary and right."""
 
+import contextlib
 import dataclasses
 import functools
 import re
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.data.forms import IMAGE_KEYS, LABEL_KEYS
 from larq_nas.deploy.audit import Audit, audit, float_signs, require_kernels
 from larq_nas.deploy.causes import (
     cause_beforehand,
@@ -50,8 +52,8 @@ def read_images(
     """Return images, one array for each input of a model, and their labels, if known.
 
     # Arguments
-        data: an array, a list of arrays or a dictionary for several inputs, or a batched data set
-            of images or `(image, label)`; `None` for random numbers.
+        data: an array, a list of arrays or a dictionary for several inputs, `(images, labels)`, or
+            a batched data set of images or such pairs; `None` for random numbers.
         model: a functional model of static shapes.
         examples: number of images, at most.
         argument: name of the argument that the user gave, for errors.
@@ -67,9 +69,10 @@ def read_images(
         below = min(sizes)
         pairs = zip(shapes, dtypes, strict=True)
         return [_random(examples, *pair, below) for pair in pairs], None
-    labels = None
     if isinstance(data, tf.data.Dataset):
         data, labels = _first(data, examples, model, argument)
+    else:
+        data, labels = _parted(data, model)
     if isinstance(data, dict):
         data = _in_order(data, model, argument)
     given = list(data) if isinstance(data, list | tuple) and len(shapes) == len(data) else [data]
@@ -84,7 +87,25 @@ def read_images(
             f"`{argument}` must hold as many images for each input, but got "
             f"{', '.join(str(len(images)) for images in found)}."
         )
-    return found, labels
+    return found, None if labels is None else np.asarray(labels)[:examples]
+
+
+def _parted(data: Any, model: tf.keras.Model | None) -> tuple[Any, Any]:
+    """Return the images and labels of data as a search takes it, which has one input."""
+    if model is None or len(model.inputs) > 1:
+        return data, None
+    if isinstance(data, dict):
+        images, labels = (
+            next((data[key] for key in keys if key in data), None)
+            for keys in (IMAGE_KEYS, LABEL_KEYS)
+        )
+        return (data, None) if images is None else (images, labels)
+    if isinstance(data, list | tuple) and len(data) in (2, 3):
+        # Images have more axes than their labels; a list of images has parts of as many.
+        with contextlib.suppress(ValueError, TypeError):
+            if np.ndim(data[0]) > np.ndim(data[1]):
+                return data[0], data[1]
+    return data, None
 
 
 def _first(
@@ -97,6 +118,8 @@ def _first(
     batches: list[list[np.ndarray]] = []
     labels: list[np.ndarray] = []
     for batch in data:
+        if isinstance(batch, dict):
+            batch = tuple(part for part in _parted(batch, model) if part is not None)
         images = batch[0] if isinstance(batch, tuple) else batch
         named = isinstance(images, dict) and model is not None
         given = _in_order(images, model, argument) if named else tf.nest.flatten(images)
@@ -105,7 +128,7 @@ def _first(
                 f"`{argument}` must hold images or (image, label), but got {type(batch)}."
             )
         batches.append([image.numpy() for image in given])
-        if isinstance(batch, tuple) and len(batch) > 1 and isinstance(batch[1], tf.Tensor):
+        if isinstance(batch, tuple) and len(batch) > 1 and len(getattr(batch[1], "shape", ())):
             labels.append(batch[1].numpy())
         if sum(len(images[0]) for images in batches) >= examples:
             break
@@ -151,6 +174,8 @@ def _images(
             f"`{argument}` must hold numbers of type {np.dtype(dtype).name}, as the model reads "
             f"them, but holds others ({numbers.dtype}): give the images as the model is given them."
         )
+    if len(shape) == 3 and shape[2] == 1 and images.shape[1:] == shape[:2]:
+        images = images[..., None]  # of one channel, as a search reads them
     if images.ndim != len(shape) + 1:
         raise InputError(
             f"`{argument}` must be an array of images of shape {shape}, or a tf.data.Dataset of "
@@ -179,7 +204,7 @@ _MOVING = ("concat", "crop", "pad", "pass", "reshape", "sign")
 @quantized_scope(None)
 def convert(
     model: tf.keras.Model,
-    data: tf.data.Dataset | np.ndarray | Sequence[np.ndarray] | None = None,
+    data: tf.data.Dataset | np.ndarray | Sequence[Any] | None = None,
     *,
     examples: int = 128,
     kernels: Sequence[Kernel] = ("default", "reference"),
@@ -203,8 +228,9 @@ def convert(
         model: a built Keras or Larq model of static shapes: functional, Sequential, or subclassed
             and called on data. It may have several inputs and outputs.
         data: images to compare on, as an array of shape `(examples, height, width,
-            channels)` or a batched data set of images or `(image, label)`; a list of arrays for
-            several inputs; by default random numbers. Real images are the better evidence.
+            channels)`, `(images, labels)`, or a batched data set of images or such pairs, as
+            `search` takes it; a list of arrays for several inputs; by default random numbers.
+            Real images are the better evidence.
         examples: number of images compared, at most.
         kernels: the kernels that must compute what Keras does: `"default"`, `"reference"` or
             `"indirect"`. The first is the one to deploy; another that cannot run the model is

@@ -310,6 +310,33 @@ def test_inputs_are_found_by_name() -> None:
         larq_nas.convert(model, {"z": named["z"], "b": named["a"]})
 
 
+def test_images_are_taken_as_a_search_takes_them() -> None:
+    inputs = tf.keras.Input((8, 6, 1), name="image")
+    model = tf.keras.Model(inputs, tf.keras.layers.Flatten()(inputs))
+    images = np.random.default_rng(0).normal(size=(12, 8, 6)).astype("float32")
+    labels = np.arange(12) % 3
+    of_slices = tf.data.Dataset.from_tensor_slices
+    for data, known in (
+        (images, False),
+        (images.tolist(), False),
+        (tf.constant(images), False),
+        ((images, labels), True),
+        ([images[..., None], labels.tolist()], True),
+        ((images, np.eye(3)[labels], np.ones(12)), True),
+        (of_slices(images).batch(4), False),
+        (of_slices((images, labels)).batch(4), True),
+        ({"image": images, "label": labels}, True),
+        (of_slices({"image": images, "label": labels}).batch(4), True),
+    ):
+        (found,), given = read_images(data, model, 8)
+        np.testing.assert_array_equal(found, images[:8, ..., None])
+        assert (given is not None) == known
+        assert given is None or len(given) == 8
+    for wrong in (images[0], images[:, :7], of_slices((images, labels)), [images, images]):
+        with pytest.raises(InputError, match=r"`data` must"):
+            read_images(wrong, model, 8)
+
+
 def test_what_is_no_function_of_an_image_is_refused_in_one_line() -> None:
     inputs = tf.keras.Input((8, 8, 3))
     with pytest.raises(ConversionError, match="`noise` is the first that differs"):

@@ -1,7 +1,9 @@
 """Images of your own, a sub-folder for each class: searched, trained, converted and packed.
 
 Run `python examples/own_images.py FOLDER [IMAGE_SIZE]`, or from a shell:
-larq-nas search --data FOLDER --image-size 64 --directory runs/own_images
+larq-nas search --data FOLDER --image-size 64 --batch-size 32 --set space.search_channels=8 \
+    --set searcher.architecture_learning_rate=0.003 --epochs 8 --train-epochs 30 \
+    --directory runs/own_images
 larq-nas convert runs/own_images --package packages/own_images
 """
 
@@ -20,9 +22,9 @@ def main(
     **settings: Any,
 ) -> None:
     train, validation = larq_nas.datasets.load(folder, image_size=image_size)
-    model = larq_nas.search(train, validation, directory=directory, **settings)
-    conversion = larq_nas.convert(model, validation)
-    write_package(package, conversion, model, images=validation)
+    result = larq_nas.search(train, validation, directory=directory, return_result=True, **settings)
+    conversion = larq_nas.convert(result.model, validation)
+    write_package(package, conversion, result.model, accuracy=result.accuracy, images=validation)
 
 
 if __name__ == "__main__":

@@ -244,13 +244,41 @@ def read_settings(directory: Path, to_continue: bool = False) -> dict[str, Any]:
     return dict(settings)
 
 
+# What hashes, and many values at once, stand for.
+_IN_WORDS = {
+    "choices": "other questions of the space",
+    "data.content_and_order": "other training images, labels or order of them",
+    "data.validation_content": "other validation images or labels",
+    "latency_table": "another table of latencies",
+    "network": "another network",
+}
+_TOLD, _LENGTH = 12, 60
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Return which of two flat settings differ, and what each was and is."""
-    return "; ".join(
-        f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    )
+    """Return which of two flat settings differ, and what each was and is, for a reader."""
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    parts = {key.removesuffix(".name") for key in changed if key.endswith(".name")}
+    told: dict[str, None] = {}
+    for key in changed:
+        part = key.partition(".")[0]
+        # The settings of another space or searcher are others, and so are a space's questions.
+        if part in parts and key != f"{part}.name":
+            continue
+        if part == "choices" and any(other.startswith("space.") for other in changed):
+            continue
+        words = _IN_WORDS.get(part if part == "choices" else key)
+        if words and (part == "choices" or (key in old and key in new)):
+            told[words] = None
+        else:
+            told[f"{key} was {_short(old.get(key))}, now {_short(new.get(key))}"] = None
+    further = [f"and {len(told) - _TOLD} more"] if len(told) > _TOLD else []
+    return "; ".join([*list(told)[:_TOLD], *further])
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LENGTH else f"{text[: _LENGTH - 3]}..."
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

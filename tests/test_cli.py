@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +13,8 @@ from click.testing import CliRunner, Result
 from conftest import EXAMPLES, random_architecture
 
 from larq_nas.cli import main
+from larq_nas.cli.common import _as_typed
+from larq_nas.cli.search import search
 from larq_nas.layers import classifier
 from larq_nas.spaces import Bats
 
@@ -122,6 +125,8 @@ def test_help_says_what_to_type() -> None:
         (["--set", "space.channels=abc"], "must be a whole number, but got 'abc'"),
         (["--set", ".cells=3"], "`--set` takes space.NAME=VALUE"),
         (["--set", "recipe=bats"], "`--set recipe` is no setting: give --recipe."),
+        (["--set", "batch_size=32"], "`--set batch_size` is no setting: give --batch-size."),
+        (["--set", "seed=3"], "`--set seed` is no setting: give --seed."),
         (["--set", "cells=3", "--set", "space.cells=4"], "was given twice: leave one out"),
         (["--set", "searcher.learning_rate=x", "--set", "recipe.learning_rate=1"], "got 'x'"),
         (["--budget", "flatbuffer_bytes=1,000KB", "--epochs", "0"], "`--epochs` must be positive"),
@@ -151,7 +156,7 @@ def test_help_says_what_to_type() -> None:
         (["--budget", "flatbufer_bytes=64KB"], "did you mean `flatbuffer_bytes`?"),
         (["--budget", "latency=5ms"], "A `--budget` of latency needs `--latency-table`"),
         (["--workers", "2"], "`--workers` needs a searcher that trains candidates"),
-        (["--classes", "5"], "Labels of `train` must be 0 to 4"),
+        (["--classes", "5"], "There must be 10 classes"),
         (["--data", ""], "data set"),
     ],
 )
@@ -160,6 +165,22 @@ def test_bad_input_is_one_line_and_writes_nothing(
 ) -> None:
     assert message in refused("search", *arguments, "--directory", str(tmp_path / "r"))
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("message", "typed"),
+    [
+        ("use batches of up to 48 images or x", "use `--batch-size 48` or x"),
+        ("or the space's `search_channels=16`", "or `--set space.search_channels=16`"),
+        ("with the searcher's `rematerialize=True`", "with `--set searcher.rematerialize=True`"),
+        ("or give the space `cells=3 nodes=1`", "or `--set space.cells=3 --set space.nodes=1`"),
+        ("the space's `ratios` do not count", "`--set space.ratios` do not count"),
+        ("lower `epochs`", "lower `--epochs`"),
+    ],
+)
+def test_mends_are_named_as_they_are_typed(message: str, typed: str) -> None:
+    with click.Context(search):
+        assert _as_typed(message) == typed
 
 
 def test_directories_that_cannot_be_used_are_one_line(finished: Path, tmp_path) -> None:

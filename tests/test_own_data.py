@@ -87,6 +87,7 @@ def test_five_lines_of_python_from_a_folder_to_a_package(digits: Path, tmp_path:
     card = (tmp_path / "package" / "README.md").read_text()
     assert "resized to 6x6 with antialiasing, x / 127.5 - 1" in card
     assert "0 one, 1 two, 2 zero" in card
+    assert "Not measured" not in card
 
 
 @pytest.mark.slow

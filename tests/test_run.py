@@ -1,11 +1,12 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from larq_nas.errors import InputError
 from larq_nas.files import replacing
-from larq_nas.run_directory import RunDirectory, read_settings
+from larq_nas.run_directory import RunDirectory, differences, flat, read_settings
 
 SETTINGS = {"seed": 0, "space": {"name": "bats", "cells": 5}, "betas": (0.5, 0.9)}
 
@@ -29,6 +30,28 @@ def test_other_settings_are_refused_and_named(tmp_path) -> None:
     with pytest.raises(InputError, match=message):
         enter(tmp_path, other)
     enter(tmp_path)
+
+
+def test_what_differs_is_told_in_few_words() -> None:
+    old = {
+        "space": {"name": "bats", "cells": 5},
+        "choices": {f"normal/{node}": [["conv"], node] for node in range(20)},
+        "data": {"content_and_order": "12345678", "classes": 10},
+    }
+    questions = {f"stage{number}": ["filters", number] for number in range(20)}
+    new: dict[str, Any] = {**old, "space": {"name": "vgg_small", "ratios": [1]}}
+    other = differences(flat(old), flat({**new, "choices": questions}))
+    assert other == "space.name was 'bats', now 'vgg_small'"
+    assert differences(flat(old), flat({**old, "choices": questions})) == (
+        "other questions of the space"
+    )
+    data = {"content_and_order": "12345679", "classes": 3}
+    assert differences(flat(old), flat({**old, "data": data})) == (
+        "data.classes was 10, now 3; other training images, labels or order of them"
+    )
+    long = differences({}, {f"recipe.{number}": "x" * 1000 for number in range(30)})
+    assert long.endswith("; and 18 more")
+    assert len(long) < 1500
 
 
 def test_a_run_is_not_resumed_against_ones_will(tmp_path) -> None:

@@ -191,7 +191,7 @@ def settings_by_part(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     changes: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
     for name, value in settings.items():
         part, dot, setting = name.rpartition(".")
-        if name in _OPTIONS_OF_THEIR_OWN:
+        if name in _OPTIONS_OF_THEIR_OWN or name.replace("_", "-") in _options():
             raise InputError(f"`--set {name}` is no setting: give --{name.replace('_', '-')}.")
         if part not in (*_PARTS, "") or not setting or name.startswith("."):
             raise InputError(
@@ -202,6 +202,13 @@ def settings_by_part(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             raise InputError(f"`--set {name}` was given twice: leave one out.")
         changes[part if dot else "space"][setting] = value
     return changes
+
+
+def _options() -> set[str]:
+    """Return the options of the command, by which `--set` is not meant."""
+    context = click.get_current_context(silent=True)
+    params = context.command.params if context else ()
+    return {one.opts[0].removeprefix("--") for one in params} - {"settings"}
 
 
 def _shaped(owner: object, changes: Mapping[str, Any]) -> dict[str, Any]:

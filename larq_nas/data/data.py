@@ -115,6 +115,7 @@ def read_data(
     found = check(train, validation, classes, crops, seed, tell)
     first_layers = None
     told = _told(found, "raw" if layers else "read as they are")
+    before = found.facts.value_range if layers else None
     if layers:
         found, first_layers = _preprocessed(found, layers)
     facts, labels = found.facts, found.labels
@@ -136,6 +137,7 @@ def read_data(
     if first_layers:
         lowest, highest = facts.value_range
         tell(f"First layers: to {facts.input_shape}, from {lowest:.4g} to {highest:.4g}")
+    _warn_if_scaled_twice(facts.value_range, before)
     weights = class_weights(class_weight, labels, found.counts)
     _warn_of_counts(found, weights)
     return Data(
@@ -151,6 +153,24 @@ def read_data(
         first_layers=first_layers,
         label_form=labels.form,
     )
+
+
+_LITTLE = 0.05
+
+
+def _warn_if_scaled_twice(values: tuple[float, float], before: tuple[float, float] | None) -> None:
+    """Warn of images that hardly differ, by what they are or after layers that had others."""
+    lowest, highest = values
+    width = highest - lowest
+    hardly = width < _LITTLE * max(abs(lowest), abs(highest))
+    if before:
+        hardly |= width < min(_LITTLE, before[1] - before[0])
+    if width > 0 and hardly:
+        change = f", of {before[0]:.4g} to {before[1]:.4g} before `preprocessing`" if before else ""
+        warn(
+            f"Images reach the network from {lowest:.4g} to {highest:.4g} alone{change}: they seem "
+            "to be scaled twice, of which leave one out; best are values from -1 to 1."
+        )
 
 
 def _preprocessed(

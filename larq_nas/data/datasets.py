@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from larq_nas.errors import (
     is_number,
     require_count,
     require_whole,
-    unknown_name,
     warn,
 )
 from larq_nas.imports import load_object
@@ -154,6 +154,8 @@ def _kind(source: str | Path, data_dir: str | None) -> str:
     if is_folder and data_dir is None:
         return "folder"
     if path.suffix.lower() == ".npz":
+        if not path.exists():
+            raise _missing(text)
         return "npz"
     if not is_file and re.fullmatch(r"(.+\.py|[\w.]+):[^\W\d]\w*", text):
         return "function"
@@ -161,8 +163,28 @@ def _kind(source: str | Path, data_dir: str | None) -> str:
         hint = f"; of a Python file, give {text}:FUNCTION" if path.suffix == ".py" else ""
         raise InputError(f"`{text}` must be a folder of images or an .npz file{hint}.")
     if isinstance(source, Path) or text.startswith((".", "~", os.sep)) or "\\" in text:
-        raise InputError(f"There is no folder or file `{text}`.")
+        raise _missing(text)
     return "name"
+
+
+_ALIKE = 0.8
+
+
+def _missing(text: str) -> InputError:
+    """Return the error for what is not there, with what has a name like it beside."""
+    path = Path(text).expanduser()
+    beside = _names_like(path)
+    hint = f"; did you mean `{path.parent / beside[0]}`?" if beside else "."
+    return InputError(f"There is no folder or file `{text}`{hint}")
+
+
+def _names_like(path: Path) -> list[str]:
+    """Return the name of the folder or file beside that is most like a path, if one is."""
+    try:
+        names = [one.name for one in path.parent.iterdir()]
+    except OSError:
+        return []
+    return get_close_matches(path.name, names, n=1, cutoff=_ALIKE)
 
 
 def _require_none(why: str, **given: object) -> None:
@@ -296,6 +318,8 @@ def _builder(name: str, data_dir: str | None) -> Any:
     try:
         import tensorflow_datasets as tfds
     except ImportError:
+        if "/" in name:
+            raise _missing(name) from None
         raise InputError(
             f"There is no folder `{name}`, and a data set of that name needs tensorflow-datasets: "
             "pip install 'larq_nas[datasets]'."
@@ -303,10 +327,15 @@ def _builder(name: str, data_dir: str | None) -> Any:
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
+        # A path, or a misspelt folder, is no misspelt data set.
+        if "/" in name or _names_like(Path(name)):
+            raise _missing(name) from None
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
-        error = unknown_name("data set", name, known)
-        unknown = str(error).partition(" Known:")[0]
-        raise InputError(f"{unknown} (There is no folder or file `{name}` either.)") from None
+        close = get_close_matches(name, known, n=1, cutoff=_ALIKE)
+        hint = f"; did you mean `{close[0]}`?" if close else "."
+        raise InputError(
+            f"Unknown data set `{name}`{hint} (There is no folder or file `{name}` either.)"
+        ) from None
     except Exception as error:
         raise InputError(
             f"There is no folder or file `{name}`, and no data set of that name can be found: "

@@ -86,6 +86,30 @@ def test_any_name_of_tensorflow_datasets(tiny: str) -> None:
         larq_nas.datasets.load("tiny", data_dir=tiny, train_split="trian")
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("cifar_pngs", "There is no folder or file `cifar_pngs`; did you mean `cifar_png`?"),
+        ("my/photo", "There is no folder or file `my/photo`; did you mean `my/photos`?"),
+        ("./my/photo", "There is no folder or file `./my/photo`; did you mean `my/photos`?"),
+        ("my/sign.npz", "There is no folder or file `my/sign.npz`; did you mean `my/signs.npz`?"),
+        ("bad/missing", "There is no folder or file `bad/missing`."),
+        ("cifr10", "Unknown data set `cifr10`; did you mean `cifar10`? (There is no folder"),
+        ("qwertz", "Unknown data set `qwertz`. (There is no folder"),
+    ],
+)
+def test_misspelt_folders_are_no_data_sets(
+    name: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("cifar_png", "my/photos"):
+        Path(folder).mkdir(parents=True)
+    Path("my/signs.npz").touch()
+    with pytest.raises(InputError) as refused:
+        larq_nas.datasets.load(name)
+    assert str(refused.value).startswith(told)
+
+
 def test_names_and_sizes_that_cannot_be_used_are_refused(tmp_path) -> None:
     with pytest.raises(InputError, match="Unknown data set `digit`; did you mean `digits`"):
         larq_nas.datasets.load("digit")

@@ -109,3 +109,26 @@ def test_preprocessing_may_make_images_of_one_shape() -> None:
     given = {"preprocessing": L.Rescaling(2.0)}
     with pytest.raises(InputError, match=r"one shape, but gives .12, 12, 1. for those of `train`"):
         read_data(train, arrays(30), None, None, 0, resolve("bats"), 0, **given)
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "layer", "told"),
+    [
+        (1 / 120, -1, (1 / 127.5, -1), "from -1.008 to -0.9922 alone, of -1 to 0.9917 before"),
+        (1 / 240, 0, (1 / 255, 0), "from 0 to 0.003905 alone, of 0 to 0.9958 before"),
+        (1 / 30000, -1, None, "from -1 to -0.992 alone: they seem to be scaled twice"),
+        (1, 0, (1 / 127.5, -1), ""),
+        (1 / 1e6, 0, None, ""),
+        (1 / 1e6, 0, (1.0, 0), ""),
+        (0, 1, None, ""),
+    ],
+)
+def test_what_is_scaled_twice_is_told(
+    scale: float, offset: float, layer: tuple[float, float] | None, told: str, recwarn
+) -> None:
+    pairs = [((x * scale + offset).astype("float32"), y) for x, y in (arrays(), arrays(30))]
+    given = None if layer is None else L.Rescaling(*layer)
+    read_data(*pairs, None, None, 0, resolve(space), 0, preprocessing=given)
+    warned = [str(one.message) for one in recwarn if "scaled twice" in str(one.message)]
+    assert len(warned) == bool(told)
+    assert told in "".join(warned)

@@ -1,6 +1,7 @@
 """Differentiable search: its settings and its run."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -80,6 +81,8 @@ def warn_if_undecided(model: BilevelModel, what: str = "The search") -> bool:
 
 
 _LONG = 5.0
+# Adam moves a parameter by about its rate in a step; after less of a way few choices are made.
+_WAY = 0.18
 
 
 def announce(search: "DifferentiableSearch", verbose: int | str) -> None:
@@ -93,6 +96,15 @@ def announce(search: "DifferentiableSearch", verbose: int | str) -> None:
             f"memory, {counted(search.stream.steps * search.epochs, 'step')} of {batch_size} "
             "images for the weights and as many for the architecture parameters.",
         )
+        steps = search.stream.steps * (search.epochs - search.warm_up)
+        rate = float(model.architecture_optimizer.learning_rate)
+        if steps * rate < _WAY:
+            log.info(
+                f"Few steps: architecture parameters move in {counted(steps, 'step')}, of about "
+                f"{math.ceil(_WAY / rate):,} that decide at the searcher's "
+                f"`architecture_learning_rate={rate:g}`: give more epochs, smaller batches or a "
+                "higher rate",
+            )
         if choose.obstacles:
             log.info(
                 f"{len(choose.obstacles)} of {len(choose.obstacles) + choose.fused} cells are "

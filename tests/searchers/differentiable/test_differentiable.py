@@ -17,6 +17,7 @@ from larq_nas.run_directory import RunDirectory
 from larq_nas.search import stages_of
 from larq_nas.searchers import Differentiable
 from larq_nas.searchers.differentiable.derivation import scores_of
+from larq_nas.searchers.differentiable.search import announce
 from larq_nas.spaces import Bats, Bnas
 from larq_nas.spaces.space import FunctionSpace
 from larq_nas.supernet.relax import Relax
@@ -128,6 +129,14 @@ def test_a_collapse_is_told_of_a_search_that_has_not_decided_too(task: Data, rec
     told = [str(warning.message) for warning in recwarn]
     assert ["hardly decided" in one for one in told] == [True, False]
     assert told[1].endswith("search on until it decides, before anything else is changed.")
+
+
+def test_few_steps_are_told_before_the_first(task: Data, capsys: Any) -> None:
+    for rate, few in ((6e-4, True), (0.1, False)):
+        searcher = Differentiable(architecture_learning_rate=rate, weights_only=0)
+        announce(searcher.prepare(Bats(cells=1, channels=4, nodes=1), task, None, 1, Recipe()), 1)
+        told = capsys.readouterr().out
+        assert ("of about 300 that decide at the searcher's" in told) == few
 
 
 def test_a_space_that_asks_nothing_is_refused(task: Data) -> None:

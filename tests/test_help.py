@@ -19,7 +19,9 @@ SMALLER = {
     "train": "--epochs 1 --batch-size 40 --set space.channels=4",
     "compare": "--epochs 1 --seeds 0 --batch-size 40 --no-latency --data photos",
 }
-SLOW = re.compile("train|compare|latency|mine|photos|int8|images.npy|--model resnet|--model bats")
+SLOW = re.compile(
+    "train|compare|latency|mine|photos|int8|images.npy|bnas_v2|^convert|--model resnet|--model bats"
+)
 
 
 def read_examples(command: str) -> list[str]:

@@ -68,6 +68,7 @@ def test_one_command_from_a_folder_to_a_flatbuffer(digits: Path, tmp_path: Path)
     assert "- Preprocessing: mine.\n" in card
 
 
+@pytest.mark.slow
 def test_five_lines_of_python_from_a_folder_to_a_package(digits: Path, tmp_path: Path) -> None:
     sys.path.insert(0, str(EXAMPLES))
     try:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import tensorflow as tf
 
-from larq_nas.errors import InputError, first_line, require_known
+from larq_nas.errors import InputError, first_line, require_known, unknown_name
 from larq_nas.graph.calls import read_graph
 from larq_nas.layers import SEARCH, Domain
 from larq_nas.spaces.chooser import Chooser, ImageShape, Survey
@@ -166,9 +166,9 @@ def resolve_recorded(
     """Return the space that a file names, in its settings; one of a user's own must be given."""
     if space is None:
         if name not in _registry:
+            unknown = str(unknown_name("space", name, _registry)).rstrip(".")
             raise InputError(
-                f"Space `{name}` is not one of larq_nas ({', '.join(names())}): give your own as "
-                "`space`, the object itself or FILE.py:FUNCTION."
+                f"{unknown}; give your own as `space`, the object itself or FILE.py:FUNCTION."
             )
         return resolve(name, settings)
     given = resolve(space)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import choose_pool
+from conftest import choose_pool, quick
 
 import larq_nas
 from larq_nas.data.data import read_data
@@ -42,7 +42,7 @@ def layers() -> list[tf.keras.layers.Layer]:
     return [L.Resizing(8, 8), L.Rescaling(1 / 127.5, -1)]
 
 
-@pytest.mark.parametrize("make", [layers, adapted, lambda: tf.keras.Sequential(layers())])
+@pytest.mark.parametrize("make", quick([layers, adapted, lambda: tf.keras.Sequential(layers())], 0))
 def test_the_network_reads_raw_images(make, tmp_path) -> None:
     run = tmp_path / "run"
     model = larq_nas.search(arrays(), arrays(30), preprocessing=make(), directory=run, **SETTINGS)
@@ -65,6 +65,7 @@ def test_the_network_reads_raw_images(make, tmp_path) -> None:
         larq_nas.search(arrays(), arrays(30), directory=run, **SETTINGS)
 
 
+@pytest.mark.slow
 def test_it_is_what_layers_before_the_data_would_give(tmp_path) -> None:
     """Trained bits and accuracy are those of data that was scaled before."""
 

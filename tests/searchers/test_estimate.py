@@ -109,7 +109,7 @@ def test_what_a_refusal_names_fits(monkeypatch) -> None:
     largest = int(re.search(r"batches of up to (\d+) images", told)[1])
     channels = int(re.search(r"`search_channels=(\d+)`", told)[1])
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", message=".* GiB are free")
         prepare(space, largest)
         prepare(Bats(cells=3, channels=16, nodes=2, search_channels=channels), 1000)
     with pytest.warns(UserWarning, match="GiB are free"):

@@ -326,6 +326,7 @@ def test_what_a_stage_saves_loads_compiled(tmp_path: Path) -> None:
     assert loaded.evaluate(data, verbose=0) == model.evaluate(data, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_table_goes_on_where_it_was(tmp_path: Path) -> None:
     """Keras's own would start it anew."""
     path = tmp_path / "log.csv"

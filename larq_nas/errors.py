@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -75,7 +75,55 @@ def require_known(kind: str, name: object, known: Collection[str]) -> None:
 
 def warn(text: str) -> None:
     """Warn, naming the line which called larq_nas."""
+    for told in _TOLD[-1:]:
+        told.add([text])
     warnings.warn(text, stacklevel=callers_level())
+
+
+class _Told:
+    """What a call has warned of, each text once and in order.
+
+    # Attributes
+        keep: takes all texts whenever there is a further one.
+    """
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.keep: Callable[[list[str]], None] | None = None
+
+    def add(self, texts: Iterable[str]) -> None:
+        before = len(self.texts)
+        self.texts = list(dict.fromkeys([*self.texts, *texts]))
+        if self.keep and len(self.texts) > before:
+            self.keep(self.texts)
+
+
+_TOLD: list[_Told] = []
+
+
+@contextlib.contextmanager
+def collecting_warnings() -> Iterator[None]:
+    """Collect what a call warns of, for the run that it opens later."""
+    _TOLD.append(_Told())
+    try:
+        yield
+    finally:
+        _TOLD.pop()
+
+
+@contextlib.contextmanager
+def keeping_warnings(before: Sequence[str], keep: Callable[[list[str]], None]) -> Iterator[None]:
+    """Give `keep` what was kept before and what a call has warned of, now and with each further."""
+    with contextlib.ExitStack() as stack:
+        if not _TOLD or _TOLD[-1].keep:
+            stack.enter_context(collecting_warnings())
+        told = _TOLD[-1]
+        new, told.texts, told.keep = told.texts, list(before), keep
+        told.add(new)
+        try:
+            yield
+        finally:
+            told.keep = None
 
 
 def callers_level() -> int:

@@ -90,7 +90,10 @@ class Result:
                 f"The run in `{run.directory}` has no whole result ({type(error).__name__}): "
                 "finish it with the same call or command."
             ) from None
+        warned = run.read_warnings()
         refused = [told["refused"]] if "refused" in told else []
+        refused = [text for text in refused if not any(text in one for one in warned)]
+        warnings = [*read_ended(run.time_limit), *warned, *refused, *told.get("warnings", [])]
         return cls(
             Architecture.load(run.architecture),
             *found,
@@ -100,7 +103,7 @@ class Result:
             budget=told["budget"],
             conversion=conversion or None,
             history=[_numbers(row) for row in read_history(run.history)],
-            warnings=[*read_ended(run.time_limit), *refused, *told.get("warnings", [])],
+            warnings=list(dict.fromkeys(warnings)),
             directory=None if run.is_temporary else run.directory,
             read_model=(lambda: model) if model is not None else (lambda: _read_model(run.model)),
         )

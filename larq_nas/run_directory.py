@@ -7,12 +7,13 @@ import tempfile
 import time
 import zlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from larq_nas.errors import InputError, first_line
+from larq_nas.errors import InputError, first_line, keeping_warnings
 from larq_nas.files import (
     LEFTOVERS,
     LOCK,
@@ -66,6 +67,7 @@ class RunDirectory:
         self.settings = json.loads(json.dumps(dict(settings)))
         self._resume = resume
         self._lock: FileLock | None = None
+        self._keeping: AbstractContextManager[None] | None = None
         self.is_copy = False
         self.architecture = self.directory / "architecture.json"
         self.history = self.directory / "history.csv"
@@ -80,6 +82,7 @@ class RunDirectory:
         self.sample = self.directory / "sample.npy"
         self.flatbuffer = self.directory / "model.tflite"
         self.time_limit = self.directory / "time_limit.json"
+        self.warnings = self.directory / "warnings.json"
         self.result = self.directory / "result.json"
 
     @classmethod
@@ -112,7 +115,9 @@ class RunDirectory:
         held = sorted(
             (path.relative_to(self.directory).as_posix(), path.stat().st_size)
             for path in self.directory.rglob("*")
-            if path.is_file() and path.name != LOCK and not path.match(f"{LEFTOVERS}/*")
+            if path.is_file()
+            and path.name not in (LOCK, self.warnings.name)
+            and not path.match(f"{LEFTOVERS}/*")
         )
         return zlib.crc32(json.dumps(held).encode()) & 0xFFFFFF
 
@@ -172,6 +177,8 @@ class RunDirectory:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._lock = lock_directory(self.directory)
             self._open()
+            self._keeping = keeping_warnings(self.read_warnings(), self._keep_warnings)
+            self._keeping.__enter__()
         except OSError as error:
             self.__exit__()
             raise unwritable(self.directory, error) from None
@@ -181,9 +188,23 @@ class RunDirectory:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._keeping:
+            self._keeping.__exit__(None, None, None)
+            self._keeping = None
         if self._lock:
             self._lock.release()
             self._lock = None
+
+    def read_warnings(self) -> list[str]:
+        """Return what the run has warned of, those calls too that were killed or resumed."""
+        try:
+            found: list[str] = list(map(str, json.loads(self.warnings.read_text("utf-8"))))
+        except (OSError, ValueError, TypeError):
+            return []
+        return found
+
+    def _keep_warnings(self, texts: list[str]) -> None:
+        write_atomically(self.warnings, json.dumps(texts, indent=2) + "\n")
 
     def _open(self) -> None:
         settings_path = self.directory / _SETTINGS

@@ -16,6 +16,7 @@ from larq_nas.data.preprocessing import PreprocessingLike
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import (
     InputError,
+    collecting_warnings,
     plain_number,
     require_count,
     require_whole,
@@ -135,6 +136,7 @@ def limits_of(
 
 
 @keeps_process_state
+@collecting_warnings()
 def search(
     train: DataLike,
     validation: DataLike | float,

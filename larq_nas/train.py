@@ -25,6 +25,7 @@ from larq_nas.deploy.convert import first_images
 from larq_nas.errors import (
     ConversionError,
     InputError,
+    collecting_warnings,
     plain_number,
     require_count,
     warn,
@@ -124,10 +125,10 @@ def _finish(
     verbose: int | str,
 ) -> None:
     """Convert the model, and write and print the result."""
-    result = _read_result(run)
+    result, is_new = _read_result(run), False
     if result is None:
+        is_new = True
         result = {"budget": dict(budget.limits), **_convert(model, trainer, run, table)}
-        write_atomically(run.result, json.dumps(result, indent=2) + "\n")
     most = budget.limits.get("flatbuffer_bytes")
     if most is not None and result.get("bytes", 0) > most:
         warn(
@@ -136,6 +137,10 @@ def _finish(
         )
     if "refused" in result:
         warn(f"No `model.tflite` was written: {result['refused']}")
+    if is_new:
+        if told := run.read_warnings():
+            result["run_warnings"] = told
+        write_atomically(run.result, json.dumps(result, indent=2) + "\n")
     if verbose:
         log.info(_costs(result["costs"], run))
         if "refused" not in result:
@@ -227,6 +232,7 @@ def _sample_size(data: Data) -> int:
 
 
 @keeps_process_state
+@collecting_warnings()
 def train(
     architecture: str | Path | Architecture,
     train: DataLike,

@@ -1,5 +1,6 @@
 """The result of a run: returned, loaded, and shown in a notebook."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ import pytest
 import tensorflow as tf
 
 import larq_nas
+from larq_nas import errors
 from larq_nas.cost import profile
 from larq_nas.deploy.conversion import digest
-from larq_nas.errors import InputError
+from larq_nas.errors import InputError, warn
 from larq_nas.spaces import Bats
 from larq_nas.training import Recipe
 
@@ -146,3 +148,33 @@ def test_the_model_is_compiled_for_the_labels_that_were_given(
         loss, accuracy = model.evaluate(known, verbose=0)
         assert loss == pytest.approx(result.loss, rel=1e-5)
         assert accuracy == pytest.approx(result.accuracy)
+
+
+class Interrupts(tf.keras.callbacks.Callback):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        warn("told before the end")
+        raise KeyboardInterrupt
+
+
+def test_what_a_run_has_warned_of_is_kept(tmp_path: Path) -> None:
+    train = relabelled(lambda labels: labels, 8)
+
+    def run(directory: Path, **changes: Any) -> larq_nas.Result:
+        recipe = Recipe(stages=("binary",))
+        settings = {"recipe": recipe, "epochs": 1, "directory": directory, "verbose": 0, **changes}
+        return larq_nas.train(ARCHITECTURE, train, train.take(2), return_result=True, **settings)
+
+    overlap, early = "images of `validation` are in `train` too", "told before the end"
+    with pytest.warns(UserWarning, match=overlap), pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", callbacks=Interrupts())
+    with pytest.warns(UserWarning, match=overlap):
+        result = run(tmp_path / "run")
+    for one in (result, larq_nas.load(tmp_path / "run"), run(tmp_path / "run")):
+        assert [overlap in one.warnings[0], one.warnings[1]] == [True, early]
+        assert len(set(one.warnings)) == len(one.warnings)
+    told = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert told["run_warnings"] == list(result.warnings[:2])
+    assert early not in result.conversion.warnings
+    # Those of one run are not those of the next.
+    assert early not in run(tmp_path / "other").warnings
+    assert not errors._TOLD

@@ -171,6 +171,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     ("message", "typed"),
     [
         ("use batches of up to 48 images or x", "use `--batch-size 48` or x"),
+        ("lower x, or batches of up to 4 images", "lower x, or `--batch-size 4`"),
         ("or the space's `search_channels=16`", "or `--set space.search_channels=16`"),
         ("with the searcher's `rematerialize=True`", "with `--set searcher.rematerialize=True`"),
         ("or give the space `cells=3 nodes=1`", "or `--set space.cells=3 --set space.nodes=1`"),

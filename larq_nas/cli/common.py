@@ -56,7 +56,7 @@ __all__ = [
 
 _SIZE = re.compile(r"(\d+)x(\d+)x(\d+)")
 _FURTHER = re.compile(r"\s*[,; ]\s*([A-Za-z_][\w.]*\s*=.*)$")
-_OF_BATCHES = re.compile(r"use batches of up to (\d+) images")
+_OF_BATCHES = re.compile(r"batches of up to (\d+) images")
 _OF_PART = re.compile(r"(?:give )?the (space|searcher|recipe)(?:'s)? `([\w.]+(?:=[^`]*)?)`")
 _PARTS = ("space", "searcher", "recipe")
 _OPTIONS_OF_THEIR_OWN = ("method", "budget", "epochs", "train_epochs", *_PARTS)
@@ -104,7 +104,7 @@ def _as_typed(message: str) -> str:
         if bare[name.rpartition(".")[2]] == 1
     }
     if "batch_size" in typed:
-        message = _OF_BATCHES.sub(r"use `--batch-size \1`", message)
+        message = _OF_BATCHES.sub(r"`--batch-size \1`", message)
     if "settings" in typed:
         message = _OF_PART.sub(_setting_as_typed, message)
     for name, option in typed.items():

@@ -74,8 +74,8 @@ def warn_if_undecided(model: BilevelModel, what: str = "The search") -> bool:
     if undecided:
         warn(
             f"{what} has hardly decided (entropy {entropy:.3f} of {largest:.3f} nats): its "
-            "choices are little more than chance; search for more epochs, or raise "
-            "`architecture_learning_rate`."
+            "choices are little more than chance; search for more epochs, or raise the "
+            "searcher's `architecture_learning_rate`."
         )
     return undecided
 

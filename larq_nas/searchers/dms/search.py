@@ -233,7 +233,7 @@ def narrowed(limits: Limits, ratios: Mapping[str, float], least: float) -> dict[
         raise InputError(
             f"The budget must leave room for widths of {least} times their own, but those need "
             f"{limits.budget.describe(limits.costs.exact(at(low)))}: raise it, or lower "
-            "`least_mean`."
+            "the searcher's `least_mean`."
         )
     for _ in range(_ROUNDS):
         middle = (low + high) / 2
@@ -576,6 +576,12 @@ class Dms:
                 'from the weights of one width: use "sign", "dorefa" or "dms".'
             )
         turns = self._turns(epochs)
+        usual = getattr(type(space), "ratios", None)
+        if usual is not None and getattr(space, "ratios", usual) != usual:
+            warn(
+                f"Searcher `{self.name}` finds any width: the space's `ratios` are not used; the "
+                "searcher's `least_mean` and `least_ratio` say how far it goes down."
+            )
         dimensions = Dimensions(
             costs.expansions,
             initial_ratio=self.initial_ratio,

@@ -12,14 +12,16 @@ import tensorflow as tf
 from conftest import dimensions_of, quick
 
 from larq_nas.cost import Budget, SpaceCosts
+from larq_nas.data.data import read_data
 from larq_nas.errors import InputError
 from larq_nas.latency import build_table, measure
 from larq_nas.search import stages_of
 from larq_nas.searchers import Dms
 from larq_nas.searchers.dms import search as dimensioning
-from larq_nas.spaces import Bats, resolve
+from larq_nas.spaces import Bats, VggSmall, resolve
 from larq_nas.spaces.chooser import Chooser
 from larq_nas.spaces.space import FunctionSpace
+from larq_nas.training import Recipe
 
 SEARCHER = Dms(weight_epochs=1, mean_learning_rate=0.05)
 layers = tf.keras.layers
@@ -174,6 +176,15 @@ def test_a_penalty_pulls_widths_down(data: Any, tmp_path: Path) -> None:
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Dms(**settings)
+
+
+def test_ratios_of_the_space_are_told_to_be_of_no_use(data: Any, recwarn: Any) -> None:
+    for space in (VggSmall(), VggSmall(ratios=(0.125, 1))):
+        checked = read_data(*data, 10, None, 0, space, 0)
+        Dms(weight_epochs=1, final_scale=1).prepare(space, checked, None, 1, Recipe())
+    told = [str(one.message) for one in recwarn if "are not used" in str(one.message)]
+    assert len(told) == 1
+    assert "`least_mean` and `least_ratio`" in told[0]
 
 
 def test_epochs_are_refused_before_data_is_read() -> None:

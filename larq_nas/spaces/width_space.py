@@ -144,7 +144,8 @@ class _Vgg(WidthSpace):
             raise InputError(
                 f"Images must be at least {smallest}x{smallest} pixels for the "
                 f"{len(self.pooled)} max-pools of `{self.name}`, but got "
-                f"{input_shape[0]}x{input_shape[1]}."
+                f"{input_shape[0]}x{input_shape[1]}: enlarge them, or search the space "
+                "`resnet18_cifar`, which takes any size."
             )
 
     def build(self, choose: Chooser, input_shape: ImageShape, classes: int) -> tf.keras.Model:

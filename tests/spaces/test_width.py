@@ -140,3 +140,14 @@ def test_any_ratio_can_be_built() -> None:
 def test_images_too_small_are_refused() -> None:
     with pytest.raises(InputError, match="at least 32x32 pixels for the 5 max-pools"):
         larq_nas.Architecture("vgg11", {"expansion": 1}).build((16, 16, 3), 10)
+
+
+@pytest.mark.parametrize("space", ["bats", "vgg_small"])
+def test_a_space_for_signals_is_named(space: str) -> None:
+    signals = (100, 1, 3)
+    with pytest.raises(InputError, match=r"got 100x1: .* `resnet18_cifar`, which takes any size"):
+        resolve(space).check(signals)
+    named = resolve("resnet18_cifar")
+    named.check(signals)
+    model = larq_nas.Architecture.random(named, signals, 3, 0).build(signals, 3)
+    assert model.output_shape == (None, 3)

@@ -1,5 +1,7 @@
 """Sample and class weights, from the data to the loss."""
 
+import warnings
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -211,3 +213,36 @@ def test_a_search_takes_weights_and_names_of_classes(tmp_path) -> None:
     assert np.argmin(searched.layers[-1].get_weights()[1]) == 3
     with pytest.raises(InputError, match=r"class_weight was .*1.0, 1.0, 1.0, 0.0.*, now None"):
         larq_nas.search((images, text), 0.2, directory=tmp_path / "run", **settings)
+
+
+def of_counts(*counts: int, batch_size: int = 10) -> tf.data.Dataset:
+    """Return images of as many of each class as `counts` says."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    images = np.random.default_rng(sum(counts)).random((len(labels), 8, 8, 1), dtype=np.float32)
+    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)
+
+
+def warnings_of(counts: tuple[int, ...], batch_size: int, **settings) -> list[str]:
+    train, validation = of_counts(*counts, batch_size=batch_size), of_counts(*[3] * len(counts))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        read_data(train, validation, None, None, 0, resolve("bats"), 0, **settings)
+    return [str(one.message) for one in caught if one.category is UserWarning]
+
+
+@pytest.mark.parametrize("counts", [(95, 5), (44, 44, 4)])
+def test_uneven_classes_are_told(counts: tuple[int, ...]) -> None:
+    (told,) = warnings_of(counts, 10)
+    assert f"of {sum(counts)} training images {max(counts)} are of class 0, and" in told
+    assert 'give `class_weight="balanced"`' in told
+    assert not warnings_of(counts, 10, class_weight="balanced")
+
+
+@pytest.mark.parametrize("batch_size", [20, 64])
+def test_an_epoch_of_one_step_is_told(batch_size: int) -> None:
+    (told,) = warnings_of((11, 9), batch_size)
+    assert told.startswith("An epoch has one step: a batch holds 20 of 20 training images")
+
+
+def test_even_classes_in_several_steps_are_not_told_of() -> None:
+    assert not warnings_of((20, 10, 10), 10)

@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager.polymorphic_function import polymorphic_function
 
 from larq_nas.deploy.export import export
 from larq_nas.process_state import keeps_process_state, seed_everything
@@ -123,7 +125,13 @@ def test_advice_on_retracing_is_left_out_of_a_call(caplog: pytest.LogCaptureFixt
     assert [record.message for record in caplog.records] == ["another"]
 
 
-def test_what_a_call_traces_does_not_count_afterwards(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_call_traces_does_not_count_afterwards(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a process where nothing was traced before.
+    counts = polymorphic_function._frequent_tracing_detector_manager
+    monkeypatch.setattr(counts, "_detectors", WeakKeyDictionary())
+
     def predict(times: int) -> None:
         for _ in range(times):
             model = tf.keras.Sequential([tf.keras.layers.Dense(1, input_shape=(3,))])

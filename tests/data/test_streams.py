@@ -84,5 +84,5 @@ def test_augmentation_moves_and_mirrors_each_image_by_itself() -> None:
 def test_unknown_augmentations_are_refused() -> None:
     with pytest.raises(InputError, match="Unknown augmentation `standart`; did you mean"):
         resolve_augment("standart")
-    with pytest.raises(InputError, match="must be a name, a Keras layer, a function or None"):
+    with pytest.raises(InputError, match="must be a name, a Keras layer or several, a function"):
         resolve_augment(3)

@@ -97,7 +97,7 @@ def announce(search: "DifferentiableSearch", verbose: int | str) -> None:
             "images for the weights and as many for the architecture parameters.",
         )
         steps = search.stream.steps * (search.epochs - search.warm_up)
-        rate = float(model.architecture_optimizer.learning_rate)
+        rate = float(tf.convert_to_tensor(model.architecture_optimizer.learning_rate))
         if steps * rate < _WAY:
             log.info(
                 f"Few steps: architecture parameters move in {counted(steps, 'step')}, of about "

@@ -32,7 +32,7 @@ from larq_nas.errors import (
 )
 from larq_nas.files import replacing, write_atomically
 from larq_nas.latency import LatencyTable
-from larq_nas.layers.saved import save
+from larq_nas.layers.serialization import save
 from larq_nas.log import log
 from larq_nas.methods import RecipeLike, resolve
 from larq_nas.process_state import keeps_process_state

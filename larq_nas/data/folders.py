@@ -77,10 +77,10 @@ def read_folder(
     labels = np.concatenate(
         [np.full(len(files), names.index(name)) for part in listed for name, files in part.items()]
     ).astype("int32")
-    looks = _look_at(folder, paths)
-    shape = _common_shape(folder, looks, resizes)
+    facts = _read_facts_of(folder, paths)
+    shape = _common_shape(folder, facts, resizes)
     first: dict[bytes, int] = {}
-    copies = np.array([first.setdefault(look.digest, i) for i, look in enumerate(looks)])
+    copies = np.array([first.setdefault(one.digest, i) for i, one in enumerate(facts)])
     _warn_of_two_classes(_within(folder, paths), labels, copies)
     generator = np.random.default_rng(seed)
     if len(parts) == 2:
@@ -208,7 +208,7 @@ def _warn_of_two_classes(names: Sequence[str], labels: np.ndarray, copies: np.nd
 
 
 @dataclass(frozen=True)
-class _Look:
+class _ImageFacts:
     """What a file holds: the shape of an image and a digest, or why it cannot be read."""
 
     shape: tuple[int, int, int] = (0, 0, 0)
@@ -217,19 +217,19 @@ class _Look:
     is_deep: bool = False
 
 
-def _look(path: Path) -> _Look:
+def _read_facts(path: Path) -> _ImageFacts:
     try:
         content = path.read_bytes()
         image = tf.io.decode_image(content, expand_animations=False)
     except OSError as error:
-        return _Look(fault=error.strerror or str(error))
+        return _ImageFacts(fault=error.strerror or str(error))
     except tf.errors.OpError as error:
-        return _Look(fault=re.sub(r"\{\{.*\}\} | *\[Op.*", "", str(error), flags=re.DOTALL))
+        return _ImageFacts(fault=re.sub(r"\{\{.*\}\} | *\[Op.*", "", str(error), flags=re.DOTALL))
     if _has_colors_in_palette(content):
-        return _Look(fault="a BMP with a palette of colors")
+        return _ImageFacts(fault="a BMP with a palette of colors")
     digest = hashlib.blake2b(content, digest_size=16).digest()
     is_deep = content.startswith(b"\x89PNG") and content[24] == 16
-    return _Look(tuple(image.shape), digest, is_deep=is_deep)
+    return _ImageFacts(tuple(image.shape), digest, is_deep=is_deep)
 
 
 def _has_colors_in_palette(content: bytes) -> bool:
@@ -242,35 +242,35 @@ def _has_colors_in_palette(content: bytes) -> bool:
     return bool((colors != np.arange(len(colors))[:, None]).any())
 
 
-def _look_at(folder: Path, paths: Sequence[Path]) -> list[_Look]:
+def _read_facts_of(folder: Path, paths: Sequence[Path]) -> list[_ImageFacts]:
     """Decode all images, and raise `InputError` if one is broken."""
     with ThreadPoolExecutor() as threads:
-        looks = list(threads.map(_look, paths))
+        facts = list(threads.map(_read_facts, paths))
     names = _within(folder, paths)
-    pairs = list(zip(names, looks, strict=True))
-    broken = [name for name, look in pairs if look.fault]
+    pairs = list(zip(names, facts, strict=True))
+    broken = [name for name, one in pairs if one.fault]
     if broken:
-        fault = next(look.fault for look in looks if look.fault)
+        fault = next(one.fault for one in facts if one.fault)
         raise InputError(
             f"{len(broken):,} of {len(paths):,} images in `{folder}` cannot be read as PNG, JPEG, "
             f"BMP or GIF: {_some(broken)} ({first_line(ValueError(fault))}). Mend, convert or "
             "remove them."
         )
-    deep = [name for name, look in pairs if look.is_deep]
+    deep = [name for name, one in pairs if one.is_deep]
     if deep:
         warn(f"Of 16 bits, 8 are read: {_some(deep)}.")
-    transparent = [name for name, look in pairs if look.shape[2] in (2, 4)]
+    transparent = [name for name, one in pairs if one.shape[2] in (2, 4)]
     if transparent:
         warn(f"Transparency is left out: {_some(transparent)}.")
-    return looks
+    return facts
 
 
 def _common_shape(
-    folder: Path, looks: Sequence[_Look], resizes: bool
+    folder: Path, facts: Sequence[_ImageFacts], resizes: bool
 ) -> tuple[int | None, int | None, int]:
     """Return the shape of all images; without a height and width if these differ."""
-    channels = 1 if all(look.shape[2] < 3 for look in looks) else 3
-    sizes = Counter(look.shape[:2] for look in looks)
+    channels = 1 if all(one.shape[2] < 3 for one in facts) else 3
+    sizes = Counter(one.shape[:2] for one in facts)
     if len(sizes) == 1:
         return (*next(iter(sizes)), channels)
     if not resizes:
@@ -278,7 +278,7 @@ def _common_shape(
         ends = [f"{height}x{width}" for height, width in (min(sizes), max(sizes))]
         raise InputError(
             f"Images in `{folder}` have {len(sizes):,} sizes, from {ends[0]} to {ends[1]} (most, "
-            f"{count:,} of {len(looks):,}: {size[0]}x{size[1]}): give `image_size` in pixels."
+            f"{count:,} of {len(facts):,}: {size[0]}x{size[1]}): give `image_size` in pixels."
         )
     return None, None, channels
 

@@ -4,10 +4,8 @@ import dataclasses
 import hashlib
 import math
 import numbers
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +14,11 @@ import tensorflow as tf
 from larq_nas.data.forms import Tell, read_all, read_batches
 from larq_nas.data.labels import Labels, check_validation, column, listed, read_labels
 from larq_nas.errors import InputError, require_whole, warn
+from larq_nas.memory import free_memory
 
 _COMPARED_BATCHES, _COMPARED_IN_ALL = 4, 8
 _HELD_BYTES = 2**31
 _TOLD_EXAMPLES = 2**17
-_MEMORY = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -197,12 +195,12 @@ def settle(train: Scan, validation: Scan | None) -> None:
     for one in pair:
         if one.steady:
             continue
-        again = scan(one.name, one.batches)
-        if one.content(one.order()) == again.content(again.order()):
+        second = scan(one.name, one.batches)
+        if one.content(one.order()) == second.content(second.order()):
             continue
         other = next((found for found in pair if found is not one), None)
-        new = ~np.isin(again.hashes, one.hashes)
-        moved = 0 if other is None else int(np.isin(again.hashes[new], other.hashes).sum())
+        new = ~np.isin(second.hashes, one.hashes)
+        moved = 0 if other is None else int(np.isin(second.hashes[new], other.hashes).sum())
         if moved:
             raise InputError(
                 "`train` and `validation` are cut from one data set that is shuffled anew on each "
@@ -211,14 +209,14 @@ def settle(train: Scan, validation: Scan | None) -> None:
                 "use .shuffle(buffer, seed=0, reshuffle_each_iteration=False), or .cache() behind "
                 "the shuffle."
             )
-        if not _alike(one.labels, again.labels):
+        if not _alike(one.labels, second.labels):
             raise InputError(
                 f"`{one.name}` holds other examples on each pass ({int(new.sum()):,} of "
-                f"{len(again):,} were not in the pass before): if it is a part of shuffled data, "
+                f"{len(second):,} were not in the pass before): if it is a part of shuffled data, "
                 "use .shuffle(buffer, seed=0, reshuffle_each_iteration=False) before .take, or "
                 ".cache() behind it."
             )
-        one.random, one.steady = True, np.array_equal(one.labels, again.labels)
+        one.random, one.steady = True, np.array_equal(one.labels, second.labels)
         if one is train:
             mixed = (
                 ""
@@ -245,9 +243,9 @@ def _alike(labels: np.ndarray, others: np.ndarray) -> bool:
 
 def fits(found: Scan) -> bool:
     """Return whether the images fit into the memory that data may take."""
-    text = _MEMORY.read_text(encoding="utf-8") if _MEMORY.exists() else ""
-    free = re.search(r"MemAvailable:\s*(\d+) kB", text)
-    return found.image_bytes <= min(_HELD_BYTES, int(free[1]) * 1024 // 4 if free else _HELD_BYTES)
+    free = free_memory()
+    most = _HELD_BYTES if free is None else min(_HELD_BYTES, free / 4)
+    return found.image_bytes <= most
 
 
 def hold(found: Scan, tell: Tell) -> Scan:

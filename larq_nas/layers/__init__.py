@@ -24,8 +24,8 @@ from larq_nas.layers.conv import BinaryConv2D
 from larq_nas.layers.drop_path import DropPath
 from larq_nas.layers.mixture import Mixture, Probabilities
 from larq_nas.layers.precision import ComputedIn, computing_in
-from larq_nas.layers.saved import Functional
 from larq_nas.layers.scale import Scale
+from larq_nas.layers.serialization import Functional
 from larq_nas.layers.zeros import Zeros, concatenate
 
 __all__ = [

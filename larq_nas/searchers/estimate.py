@@ -1,8 +1,6 @@
 """Estimate the memory of a search before it starts."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -10,11 +8,10 @@ import tensorflow as tf
 from larq_nas.cost.profile import Structure
 from larq_nas.errors import InputError, warn
 from larq_nas.layers import BinaryConv2D
+from larq_nas.memory import free_memory
 from larq_nas.supernet.fused_cell import FusedCell, kept
 from larq_nas.training.distribution import process_count
 
-_MEMORY = Path("/proc/meminfo")
-_CONTAINER = Path("/sys/fs/cgroup/memory.max")
 # Fitted to the steps of benchmarks/search_step.py.
 RUNTIME_BYTES = 0.63 * 2**30
 _BYTES_A_CALL = 1.9e6  # of a layer: what is traced
@@ -109,18 +106,6 @@ def require_training_memory(model: tf.keras.Model, batch_size: int, what: str, o
     require_memory(
         needed(batch_size), lambda free: [*fitting_batch(needed, free, batch_size), other], what
     )
-
-
-def free_memory() -> float | None:
-    """Return the bytes that Linux could give; `None` where there is no such figure."""
-    found = re.search(r"MemAvailable:\s*(\d+) kB", _read(_MEMORY))
-    limit = re.fullmatch(r"(\d+)\s*", _read(_CONTAINER))  # "max" where there is none
-    free = [int(found[1]) * 1024] if found else []
-    return min([*free, int(limit[1])] if limit else free, default=None)
-
-
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _activations(model: tf.keras.Model, rematerialize: bool | None) -> int:

@@ -20,7 +20,7 @@ from larq_nas.graph.channels import latent
 from larq_nas.graph.layers import facts_of
 from larq_nas.layers import DEPLOYED, Domain, DropPath, building_in, computing_in
 from larq_nas.layers.precision import warn_if_unused
-from larq_nas.layers.saved import save
+from larq_nas.layers.serialization import save
 from larq_nas.layers.zeros import reads_image
 from larq_nas.lce.fallback import weight_quantizers
 from larq_nas.log import log

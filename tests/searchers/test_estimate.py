@@ -9,6 +9,7 @@ from pathlib import Path
 import larq_nas  # isort: skip  (it prepares TensorFlow)
 import pytest
 
+from larq_nas import memory as memory_module
 from larq_nas.data.data import read_data
 from larq_nas.errors import InputError
 from larq_nas.layers import SEARCH, building_in
@@ -74,8 +75,8 @@ def lighter(free: float) -> list[str]:
 def test_what_may_not_fit_is_told_and_what_does_not_is_refused(tmp_path, monkeypatch) -> None:
     memory, container = tmp_path / "meminfo", tmp_path / "max"
     memory.write_text("MemTotal: 9999999 kB\nMemAvailable:    2097152 kB\n")
-    monkeypatch.setattr(module, "_MEMORY", memory)
-    monkeypatch.setattr(module, "_CONTAINER", container)
+    monkeypatch.setattr(memory_module, "_SYSTEM", memory)
+    monkeypatch.setattr(memory_module, "_CONTAINER", container)
     require_memory(1.9 * GIGABYTE, lighter)
     with pytest.warns(UserWarning, match=r"2\.9 GiB.* 2\.0 GiB are free: do with 2\.0\."):
         require_memory(2.9 * GIGABYTE, lighter)
@@ -89,7 +90,7 @@ def test_what_may_not_fit_is_told_and_what_does_not_is_refused(tmp_path, monkeyp
 
 
 def test_where_nothing_says_what_is_free_nothing_is_said(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_MEMORY", tmp_path / "none")
+    monkeypatch.setattr(memory_module, "_SYSTEM", tmp_path / "none")
     require_memory(1e15, lighter)
 
 

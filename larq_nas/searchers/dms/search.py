@@ -32,6 +32,7 @@ from larq_nas.errors import (
 from larq_nas.files import write_table
 from larq_nas.layers import DEPLOYED
 from larq_nas.log import counted, log
+from larq_nas.memory import free_memory
 from larq_nas.process_state import seed_everything
 from larq_nas.report.plots import plot_widths
 from larq_nas.run_directory import RunDirectory
@@ -41,7 +42,6 @@ from larq_nas.searchers.estimate import (
     RUNTIME_BYTES,
     estimate_widths,
     fitting_batch,
-    free_memory,
 )
 from larq_nas.searchers.searcher import BUDGET_PENALTY, Callbacks
 from larq_nas.spaces import Space

@@ -9,6 +9,7 @@ import tensorflow as tf
 from larq_nas.architecture import Architecture
 from larq_nas.choices import Choice, Pair
 from larq_nas.cost import LATENCY, Budget, BudgetLike, Limits, SpaceCosts
+from larq_nas.cost.budget import require_light
 from larq_nas.data.augmentation import AugmentLike
 from larq_nas.data.data import ClassWeight, check_seed, read_data
 from larq_nas.data.forms import DataLike
@@ -117,6 +118,7 @@ def limits_of(
     """Return what the search must keep to, or raise `InputError` if nothing can."""
     if not budget:
         return None
+    require_light(space, facts.input_shape, facts.classes, budget)
     if verbose:
         log.info("Costing the space: one build of all of it")
         if table:

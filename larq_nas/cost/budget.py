@@ -28,7 +28,8 @@ from larq_nas.choices import (
 from larq_nas.cost.profile import LATENCY, QUANTITIES
 from larq_nas.cost.space import SpaceCosts
 from larq_nas.errors import InputError, first_line, require_known
-from larq_nas.spaces.space import Space
+from larq_nas.spaces.chooser import ImageShape
+from larq_nas.spaces.space import Space, is_built_in
 
 COSTS = (*QUANTITIES, LATENCY)
 """What a budget may limit."""
@@ -357,6 +358,22 @@ class Limits:
         return f"Budget of the found network: {', '.join(uses)}"
 
 
+# What an operation with weights never has less of than one without, in place of which it is.
+_OF_WEIGHTS = ("macs", "binary_macs", "parameters", "weight_bytes", "flatbuffer_bytes")
+
+
+def require_light(space: Space, input_shape: ImageShape, classes: int, budget: Budget) -> None:
+    """Raise `InputError` for limits that no network without weights in its operations keeps to.
+
+    All of a space is built in many seconds, its operations without weights in a few.
+    """
+    limits = {name: limit for name, limit in budget.limits.items() if name in _OF_WEIGHTS}
+    if limits and LATENCY not in budget.limits and is_built_in(space):
+        costs = SpaceCosts(space, input_shape, classes, light=True)
+        if costs.choices:
+            require_feasible(costs, Budget(limits))
+
+
 def require_feasible(costs: SpaceCosts, budget: Budget) -> Chosen:
     """Return operations of a network that keeps to `budget`, at the smallest widths.
 
@@ -413,7 +430,7 @@ def _mend(costs: SpaceCosts, budget: Budget, lightest: Chosen) -> str:
     tried, over = "", math.inf
     for space in costs.space.smallest:
         try:
-            smaller = SpaceCosts(space, costs.input_shape, costs.classes)
+            smaller = SpaceCosts(space, costs.input_shape, costs.classes, light=True)
         except InputError:  # of images too small for it
             continue
         changed = _changed(costs.space, space)

@@ -20,7 +20,7 @@ from larq_nas.lce.count import understand
 from larq_nas.lce.network import Network
 from larq_nas.spaces.chooser import Fix, ImageShape
 from larq_nas.spaces.space import Space, SpaceLike, is_built_in, resolve
-from larq_nas.supernet.relax import Relax
+from larq_nas.supernet.relax import Light, Relax
 
 
 def _without_zeros(call: Call, calls: Sequence[Call]) -> list[Call]:
@@ -94,6 +94,8 @@ class SpaceCosts:
         classes: number of classes.
         latency: predicts latencies on a device, if they are asked for.
         least_ratio: the smallest ratio of every width, where it is not among its `ratios`.
+        light: whether to leave out operations with weights, where a choice has others: a build
+            that takes a fraction of the time.
 
     # Attributes
         quantities: what is costed: `QUANTITIES`, and `"latency"` in microseconds if asked for.
@@ -110,13 +112,14 @@ class SpaceCosts:
         classes: int,
         latency: LatencyModel | None = None,
         least_ratio: float | None = None,
+        light: bool = False,
     ) -> None:
         self.latency = latency
         self.least_ratio = least_ratio
         self.quantities = (*QUANTITIES, LATENCY) if latency else QUANTITIES
         self.space: Space = resolve(space)
         self.input_shape, self.classes = input_shape, classes
-        choose = Relax()
+        choose = Light() if light else Relax()
         with building_in(DEPLOYED):
             model = self.space.build(choose, input_shape, classes)
         self.choices: Mapping[str, Choice] = choose.choices

@@ -105,6 +105,43 @@ class Relax(Chooser):
         return self.temperature[choice.group]
 
 
+class Light(Relax):
+    """Answers with the operations alone that have no weights on any input, where there are some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._light: dict[str, list[str]] = {}
+
+    def node(
+        self,
+        name: str,
+        inputs: Sequence[tf.Tensor],
+        operations: Sequence[Operations],
+        keep: int = 2,
+        prefix: str | None = None,
+        keep_zero: bool = False,
+    ) -> tf.Tensor:
+        if name not in self._light:
+            self._light[name] = self._without_weights(name, inputs, operations)
+        light = [{one: named[one] for one in self._light[name]} for named in operations]
+        return super().node(name, inputs, light, keep, prefix, keep_zero)
+
+    @staticmethod
+    def _without_weights(
+        name: str, inputs: Sequence[tf.Tensor], operations: Sequence[Operations]
+    ) -> list[str]:
+        def is_light(one: str) -> bool:
+            return not any(
+                has_weights(x, operation(x, f"{name}_{i}_{one}".replace("/", "_")))
+                for i, (x, named) in enumerate(zip(inputs, operations, strict=True))
+                if (operation := named[one]) is not None
+            )
+
+        found = [one for one in operations[0] if is_light(one)]
+        computes = any(operations[0][one] is not None for one in found)
+        return found if computes else list(operations[0])
+
+
 def require_temperature(temperature: float | Mapping[str, float]) -> None:
     """Raise `InputError` for a temperature that is not positive."""
     values = temperature.values() if isinstance(temperature, Mapping) else [temperature]

@@ -1,3 +1,5 @@
+import dataclasses
+import re
 from itertools import combinations, product
 from typing import Any
 
@@ -6,10 +8,12 @@ import pytest
 import tensorflow as tf
 from conftest import PerOperation, quick
 
+from larq_nas.architecture import Architecture
 from larq_nas.choices import all_alive
 from larq_nas.cost import COSTS, Budget, SpaceCosts, require_feasible, strongest_within
+from larq_nas.cost.budget import require_light, required
 from larq_nas.errors import InputError
-from larq_nas.spaces import Bats, Bnas, Vgg11
+from larq_nas.spaces import Bats, Bnas, Darts, Vgg11
 
 
 @pytest.mark.parametrize(
@@ -252,3 +256,22 @@ def test_the_lightest_of_a_space_of_widths_is_the_narrowest() -> None:
     require_feasible(costs, Budget({"parameters": narrow}))
     with pytest.raises(InputError, match=f"at least {narrow:,}"):
         require_feasible(costs, Budget({"parameters": narrow - 1}))
+
+
+@pytest.mark.parametrize("space", [Bats(), Bnas(), Darts(precision="binary")])
+def test_no_network_is_lighter_than_those_without_weights(space: Any) -> None:
+    """What lets a limit be refused before all of the space is built."""
+    small = dataclasses.replace(space, cells=3, channels=4, nodes=1)
+    light = SpaceCosts(small, (16, 16, 3), 10, light=True)
+    full = SpaceCosts(small, (16, 16, 3), 10)
+    drawn = [Architecture.random(small, (16, 16, 3), 10, seed) for seed in range(10)]
+    found = full.exact_many([one.choices for one in drawn])
+    for name in ("binary_macs", "flatbuffer_bytes"):
+        lightest = light.of(require_feasible(light, Budget({name: 10**9})))
+        with pytest.raises(InputError) as refusal:
+            require_light(small, (16, 16, 3), 10, Budget({name: 1}))
+        least = int(re.search(r"at least ([\d,]+)", str(refusal.value))[1].replace(",", ""))
+        assert least <= required(name, lightest)
+        assert least <= min(required(name, {name: cost}) for cost in found[name])
+        # What such a network keeps to is not refused.
+        require_light(small, (16, 16, 3), 10, Budget({name: least}))

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.data.arrays import Arrays, ends_of, read_arrays, read_npz
+from larq_nas.data.arrays import ends_of, parts_of, read_npz, split_arrays
 from larq_nas.data.folders import read_folder
+from larq_nas.data.forms import warn_if_channels_first
 from larq_nas.errors import (
     InputError,
     LarqNasError,
@@ -54,7 +55,7 @@ def load(
     | --- | --- |
     | a folder | PNG, JPEG, BMP or GIF, a sub-folder for each class; or `train/`, `val/` |
     | `"FILE.npz"` | `x_train`, `y_train`, `x_test`, `y_test`; or `images` and `labels` |
-    | `"FILE.py:FUNCTION"`, `"MODULE:FUNCTION"` | returns two data sets, a pair of arrays, or two |
+    | `"FILE.py:FUNCTION"`, `"MODULE:FUNCTION"` | returns two data sets, or arrays, of one part or two |
     | `"digits"` | scikit-learn's: 1437 training and 360 test images of 8x8, nothing to download |
     | any other name | one of tensorflow-datasets |
 
@@ -84,7 +85,8 @@ def load(
 
     # Returns
         Two data sets of `(images, labels)`, shapes `(batch, height, width, channels)` and
-        `(batch,)`: the training data, and held-out data that is only ever measured on.
+        `(batch,)`: the training data, and held-out data that is only ever measured on. Labels, and
+        sample weights if any, of arrays are as these have them.
 
     # Raises
         InputError: if the source, a split or a size cannot be used.
@@ -129,14 +131,14 @@ def load(
         if kind == "folder":
             read = _from_folder(Path(source).expanduser(), validation_share, seed, bool(image_size))
         elif kind == "npz":
-            arrays = read_npz(Path(source).expanduser(), validation_share, seed)
-            read = _from_arrays(*arrays)
+            arrays, class_names = read_npz(Path(source).expanduser())
+            read = _from_arrays(name, arrays, class_names, validation_share, seed)
         else:
             result = _call(name)
             if _are_data_sets(result):
                 _require_none(f"`{name}` returns data sets", **share, **resized)
                 return _batched(name, result, batch_size)
-            read = _from_arrays(*_arrays_of(name, result, validation_share, seed))
+            read = _from_arrays(name, parts_of(name, result), None, validation_share, seed)
     return _prepared(read, name, batch_size or _BATCH_SIZE, image_size, resize)
 
 
@@ -196,7 +198,7 @@ def _require_none(why: str, **given: object) -> None:
 
 @dataclass(frozen=True)
 class _Read:
-    """Pairs of an image and a label, one by one, and what is known of them.
+    """Images, labels and perhaps sample weights, one by one, and what is known of them.
 
     `ends` are the values of an image that become -1 and 1.
     """
@@ -237,11 +239,17 @@ def _from_folder(folder: Path, share: float | None, seed: int, resizes: bool) ->
     return _Read((train.read(), validation.read()), counts, names)
 
 
-def _from_arrays(train: Arrays, validation: Arrays, names: Sequence[str] | None) -> _Read:
-    pairs = [(part.images, part.labels) for part in (train, validation)]
-    parts = tuple(map(tf.data.Dataset.from_tensor_slices, pairs))
-    counts = len(train.labels), len(validation.labels)
-    return _Read(parts, counts, names, ends_of(train.images), is_in_memory=True)
+def _from_arrays(
+    name: str,
+    given: Sequence[Any],
+    class_names: Sequence[str] | None,
+    share: float | None,
+    seed: int,
+) -> _Read:
+    train, validation, class_names = split_arrays(name, given, class_names, share, seed)
+    parts = tuple(map(tf.data.Dataset.from_tensor_slices, (train, validation)))
+    counts = len(train[0]), len(validation[0])
+    return _Read(parts, counts, class_names, ends_of(train[0]), is_in_memory=True)
 
 
 def _call(reference: str) -> Any:
@@ -272,26 +280,6 @@ def _batched(name: str, parts: Sequence[tf.data.Dataset], batch_size: int | None
         return _told(batches, known[0], getattr(parts[0], "preprocessing", ""))
     _require_none(f"`{name}` returns batches", batch_size=batch_size)
     return parts[0], parts[1]
-
-
-def _arrays_of(name: str, result: Any, share: float | None, seed: int) -> Any:
-    """Return arrays that a function returned: a pair to train on, and perhaps one to validate."""
-    parts = result if isinstance(result, tuple | list) else ()
-    if len(parts) != 2 or any(isinstance(part, tf.data.Dataset) for part in parts):
-        kinds = ", ".join(type(part).__name__ for part in parts[:4])
-        raise InputError(
-            f"`{name}` must return two data sets, (images, labels), or two pairs of these, but "
-            f"returned {type(result).__name__}{f' of {kinds}' if kinds else ''}."
-        )
-    train, validation = parts
-    if all(isinstance(part, tuple | list) and len(part) in (2, 3) for part in parts):
-        if 3 in (len(train), len(validation)):
-            raise InputError(
-                f"`{name}` must return sample weights in data sets of (images, labels, weights), "
-                "not in arrays."
-            )
-        return read_arrays(f"`{name}`", train, validation, share, seed)
-    return read_arrays(f"`{name}`", (train, validation), None, share, seed)
 
 
 def _from_tfds(
@@ -366,6 +354,8 @@ def _prepared(
 ) -> _Pair:
     """Return batches of images of one size, from -1 to 1."""
     size = resize or image_size
+    if size and read.is_in_memory:
+        warn_if_channels_first(name, read.parts[0].element_spec[0].shape)
     loaded = [
         _scaled(_cached(part, name, count, size, read.is_in_memory), read.ends, batch_size)
         for part, count in zip(read.parts, read.counts, strict=True)
@@ -383,16 +373,16 @@ def _cached(
     data: tf.data.Dataset, name: str, examples: int, size: int | None, is_in_memory: bool
 ) -> tf.data.Dataset:
     """Return images of one size, in memory if that is little."""
-    image, _ = data.element_spec
+    image = data.element_spec[0]
     shape = image.shape
     if size:
         is_bytes = image.dtype == tf.uint8
 
-        def resize(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def resize(image: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
             resized = tf.image.resize(image, (size, size), antialias=True)
             if is_bytes:
                 resized = tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
-            return resized, label
+            return resized, *rest
 
         data = data.map(resize, num_parallel_calls=tf.data.AUTOTUNE)
         shape = tf.TensorShape((size, size, shape[-1]))
@@ -407,9 +397,9 @@ def _cached(
 def _scaled(data: tf.data.Dataset, ends: tuple[float, float], batch_size: int) -> tf.data.Dataset:
     middle, half = _middle_and_half(*ends)
 
-    def scale(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def scale(images: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
         numbers = tf.cast(images, tf.float32)
-        return numbers / half - 1.0 if middle == half else (numbers - middle) / half, labels
+        return numbers / half - 1.0 if middle == half else (numbers - middle) / half, *rest
 
     return data.batch(batch_size).map(scale, num_parallel_calls=tf.data.AUTOTUNE)
 
@@ -431,8 +421,8 @@ def _formula(low: float, high: float) -> str:
 def _centered(data: tf.data.Dataset, size: int) -> tf.data.Dataset:
     """Return the data with the middle of each image alone."""
 
-    def take(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def take(images: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
         top, left = ((whole - size) // 2 for whole in images.shape[1:3])
-        return images[:, top : top + size, left : left + size], labels
+        return images[:, top : top + size, left : left + size], *rest
 
     return data.map(take, num_parallel_calls=tf.data.AUTOTUNE)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from larq_nas.data.share import hold_out
 from larq_nas.errors import InputError, first_line, warn
 
 _TRAIN = ("train", "training")
@@ -87,7 +88,7 @@ def read_folder(
         validates = np.arange(len(paths)) >= sum(map(len, listed[0].values()))
     else:
         share = 0.2 if share is None else share
-        validates = hold_out(names, labels, copies, share, generator)
+        validates = hold_out(labels, copies, share, generator)
     found = []
     for chosen in (~validates, validates):
         # Neighbours are of different classes then, for data that are shuffled piece by piece.
@@ -281,27 +282,3 @@ def _common_shape(
             f"{count:,} of {len(facts):,}: {size[0]}x{size[1]}): give `image_size` in pixels."
         )
     return None, None, channels
-
-
-def hold_out(
-    names: Sequence[str],
-    labels: np.ndarray,
-    copies: np.ndarray,
-    share: float,
-    generator: np.random.Generator,
-) -> np.ndarray:
-    """Return which images are held out: a share of each class, all copies of one or none."""
-    held_out = np.zeros(len(labels), bool)
-    for label, name in enumerate(names):
-        members = np.flatnonzero(labels == label)
-        if len(members) < 2:
-            raise InputError(
-                f"Class `{name}` must hold 2 images or more, one of them to validate on, but has "
-                f"{len(members)}."
-            )
-        originals = members[copies[members] == members]
-        if len(originals) < 2:  # a class of copies alone
-            originals, copies = members, np.where(labels == label, np.arange(len(labels)), copies)
-        count = min(max(round(share * len(originals)), 1), len(originals) - 1)
-        held_out[generator.permutation(originals)[:count]] = True
-    return held_out[copies]

@@ -31,7 +31,11 @@ def read_batches(name: str, given: Any, tell: Tell) -> tf.data.Dataset:
         InputError: if the data has another form, or ends never.
     """
     if isinstance(given, list | tuple):
-        given = _of_arrays(name, given, tell)
+        arrays = read_arrays(name, given)
+        # An epoch of few images has ten steps or so too.
+        size = min(BATCH, max(_LEAST_BATCH, len(arrays[0]) // 10), len(arrays[0]))
+        tell(f"`{name}`: arrays of {len(arrays[0]):,} images, in batches of {size}")
+        given = tf.data.Dataset.from_tensor_slices(tuple(arrays)).batch(size)
     elif not isinstance(given, tf.data.Dataset):
         share = ", or a share of `train` such as 0.2" if name == "validation" else ""
         raise InputError(
@@ -42,13 +46,13 @@ def read_batches(name: str, given: Any, tell: Tell) -> tf.data.Dataset:
     batches = _with_parts(name, given)
     if any(spec.shape.rank is None or None in spec.shape[1:] for spec in batches.element_spec):
         batches = _with_shapes(name, batches)
-    _check_ranks(name, *batches.element_spec)
+    check_ranks(name, *batches.element_spec)
     images = batches.element_spec[0]
     if images.shape.rank == 3:
         height, width = images.shape[1:]
         tell(f"`{name}`: {height}x{width} numbers are taken for an image of one channel")
         batches = batches.map(lambda images, *rest: (images[..., None], *rest))
-    _warn_if_channels_first(name, images)
+    warn_if_channels_first(name, images.shape[1:])
     return batches
 
 
@@ -64,7 +68,12 @@ def _mend_of_type(given: Any) -> str:
     return ""
 
 
-def _of_arrays(name: str, given: Any, tell: Tell) -> tf.data.Dataset:
+def read_arrays(name: str, given: Any) -> list[np.ndarray]:
+    """Return images, labels and sample weights, if any, as NumPy's arrays of one length.
+
+    # Raises
+        InputError: if they are no such arrays.
+    """
     if len(given) not in (2, 3):
         raise InputError(
             f"`{name}` must hold (images, labels) or (images, labels, sample weights), but has "
@@ -91,10 +100,7 @@ def _of_arrays(name: str, given: Any, tell: Tell) -> tf.data.Dataset:
             )
     if not len(arrays[0]):
         raise InputError(f"`{name}` must hold images, but it is empty.")
-    # An epoch of few images has ten steps or so too.
-    size = min(BATCH, max(_LEAST_BATCH, len(arrays[0]) // 10), len(arrays[0]))
-    tell(f"`{name}`: arrays of {len(arrays[0]):,} images, in batches of {size}")
-    return tf.data.Dataset.from_tensor_slices(tuple(arrays)).batch(size)
+    return arrays
 
 
 def _array(name: str, what: str, given: Any) -> np.ndarray:
@@ -108,6 +114,8 @@ def _array(name: str, what: str, given: Any) -> np.ndarray:
         raise InputError(
             f"`{name}` must hold {what} of one shape ({first_line(error)}){_mend(what)}"
         ) from None
+    if array.dtype.kind in "mMV":
+        raise InputError(f"`{name}` must hold {what} of numbers, but got {array.dtype}.")
     if array.dtype == object:
         if not all(isinstance(value, str | bytes) for value in array.flat):
             raise InputError(
@@ -216,7 +224,8 @@ def _with_shapes(name: str, batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.map(shaped)
 
 
-def _check_ranks(name: str, images: Any, labels: Any, weights: Any = None) -> None:
+def check_ranks(name: str, images: Any, labels: Any, weights: Any = None) -> None:
+    """Raise `InputError` for batches of another form than that of images, labels and weights."""
     if images.dtype == tf.string:
         raise InputError(
             f"`{name}` must hold images, but got strings: decode files with tf.io.decode_image, or "
@@ -269,12 +278,11 @@ def _is_single(images: Any, labels: Any) -> bool:
     return whole and images.shape[0] != labels.shape[0]
 
 
-def _warn_if_channels_first(name: str, images: Any) -> None:
-    """Warn of a shape that has its channels first."""
-    shape = images.shape
-    if shape.rank == 4 and shape[1] in (1, 3) and shape[2] == shape[3] and shape[3] > 4:
+def warn_if_channels_first(name: str, shape: tf.TensorShape) -> None:
+    """Warn of the shape of an image that has its channels first."""
+    if shape.rank == 3 and shape[0] in (1, 3) and shape[1] == shape[2] and shape[2] > 4:
         warn(
-            f"`{name}` holds images of shape {tuple(shape[1:])}, {shape[3]} channels for "
-            f"{shape[1]}x{shape[2]} pixels: if the channels come first, put them last with "
+            f"`{name}` holds images of shape {tuple(shape)}, {shape[2]} channels for "
+            f"{shape[0]}x{shape[1]} pixels: if the channels come first, put them last with "
             "tf.transpose(images, (0, 2, 3, 1))."
         )

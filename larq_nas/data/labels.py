@@ -98,14 +98,12 @@ def read_labels(
     # Raises
         InputError: if they are no labels of classes, or not those of both.
     """
-    kinds = {"train": _kind("train", train)}
-    if validation is not None:
-        kinds["validation"] = _kind("validation", validation)
     given = {"train": train} if validation is None else {"train": train, "validation": validation}
+    kinds = {name: kind_of(name, array) for name, array in given.items()}
     if (kinds["train"] == "names") != (kinds.get("validation", kinds["train"]) == "names"):
         raise InputError("`train` and `validation` must have labels of one type: text or numbers.")
     if kinds["train"] == "names":
-        return _of_names(train, classes)
+        return _of_names(train, classes, names)
     widths = {array.shape[1] for array in given.values() if array.ndim == 2}
     if len(widths) > 1:
         raise InputError(
@@ -118,9 +116,10 @@ def read_labels(
         ("data has so many names", len(names) if names else None),
     ):
         if count is not None and known not in (None, count):
+            mend = "give a name for each class" if classes is None else "leave `classes` out"
             raise InputError(
-                f"There must be {count} classes, as the {what}, but got {known}: leave `classes` "
-                "out, or change the labels."
+                f"There must be {count} classes, as the {what}, but got {known}: {mend}, or change "
+                "the labels."
             )
         known = known or count
     values = None
@@ -144,7 +143,7 @@ def read_labels(
     return Labels(known, values, tuple(names) if names else None, soft, form)
 
 
-def _kind(name: str, labels: np.ndarray) -> str:
+def kind_of(name: str, labels: np.ndarray) -> str:
     """Return what labels are: `names`, `whole`, `one_hot` or `soft`; refuse what is none."""
     if labels.dtype.kind in "SO":
         if labels.ndim > 1:
@@ -191,16 +190,21 @@ def _require_finite_labels(name: str, labels: np.ndarray) -> None:
         raise InputError(f"`{name}` must hold finite labels, but image {index} has NaN or Inf.")
 
 
-def _of_names(train: np.ndarray, classes: int | None) -> Labels:
+def _of_names(train: np.ndarray, classes: int | None, known: Sequence[str] | None) -> Labels:
     values = tuple(sorted(set(train.tolist())))
+    if known is not None:
+        unknown = sorted(set(values).difference(name.encode() for name in known))
+        if unknown:
+            raise InputError(
+                f"Labels of `train` must be of its `class_names`, {listed(known)}, but image "
+                f"{train.tolist().index(unknown[0])} has {_shown(unknown[0])}."
+            )
+        values = tuple(name.encode() for name in known)
     if classes not in (None, len(values)):
         raise InputError(
             f"`classes` must be {len(values)}, as `train` has so many names, or left out."
         )
-    names = tuple(
-        value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values
-    )
-    return Labels(len(values), values, names, form="others")
+    return Labels(len(values), values, tuple(map(_shown, values)), form="others")
 
 
 def _values(name: str, labels: np.ndarray, classes: int | None) -> tuple[int, ...]:
@@ -253,7 +257,6 @@ def check_validation(
     raw: np.ndarray,
     validation: np.ndarray,
     classes: int | None,
-    is_share: bool = False,
 ) -> None:
     """Raise `InputError` for classes of one part that the other does not have, or warn of them.
 
@@ -262,7 +265,6 @@ def check_validation(
         raw: labels of `validation`, as given.
         validation: their classes.
         classes: how many classes there are, if the user has said so.
-        is_share: whether `validation` was held out of the training data.
     """
     explicit = classes is not None
     outside = (validation < 0) | (validation >= labels.classes)
@@ -277,16 +279,17 @@ def check_validation(
             f"{'' if explicit else f'; {_CUT}'}."
         )
     measured = np.bincount(validation, minlength=labels.classes)
-    unseen = [labels.name(index) for index in np.flatnonzero((measured == 0) & (counts > 0))]
-    if unseen and len(validation) >= labels.classes:
+    unseen = np.flatnonzero((measured == 0) & (counts > 0))
+    single = bool((counts[unseen] == 1).all())
+    if len(unseen) and (single or len(validation) >= labels.classes):
         cause = (
-            "`train` has one image of each, and keeps it"
-            if is_share
+            "`train` has one image of each, and a share leaves it there"
+            if single
             else f"what is measured says nothing of them; {_CUT}"
         )
         warn(
             f"`validation` has no image of {len(unseen)} of {labels.classes} classes, "
-            f"{listed(unseen)}: {cause}."
+            f"{listed([labels.name(index) for index in unseen])}: {cause}."
         )
     empty = [index for index in range(labels.classes) if not counts[index]]
     if not empty:

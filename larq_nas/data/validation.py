@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from larq_nas.data.forms import Tell, read_all, read_batches
 from larq_nas.data.labels import Labels, check_validation, column, listed, read_labels
+from larq_nas.data.share import hash_images, hold_out
 from larq_nas.errors import InputError, require_whole, warn
 from larq_nas.memory import free_memory
 
@@ -104,11 +105,11 @@ def scan(name: str, batches: tf.data.Dataset, tell: Tell = lambda line: None) ->
     highest, lowest, batch_size, seen = -math.inf, math.inf, 0, 0
     count, known = 0, int(batches.cardinality())
     for images, *rest in read_all(name, batches):
-        _check_batch(name, images, rest, seen)
+        check_batch(name, images, rest, seen)
         batch_size, before = max(batch_size, len(images)), seen
         seen += len(images)
         lowest, highest = min(lowest, float(images.min())), max(highest, float(images.max()))
-        for part, values in zip(parts, (_hashes(images), *rest), strict=True):
+        for part, values in zip(parts, (hash_images(images), *rest), strict=True):
             part.append(_plain(values))
         count += 1
         if known < 0 and seen // _TOLD_EXAMPLES > before // _TOLD_EXAMPLES:
@@ -141,18 +142,13 @@ def _weight(parts: Sequence[np.ndarray]) -> np.ndarray | None:
     return parts[0].astype(np.float32) if parts else None
 
 
-def _hashes(images: np.ndarray) -> np.ndarray:
-    digests = [hashlib.sha256(row.data).digest()[:8] for row in np.ascontiguousarray(images)]
-    return np.frombuffer(b"".join(digests), dtype="<u8")
-
-
 def _begins_alike(found: Scan) -> bool:
     """Return whether a second pass begins with the same examples as the first."""
     place = 0
     for images, *rest in read_all(found.name, found.batches.take(_COMPARED_BATCHES)):
         end = place + len(images)
         known = (found.hashes[place:end], found.labels[place:end])
-        if not all(map(np.array_equal, known, (_hashes(images), _plain(rest[0])))):
+        if not all(map(np.array_equal, known, (hash_images(images), _plain(rest[0])))):
             return False
         place = end
     if not place:
@@ -163,7 +159,8 @@ def _begins_alike(found: Scan) -> bool:
     return True
 
 
-def _check_batch(name: str, images: np.ndarray, rest: Sequence[np.ndarray], seen: int) -> None:
+def check_batch(name: str, images: np.ndarray, rest: Sequence[np.ndarray], seen: int = 0) -> None:
+    """Raise `InputError` for examples that cannot be used, of which `seen` came before."""
     lengths = [len(part) for part in (images, *rest)]
     if len(set(lengths)) > 1:
         raise InputError(
@@ -284,7 +281,7 @@ def _collected(found: Scan, members: np.ndarray | None = None) -> tuple[np.ndarr
         end = place + len(batch[0])
         chosen = slice(None) if members is None else members[place:end]
         place = end
-        hashes.append(_hashes(batch[0][chosen]))
+        hashes.append(hash_images(batch[0][chosen]))
         for part, values in zip(parts, batch, strict=True):
             part.append(_plain(values[chosen]))
     return np.concatenate(hashes), [np.concatenate(part) for part in parts]
@@ -308,35 +305,18 @@ def _selected(found: Scan, places: np.ndarray, arrays: tuple[np.ndarray, ...] | 
     )
 
 
-def split(found: Scan, share: float, labels: Labels, seed: int, tell: Tell) -> tuple[Scan, Scan]:
+def split(found: Scan, share: float, seed: int, tell: Tell) -> tuple[Scan, Scan]:
     """Return training and validation data: a share of each class is held out, by a seed.
 
     # Raises
-        InputError: if the data comes in another order on each pass.
+        InputError: if the data comes in another order on each pass, or each class has one image.
     """
     if not found.steady:
         raise InputError(
             "A share of `train` can be held out for `validation` only if it comes in one order: "
             "leave out .shuffle(), or give it seed=0 and reshuffle_each_iteration=False."
         )
-    held_out = np.zeros(len(found), bool)
-    rng = np.random.default_rng(seed)
-    of_class = labels.indices(found.labels)
-    for index in range(labels.classes):
-        members = np.flatnonzero(of_class == index)
-        # Copies of an image go to one side, where a class has other images.
-        keys = np.unique(found.hashes[members])
-        keys, of_members = (
-            (keys, found.hashes) if len(keys) > 1 else (members, np.arange(len(found)))
-        )
-        count = min(max(1, round(share * len(keys))), len(keys) - 1)
-        chosen = rng.permutation(keys)[: max(0, count)]
-        held_out[members[np.isin(of_members[members], chosen)]] = True
-    if not held_out.any():
-        raise InputError(
-            f"`validation` {share:g} must hold out some images, but each class has one: give "
-            "validation data."
-        )
+    held_out = hold_out(found.labels, found.hashes, share, np.random.default_rng(seed))
     tell(
         f"`validation`: {held_out.sum():,} of {len(found):,} images are held out, "
         f"{share:g} of each class, by seed {seed}"
@@ -409,7 +389,7 @@ def check(
     found = hold(found, tell)
     if other is None:
         assert share is not None
-        found, other = split(found, share, labels, seed, tell)
+        found, other = split(found, share, seed, tell)
     else:
         other = hold(other, tell)
     if labels.classes < 2:
@@ -422,7 +402,7 @@ def check(
         raise InputError("`train` must hold 2 images or more: its halves train different things.")
     counts = np.bincount(labels.indices(found.labels), minlength=labels.classes)
     measured_classes = labels.indices(other.labels)
-    check_validation(labels, counts, other.labels, measured_classes, classes, bool(share))
+    check_validation(labels, counts, other.labels, measured_classes, classes)
     _warn_of_pair(found, other)
     everywhere = np.arange(len(found))
     if found.random:

@@ -1,6 +1,10 @@
 """Arrays of `.npz` files, and functions of a user's own."""
 
+import re
 import textwrap
+import warnings
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import tensorflow as tf
 from test_folders import held
 
 from larq_nas.data import datasets
+from larq_nas.data.validation import check
 from larq_nas.errors import InputError
 
 GENERATOR = np.random.default_rng(0)
@@ -48,19 +53,104 @@ def test_a_share_of_arrays_of_one_part(tmp_path: Path) -> None:
     path = saved(tmp_path, images=IMAGES[..., 0], labels=names[LABELS])
     train, validation = datasets.load(str(path), validation_share=0.3)
     assert train.class_names == ["fog", "rain", "sun"]
-    assert np.bincount(held(train)[1]).tolist() == [7, 7, 7]
-    assert np.bincount(held(validation)[1]).tolist() == [3, 3, 3]
     images, labels = held(train)
+    assert Counter(labels.tolist()) == {b"fog": 7, b"rain": 7, b"sun": 7}
+    assert Counter(held(validation)[1].tolist()) == {b"fog": 3, b"rain": 3, b"sun": 3}
     assert images.shape[1:] == (6, 5, 1)
     for image, label in zip(images, labels, strict=True):
         (index,) = np.flatnonzero((IMAGES[..., :1] == np.round((image + 1) * 127.5)).all((1, 2, 3)))
-        assert names[LABELS[index]] == train.class_names[label]
-    train, _ = datasets.load(saved(tmp_path, x=IMAGES, y=names.astype("S")[LABELS]))
-    assert train.class_names == ["fog", "rain", "sun"]
-    path = saved(tmp_path, x=IMAGES, y=LABELS[:, None], class_names=names)
-    train, _ = datasets.load(path)
-    assert train.class_names == ["sun", "rain", "fog"]
-    assert held(train)[1].shape == (24,)
+        assert names[LABELS[index]] == label.decode()
+
+
+def test_copies_in_arrays_are_on_one_side(tmp_path: Path) -> None:
+    twice = saved(tmp_path, x=np.concatenate([IMAGES, IMAGES]), y=np.tile(LABELS, 2))
+    train, validation = (held(part)[0] for part in datasets.load(twice))
+    assert (len(train), len(validation)) == (48, 12)
+    assert not {image.tobytes() for image in train} & {image.tobytes() for image in validation}
+
+
+SOFT = np.full((30, 3), 0.25)
+SOFT[np.arange(30), LABELS] = 0.5
+
+
+@pytest.mark.parametrize("share", [None, 0.2])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        LABELS,
+        LABELS + 1,
+        LABELS[:, None],
+        LABELS.astype("float64"),
+        LABELS == 0,
+        np.array(["sun", "rain", "fog"])[LABELS],
+        np.array([b"sun", b"rain", b"fog"])[LABELS][:, None],
+        np.eye(3)[LABELS],
+        SOFT,
+        # What cannot be used:
+        LABELS - 1,
+        LABELS / 4,
+        LABELS * 2,
+        np.where(LABELS == 1, np.nan, 0),
+        np.zeros(30),
+        np.ones((30, 3)),
+        np.ones((30, 3, 3)),
+        LABELS * 1j,
+        LABELS[:7],
+        np.where(np.arange(30) == 3, "moon", "sun"),
+        np.where(np.arange(30) == 3, 2, LABELS % 2),
+        np.arange(30),
+    ],
+)
+def test_labels_of_a_file_and_in_python_mean_the_same(
+    tmp_path: Path, labels: np.ndarray, share: float | None
+) -> None:
+    def outcome(read: Callable[[], Any]) -> Any:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            try:
+                found = check(*read())
+            except InputError as error:
+                return re.sub(r"image \d+|\d+ images", "image", str(error))
+        facts, counts = found.facts, found.counts.tolist()
+        spec = found.train.element_spec[1]
+        return facts.classes, facts.soft_labels, counts, spec, found.labels, list(map(str, told))
+
+    images = IMAGES / np.float32(127.5) - 1
+    others = labels[:9] if len(labels) > 9 else labels
+    arrays = (images, labels), share or (images[:9] * 0.9, others)
+    parts = {"x_test": images[:9] * 0.9, "y_test": others}
+    path = saved(tmp_path, x_train=images, y_train=labels, **({} if share else parts))
+    if share:
+        path = saved(tmp_path, x=images, y=labels)
+    assert outcome(lambda: datasets.load(path)) == outcome(lambda: arrays)
+
+
+def test_names_of_classes_are_those_of_all_labels(tmp_path: Path) -> None:
+    names = np.array(["sun", "rain", "fog"])
+    for labels in (LABELS, LABELS[:, None], LABELS + 1, names[LABELS], np.eye(3)[LABELS]):
+        for given in (names, names.astype("S")):
+            found = check(*datasets.load(saved(tmp_path, x=IMAGES, y=labels, class_names=given)))
+            assert found.labels.names == ("sun", "rain", "fog")
+            for image, label in found.train.unbatch().as_numpy_iterator():
+                same = (np.round((image + 1) * 127.5) == IMAGES).all((1, 2, 3))
+                assert LABELS[same].tolist() == [label]
+    for labels, message in (
+        (LABELS, "Labels of `train` must be 0 to 1, but image .* has 2"),
+        (names[LABELS], "of its `class_names`, sun, rain, but image .* has fog"),
+        (np.eye(3)[LABELS], "2 classes, as the data has so many names, but got 3: give a name for"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check(*datasets.load(saved(tmp_path, x=IMAGES, y=labels, class_names=names[:2])))
+
+
+def test_channels_that_come_first_are_told(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (30, 3, 8, 8), "uint8")
+    path = saved(tmp_path, x=rows, y=LABELS)
+    message = r"shape \(3, 8, 8\), 8 channels for 3x8 pixels: if the channels come first, put them"
+    with pytest.warns(UserWarning, match=message):
+        assert check(*datasets.load(path)).facts.input_shape == (3, 8, 8)
+    with pytest.warns(UserWarning, match=message):
+        datasets.load(path, image_size=8)
 
 
 @pytest.mark.parametrize(
@@ -92,22 +182,17 @@ def test_numbers_of_any_range_become_those_from_minus_1_to_1(
     [
         ({"a": IMAGES, "y": LABELS}, "must hold `x_train`, .* but holds `a`, `y`"),
         ({}, "but holds nothing"),
-        ({"x": IMAGES, "y": LABELS[:7]}, "30 images and labels of shape .7,."),
-        ({"x": LABELS, "y": LABELS}, r"of shape \(number, height, width\) .* are \(30,\)"),
-        ({"x": IMAGES[:0], "y": LABELS[:0]}, r"are \(0, 6, 5, 3\)"),
-        (
-            {"x": np.zeros((9, 3, 8, 8)), "y": LABELS[:9]},
-            r"channels last, but are of shape \(9, 3, 8, 8\): turn them",
-        ),
-        ({"x": IMAGES + np.nan, "y": LABELS}, "hold NaN or infinite"),
-        ({"x": IMAGES * 1j, "y": LABELS}, "images of numbers .* has complex128 and int64"),
+        ({"x": IMAGES, "y": LABELS[:7]}, "as many labels as images, 30, but has 7"),
+        ({"x": LABELS, "y": LABELS}, r"its images have the shape \(30,\)"),
+        ({"x": IMAGES[:0], "y": LABELS[:0]}, "must hold images, but it is empty"),
+        ({"x": IMAGES[..., 0, 0], "y": LABELS}, "rows of 6 numbers: reshape them"),
+        ({"x": IMAGES[..., None], "y": LABELS}, r"got \(None, 6, 5, 3, 1\)"),
+        ({"x": IMAGES + np.nan, "y": LABELS}, "finite images, but image 0 has NaN"),
+        ({"x": IMAGES * 1j, "y": LABELS}, "whole or real numbers, but got complex128"),
+        ({"x": IMAGES.astype("M8[s]"), "y": LABELS}, r"images of numbers, but got datetime64\[s\]"),
         ({"x": IMAGES, "y": LABELS.astype(object)}, "Cannot read .* only pickle could read"),
-        ({"x": IMAGES, "y": LABELS, "class_names": ["a"]}, "has 1 for labels from 0 to 2"),
-        ({"x": IMAGES, "y": np.arange(30)}, "Class `0` must hold 2 images or more"),
-        (
-            {**KERAS, "y_train": np.array(["a", "b"])[LABELS % 2], "y_test": np.array(["c"] * 9)},
-            "Label `c` of .* is none of the classes to train on: a, b",
-        ),
+        ({"x": IMAGES, "y": np.arange(30)}, "each class has one: give validation data"),
+        ({**KERAS, "y_test": np.linspace(0, 1, 9)}, "`validation` .* image 1 has 0.125"),
     ],
 )
 def test_arrays_that_cannot_be_used_are_refused(
@@ -116,7 +201,7 @@ def test_arrays_that_cannot_be_used_are_refused(
     with pytest.raises(InputError, match=message) as refused:
         datasets.load(saved(tmp_path, **arrays))
     assert "\n" not in str(refused.value)
-    assert str(refused.value).startswith(("`", "Cannot read `", "Class `", "Images of", "Label `"))
+    assert str(refused.value).startswith(("`", "Cannot read `", "A share"))
 
 
 def test_files_that_are_no_npz_are_refused(tmp_path: Path) -> None:
@@ -159,7 +244,16 @@ FUNCTIONS = """
         return images.tolist(), labels.tolist()
 
     def weighted():
-        return (images, labels, labels), (images, labels, labels)
+        return images, labels, labels + 1
+
+    def weighted_pairs():
+        return weighted(), (images[:9] // 2, labels[:9])
+
+    def negative():
+        return images, labels, -labels
+
+    def three_pairs():
+        return pair(), pair(), pair()
 
     def mixed():
         return data_sets()[0], (images, labels)
@@ -207,7 +301,8 @@ def test_functions_return_arrays_or_data_sets(own: str, monkeypatch: Any) -> Non
         ("{}:absent", {}, "Cannot load data `.*absent"),
         ("{}:one", {}, "must return two data sets, .* but returned .*Dataset"),
         ("{}:mixed", {}, "but returned tuple of _BatchDataset, tuple"),
-        ("{}:weighted", {}, "sample weights in data sets of .images, labels, weights."),
+        ("{}:negative", {}, "weights of `train` must be finite .* but image 1 has -1"),
+        ("{}:three_pairs", {}, "but returned tuple of tuple, tuple, tuple"),
         ("{}:none", {}, "but returned NoneType"),
         ("{}:images", {}, "must return data when it is called .* TypeError"),
         ("{}:failing", {}, "raised IndexError"),
@@ -229,6 +324,15 @@ def test_functions_and_options_that_cannot_be_used_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         datasets.load(reference and reference.format(own), **options)
+
+
+@pytest.mark.parametrize("name", ["weighted", "weighted_pairs"])
+@pytest.mark.parametrize("sizes", [{}, {"image_size": 4}, {"image_size": 4, "resize": 5}])
+def test_sample_weights_stay_with_their_images(own: str, name: str, sizes: dict[str, int]) -> None:
+    found = check(*datasets.load(f"{own}:{name}", **sizes), crops=True)
+    assert found.weighted
+    for _, label, weight in found.train.unbatch().as_numpy_iterator():
+        assert weight == label + 1
 
 
 def test_digits_are_not_the_folder_of_that_name(tmp_path: Path, monkeypatch: Any) -> None:

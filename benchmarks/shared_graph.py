@@ -15,7 +15,6 @@ from larq_nas.searchers.evolution.candidates import (
     Inheritance,
     Rebuilt,
     Shared,
-    draw_subset,
 )
 from larq_nas.spaces import resolve
 from larq_nas.spaces.chooser import Widest
@@ -34,7 +33,7 @@ def measure(space_name: str, ratios: tuple[float, ...], arguments: Any) -> dict[
         image_size=arguments.image_size,
     )
     task = read_data(*data, 10, None, 0, space, 0)
-    subset = draw_subset(task, arguments.images)
+    subset = task.subset(arguments.images)
     validation = tf.data.Dataset.from_tensor_slices(
         tuple(tf.concat(parts, 0) for parts in zip(*task.validation, strict=True))
     ).batch(100)

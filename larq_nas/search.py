@@ -11,7 +11,7 @@ from larq_nas.choices import Choice, Pair
 from larq_nas.cost import LATENCY, Budget, BudgetLike, Limits, SpaceCosts
 from larq_nas.cost.budget import require_light
 from larq_nas.data.augmentation import AugmentLike
-from larq_nas.data.data import ClassWeight, check_seed, read_data
+from larq_nas.data.data import ClassWeight, Data, check_seed, read_data
 from larq_nas.data.forms import DataLike
 from larq_nas.data.preprocessing import PreprocessingLike
 from larq_nas.data.validation import DataFacts
@@ -31,7 +31,7 @@ from larq_nas.result import Result
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers import Differentiable, Search, Searcher
 from larq_nas.searchers.evolution.processes import current_role
-from larq_nas.searchers.searcher import BUDGET_PENALTY
+from larq_nas.searchers.searcher import BUDGET_PENALTY, SEARCH_SPLIT
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Survey
 from larq_nas.spaces.space import fingerprint, is_built_in
@@ -337,7 +337,8 @@ def search(
 
     def prepare(verbose: int | str) -> tuple[Search, Limits | None]:
         limits = limits_of(resolved_budget, plan.space, facts, table, plan.searcher, verbose)
-        return plan.searcher.prepare(plan.space, data, limits, epochs, plan.recipe), limits
+        apart = _apart(data, plan.searcher, verbose)
+        return plan.searcher.prepare(plan.space, apart, limits, epochs, plan.recipe), limits
 
     if current_role() == "worker":
         result = _work(prepare(0)[0], run, trainer, searching, verbose)
@@ -371,6 +372,13 @@ def search(
                 trainer(run), train_epochs, run, resolved_budget, table, resolved_callbacks, verbose
             )
             return result if return_result else result.model
+
+
+def _apart(data: Data, searcher: Searcher, verbose: int | str) -> Data:
+    """Return the data for a searcher, which never sees an image that is reported."""
+    held_out = getattr(searcher, "held_out", None)
+    share = held_out(data.facts.train_examples) if held_out else SEARCH_SPLIT
+    return data.to_search(share, log.info if verbose else lambda line: None)
 
 
 def _listed(epochs: Mapping[str, int]) -> str:

@@ -1,8 +1,6 @@
-"""Derive another architecture from a finished search."""
+"""Derive another architecture from a search."""
 
 from pathlib import Path
-
-import numpy as np
 
 from larq_nas.architecture import Architecture
 from larq_nas.errors import InputError, require_at_least, warn
@@ -10,7 +8,7 @@ from larq_nas.process_state import keeps_process_state
 from larq_nas.run_directory import RunDirectory, read_settings
 from larq_nas.searchers.differentiable.derivation import derive as derive_from
 from larq_nas.searchers.differentiable.derivation import weakened
-from larq_nas.searchers.differentiable.record import read_probabilities
+from larq_nas.searchers.differentiable.record import read_scores
 from larq_nas.spaces import SpaceLike
 from larq_nas.spaces.chooser import Survey
 from larq_nas.spaces.space import resolve_recorded
@@ -20,9 +18,13 @@ __all__ = ["derive"]
 
 @keeps_process_state
 def derive(
-    directory: str | Path, *, transfer_factor: float | None = None, space: SpaceLike | None = None
+    directory: str | Path,
+    *,
+    transfer_factor: float | None = None,
+    epoch: int | None = None,
+    space: SpaceLike | None = None,
 ) -> Architecture:
-    r"""Derive an architecture from a finished search, for a network trained on more data.
+    r"""Derive another architecture from a search, of an earlier epoch or for more data.
 
     Searched on a small data set and trained on a large one, a network underfits if it has as
     many zeros as the search found best: their probabilities are divided by \\(\gamma\\).
@@ -37,6 +39,8 @@ def derive(
     # Arguments
         directory: the directory of the run.
         transfer_factor: \\(\gamma\\), 1 or more; by default that of the search.
+        epoch: the epoch to derive, from 1 on, counted through all stages as in
+            `probabilities.csv`; by default the last of a finished search.
         space: the search space, needed if it is a function of your own.
 
     # Raises
@@ -49,7 +53,8 @@ def derive(
         require_at_least(1, transfer_factor=transfer_factor)
     settings = read_settings(Path(directory))
     run = RunDirectory(directory, settings)
-    if not {"space", "data"} <= settings.keys() or not run.architecture.exists():
+    is_there = run.architecture if epoch is None else run.probabilities
+    if not {"space", "data"} <= settings.keys() or not is_there.exists():
         raise InputError(f"`{directory}` holds no finished search: run larq-nas search first.")
     if transfer_factor is None:
         transfer_factor = float(settings["searcher"].get("transfer_factor", 1.0))
@@ -66,19 +71,13 @@ def derive(
             f"`transfer_factor` weakens the zero operation, but space `{searched.name}` never "
             "keeps it."
         )
-    recorded = read_probabilities(run.probabilities)
-    scores = {}
-    for name, choice in choose.choices.items():
-        pairs = recorded.get(name, {})
-        rows = [
-            [pairs.get((i, o), np.nan) for o in choice.operations] for i in range(choice.inputs)
-        ]
-        if np.isnan(rows).any():
-            raise InputError(
-                f"`{run.probabilities}` is damaged, or not the record of space `{searched.name}`: "
-                "restore it, or search again in another directory."
-            )
-        scores[name] = weakened(choice, np.array(rows), transfer_factor)
+    recorded = read_scores(run.probabilities, choose.choices)
+    if epoch is not None and epoch not in recorded:
+        raise InputError(f"`epoch` must be from 1 to {max(recorded)}, but got {epoch!r}.")
+    scores = {
+        name: weakened(choose.choices[name], probabilities, transfer_factor)
+        for name, probabilities in recorded[epoch or max(recorded)].items()
+    }
     chosen = derive_from(choose.choices, choose.cells, scores)
     values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
     return Architecture(searched.name, searched.settings(), values)

@@ -19,6 +19,7 @@ __all__ = ["derive"]
     help="By how much the zero operation is weakened, for a network to be trained on more data; by "
     "default as in the search.",
 )
+@click.option("--epoch", type=int, help="Epoch to derive, from 1 on; by default the last.")
 @click.option(
     "--space", help="Search space of your own it is of: FILE.py:FUNCTION or MODULE:FUNCTION."
 )
@@ -27,9 +28,13 @@ __all__ = ["derive"]
 )
 @one_line_errors
 def derive(
-    run: Path, transfer_factor: float | None, space: str | None, output: Path | None
+    run: Path,
+    transfer_factor: float | None,
+    epoch: int | None,
+    space: str | None,
+    output: Path | None,
 ) -> None:
-    """Derive another architecture from a finished search, without searching again.
+    """Derive another architecture from a search, without searching again.
 
     \b
     larq-nas derive runs/cifar10 --transfer-factor 3 --output imagenet.json
@@ -37,7 +42,10 @@ def derive(
         --directory runs/imagenet
     """
     found = derive_architecture(
-        run, transfer_factor=transfer_factor, space=read_space(space) if space else None
+        run,
+        transfer_factor=transfer_factor,
+        epoch=epoch,
+        space=read_space(space) if space else None,
     )
     if output is None:
         click.echo(found.to_json(), nl=False)

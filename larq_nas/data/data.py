@@ -15,7 +15,7 @@ from larq_nas.data.augmentation import (
     describe,
     resolve_augment,
 )
-from larq_nas.data.forms import DataLike
+from larq_nas.data.forms import DataLike, Tell
 from larq_nas.data.labels import Form, class_weights, listed, whole_labels
 from larq_nas.data.preprocessing import (
     Preprocessing,
@@ -23,7 +23,8 @@ from larq_nas.data.preprocessing import (
     preprocess,
     read_layers,
 )
-from larq_nas.data.validation import Checked, DataFacts, check
+from larq_nas.data.share import hold_out
+from larq_nas.data.validation import Checked, DataFacts, Examples, check, fits, select
 from larq_nas.errors import InputError, warn
 from larq_nas.log import log
 from larq_nas.training.distribution import require_strategy
@@ -36,6 +37,7 @@ ClassWeight: TypeAlias = Mapping[Any, float] | str
 """A weight for each class, by number or name, or `"balanced"`."""
 
 _SEEDS = 2**31
+_SPLIT = 1  # tells the draw of a split from others by the same seed
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,78 @@ class Data:
     class_weight: tuple[float, ...] | None = None
     first_layers: Preprocessing | None = None
     label_form: Form = "numbers"
+    examples: Examples | None = None
 
     @property
     def measured(self) -> tf.data.Dataset:
         """The validation data as a whole network reads it, its preprocessing included."""
         return self.first_layers.validation if self.first_layers else self.validation
+
+    def to_search(self, share: float, tell: Tell = lambda line: None) -> "Data":
+        """Return data to search with, which has no image that is reported.
+
+        A share of each class of the training images is held out by the seed, as `validation`, for a
+        searcher to compare candidates on. Without a share that is empty.
+
+        # Raises
+            InputError: if the training data comes in another order on each pass.
+        """
+        if not share:
+            facts = dataclasses.replace(self.facts, validation_examples=0)
+            return dataclasses.replace(self, validation=self.validation.take(0), facts=facts)
+        examples = self._examples()
+        drawn = np.random.default_rng([self.seed, _SPLIT])
+        held_out = hold_out(examples.classes, examples.copies, share, drawn)
+        number, missing = int(held_out.sum()), len(set(examples.classes[~held_out]))
+        missing -= len(set(examples.classes[held_out]))
+        none = f", none of {missing} classes of one image" if missing else ""
+        tell(
+            f"Search: candidates are compared on {number:,} of {len(held_out):,} training images, "
+            f"held out by the seed{none}; `validation` is only reported"
+        )
+        rest = np.flatnonzero(~held_out)
+        train = dataclasses.replace(
+            self,
+            train=select(self.train, rest, self.facts.batch_size),
+            examples=Examples(examples.copies[rest], examples.classes[rest], examples.steady),
+        )
+        compared = _as_measured(self._part(np.flatnonzero(held_out)), self)
+        facts = dataclasses.replace(
+            self.facts, train_examples=len(rest), validation_examples=number
+        )
+        return dataclasses.replace(train, validation=compared, facts=facts)
+
+    def subset(self, size: int | None) -> "Data":
+        """Return `size` of the training images, as even over the classes as they allow.
+
+        They are drawn by the seed, and kept in memory where they fit.
+        """
+        if size is None:
+            return self
+        examples = self._examples()
+        drawn = np.random.default_rng(self.seed)
+        chosen = np.sort(_even(examples.classes, size, drawn))
+        part = Examples(examples.copies[chosen], examples.classes[chosen], examples.steady)
+        facts = dataclasses.replace(self.facts, train_examples=size)
+        return dataclasses.replace(self, train=self._part(chosen), examples=part, facts=facts)
+
+    def _examples(self) -> Examples:
+        if self.examples is None or not self.examples.steady:
+            raise InputError(
+                "A part of `train` can be searched on only if it comes in one order: leave out "
+                ".shuffle(), or give it seed=0 and reshuffle_each_iteration=False."
+            )
+        return self.examples
+
+    def _part(self, places: np.ndarray) -> tf.data.Dataset:
+        """Return some of the training examples, in memory where they fit."""
+        size = self.facts.batch_size
+        chosen = select(self.train, places, size)
+        image = self.train.element_spec[0]
+        if not fits(len(places) * int(np.prod(image.shape[1:])) * image.dtype.size):
+            return chosen
+        parts = (tf.concat(batches, axis=0) for batches in zip(*chosen, strict=True))
+        return tf.data.Dataset.from_tensor_slices(tuple(parts)).batch(size)
 
     def settings(self) -> dict[str, Any]:
         """Return what a run keeps of it."""
@@ -79,6 +148,33 @@ class Data:
             **shared,
             **further,
         }
+
+
+def _as_measured(examples: tf.data.Dataset, data: Data) -> tf.data.Dataset:
+    """Return training examples as networks are measured on them: whole, and none of more weight."""
+    augment, key = data.augment, tf.constant([data.seed, 0], tf.int64)
+
+    def measured(images: tf.Tensor, labels: tf.Tensor, *weights: tf.Tensor) -> Any:
+        if data.facts.train_shape and augment is not None:
+            # An augmentation makes their shape, here the same way each time.
+            images = tf.ensure_shape(
+                augment(tf.cast(images, tf.float32), key), (None, *data.facts.input_shape)
+            )
+        return images, labels
+
+    return examples.map(measured)
+
+
+def _even(classes: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
+    """Return `size` indices, taken from the classes in turn."""
+    shuffled = generator.permutation(len(classes))
+    turns = np.zeros(len(classes), dtype=np.int64)
+    for label in np.unique(classes):
+        members = shuffled[classes[shuffled] == label]
+        turns[members] = np.arange(len(members))
+    # Of each turn all classes come before the next; within it the order is random.
+    order = shuffled[np.argsort(turns[shuffled], kind="stable")]
+    return order[:size]
 
 
 def check_seed(seed: int) -> None:
@@ -152,6 +248,7 @@ def read_data(
         class_weight=weights,
         first_layers=first_layers,
         label_form=labels.form,
+        examples=found.examples,
     )
 
 

@@ -238,11 +238,11 @@ def _alike(labels: np.ndarray, others: np.ndarray) -> bool:
     return len(labels) == len(others) and all(map(np.array_equal, found, other))
 
 
-def fits(found: Scan) -> bool:
-    """Return whether the images fit into the memory that data may take."""
+def fits(image_bytes: int) -> bool:
+    """Return whether images of so many bytes fit into the memory that data may take."""
     free = free_memory()
     most = _HELD_BYTES if free is None else min(_HELD_BYTES, free / 4)
-    return found.image_bytes <= most
+    return image_bytes <= most
 
 
 def hold(found: Scan, tell: Tell) -> Scan:
@@ -252,7 +252,7 @@ def hold(found: Scan, tell: Tell) -> Scan:
     """
     if found.steady or found.random:
         return found
-    if not fits(found):
+    if not fits(found.image_bytes):
         warn(
             f"`{found.name}` comes in another order on each pass, and its {found.image_bytes:,} "
             "bytes are too many to hold in memory, so a run cannot be repeated, and the halves for "
@@ -287,12 +287,20 @@ def _collected(found: Scan, members: np.ndarray | None = None) -> tuple[np.ndarr
     return np.concatenate(hashes), [np.concatenate(part) for part in parts]
 
 
+def select(batches: tf.data.Dataset, places: np.ndarray, size: int) -> tf.data.Dataset:
+    """Return the examples at some places, in the order of the data, in batches of `size`."""
+    member = np.zeros(int(places.max()) + 1, bool)
+    member[places] = True
+    is_member = tf.constant(member)
+    examples = batches.unbatch().take(len(member)).enumerate()
+    chosen = examples.filter(lambda index, *_: is_member[index])
+    return chosen.map(lambda _, example: example).batch(size)
+
+
 def _selected(found: Scan, places: np.ndarray, arrays: tuple[np.ndarray, ...] | None) -> Scan:
     """Return the examples at some places, read from `arrays` that hold these alone, if given."""
     if arrays is None:
-        member = tf.scatter_nd(places[:, None], tf.ones(len(places), tf.bool), [len(found)])
-        examples = found.batches.unbatch().enumerate().filter(lambda index, _: member[index])
-        batches = examples.map(lambda _, example: example).batch(found.batch_size)
+        batches = select(found.batches, np.sort(places), found.batch_size)
     else:
         batches = tf.data.Dataset.from_tensor_slices(arrays).batch(found.batch_size)
     return dataclasses.replace(
@@ -323,10 +331,22 @@ def split(found: Scan, share: float, seed: int, tell: Tell) -> tuple[Scan, Scan]
     )
     parts = []
     for name, part_of in (("train", ~held_out), ("validation", held_out)):
-        arrays = tuple(_collected(found, part_of)[1]) if fits(found) else None
+        arrays = tuple(_collected(found, part_of)[1]) if fits(found.image_bytes) else None
         part = _selected(found, np.flatnonzero(part_of), arrays)
         parts.append(dataclasses.replace(part, name=name))
     return parts[0], parts[1]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The training images one by one: what tells copies of one from others, and the classes.
+
+    `steady` is whether each pass gives them in the same order.
+    """
+
+    copies: np.ndarray
+    classes: np.ndarray
+    steady: bool
 
 
 @dataclass(frozen=True)
@@ -335,6 +355,8 @@ class Checked:
 
     `counts` are the training images of each class.
     """
+
+    examples: Examples
 
     train: tf.data.Dataset
     validation: tf.data.Dataset
@@ -425,7 +447,8 @@ def check(
         validation_content="" if other.random else other.content(other.order()),
     )
     ready = [_numbered(one.batches, labels) for one in (found, other)]
-    return Checked(ready[0], ready[1], facts, labels, counts, found.weights is not None)
+    examples = Examples(found.hashes, labels.indices(found.labels), found.steady)
+    return Checked(examples, ready[0], ready[1], facts, labels, counts, found.weights is not None)
 
 
 def require_share(validation: object) -> float | None:

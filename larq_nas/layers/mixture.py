@@ -28,6 +28,9 @@ class Probabilities(tf.keras.layers.Layer):
             The probability of others is 0.
         **kwargs: further arguments of `tf.keras.layers.Layer`.
 
+    # Attributes
+        fixed: what is given in place of the probabilities, in steps that are not traced.
+
     # References
         - [BATS: Binary ArchitecTure Search](https://arxiv.org/abs/2003.01711)
     """
@@ -44,6 +47,7 @@ class Probabilities(tf.keras.layers.Layer):
         self.inputs = inputs
         self.operations = operations
         self.temperature = temperature
+        self.fixed: np.ndarray | None = None
         everything = np.ones((inputs, operations), dtype=bool)
         self.kept: np.ndarray = everything if kept is None else np.array(kept, dtype=bool)
 
@@ -64,7 +68,9 @@ class Probabilities(tf.keras.layers.Layer):
 
     @property
     def probabilities(self) -> tf.Tensor:
-        """`p(i, o)`, shape `(inputs, operations)`; each row sums to 1."""
+        """`p(i, o)`, shape `(inputs, operations)`; each row sums to 1, but of `fixed` ones."""
+        if self.fixed is not None:
+            return tf.constant(self.fixed, tf.float32)
         # BATS, Eq. 2: `logits` are alpha / T.
         return tf.nn.softmax(self.logits, axis=-1)
 

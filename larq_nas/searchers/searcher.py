@@ -19,6 +19,10 @@ BUDGET_PENALTY = "budget_penalty"
 """The metric of what a budget adds to a loss; no search without a budget has it."""
 
 
+SEARCH_SPLIT = 0.1
+"""The share of the training images that a searcher compares candidates on, if it does not say."""
+
+
 class Search(Protocol):
     """A validated search: every invalid input has been refused."""
 
@@ -66,6 +70,10 @@ class Searcher(Protocol):
     # `"search"`, and what monitors a metric it has not is not refused before it starts.
     #
     # Where it has a method `require_epochs(epochs)`, this refuses a number before data is read.
+    #
+    # Its data has no image that is reported: `data.validation` is a share of the training images,
+    # held out of `data.train`. The share is what its method `held_out(train_examples)` returns, 0
+    # for one that has no use for it, or `SEARCH_SPLIT` without that method.
 
     name: ClassVar[str]
     several_devices: ClassVar[bool]
@@ -89,7 +97,8 @@ class Searcher(Protocol):
 
         # Arguments
             space: the space.
-            data: validated data, and the seed.
+            data: validated data, and the seed; its `validation` is of the training images, to
+                compare candidates on.
             limits: the budget that the found network keeps to, with the costs of the space.
             epochs: number of epochs.
             recipe: how the found network is trained, as candidates may be.

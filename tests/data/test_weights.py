@@ -12,7 +12,6 @@ from larq_nas.data.data import read_data
 from larq_nas.data.labels import Labels, class_weights
 from larq_nas.data.streams import bilevel_stream, training_stream, validation_stream
 from larq_nas.errors import InputError
-from larq_nas.searchers.evolution.candidates import draw_subset
 from larq_nas.spaces import resolve
 from larq_nas.training.distribution import whole_batches
 from larq_nas.training.loop import TwoLevels
@@ -80,7 +79,7 @@ def test_class_weights_and_sample_weights_multiply() -> None:
     for pair in bilevel_stream(data.train, data.facts, 0, None).from_epoch(0, 1):
         for batch in pair:
             _of_their_images(images, weights, batch)
-    for batch in draw_subset(data, 8).train:
+    for batch in data.subset(8).train:
         _of_their_images(images, weights, batch)
 
 

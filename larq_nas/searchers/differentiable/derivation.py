@@ -91,21 +91,29 @@ def warn_of_dropped(choose: Relax, chosen: Chosen) -> None:
 _COLLAPSED = 0.75
 
 
-def warn_if_collapsed(
-    choices: Mapping[str, Choice], chosen: Chosen, undecided: bool = False
-) -> None:
-    """Warn of kinds of cells that are mostly skips and pools; `undecided` as was warned before."""
+def collapsed_kinds(choices: Mapping[str, Choice], chosen: Chosen) -> dict[str, float]:
+    """Return the kinds of cells that are mostly skips and pools, and the share of these."""
     shares = {
         group: share_parameter_free(
             choices, {name: pairs for name, pairs in chosen.items() if choices[name].group == group}
         )
         for group in dict.fromkeys(choice.group for choice in choices.values())
     }
-    collapsed = {group: share for group, share in shares.items() if share > _COLLAPSED}
-    if collapsed:
-        listed = ", ".join(f"{share:.0%} {group}" for group, share in collapsed.items())
-        # In their first steps pools are ahead, since they have nothing to learn.
-        advice = "lower the temperature, search for fewer epochs, or raise `diversity`"
-        if undecided:
-            advice = "search on until it decides, before anything else is changed"
-        warn(f"The search collapsed to skips and pools ({listed} of the operations): {advice}.")
+    return {group: share for group, share in shares.items() if share > _COLLAPSED}
+
+
+def describe_collapse(collapsed: Mapping[str, float]) -> str:
+    """Return what a search collapsed to."""
+    listed = ", ".join(f"{share:.0%} {group}" for group, share in collapsed.items())
+    return f"The search collapsed to skips and pools ({listed} of the operations)"
+
+
+def warn_of_collapse(collapsed: Mapping[str, float], undecided: bool = False) -> None:
+    """Warn of kinds of cells that collapsed; `undecided` as was warned before."""
+    if not collapsed:
+        return
+    # In their first steps pools are ahead, since they have nothing to learn.
+    advice = "lower the temperature, search for fewer epochs, or raise `diversity`"
+    if undecided:
+        advice = "search on until it decides, before anything else is changed"
+    warn(f"{describe_collapse(collapsed)}: {advice}.")

@@ -75,7 +75,7 @@ class ProgressiveSearch:
                 announce(prepared, verbose)
                 prepared.learn(directory, callbacks, verbose)
                 if index == len(self._cells) - 1:
-                    return prepared.derive()
+                    return prepared.derive(directory, verbose)
                 record = self._record(index, prepared)
                 records.append(record)
                 write_atomically(directory.stages, json.dumps({"stages": records}, indent=1) + "\n")

@@ -1,13 +1,14 @@
 """Record of a differentiable search: probabilities, entropies, chosen operations."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.choices import share_parameter_free, share_zero, strongest
+from larq_nas.choices import Choice, share_parameter_free, share_zero, strongest
 from larq_nas.errors import InputError
 from larq_nas.files import write_table
 from larq_nas.run_directory import RunDirectory
@@ -97,20 +98,33 @@ class Health(FlipRatio):
                     tf.summary.scalar(f"entropy/{name}/input{index}", entropy)
 
 
-def read_probabilities(path: Path) -> dict[str, dict[tuple[int, str], float]]:
-    """Return the last epoch's probabilities: of each choice, by input and operation.
+def read_scores(path: Path, choices: Mapping[str, Choice]) -> dict[int, dict[str, np.ndarray]]:
+    """Return the probabilities of each epoch: of each choice, shape `(inputs, operations)`.
 
     # Raises
-        InputError: if `path` is not the record of a search.
+        InputError: if `path` is not the record of a search with these choices.
     """
-    rows = _read_rows(path)
-    last = max(int(row["epoch"]) for row in rows)
-    found: dict[str, dict[tuple[int, str], float]] = {}
-    for row in rows:
-        if int(row["epoch"]) == last:
-            pair = int(row["input"]), str(row["operation"])
-            found.setdefault(str(row["choice"]), {})[pair] = float(row["probability"])
-    return found
+    epochs: dict[int, dict[str, np.ndarray]] = {}
+    for row in _read_rows(path):
+        of_epoch = epochs.setdefault(int(row["epoch"]), {})
+        name, index, operation = str(row["choice"]), int(row["input"]), str(row["operation"])
+        choice = choices.get(name)
+        if choice is None or operation not in choice.operations or index >= choice.inputs:
+            continue
+        shape = choice.inputs, len(choice.operations)
+        matrix = of_epoch.setdefault(name, np.full(shape, np.nan))
+        matrix[index, choice.operations.index(operation)] = float(row["probability"])
+    for of_epoch in epochs.values():
+        if of_epoch.keys() != choices.keys() or any(map(_has_gaps, of_epoch.values())):
+            raise InputError(
+                f"`{path}` is damaged, or not the record of this space: restore it, or search "
+                "again in another directory."
+            )
+    return epochs
+
+
+def _has_gaps(matrix: np.ndarray) -> bool:
+    return bool(np.isnan(matrix).any())
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -4,16 +4,19 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
+from larq_nas.choices import Choice, Chosen, strongest
 from larq_nas.cost import Limits
 from larq_nas.data.data import Data
+from larq_nas.data.labels import whole_labels
 from larq_nas.data.streams import Stream, bilevel_stream
 from larq_nas.errors import (
+    DivergenceError,
     InputError,
     require_at_least,
     require_bool,
@@ -32,10 +35,13 @@ from larq_nas.log import counted, log
 from larq_nas.process_state import seed_everything
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.differentiable.derivation import (
+    collapsed_kinds,
     derive,
+    describe_collapse,
     scores_of,
-    warn_if_collapsed,
+    warn_of_collapse,
     warn_of_dropped,
+    weakened,
 )
 from larq_nas.searchers.differentiable.model import (
     DIVERSITY,
@@ -46,7 +52,7 @@ from larq_nas.searchers.differentiable.model import (
     EpochTerm,
     mean_entropy,
 )
-from larq_nas.searchers.differentiable.record import WITHOUT_WEIGHTS, ZEROS, Health
+from larq_nas.searchers.differentiable.record import WITHOUT_WEIGHTS, ZEROS, Health, read_scores
 from larq_nas.searchers.estimate import estimate, fitting_batch, require_memory
 from larq_nas.searchers.searcher import BUDGET_PENALTY, Callbacks
 from larq_nas.spaces import Space
@@ -57,7 +63,7 @@ from larq_nas.supernet.fused_cell import FusedCell
 from larq_nas.supernet.relax import Relax, require_temperature
 from larq_nas.training.callbacks import StageLogs
 from larq_nas.training.distribution import building_on, require_halves, warn_if_apart
-from larq_nas.training.loop import SEARCH_LEVEL, fit
+from larq_nas.training.loop import SEARCH_LEVEL, fit, read_history
 from larq_nas.training.recipe import OptimizerName, Recipe, learning_rate, optimizer
 from larq_nas.training.trainer import FLIP_RATIO
 from larq_nas.training.transfer import constrain, initialize_scales
@@ -119,6 +125,7 @@ def announce(search: "DifferentiableSearch", verbose: int | str) -> None:
         warn(f"`rematerialize=True` has no effect: {why}.")
 
 
+_MEASURED_BATCHES = 8
 _DROPPED = -100.0  # below any sum of probabilities
 
 
@@ -140,6 +147,8 @@ class DifferentiableSearch:
     transfer_factor: float = 1.0
     stage: str = "search"
     epochs_before: int = 0
+    derived_epoch: str = "last"
+    on_collapse: str = "warn"
 
     def run(
         self, directory: RunDirectory, callbacks: Callbacks = (), verbose: int | str = "auto"
@@ -147,7 +156,7 @@ class DifferentiableSearch:
         """Return the architecture found."""
         announce(self, verbose)
         self.learn(directory, callbacks, verbose)
-        return self.derive()
+        return self.derive(directory, verbose)
 
     def learn(self, run: RunDirectory, callbacks: Callbacks, verbose: int | str) -> None:
         """Train the supernet, from where it was."""
@@ -168,21 +177,104 @@ class DifferentiableSearch:
             verbose=verbose,
         )
 
-    def derive(self) -> Architecture:
-        """Return the architecture that the trained supernet stands for."""
+    def derive(self, run: RunDirectory, verbose: int | str = 0) -> Architecture:
+        """Return the architecture that the trained supernet stands for.
+
+        # Raises
+            DivergenceError: if the search collapsed, and is to be stopped by that.
+        """
         choose = self.choose
-        scores = scores_of(choose, self.transfer_factor)
+        # Those of the found network, of which the supernet may have fewer cells.
+        found = self.limits.costs.choices if self.limits else choose.choices
+        scores = self._scores(run, found, verbose)
         dropped = {name: ~mixture.kept for name, mixture in choose.mixtures.items()}
         if any(of_choice.any() for of_choice in dropped.values()):
             # What a stage has dropped comes back if no other network keeps to a budget.
             scores = {name: np.where(dropped[name], _DROPPED, scores[name]) for name in scores}
         chosen = derive(choose.choices, choose.cells, scores, self.limits)
-        # Those of the found network, of which the supernet may have fewer cells.
-        found = self.limits.costs.choices if self.limits else choose.choices
-        warn_if_collapsed(found, chosen, undecided=warn_if_undecided(self.model))
+        collapsed = collapsed_kinds(found, chosen)
+        undecided = warn_if_undecided(self.model)
+        if collapsed and self.on_collapse == "stop":
+            mend = ""
+            if not run.is_temporary:
+                earlier = f'larq_nas.derive("{run.directory}", epoch=...)'
+                mend = f"train what {earlier} gives of an earlier epoch, or "
+            raise DivergenceError(
+                f"{describe_collapse(collapsed)}, and nothing was trained: {mend}search with a "
+                "lower temperature or fewer epochs, in another directory."
+            )
+        warn_of_collapse(collapsed, undecided)
         warn_of_dropped(choose, chosen)
+        if verbose and self.data.strategy is None:
+            right, seen = self._measure(chosen)
+            log.info(
+                f"The found operations alone, with the supernet's weights: {right / seen:.2%} of "
+                f"{seen:,} images of the search (chance {1 / self.data.facts.classes:.2%})"
+            )
         values = {name: choose.choices[name].encode(pairs) for name, pairs in chosen.items()}
         return Architecture(self.space.name, self.space.settings(), values)
+
+    def _scores(
+        self, run: RunDirectory, found: Mapping[str, Choice], verbose: int | str
+    ) -> dict[str, np.ndarray]:
+        """Return the probabilities of the epoch that is derived, zeros weakened."""
+        choose = self.choose
+        if self.derived_epoch == "last" and self.on_collapse != "before":
+            return scores_of(choose, self.transfer_factor)
+        recorded = read_scores(run.probabilities, choose.choices)
+        accuracy = {
+            int(row["epoch"]): float(row[SEARCH_LEVEL[1]])
+            for row in read_history(run.history)
+            if row["stage"] == self.stage and SEARCH_LEVEL[1] in row
+        }
+        # The first of equals, and of the last the last.
+        order = sorted(accuracy, key=lambda epoch: (-accuracy[epoch], epoch))
+        if self.derived_epoch == "last":
+            order = sorted(accuracy, reverse=True)
+        first = order[0]
+        if self.on_collapse == "before":
+            order = [
+                epoch
+                for epoch in order
+                if not collapsed_kinds(
+                    found,
+                    strongest(choose.choices, self._weakened(recorded[self.epochs_before + epoch])),
+                )
+            ]
+            if not order:
+                warn("Every epoch of the search collapsed: none is before that.")
+        epoch = order[0] if order else first
+        if verbose:
+            passed = f"; epoch {first} collapsed" if epoch != first else ""
+            log.info(
+                f"Derived: epoch {epoch} of {self.epochs}, search accuracy "
+                f"{accuracy[epoch]:.2%}{passed}"
+            )
+        return self._weakened(recorded[self.epochs_before + epoch])
+
+    def _measure(self, chosen: Chosen) -> tuple[int, int]:
+        """Return of how many images the chosen part of the supernet tells the class, and of all.
+
+        Its norms have the statistics of each batch, as in the search.
+        """
+        right = seen = 0
+        for name, mixture in self.choose.mixtures.items():
+            mixture.fixed = self.choose.choices[name].one_hot(chosen[name])
+        # Few batches, as they are not traced.
+        for _, (images, labels, *_) in self.stream.from_epoch(0, 1).take(_MEASURED_BATCHES):
+            outputs = tf.nest.flatten(self.model(images, training=True))[0]
+            guessed = tf.argmax(outputs, -1, tf.int32)
+            right += int(tf.reduce_sum(tf.cast(guessed == whole_labels(labels), tf.int32)))
+            seen += len(labels)
+        for mixture in self.choose.mixtures.values():
+            mixture.fixed = None
+        return right, seen
+
+    def _weakened(self, probabilities: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {
+            name: weakened(self.choose.choices[name], matrix, self.transfer_factor)
+            for name, matrix in probabilities.items()
+        }
 
 
 class _Schedule(tf.keras.callbacks.Callback):
@@ -278,6 +370,12 @@ class Differentiable:
         diversity_annealing: its tau: the epochs in which it falls to 1/e.
         transfer_factor: gamma, 1 or more: by so much the zero operation is weakened when the
             architecture is derived, for a network to be trained on more data than searched.
+        derived_epoch: the epoch that the architecture is of: the `"last"`, or that of the `"best"`
+            accuracy on the images of the architecture parameters, as BNAS' release has it; that is
+            measured while these are learned, with the statistics of each batch.
+        on_collapse: what follows if more than 3/4 of a kind of cell are skips and pools:
+            `"warn"` goes on, `"stop"` ends the run before anything is trained, and `"before"`
+            derives the last, or best, epoch in which it had not.
         budget_weight: loss of the architecture parameters for each limit of a budget that is
             exceeded by its own size.
         weights: what the convolutions' weights are while searched, `"binary"` or `"real"`; by
@@ -312,6 +410,8 @@ class Differentiable:
     diversity: float = 0.0
     diversity_annealing: float = 7.7
     transfer_factor: float = 1.0
+    derived_epoch: Literal["last", "best"] = "last"
+    on_collapse: Literal["warn", "stop", "before"] = "warn"
     budget_weight: float = 1.0
     weights: Precision | None = None
     activations: Precision | None = None
@@ -336,6 +436,8 @@ class Differentiable:
         for name in ("weights", "activations"):
             if getattr(self, name) is not None:
                 require_known(name, getattr(self, name), ("binary", "real"))
+        require_known("derived_epoch", self.derived_epoch, ("last", "best"))
+        require_known("on_collapse", self.on_collapse, ("warn", "stop", "before"))
         require_betas(self.architecture_betas)
         require_at_least(1, transfer_factor=self.transfer_factor)
         require_precision(self.precision)
@@ -361,6 +463,10 @@ class Differentiable:
             return set()  # it is known of what was built alone
         is_real = self._domain(space).weights == "real"
         return {*([FLIP_RATIO] if is_real else []), *([] if space.keep_zero else [ZEROS])}
+
+    def held_out(self, train_examples: int) -> float:
+        """Return 0: the architecture learns from a half of the training images."""
+        return 0.0
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as a run keeps them."""
@@ -450,6 +556,8 @@ class Differentiable:
             self.transfer_factor,
             stage,
             epochs_before,
+            self.derived_epoch,
+            self.on_collapse,
         )
 
     def _model(

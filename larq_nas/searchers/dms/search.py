@@ -549,6 +549,10 @@ class Dms:
         """The smallest mean of a width."""
         return self.least_mean
 
+    def held_out(self, train_examples: int) -> float:
+        """Return 0: the means learn from a half of the training images."""
+        return 0.0
+
     def settings(self) -> dict[str, Any]:
         """Return the settings as a run keeps them."""
         return {"name": self.name, **dataclasses.asdict(self)}

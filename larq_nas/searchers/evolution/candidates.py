@@ -1,6 +1,5 @@
 """Train candidates for a few epochs, rebuilt or in one trace, and measure them."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ import tensorflow as tf
 from larq_nas.choices import expand
 from larq_nas.data.augmentation import naming_augment
 from larq_nas.data.data import Data
-from larq_nas.data.labels import whole_labels
 from larq_nas.data.streams import Stream, training_stream, validation_stream
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import DivergenceError, InputError, first_line
@@ -33,36 +31,6 @@ from larq_nas.training.loop import RandomLayers, exact, fit, forgetting_graphs
 from larq_nas.training.recipe import Recipe, optimizer
 from larq_nas.training.trainer import Trainee
 from larq_nas.training.transfer import constrain, initialize_scales
-
-
-def draw_subset(data: Data, size: int | None) -> Data:
-    """Return `size` images of the training data, as even over the classes as they allow.
-
-    They are kept in memory, and drawn by the seed of the data.
-    """
-    if size is None:
-        return data
-    labels = np.concatenate([whole_labels(labels) for _, labels, *_ in data.train])
-    chosen = tf.constant(np.sort(_even(labels, size, np.random.default_rng(data.seed))))
-    member = tf.scatter_nd(chosen[:, None], tf.ones(size, tf.bool), [len(labels)])
-    examples = data.train.unbatch().enumerate().filter(lambda index, _: member[index])
-    batches = list(examples.map(lambda _, example: example).batch(data.facts.batch_size))
-    drawn = tuple(tf.concat(parts, axis=0) for parts in zip(*batches, strict=True))
-    subset = tf.data.Dataset.from_tensor_slices(drawn).batch(data.facts.batch_size)
-    facts = dataclasses.replace(data.facts, train_examples=size)
-    return dataclasses.replace(data, train=subset, facts=facts)
-
-
-def _even(labels: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return `size` indices, taken from the classes in turn."""
-    shuffled = rng.permutation(len(labels))
-    turns = np.zeros(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        members = shuffled[labels[shuffled] == label]
-        turns[members] = np.arange(len(members))
-    # Of each turn all classes come before the next; within it the order is random.
-    order = shuffled[np.argsort(turns[shuffled], kind="stable")]
-    return order[:size]
 
 
 class Recalibration:
@@ -99,7 +67,7 @@ _RECALIBRATION_BATCHES = 20
 
 
 class Measured(NamedTuple):
-    """Share of the validation images that are classified rightly, and mean cross-entropy."""
+    """Share of the images held out that are classified rightly, and mean cross-entropy."""
 
     accuracy: float
     loss: float

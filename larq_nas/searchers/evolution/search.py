@@ -35,7 +35,6 @@ from larq_nas.searchers.evolution.candidates import (
     Inheritance,
     Rebuilt,
     Shared,
-    draw_subset,
     load_widest,
     require_one_trace,
     train_widest,
@@ -56,7 +55,7 @@ from larq_nas.searchers.evolution.tuner import (
     TrialStatus,
     cause,
 )
-from larq_nas.searchers.searcher import Callbacks
+from larq_nas.searchers.searcher import SEARCH_SPLIT, Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Widest
 from larq_nas.training.callbacks import StageCallbacks, StageLogs
@@ -136,7 +135,9 @@ class EvolutionSearch:
 
     def _training(self) -> CandidateTraining:
         seed_everything(self.data.seed)
-        data = draw_subset(self.data, self.searcher.subset)
+        # All of the images but those that are held out.
+        size = self.searcher.subset and min(self.searcher.subset, self.data.facts.train_examples)
+        data = self.data.subset(size)
         return CandidateTraining(data, self.searcher.candidate_epochs, self.recipe)
 
     def _oracle(
@@ -211,7 +212,7 @@ class EvolutionSearch:
     def _announce(self, verbose: int | str) -> None:
         if verbose:
             searcher, facts = self.searcher, self.data.facts
-            images = searcher.subset or facts.train_examples
+            images = min(searcher.subset or facts.train_examples, facts.train_examples)
             steps = max(1, images // facts.batch_size)
             log.info(
                 f"Evolution: {counted(self.generations, 'generation')} of "
@@ -255,6 +256,8 @@ class Evolution:
         widest_epochs: epochs the widest network is trained for first; 0 leaves its weights random.
         subset: number of images that candidates and the widest network train on, as many of each
             class as can be; `None` for all.
+        search_split: share of the training images, or of `subset`, that is held out of them to
+            compare candidates on.
         trade_off: lambda: points of accuracy that are given for the operations of the original
             binary network.
         strategy: `"genetic"`, `"aging"` or `"random"`, or a
@@ -282,6 +285,7 @@ class Evolution:
     candidate_epochs: int = 10
     widest_epochs: int = 150
     subset: int | None = None
+    search_split: float = SEARCH_SPLIT
     trade_off: float = 4.0
     strategy: str | Strategy = "genetic"
     objectives: tuple[str, ...] = ("fitness",)
@@ -296,7 +300,9 @@ class Evolution:
         require_at_least(2, population=self.population)
         require_fields(require_count, self, "candidate_epochs", "widest_epochs", "keep")
         require_not_negative(trade_off=self.trade_off)
-        require_positive(worker_timeout=self.worker_timeout)
+        require_positive(worker_timeout=self.worker_timeout, search_split=self.search_split)
+        if self.search_split >= 1:
+            raise InputError(f"`search_split` must be below 1, but got {self.search_split}.")
         require_objectives(self.objectives)
         resolve_strategy(self.strategy)
         if not isinstance(self.recipe, Recipe | None):
@@ -312,6 +318,11 @@ class Evolution:
         if self.candidate_epochs:
             found["candidates"] = StageLogs(("loss", "accuracy"), several=True)
         return found
+
+    def held_out(self, train_examples: int) -> float:
+        """Return the share of the training images that candidates are compared on."""
+        images = min(self.subset or train_examples, train_examples)
+        return self.search_split * images / train_examples
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as a run keeps them."""
@@ -341,10 +352,10 @@ class Evolution:
         facts = data.facts
         costs = limits.costs if limits else SpaceCosts(space, facts.input_shape, facts.classes)
         self._require_widths(space, costs)
-        if self.subset is not None and self.subset > facts.train_examples:
+        images = facts.train_examples + facts.validation_examples
+        if self.subset is not None and self.subset > images:
             raise InputError(
-                f"`subset` must be at most the {facts.train_examples} training images, but got "
-                f"{self.subset}."
+                f"`subset` must be at most the {images} training images, but got {self.subset}."
             )
         # What candidates cannot take from the widest network shows here, before it is trained.
         choose = Widest()

@@ -235,6 +235,19 @@ def test_derived_again_it_is_the_same(run: Path) -> None:
 
 
 @pytest.mark.slow
+def test_another_epoch_is_derived_from_the_record(run: Path) -> None:
+    with open(run / "probabilities.csv", newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["epoch"] == "1"]
+    found = larq_nas.derive(run, epoch=1)
+    for name, pairs in found.choices.items():
+        of_choice = [row for row in rows if row["choice"] == name]
+        for operation, index in pairs:
+            edge = [row for row in of_choice if int(row["input"]) == index]
+            assert max(edge, key=lambda row: float(row["probability"]))["operation"] == operation
+    with pytest.raises(InputError, match=r"`epoch` must be from 1 to .*, but got 99"):
+        larq_nas.derive(run, epoch=99)
+
+
 def test_a_budget_that_is_not_kept_to_is_said(run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "copied"
     shutil.copytree(run, copied)

@@ -11,7 +11,8 @@ from larq_nas.choices import strongest
 from larq_nas.cost import Budget
 from larq_nas.data.data import Data
 from larq_nas.data.validation import check_data
-from larq_nas.errors import InputError
+from larq_nas.errors import DivergenceError, InputError
+from larq_nas.files import write_table
 from larq_nas.layers import BinaryConv2D, classifier
 from larq_nas.run_directory import RunDirectory
 from larq_nas.search import stages_of
@@ -114,7 +115,9 @@ def test_a_search_that_has_hardly_decided_is_told(task: Data, tmp_path) -> None:
         run_search(Differentiable(), task, tmp_path, epochs=1)
 
 
-def test_a_collapse_is_told_of_a_search_that_has_not_decided_too(task: Data, recwarn: Any) -> None:
+def test_a_collapse_is_told_of_a_search_that_has_not_decided_too(
+    task: Data, tmp_path: Any, recwarn: Any
+) -> None:
     """The advice is one: to decide first."""
 
     def pools(choose, input_shape, classes) -> tf.keras.Model:
@@ -125,10 +128,86 @@ def test_a_collapse_is_told_of_a_search_that_has_not_decided_too(task: Data, rec
         x = choose.op("a", images, operations)
         return tf.keras.Model(images, larq_nas.layers.classifier(x, classes))
 
-    Differentiable().prepare(FunctionSpace(pools), task, None, 1, Recipe()).derive()
+    search = Differentiable().prepare(FunctionSpace(pools), task, None, 1, Recipe())
+    search.derive(RunDirectory(tmp_path, {}))
     told = [str(warning.message) for warning in recwarn]
     assert ["hardly decided" in one for one in told] == [True, False]
     assert told[1].endswith("search on until it decides, before anything else is changed.")
+
+
+def _pool_or_conv(choose: Any, input_shape: Any, classes: int) -> tf.keras.Model:
+    images = tf.keras.Input(input_shape)
+    operations = {
+        "pool": lambda x, name: tf.keras.layers.MaxPool2D(2, 1, "same", name=name)(x),
+        "conv": lambda x, name: larq_nas.layers.binary_conv(x, x.shape[-1], 3, name=name),
+    }
+    x = choose.op("a", images, operations)
+    return tf.keras.Model(images, larq_nas.layers.classifier(x, classes))
+
+
+# Of each epoch the probability of the pool, and the accuracy on the images of the alphas.
+_EPOCHS = {1: (0.1, 0.5), 2: (0.2, 0.4), 3: (0.9, 0.6), 4: (0.8, 0.3)}
+
+
+def _derived(task: Data, run: RunDirectory, **settings: Any) -> str:
+    """Return the operation that is derived from a record of these epochs."""
+    searcher = Differentiable(weights_only=0, **settings)
+    search = searcher.prepare(FunctionSpace(_pool_or_conv), task, None, 4, Recipe())
+    search.choose.mixtures["a"].alpha.assign([[1.0, 0.0]])
+    with run:
+        columns = ("epoch", "choice", "input", "operation", "probability")
+        rows = [
+            dict(zip(columns, (epoch, "a", 0, name, value), strict=True))
+            for epoch, (pool, _) in _EPOCHS.items()
+            for name, value in (("pool", pool), ("conv", 1 - pool))
+        ]
+        write_table(run.probabilities, rows)
+        history = [
+            {"stage": "search", "epoch": epoch, "search_accuracy": accuracy}
+            for epoch, (_, accuracy) in _EPOCHS.items()
+        ]
+        write_table(run.history, history)
+        return str(search.derive(run).choices["a"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "operation", "warns"),
+    [
+        ({}, "pool", True),
+        ({"derived_epoch": "best"}, "pool", True),
+        ({"on_collapse": "before"}, "conv", False),
+        ({"derived_epoch": "best", "on_collapse": "before"}, "conv", False),
+    ],
+)
+def test_the_epoch_that_is_derived(
+    task: Data, recwarn: Any, settings: dict[str, Any], operation: str, warns: bool
+) -> None:
+    assert _derived(task, RunDirectory(None, {}), **settings) == operation
+    assert any("collapsed" in str(one.message) for one in recwarn) == warns
+
+
+def test_a_collapse_can_end_the_run(task: Data, tmp_path: Any) -> None:
+    with pytest.raises(DivergenceError, match=r"collapsed .*100% a.*nothing was trained: train wh"):
+        _derived(task, RunDirectory(tmp_path, {}), on_collapse="stop")
+
+
+def test_what_is_measured_of_the_found_operations_is_that_of_the_network(task: Data) -> None:
+    """The others add nothing: the supernet gives what the chosen operation alone gives."""
+    searcher = Differentiable(weights_only=0)
+    search = searcher.prepare(FunctionSpace(_pool_or_conv), task, None, 1, Recipe())
+    choose = search.choose
+    for name in ("pool", "conv"):
+        alone: Any = {"a": [(name, 0)]}
+        right, seen = search._measure(alone)
+        expected = total = 0
+        choose.mixtures["a"].alpha.assign([[50.0, -50.0]] if name == "pool" else [[-50.0, 50.0]])
+        for _, (images, labels) in search.stream.from_epoch(0, 1).take(8):
+            guessed = np.argmax(search.model(images, training=True), axis=-1)
+            expected, total = expected + int((guessed == labels.numpy()).sum()), total + len(labels)
+        assert (right, seen) == (expected, total)
+        choose.mixtures["a"].alpha.assign([[0.0, 0.0]])
+        probabilities = choose.mixtures["a"].probabilities.numpy().tolist()
+        assert probabilities == [[0.5, 0.5]]
 
 
 def test_few_steps_are_told_before_the_first(task: Data, capsys: Any) -> None:

@@ -17,7 +17,6 @@ from larq_nas.searchers.evolution.candidates import (
     Inheritance,
     Rebuilt,
     Shared,
-    draw_subset,
 )
 from larq_nas.spaces import ModelWidths, Space, resolve
 from larq_nas.spaces.chooser import Widest
@@ -153,7 +152,7 @@ def test_a_loss_that_is_not_finite_is_an_error_with_its_value(task: Data) -> Non
 
 
 def test_a_subset_is_even_over_the_classes_and_the_same_for_a_seed(task: Data) -> None:
-    parts = [draw_subset(dataclasses.replace(task, seed=seed), 40) for seed in (3, 3, 4)]
+    parts = [dataclasses.replace(task, seed=seed).subset(40) for seed in (3, 3, 4)]
     labels = [np.concatenate([y for _, y in part.train.as_numpy_iterator()]) for part in parts]
     images = [np.concatenate([x for x, _ in part.train.as_numpy_iterator()]) for part in parts]
     assert parts[0].facts.train_examples == 40 == len(labels[0])

@@ -1,0 +1,128 @@
+"""What a search chooses by, and what a run reports, share no image."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import quick
+
+import larq_nas
+from larq_nas import searchers, spaces
+from larq_nas.data.data import Data, read_data
+from larq_nas.data.share import hash_images
+
+SHAPE, CLASSES = (8, 8, 1), 3
+WIDTHS = spaces.VggSmall(ratios=(0.05, 0.1))
+CELLS = spaces.Bats(cells=3, channels=4, nodes=1)
+
+
+def _examples(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    images = np.random.default_rng(seed).normal(size=(number, *SHAPE)).astype("float32")
+    return images, np.arange(number, dtype="int32") % CLASSES
+
+
+def _data(**options: Any) -> Data:
+    pair = [tf.data.Dataset.from_tensor_slices(_examples(60, seed)).batch(10) for seed in (0, 1)]
+    settings = {"augment": None, "seed": 0, **options}
+    return read_data(pair[0], pair[1], None, space=CELLS, verbose=0, **settings)
+
+
+def _hashes(data: tf.data.Dataset) -> list[int]:
+    return [int(one) for images, *_ in data for one in hash_images(images.numpy())]
+
+
+def test_images_that_compare_candidates_are_of_neither_part() -> None:
+    data = _data()
+    apart = data.to_search(0.2)
+    trained, compared, reported = map(_hashes, (apart.train, apart.validation, data.validation))
+    assert sorted(trained + compared) == sorted(_hashes(data.train))
+    assert len(compared) == 12
+    assert not set(trained) & set(compared)
+    assert not set(reported) & {*trained, *compared}
+    assert (apart.facts.train_examples, apart.facts.validation_examples) == (48, 12)
+    labels = np.concatenate([labels for _, labels in apart.validation])
+    assert np.bincount(labels).tolist() == [4, 4, 4]
+    assert _hashes(_data().to_search(0.2).validation) == compared
+    assert _hashes(_data(seed=1).to_search(0.2).validation) != compared
+    subset = apart.subset(9)
+    assert len(_hashes(subset.train)) == 9
+    assert set(_hashes(subset.train)) < set(trained)
+    assert _hashes(subset.validation) == compared
+
+
+def test_a_searcher_that_halves_has_nothing_to_measure_on() -> None:
+    assert not _hashes(_data().to_search(0.0).validation)
+
+
+def test_weights_of_classes_do_not_count_where_candidates_are_compared() -> None:
+    apart = _data(class_weight={0: 1.0, 1: 2.0, 2: 3.0}).to_search(0.2)
+    assert [len(part.element_spec) for part in (apart.train, apart.validation)] == [3, 2]
+
+
+def test_images_of_another_shape_are_compared_as_they_are_augmented() -> None:
+    images, labels = _examples(60, 0)
+    large = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    train = tf.data.Dataset.from_tensor_slices((large, labels)).batch(10)
+    measured = tf.data.Dataset.from_tensor_slices(_examples(30, 1)).batch(10)
+    data = read_data(train, measured, None, "crop", 0, CELLS, 0)
+    apart = data.to_search(0.2)
+    assert apart.validation.element_spec[0].shape[1:] == SHAPE
+    assert _hashes(apart.validation) == _hashes(apart.validation)
+
+
+@pytest.mark.parametrize(
+    ("space", "searcher", "epochs"),
+    quick(
+        [
+            (WIDTHS, searchers.Evolution(2, 1, 1), 1),
+            (WIDTHS, searchers.Evolution(2, 1, 1, subset=20), 1),
+            (CELLS, searchers.Differentiable(), 2),
+            (CELLS, searchers.Progressive(stage_cells=(3, 4), stage_operations=(8, 3)), 2),
+            (
+                spaces.ResNet18Cifar(binarization="dms"),
+                searchers.Dms(initial_ratio=0.3, weight_epochs=1),
+                2,
+            ),
+        ],
+        0,
+        2,
+    ),
+    ids=["evolution", "subset", "differentiable", "progressive", "dms"],
+)
+def test_no_search_reads_what_is_reported(
+    tmp_path: Path, space: Any, searcher: Any, epochs: int
+) -> None:
+    reads: list[bool] = []
+    images, labels = _examples(30, 1)
+
+    def examples() -> Any:
+        reads.append((tmp_path / "run" / "architecture.json").exists())
+        yield from zip(images, labels, strict=True)
+
+    spec = (tf.TensorSpec(SHAPE, tf.float32), tf.TensorSpec((), tf.int32))
+    measured = tf.data.Dataset.from_generator(examples, output_signature=spec).batch(10)
+    checked: list[int] = []
+
+    class Begin(tf.keras.callbacks.Callback):
+        """Notes how often the data was read when the first training begins."""
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            checked.append(len(reads))
+
+    larq_nas.search(
+        tf.data.Dataset.from_tensor_slices(_examples(60, 0)).batch(10),
+        measured,
+        space,
+        searcher,
+        epochs=epochs,
+        train_epochs=1,
+        directory=tmp_path / "run",
+        callbacks=[Begin()],
+        verbose=0,
+    )
+    # From the first step of the search on, it is read once there is an architecture.
+    later = reads[checked[0] :]
+    assert later
+    assert all(later)

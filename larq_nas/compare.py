@@ -19,6 +19,7 @@ from larq_nas.architecture import Architecture
 from larq_nas.data.augmentation import AugmentLike
 from larq_nas.data.data import ClassWeight, Data, check_seed, read_data
 from larq_nas.data.forms import DataLike
+from larq_nas.data.preprocessing import PreprocessingLike
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import (
     DivergenceError,
@@ -44,6 +45,7 @@ from larq_nas.report.plots import plot_comparison
 from larq_nas.run_directory import RunDirectory, differences, flat
 from larq_nas.spaces import Space, SpaceLike, WidthSpace, names, resolve
 from larq_nas.train import require_living, run_of, train_architecture
+from larq_nas.training.distribution import verbose_here
 from larq_nas.training.recipe import Recipe
 from larq_nas.training.trainer import require_stages
 
@@ -432,6 +434,7 @@ def compare(
     classes: int | None = None,
     augment: AugmentLike | None = None,
     class_weight: ClassWeight | None = None,
+    preprocessing: PreprocessingLike | None = None,
     latency: bool = True,
     verbose: int | str = "auto",
 ) -> list[dict[str, Any]]:
@@ -473,7 +476,7 @@ def compare(
         space: where random architectures are drawn from: by name in the settings of the
             published architecture of that name, otherwise as given.
         classes: number of classes; by default what the labels say.
-        augment, class_weight: see `larq_nas.train`.
+        augment, class_weight, preprocessing: see `larq_nas.train`.
         latency: whether to time the flatbuffers on this machine.
         verbose: as in `tf.keras.Model.fit`; 0 prints nothing.
 
@@ -490,11 +493,20 @@ def compare(
     """
     require_whole(epochs=epochs)
     _require(seeds, directory, settings)
+    verbose = verbose_here(None, directory, verbose)
     drawn, place = drawn_from(space), Path(directory)
     training = resolve_method(None, drawn, recipe=recipe).recipe
     # What is held out must be the same for all seeds, and for those of later calls.
     data = read_data(
-        train, validation, classes, augment, 0, drawn, verbose, class_weight=class_weight
+        train,
+        validation,
+        classes,
+        augment,
+        0,
+        drawn,
+        verbose,
+        class_weight=class_weight,
+        preprocessing=preprocessing,
     )
     record = Record(place, _terms(data, training, epochs, settings or {}))
     facts = data.facts

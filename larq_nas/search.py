@@ -30,6 +30,7 @@ from larq_nas.process_state import keeps_process_state
 from larq_nas.result import Result
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers import Differentiable, Search, Searcher
+from larq_nas.searchers.estimate import require_training_memory
 from larq_nas.searchers.evolution.processes import current_role
 from larq_nas.searchers.searcher import BUDGET_PENALTY, SEARCH_SPLIT
 from larq_nas.spaces import Space
@@ -358,6 +359,12 @@ def search(
             )
             if not run.architecture.exists():
                 _warn_if_nothing_is_binary(plan.space, facts)
+                # Other searchers change widths, and look at these themselves.
+                if train_epochs and isinstance(plan.searcher, Differentiable):
+                    network = plan.space.build(Survey(), shape, number)
+                    size = facts.batch_size // process_count(strategy)
+                    mend = "give the space fewer cells or channels"
+                    require_training_memory(network, size, "A network of the space", mend, False)
         found = None if run.architecture.exists() else prepare(verbose)
         with working_in(run, strategy) as run:
             if found and not run.architecture.exists():

@@ -177,6 +177,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
         ("or give the space `cells=3 nodes=1`", "or `--set space.cells=3 --set space.nodes=1`"),
         ("the space's `ratios` do not count", "`--set space.ratios` do not count"),
         ("lower `epochs`", "lower `--epochs`"),
+        ("or give `classes=4`", "or give `--classes 4`"),
     ],
 )
 def test_mends_are_named_as_they_are_typed(message: str, typed: str) -> None:

@@ -26,6 +26,7 @@ from larq_nas.training import Recipe
 
 SMALL = {"cells": 3, "channels": 12}
 SPACE = Bats(cells=3, channels=12, nodes=1)
+HALF = tf.keras.layers.Rescaling(0.5, name="half")
 
 FLOAT_FIRST = larq_nas.training.Recipe(stages=("float", "binary"))
 
@@ -74,6 +75,7 @@ def compared(data: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
         recipe=Recipe(stages=("binary",)),
         settings=SMALL,
         space=SPACE,
+        preprocessing=HALF,
         verbose=0,
     )
     return directory, rows
@@ -97,6 +99,8 @@ def test_a_row_for_each_with_means_and_spread(compared: tuple[Path, list[Any]]) 
     record = json.loads((directory / "comparison.json").read_text())
     assert record["rows"] == [drawn, one]
     assert (record["terms"]["epochs"], record["terms"]["settings"]) == (1, SMALL)
+    model = tf.keras.models.load_model(directory / "2_random_bats" / "0_seed3" / "model.keras")
+    assert model.layers[1].name == "half"
     assert (directory / "comparison.png").stat().st_size > 1000
     assert (directory / "comparison.csv").read_text().startswith("architecture,runs,")
 
@@ -139,6 +143,7 @@ def test_a_further_call_adds_to_what_there_is(
     shutil.copytree(directory, tmp_path / "run")
     settings: Any = {"directory": tmp_path / "run", "settings": SMALL, "space": SPACE}
     settings |= {"recipe": Recipe(stages=("binary",)), "verbose": 0, "latency": False}
+    settings |= {"preprocessing": HALF}
     added, kept = larq_nas.compare([ONE], *data, **settings, seeds=(4,), epochs=1)
     assert kept == drawn
     assert (added["runs"], added["accuracies"][:1]) == (2, one["accuracies"])
@@ -269,6 +274,9 @@ def test_what_cannot_be_compared_is_refused(sources: Any, settings: Any, message
         ({"seeds": (-1,)}, "`seed` must be a whole number"),
         ({"directory": None}, "`directory` must be the path of a folder, but got None"),
         ({"settings": ["cells"]}, "`settings` must be a mapping of names to values, but got"),
+        ({"verbose": "x"}, "`verbose` must be \"auto\", 0, 1 or 2, but got 'x'"),
+        ({"verbose": None}, "`verbose` must be .* but got None"),
+        ({"preprocessing": 255}, "`preprocessing` must be a layer"),
         ({"space": "bats_larg"}, "did you mean `bats`"),
         ({"architectures": Path("bats")}, "`architectures` must be a list of one or more"),
         (
@@ -280,10 +288,10 @@ def test_what_cannot_be_compared_is_refused(sources: Any, settings: Any, message
 def test_arguments_are_checked(
     data: Any, tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
-    given = {"architectures": ["bats"], "directory": tmp_path / "run", **settings}
+    given = {"architectures": ["bats"], "directory": tmp_path / "run", "verbose": 0, **settings}
     train, validation = data
     with pytest.raises(InputError, match=message):
-        larq_nas.compare(train=train, validation=validation, verbose=0, **given)
+        larq_nas.compare(train=train, validation=validation, **given)
     assert not (tmp_path / "run").exists()
 
 

@@ -11,7 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,8 @@ def _as_typed(message: str) -> str:
         message = _OF_PART.sub(_setting_as_typed, message)
     for name, option in typed.items():
         message = message.replace(f"`{name}`", f"`{option}`")
+        if not option.startswith("--set "):
+            message = message.replace(f"`{name}=", f"`{option} ")
     return message
 
 
@@ -414,7 +416,7 @@ class DataOptions:
     validation_split: str | None
     validation_share: float | None
     class_weight: ClassWeight | None
-    declared: int | None
+    classes: int | None
     image_size: int | None
     resize: int | None
     batch_size: int | None
@@ -422,10 +424,6 @@ class DataOptions:
 
     def load(self) -> tuple[tf.data.Dataset, tf.data.Dataset]:
         """Return training and validation data."""
-        return self._loaded
-
-    @cached_property
-    def _loaded(self) -> tuple[tf.data.Dataset, tf.data.Dataset]:
         # One share for all seeds: no search has trained on what a later training validates on.
         return datasets.load(
             self.data,
@@ -438,23 +436,15 @@ class DataOptions:
             resize=self.resize,
         )
 
-    @property
-    def classes(self) -> int | None:
-        """The number of classes, if it is given or known."""
-        if self.declared is not None:
-            return self.declared
-        names = getattr(self.load()[0], "class_names", None)
-        return None if names is None else len(names)
-
 
 def data_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command` the options, as one argument `data`."""
-    names = [field.name for field in dataclasses.fields(DataOptions) if field.name != "declared"]
+    names = [field.name for field in dataclasses.fields(DataOptions)]
 
     @wraps(command)
-    def wrapped(*args: Any, classes: int | None, **kwargs: Any) -> None:
+    def wrapped(*args: Any, **kwargs: Any) -> None:
         given = {name: kwargs.pop(name) for name in names}
-        command(*args, data=DataOptions(declared=classes, **given), **kwargs)
+        command(*args, data=DataOptions(**given), **kwargs)
 
     for option in reversed(_OPTIONS):
         wrapped = option(wrapped)

@@ -55,7 +55,7 @@ def load(
     | --- | --- |
     | a folder | PNG, JPEG, BMP or GIF, a sub-folder for each class; or `train/`, `val/` |
     | `"FILE.npz"` | `x_train`, `y_train`, `x_test`, `y_test`; or `images` and `labels` |
-    | `"FILE.py:FUNCTION"`, `"MODULE:FUNCTION"` | returns two data sets, or arrays, of one part or two |
+    | `"FILE.py:FUNCTION"`, `"MODULE:FUNCTION"` | returns two data sets, or arrays as `search` has |
     | `"digits"` | scikit-learn's: 1437 training and 360 test images of 8x8, nothing to download |
     | any other name | one of tensorflow-datasets |
 

@@ -67,12 +67,15 @@ _MARGIN = 1.5
 
 
 def require_memory(
-    needed: float, mends: Callable[[float], Sequence[str]], what: str = "The supernet"
+    needed: float,
+    mends: Callable[[float], Sequence[str]],
+    what: str = "The supernet",
+    is_certain: bool = True,
 ) -> None:
     """Raise `InputError` if clearly more memory is needed than is free, and warn if it may be.
 
-    On a GPU, whose memory is another, it only warns. `mends` returns the changes that need no
-    more than the bytes that it is given.
+    On a GPU, whose memory is another, it only warns, as it does of a need that is not certain.
+    `mends` returns the changes that need no more than the bytes that it is given.
     """
     free = free_memory()
     if free is None or needed <= free:
@@ -81,7 +84,7 @@ def require_memory(
         f"{what} needs about {needed / 2**30:.1f} GiB of memory, but only {free / 2**30:.1f} GiB "
         f"are free: {' or '.join(mends(free)) or 'use fewer cells or channels'}."
     )
-    if needed <= _MARGIN * free or tf.config.list_physical_devices("GPU"):
+    if not is_certain or needed <= _MARGIN * free or tf.config.list_physical_devices("GPU"):
         warn(told)
     else:
         raise InputError(told)
@@ -94,17 +97,22 @@ def fitting_batch(needed: Callable[[int], float], free: float, batch_size: int) 
     return [f"use batches of up to {largest} images"] if 1 <= largest < batch_size else []
 
 
-def require_training_memory(model: tf.keras.Model, batch_size: int, what: str, other: str) -> None:
+def require_training_memory(
+    model: tf.keras.Model, batch_size: int, what: str, other: str, is_certain: bool = True
+) -> None:
     """Raise `InputError` if training a network needs clearly more memory than is free.
 
-    `other` is what helps but smaller batches.
+    `other` is what helps but smaller batches. It only warns if another network may be trained.
     """
 
     def needed(batch: int) -> float:
         return estimate(model, batch)
 
     require_memory(
-        needed(batch_size), lambda free: [*fitting_batch(needed, free, batch_size), other], what
+        needed(batch_size),
+        lambda free: [*fitting_batch(needed, free, batch_size), other],
+        what,
+        is_certain,
     )
 
 

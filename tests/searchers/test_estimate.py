@@ -131,3 +131,12 @@ def test_a_training_that_does_not_fit_is_refused_before_anything_is_written(
     space, searcher = resolve("vgg_small"), Evolution(subset=20)
     with pytest.raises(InputError, match=r"The widest network needs .* smaller `ratios`"):
         larq_nas.search(train.take(2), validation.take(1), space, searcher, verbose=0)
+
+
+def test_a_search_warns_of_networks_that_do_not_fit(monkeypatch) -> None:
+    monkeypatch.setattr(module, "free_memory", lambda: 0.3 * GIGABYTE)
+    train, validation = larq_nas.datasets.load("digits", batch_size=20)
+    space = Bats(cells=3, channels=16, nodes=1)
+    told = r"A network of the space needs .* GiB are free: give the space fewer cells or channels"
+    with pytest.warns(UserWarning, match=told), pytest.raises(InputError, match="The supernet nee"):
+        larq_nas.search(train.take(2), validation.take(1), space, epochs=1, verbose=0)

@@ -27,6 +27,7 @@ from larq_nas.errors import (
     InputError,
     collecting_warnings,
     plain_number,
+    require_bool,
     require_count,
     warn,
 )
@@ -317,6 +318,7 @@ def train(
         ProcessLostError: if another process of `strategy` ends.
     """
     check_seed(seed)
+    require_bool(resume=resume, return_result=return_result)
     epochs, classes, seed = map(plain_number, (epochs, classes, seed))
     require_count(epochs=epochs)
     found = Architecture.read(architecture)

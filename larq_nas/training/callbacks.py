@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import logging
-import math
 import os
 import re
 import string
@@ -523,6 +522,7 @@ def warning_once() -> Iterator[None]:
 
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_MOST_SECONDS = 1e15
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)\s*")
 
 
@@ -531,7 +531,7 @@ def read_seconds(given: float | str) -> float:
     seconds: Any = given
     if isinstance(given, str) and re.fullmatch(rf"(?:{_TIME.pattern})+", given.strip()):
         seconds = sum(float(number) * _UNITS[unit] for number, unit in _TIME.findall(given))
-    if not is_number(seconds) or not 0 < seconds < math.inf:
+    if not is_number(seconds) or not 0 < seconds < _MOST_SECONDS:
         raise InputError(
             "`time_limit` must be a number of seconds above 0, or text such as 90min, 2h or "
             f"1h 30min, but got {given!r}."

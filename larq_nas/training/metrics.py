@@ -16,6 +16,7 @@ GivenMetrics: TypeAlias = str | Callable[..., Any] | Sequence[Any] | None
 
 _TAKEN = ("accuracy", "loss", "flip_ratio", "stage", "epoch")
 _LOGIT = 4.0
+_MOST_IMAGES = 256
 _BEST = 5  # Keras's default
 _SAME = 1e-4
 _FORMS = {True: "probabilities of the classes", False: "class numbers"}
@@ -60,17 +61,23 @@ class Metrics:
             classes: number of classes.
             soft: whether labels are probabilities of the classes.
         """
-        first = np.arange(2 * classes) % classes
+        if not self._kept:
+            return
+        first = np.arange(min(2 * classes, _MOST_IMAGES)) % classes
         other = (first + 1) % classes
-        eye = np.eye(classes, dtype=np.float32)
-        logits = _LOGIT * (eye[first] - eye[other]) + np.arange(classes) / classes
+        whole = np.arange(classes)
+
+        def vectors(labels: np.ndarray) -> np.ndarray:
+            return (labels[:, None] == whole).astype(np.float32)
+
+        logits = _LOGIT * (vectors(first) - vectors(other)) + whole / classes
         # Probabilities are cut off at 0 and 1: some logits must lie between.
         small = logits / 2 / np.abs(logits).max()
         added = np.linspace(-3, 4, len(first))[:, None]
         cases = [(first, logits), (first, logits + added), (first, small), (first, small + added)]
         for metric in self.make():
             changed, *values = (
-                _measured(metric, eye[labels] if soft else labels, numbers, classes, soft)
+                _measured(metric, vectors(labels) if soft else labels, numbers, classes, soft)
                 for labels, numbers in [(other, logits), *cases]
             )
             if not _of_keras(metric):

@@ -124,6 +124,11 @@ def test_what_cannot_measure_logits_of_two_classes_is_refused(
         Metrics(given).check(2, soft)
 
 
+def test_many_classes_take_no_memory_of_their_square() -> None:
+    Metrics().check(2**31 - 1)
+    Metrics("sparse_top_k_categorical_accuracy").check(20_000)
+
+
 class Forgetful(K.SparseTopKCategoricalAccuracy):
     """Does not tell its threshold."""
 

@@ -227,7 +227,12 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
+_MOST = float(np.finfo(np.float32).max)
+
+
 def _require_number(name: str, value: object) -> None:
+    if is_number(value) and _MOST < abs(value) < math.inf:
+        raise InputError(f"`{name}` must be a number up to {_MOST:.3g}, but got a larger one.")
     if not is_number(value) or not math.isfinite(value):
         odd = isinstance(value, numbers.Number) and not isinstance(value, int | float)
         kind = f" ({type(value).__name__})" if odd else ""

@@ -47,6 +47,11 @@ def restoring_random_states() -> Iterator[None]:
         for name in names
         for value in (getattr(owner, name, _ABSENT),)
     ]
+    seeds = _keras_seeds()
+    drawing = getattr(seeds, "generator", None)
+    if type(drawing) is random.Random:
+        seeds.generator = _WholeNumbers()
+        seeds.generator.setstate(drawing.getstate())
     try:
         yield
     finally:

@@ -81,27 +81,41 @@ class Result:
             InputError: if it has not.
         """
         try:
-            told: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
-            flatbuffer = None if "refused" in told else run.flatbuffer.read_bytes()
-            conversion = flatbuffer and Conversion.from_summary(flatbuffer, told)
-            found = told["accuracy"], told["loss"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            result = cls._read(run, model)
+            # What is damaged is not of the kind that is shown.
+            str(result)
+            str(result.conversion)
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"The run in `{run.directory}` has no whole result ({type(error).__name__}): "
                 "finish it with the same call or command."
             ) from None
+        return result
+
+    @classmethod
+    def _read(cls, run: RunDirectory, model: tf.keras.Model | None) -> "Result":
+        told: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
+        conversion = None
+        if "refused" not in told:
+            flatbuffer = run.flatbuffer.read_bytes()
+            if len(flatbuffer) != told["bytes"]:
+                raise ValueError("a flatbuffer of another size")
+            conversion = Conversion.from_summary(flatbuffer, told)
         warned = run.read_warnings()
         refused = [told["refused"]] if "refused" in told else []
         refused = [text for text in refused if not any(text in one for one in warned)]
         warnings = [*read_ended(run.time_limit), *warned, *refused, *told.get("warnings", [])]
         return cls(
             Architecture.load(run.architecture),
-            *found,
+            told["accuracy"],
+            told["loss"],
             metrics=told.get("metrics", {}),
             class_accuracy=told.get("class_accuracy", {}),
             costs=told["costs"],
             budget=told["budget"],
-            conversion=conversion or None,
+            conversion=conversion,
             history=[_numbers(row) for row in read_history(run.history)],
             warnings=list(dict.fromkeys(warnings)),
             directory=None if run.is_temporary else run.directory,
@@ -181,12 +195,26 @@ def load(path: str | Path) -> Any:
 def _read_model(path: Path) -> tf.keras.Model:
     if path.suffix == ".tflite":
         raise InputError(f"`{path}` is converted: load the Keras model it was made of.")
+    if path.suffix == ".json":
+        raise InputError(
+            f"`{path}` is no model: give the directory of a run, or read an architecture with "
+            "larq_nas.Architecture.load."
+        )
+    if not path.exists():
+        raise InputError(f"Cannot load a Keras model from `{path}`: there is no such file.")
     try:
         return tf.keras.models.load_model(path)
     except (OSError, ValueError, TypeError, KeyError) as error:
+        cause = first_line(error)
+        if cause.startswith("No model config found"):
+            cause = "it holds weights alone; build the network and use its load_weights"
+        own = (
+            ". (Layers of your own are loaded by tf.keras.models.load_model(path, "
+            "custom_objects={...}).)"
+        )
+        known = not any(word in str(error) for word in ("Unknown", "Could not locate", "custom"))
         raise InputError(
-            f"Cannot load a Keras model from `{path}`: {first_line(error)}. (Layers of your own "
-            "are loaded by tf.keras.models.load_model(path, custom_objects={...}).)"
+            f"Cannot load a Keras model from `{path}`: {cause}{'.' if known else own}"
         ) from error
 
 

@@ -5,6 +5,7 @@ import math
 import shutil
 import tempfile
 import time
+import weakref
 import zlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -61,8 +62,9 @@ class RunDirectory:
             raise InputError(f"`directory` must be a path, but got {directory!r}.")
         self.is_temporary = directory is None
         if directory is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="larq_nas-")
-            directory = self._temporary.name
+            directory = tempfile.mkdtemp(prefix="larq_nas-")
+            # A TemporaryDirectory that nobody has closed warns.
+            weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
         self.directory = Path(directory)
         self.settings = json.loads(json.dumps(dict(settings)))
         self._resume = resume
@@ -248,6 +250,8 @@ def read_settings(directory: Path, to_continue: bool = False) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         schema, settings = record["schema"], record["settings"]
+        if type(schema) is not int or not isinstance(settings, dict):
+            raise TypeError
     except OSError as error:
         raise InputError(f"`{directory}` holds no run: {error.strerror}, {path.name}.") from None
     except (ValueError, TypeError, KeyError):
@@ -262,7 +266,7 @@ def read_settings(directory: Path, to_continue: bool = False) -> dict[str, Any]:
             f"`{directory}` is a run of an earlier larq_nas, which this one cannot go on with: use "
             "another directory; an architecture.json in it is read by larq-nas train."
         )
-    return dict(settings)
+    return settings
 
 
 # What hashes, and many values at once, stand for.

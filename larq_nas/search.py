@@ -19,6 +19,7 @@ from larq_nas.errors import (
     InputError,
     collecting_warnings,
     plain_number,
+    require_bool,
     require_count,
     require_whole,
     warn,
@@ -270,6 +271,7 @@ def search(
     train_epochs = plan.train_epochs if train_epochs is None else train_epochs
     require_role(plan.searcher, directory)
     check_seed(seed)
+    require_bool(resume=resume, return_result=return_result)
     epochs, train_epochs, classes, seed = map(plain_number, (epochs, train_epochs, classes, seed))
     require_whole(epochs=epochs)
     if hasattr(plan.searcher, "require_epochs"):

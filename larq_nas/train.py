@@ -27,6 +27,7 @@ from larq_nas.errors import (
     InputError,
     collecting_warnings,
     plain_number,
+    require_bool,
     require_count,
     warn,
 )
@@ -192,11 +193,11 @@ def _costs(costs: dict[str, Any], run: RunDirectory) -> str:
 def _read_result(run: RunDirectory) -> dict[str, Any] | None:
     """Return the result of a run that was converted; what is refused or damaged is done again."""
     try:
-        result: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
-        whole = run.flatbuffer.stat().st_size == result["bytes"] and bool(summarize(result))
-    except (OSError, ValueError, KeyError, TypeError):
+        is_converted = Result.of(run).conversion is not None
+    except InputError:
         return None
-    return result if whole and "accuracy" in result else None
+    result: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
+    return result if is_converted else None
 
 
 def _convert(
@@ -317,6 +318,7 @@ def train(
         ProcessLostError: if another process of `strategy` ends.
     """
     check_seed(seed)
+    require_bool(resume=resume, return_result=return_result)
     epochs, classes, seed = map(plain_number, (epochs, classes, seed))
     require_count(epochs=epochs)
     found = Architecture.read(architecture)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from larq_nas.data.labels import Labels, class_weights
 from larq_nas.errors import InputError
 from larq_nas.searchers import Differentiable, Evolution, Progressive
 from larq_nas.searchers.evolution import Aging
@@ -64,6 +65,18 @@ def test_an_architecture_of_absurd_widths_is_refused_by_the_choice(ratio: float)
     found = larq_nas.Architecture("vgg_small", drawn.settings, {**drawn.choices, "conv1": ratio})
     with pytest.raises(InputError, match=r"Choice `conv1` expects a ratio .* up to 65,536"):
         found.build((8, 8, 1), 10)
+
+
+@pytest.mark.parametrize("number", [10**400, 1e39, -(2**200)])
+def test_a_number_that_no_weight_could_be_is_refused_by_the_setting(number: float) -> None:
+    for make in (
+        lambda: Recipe(learning_rate=number),
+        lambda: Recipe(weight_decay=number),
+        lambda: Differentiable(learning_rate=number),
+        lambda: class_weights({0: number, 1: 1.0}, Labels(2), np.array([1, 1])),
+    ):
+        with pytest.raises(InputError, match=r"must be a number up to 3.4e\+38, but got a larger"):
+            make()
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

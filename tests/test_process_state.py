@@ -16,7 +16,11 @@ import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
 
 from larq_nas.deploy.export import export
-from larq_nas.process_state import keeps_process_state, seed_everything
+from larq_nas.process_state import (
+    keeps_process_state,
+    restoring_random_states,
+    seed_everything,
+)
 from larq_nas.spaces import Bats
 
 ARCHITECTURE = larq_nas.Architecture("vgg_small", {"expansion": 0.0625})
@@ -103,6 +107,19 @@ def test_keras_draws_its_seeds_without_a_warning() -> None:
         drawn = tf.keras.initializers.GlorotUniform()((2, 2)).numpy()
     tf.keras.utils.set_random_seed(6)
     assert (drawn == tf.keras.initializers.GlorotUniform()((2, 2)).numpy()).all()
+
+
+def test_keras_draws_the_same_in_a_call_without_a_warning() -> None:
+    draw = tf.keras.initializers.GlorotUniform()
+    tf.keras.utils.set_random_seed(6)
+    before = draw((2, 2)).numpy()
+    tf.keras.utils.set_random_seed(6)
+    with warnings.catch_warnings(), restoring_random_states():
+        warnings.simplefilter("error")
+        inside = tf.keras.initializers.GlorotUniform()((2, 2)).numpy()
+    after = tf.keras.initializers.GlorotUniform()((2, 2)).numpy()
+    assert (before == inside).all()
+    assert (before == after).all()
 
 
 def test_a_conversion_leaves_the_root_logger_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

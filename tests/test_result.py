@@ -1,6 +1,9 @@
 """The result of a run: returned, loaded, and shown in a notebook."""
 
+import gc
 import json
+import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,8 +109,99 @@ def test_what_is_no_result_is_refused(run: Path, tmp_path) -> None:
     (tmp_path / "settings.json").write_text((run / "settings.json").read_text())
     with pytest.raises(InputError, match=r"has no whole result .*: finish it with the same call"):
         larq_nas.load(tmp_path)
+    with pytest.raises(InputError, match=r"Architecture\.load"):
+        larq_nas.load(run / "architecture.json")
+    for path in ("nothing.keras", "nothing"):
+        with pytest.raises(InputError, match=r"there is no such file\.$"):
+            larq_nas.load(tmp_path / path)
+    (tmp_path / "cut.keras").write_bytes((run / "model.keras").read_bytes()[:999])
+    with pytest.raises(InputError, match=r"cut.keras`: .*\w\)\.$"):
+        larq_nas.load(tmp_path / "cut.keras")
+    larq_nas.load(run).model.save_weights(tmp_path / "weights.h5")
+    with pytest.raises(InputError, match="it holds weights alone; build the network"):
+        larq_nas.load(tmp_path / "weights.h5")
     with pytest.raises(InputError, match="`path` must be that of a run or a model, but got 3"):
         larq_nas.load(3)
+
+
+def result_with(**changes: Any) -> Callable[[Path], None]:
+    def change(directory: Path) -> None:
+        path = directory / "result.json"
+        told = {**json.loads(path.read_text()), **changes}
+        path.write_text(json.dumps({k: v for k, v in told.items() if v is not KeyError}))
+
+    return change
+
+
+def file_with(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda directory: (directory / name).write_bytes(content) and None
+
+
+WHOLE = "has no whole result .*: finish it with the same call"
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        *(
+            (result_with(**changes), WHOLE)
+            for changes in (
+                {"accuracy": "x"},
+                {"loss": None},
+                {"costs": {}},
+                {"costs": KeyError},
+                {"budget": KeyError},
+                {"class_accuracy": [1]},
+                {"metrics": [1]},
+                {"parity": [1]},
+                {"audit": [1]},
+                {"bytes": 3},
+            )
+        ),
+        (file_with("model.tflite", b""), WHOLE),
+        (file_with("result.json", b"[]"), WHOLE),
+        (file_with("history.csv", b"stage,epoch,loss\ntrain,x,y\n"), "not the history of a run"),
+        (file_with("history.csv", b"stage,epoch,loss\ntrain,1,1,1\n"), "not the history of a run"),
+        (file_with("history.csv", b"\xff\xfe\0"), "not the history of a run"),
+        (file_with("time_limit.json", b"{"), "is damaged: delete it"),
+        (
+            file_with("settings.json", b'{"schema": "3", "settings": {}}'),
+            "not the settings of a run",
+        ),
+        (
+            file_with("settings.json", b'{"schema": 3, "settings": [1]}'),
+            "not the settings of a run",
+        ),
+        (
+            file_with("settings.json", b'{"schema": 3, "settings": null}'),
+            "not the settings of a run",
+        ),
+    ],
+)
+def test_what_is_damaged_is_named_in_one_line(
+    run: Path, tmp_path: Path, damage: Callable[[Path], None], told: str
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    damage(tmp_path / "run")
+    with pytest.raises(InputError, match=f"^[^\n]*{told}[^\n]*$"):
+        larq_nas.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("changes", [{"accuracy": "x"}, {"costs": {}}, {"bytes": 3}])
+def test_the_same_call_mends_a_damaged_result(run: Path, tmp_path: Path, changes: Any) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    result_with(**changes)(tmp_path / "run")
+    assert train(tmp_path / "run").accuracy == larq_nas.load(run).accuracy
+    assert (tmp_path / "run" / "result.json").read_bytes() == (run / "result.json").read_bytes()
+
+
+def test_what_is_not_kept_goes_without_a_warning() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        result = train(None)
+        gc.collect()
+    assert not [one for one in told if issubclass(one.category, ResourceWarning)]
+    assert result.directory is None
 
 
 def relabelled(change: Callable[[tf.Tensor], tf.Tensor], batches: int) -> tf.data.Dataset:

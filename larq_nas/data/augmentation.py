@@ -182,7 +182,7 @@ def resolve_augment(augment: Any) -> Augment | None:
     return _BY_NAME[augment]
 
 
-_CHECKED = 8
+_CHECKED, _KEYS = 8, 4
 
 
 def check_augment(
@@ -195,23 +195,28 @@ def check_augment(
     if augment is None:
         return
     images = tf.cast(images[:_CHECKED], tf.float32)
-    key = tf.constant([0, 1], tf.int64)
+    keys = [tf.constant([number, 1], tf.int64) for number in range(_KEYS)]
     # Traced, as it is in a pipeline.
-    traced = tf.function(lambda batch: tf.convert_to_tensor(augment(batch, key)))
-    try:
-        made = traced(images)
-    except Exception as error:
-        raise InputError(
-            f"`augment` must take images and a seed and return images: {first_line(error)}."
-        ) from error
-    if made.shape != (len(images), *input_shape):
-        raise InputError(
-            f"`augment` must give as many images of the shape of `validation`, {input_shape}, but "
-            f"gave {tuple(made.shape)} for those of `train`, {tuple(images.shape)}."
-        )
-    if not tf.reduce_all(tf.math.is_finite(tf.cast(made, tf.float32))):
-        raise InputError(f"{AUGMENT_GAVE} for images of `train`, which are finite: mend it.")
-    if tf.reduce_all(made == traced(images)):
+    traced = tf.function(lambda batch, key: tf.convert_to_tensor(augment(batch, key)))
+    made = []
+    for key in keys:
+        try:
+            made.append(traced(images, key))
+        except Exception as error:
+            raise InputError(
+                f"`augment` must take images and a seed and return images: {first_line(error)}."
+            ) from error
+        if made[-1].shape != (len(images), *input_shape):
+            raise InputError(
+                f"`augment` must give as many images of the shape of `validation`, {input_shape}, "
+                f"but gave {tuple(made[-1].shape)} for those of `train`, {tuple(images.shape)}."
+            )
+        if not tf.reduce_all(tf.math.is_finite(tf.cast(made[-1], tf.float32))):
+            raise InputError(f"{AUGMENT_GAVE} for images of `train`, which are finite: mend it.")
+    if isinstance(augment, LayerAugment):
+        _require_nothing_to_train(augment.layer)
+    _warn_of_another_range(augment, images, tf.cast(tf.stack(made), tf.float32))
+    if tf.reduce_all(made[0] == traced(images, keys[0])):
         return
     told = (
         f"`augment` ({describe(augment)}) gives other images for the same seed, so the run cannot "
@@ -221,6 +226,32 @@ def check_augment(
     if isinstance(augment, LayerAugment):
         raise InputError(f"{told}, in a function of (images, seed) that calls the layer.")
     warn(f"{told}.")
+
+
+def _require_nothing_to_train(layer: tf.keras.layers.Layer) -> None:
+    """Raise `InputError` for a layer with weights that nothing would train."""
+    trained = [one for one in layer._flatten_layers() if one._trainable_weights]
+    if trained:
+        kind = type(trained[0]).__name__
+        raise InputError(
+            f"`augment` must have nothing to train, but has `{trained[0].name}` ({kind}): make it "
+            "a part of the network."
+        )
+
+
+def _warn_of_another_range(augment: Augment, images: tf.Tensor, made: tf.Tensor) -> None:
+    """Warn of training images that `augment` brings out of the range of those measured on."""
+    lowest, highest = float(tf.reduce_min(images)), float(tf.reduce_max(images))
+    least, most = float(tf.reduce_min(made)), float(tf.reduce_max(made))
+    width = highest - lowest
+    # Black or gray around an image is in no range of its own.
+    inside = min(lowest - 2 * width, 0) <= least and most <= max(highest + 2 * width, 0)
+    if width > 0 and not (inside and most - least >= width / 4):
+        warn(
+            f"`augment` ({describe(augment)}) brings images of {lowest:.4g} to {highest:.4g} to "
+            f"{least:.4g} to {most:.4g}, and leaves those of `validation`: set its range "
+            "(`value_range` of Keras's layers), or give `preprocessing` what is for both."
+        )
 
 
 AUGMENT_GAVE = "`augment` gave numbers that are not finite"

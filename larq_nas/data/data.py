@@ -178,9 +178,19 @@ def _even(classes: np.ndarray, size: int, generator: np.random.Generator) -> np.
 
 
 def check_seed(seed: int) -> None:
-    """Raise `InputError` for a seed, or a policy of Keras, that cannot be used."""
+    """Raise `InputError` for a seed, or a state of TensorFlow or Keras, that cannot be used."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < _SEEDS:
         raise InputError(f"`seed` must be a whole number from 0 to {_SEEDS - 1}, but got {seed!r}.")
+    if not tf.executing_eagerly():
+        raise InputError(
+            "larq_nas must run eagerly: leave `with tf.Graph()` and "
+            "tf.compat.v1.disable_eager_execution out."
+        )
+    if tf.keras.backend.image_data_format() != "channels_last":
+        raise InputError(
+            "Keras's image data format must be channels_last: call "
+            'tf.keras.backend.set_image_data_format("channels_last").'
+        )
     policy = tf.keras.mixed_precision.global_policy().name
     if policy != "float32":
         raise InputError(f"Keras's precision policy must be float32 to convert, but is {policy}.")
@@ -233,7 +243,7 @@ def read_data(
     if first_layers:
         lowest, highest = facts.value_range
         tell(f"First layers: to {facts.input_shape}, from {lowest:.4g} to {highest:.4g}")
-    _warn_if_scaled_twice(facts.value_range, before)
+    _warn_of_range(facts.value_range, before)
     weights = class_weights(class_weight, labels, found.counts)
     _warn_of_counts(found, weights)
     return Data(
@@ -255,10 +265,15 @@ def read_data(
 _LITTLE = 0.05
 
 
-def _warn_if_scaled_twice(values: tuple[float, float], before: tuple[float, float] | None) -> None:
+def _warn_of_range(values: tuple[float, float], before: tuple[float, float] | None) -> None:
     """Warn of images that hardly differ, by what they are or after layers that had others."""
     lowest, highest = values
     width = highest - lowest
+    if width == 0:
+        warn(
+            f"Every number of every image that reaches the network is {lowest:.4g}, so there is "
+            "nothing to learn from: look at how images are read and scaled."
+        )
     hardly = width < _LITTLE * max(abs(lowest), abs(highest))
     if before:
         hardly |= width < min(_LITTLE, before[1] - before[0])

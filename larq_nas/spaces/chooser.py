@@ -167,10 +167,10 @@ class Chooser(ABC):
         indices = range(len(inputs), len(inputs) + nodes)
         if concat is None:
             concat = indices
-        elif not concat or len(set(concat)) != len(concat) or not set(concat) <= set(indices):
+        elif not _are_of(concat, indices):
             raise InputError(
                 f"`concat` of cell `{name}` must hold nodes, {indices[0]} to {indices[-1]}, each "
-                f"once, but got {list(concat)}."
+                f"once, but got {concat!r}."
             )
         if prefix is None:
             prefix = f"{name}{self._asked[name]}"
@@ -386,6 +386,13 @@ class Sample(Fix):
             (self.hyperparameters.Choice(f"{choice.name}/operation{slot}", names), index)
             for slot, index in enumerate(indices)
         ]
+
+
+def _are_of(concat: object, indices: range) -> bool:
+    """Return whether something holds some of the indices, each once."""
+    if not isinstance(concat, Sequence) or not all(type(index) is int for index in concat):
+        return False
+    return 0 < len(set(concat)) == len(concat) and set(concat) <= set(indices)
 
 
 class _Seeded:

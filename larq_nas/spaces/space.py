@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import tensorflow as tf
 
-from larq_nas.errors import InputError, first_line, require_known, unknown_name
+from larq_nas.errors import InputError, first_line, require_known, unknown_name, warn
 from larq_nas.graph.calls import read_graph
 from larq_nas.layers import SEARCH, Domain
 from larq_nas.spaces.chooser import Chooser, ImageShape, Survey
@@ -174,7 +174,17 @@ def resolve_recorded(
     given = resolve(space)
     if given.name != name:
         raise InputError(f"The architecture is of space `{name}`, but got `{given.name}`.")
-    return resolve(space, settings)
+    found = resolve(space, settings)
+    if isinstance(space, Space) and is_built_in(given) and given != found:
+        own, used = given.settings(), found.settings()
+        changed = next((one for one in own if own[one] != used[one]), None)
+        if changed:
+            warn(
+                f"`space` has `{changed}` {own[changed]!r}, but the architecture was found with "
+                f"{used[changed]!r}, which is used: change it by architecture.with_settings("
+                f"{changed}={own[changed]!r})."
+            )
+    return found
 
 
 def has_setting(name: str, setting: str) -> bool:

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import logging
-import math
+import os
 import re
 import string
 import time
@@ -19,7 +19,7 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.errors import InputError, is_number, unknown_name, warn
+from larq_nas.errors import InputError, first_line, is_number, unknown_name, warn
 from larq_nas.files import write_atomically
 from larq_nas.log import counted, log
 
@@ -138,6 +138,7 @@ def resolve_callbacks(
     for callback in StageCallbacks(active):
         used = {s: stages[s] for s, own in active.items() if any(c is callback for c in own)}
         _check(callback, used, groups)
+        _warn_of_columns(callback, used)
     return StageCallbacks(by_stage, epochs)
 
 
@@ -167,9 +168,62 @@ def _check(callback: Callback, stages: Stages, groups: Mapping[str, Stages]) -> 
             f"`callbacks` cannot resume a run, but got {kind}: give `directory`, and the same call "
             "goes on where it was."
         )
+    _check_place(callback)
+    if isinstance(callback, _keras.ModelCheckpoint):
+        _check_name(callback)
     if isinstance(callback, (_keras.EarlyStopping, _keras.ModelCheckpoint)):
         _check_metrics(callback, stages, groups)
     _check_files(callback, stages, groups)
+
+
+# What writes, and the attribute that tells where.
+_PLACES = {
+    _keras.CSVLogger: "filename",
+    _keras.ModelCheckpoint: "filepath",
+    _keras.TensorBoard: "log_dir",
+}
+
+
+def _check_place(callback: Any) -> None:
+    """Refuse a file or folder that cannot be made, which shows hours later."""
+    for kind, attribute in _PLACES.items():
+        path = str(getattr(callback, attribute)) if isinstance(callback, kind) else ""
+        if not path or "://" in path:
+            continue
+        folder = Path(path).absolute().parent
+        there = next(one for one in (folder, *folder.parents) if one.exists())
+        cause = ""
+        if not there.is_dir():
+            cause = f"`{there}` is a file"
+        elif not os.access(there, os.W_OK):
+            cause = f"`{there}` is not writable"
+        elif kind is _keras.CSVLogger and there != folder:
+            cause = f"there is no folder `{folder}`"
+        if cause:
+            raise InputError(
+                f"{type(callback).__name__} cannot write `{path}`, as {cause}: give it a file in a "
+                "folder that is there."
+            )
+
+
+def _check_name(callback: Any) -> None:
+    """Refuse a name of files that Keras cannot fill in, or not when it saves."""
+    path = callback.filepath
+    try:
+        fields = _named_metrics(callback)
+        path.format(epoch=1, batch=1, **dict.fromkeys(fields, 0.5))
+    except (ValueError, LookupError, AttributeError) as error:
+        raise InputError(
+            f"ModelCheckpoint cannot fill in its file name `{path}` ({first_line(error)}): write "
+            "{epoch} and metrics by name, such as {val_loss:.2f}."
+        ) from None
+    needed = fields | ({callback.monitor} if callback.save_best_only else set())
+    late = sorted(name for name in needed if name.startswith("val_"))
+    if late and callback.save_freq != "epoch":
+        raise InputError(
+            f"ModelCheckpoint saves after batches, by its `save_freq`, but `{late[0]}` is measured "
+            "after epochs: leave `save_freq` out."
+        )
 
 
 def _check_metrics(callback: Any, stages: Stages, groups: Mapping[str, Stages]) -> None:
@@ -231,9 +285,26 @@ def _check_files(callback: Any, stages: Stages, groups: Mapping[str, Stages]) ->
             )
     starts_anew = isinstance(callback, _keras.CSVLogger) and not callback.append
     if starts_anew and (len(stages) > 1 or repeated):
+        mend = "give each stage one" if len(stages) > 1 else "give it `append=True`"
         raise InputError(
-            f"{kind} starts its file anew in each training of stages {_joined(stages)}: give it "
-            "`append=True`, or read history.csv of the run, which has all."
+            f"{kind} starts its file anew in each training of stages {_joined(stages)}: {mend}, or "
+            "read history.csv of the run, which has all."
+        )
+
+
+def _warn_of_columns(callback: Callback, stages: Stages) -> None:
+    """Warn of figures that a table leaves out, as it has the columns of its first stage."""
+    first, *later = (set(_all(logs)) if logs else None for logs in stages.values())
+    if not isinstance(callback, _keras.CSVLogger) or first is None:
+        return
+    # Keras adds columns for validation data that a stage may not have.
+    first |= {f"val_{name}" for name in first}
+    lost = sorted({name for names in later for name in names or ()} - first)
+    if lost:
+        warn(
+            f"{type(callback).__name__} has the columns of stage `{next(iter(stages))}` alone: "
+            f"{', '.join(f'`{name}`' for name in lost)} is left out; give each stage one, or read "
+            "history.csv of the run, which has all."
         )
 
 
@@ -451,6 +522,7 @@ def warning_once() -> Iterator[None]:
 
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_MOST_SECONDS = 1e15
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)\s*")
 
 
@@ -459,7 +531,7 @@ def read_seconds(given: float | str) -> float:
     seconds: Any = given
     if isinstance(given, str) and re.fullmatch(rf"(?:{_TIME.pattern})+", given.strip()):
         seconds = sum(float(number) * _UNITS[unit] for number, unit in _TIME.findall(given))
-    if not is_number(seconds) or not 0 < seconds < math.inf:
+    if not is_number(seconds) or not 0 < seconds < _MOST_SECONDS:
         raise InputError(
             "`time_limit` must be a number of seconds above 0, or text such as 90min, 2h or "
             f"1h 30min, but got {given!r}."
@@ -484,9 +556,7 @@ class TimeLimit(Callback):
     def __init__(self, seconds: float, stages: Sequence[str], path: Path) -> None:
         super().__init__()
         self._seconds, self.stages, self._path = seconds, list(stages), path
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        self._before: float = kept.get("seconds", 0.0)
-        self._ended: list[str] = kept.get("ended", [])
+        self._before, self._ended = _read_limit(path)
         self._began = time.monotonic()
         self._stage, self._until = "search", seconds
 
@@ -534,7 +604,20 @@ def limits_of(callbacks: Sequence[Callback], stage: str) -> list[TimeLimit]:
 
 def read_ended(path: Path) -> list[str]:
     """Return what a time limit has ended, of a run that had one."""
-    return json.loads(path.read_text(encoding="utf-8"))["ended"] if path.exists() else []
+    return _read_limit(path)[1]
+
+
+def _read_limit(path: Path) -> tuple[float, list[str]]:
+    """Return the seconds that were used, and what was ended."""
+    if not path.exists():
+        return 0.0, []
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return float(kept["seconds"]), [str(told) for told in kept["ended"]]
+    except (ValueError, TypeError, KeyError):
+        raise InputError(
+            f"`{path}` is damaged: delete it, and the time of the run counts anew."
+        ) from None
 
 
 _SHORT = 60.0

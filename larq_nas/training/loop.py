@@ -118,11 +118,18 @@ def read_history(path: Path) -> list[dict[str, str]]:
     """Return the rows of `history.csv`, without the figures a stage does not have."""
     if not path.exists():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
-    if not all({"stage", "epoch"} <= row.keys() for row in rows):
-        raise InputError(f"`{path}` is not the history of a run: restore or delete it.")
-    return rows
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+        for row in rows:
+            int(row["epoch"])
+            for name in row.keys() - {"stage"}:
+                float(row[name])
+        if all("stage" in row for row in rows):
+            return rows
+    except (ValueError, TypeError, KeyError, csv.Error):
+        pass
+    raise InputError(f"`{path}` is not the history of a run: restore or delete it.")
 
 
 def fit(

@@ -16,6 +16,8 @@ GivenMetrics: TypeAlias = str | Callable[..., Any] | Sequence[Any] | None
 
 _TAKEN = ("accuracy", "loss", "flip_ratio", "stage", "epoch")
 _LOGIT = 4.0
+_MOST_IMAGES = 256
+_BEST = 5  # Keras's default
 _SAME = 1e-4
 _FORMS = {True: "probabilities of the classes", False: "class numbers"}
 
@@ -59,28 +61,47 @@ class Metrics:
             classes: number of classes.
             soft: whether labels are probabilities of the classes.
         """
-        first = np.arange(2 * classes) % classes
+        if not self._kept:
+            return
+        first = np.arange(min(2 * classes, _MOST_IMAGES)) % classes
         other = (first + 1) % classes
-        eye = np.eye(classes, dtype=np.float32)
-        logits = _LOGIT * (eye[first] - eye[other]) + np.arange(classes) / classes
-        added = np.linspace(-3, 3, len(first))[:, None]
+        whole = np.arange(classes)
+
+        def vectors(labels: np.ndarray) -> np.ndarray:
+            return (labels[:, None] == whole).astype(np.float32)
+
+        logits = _LOGIT * (vectors(first) - vectors(other)) + whole / classes
+        # Probabilities are cut off at 0 and 1: some logits must lie between.
+        small = logits / 2 / np.abs(logits).max()
+        added = np.linspace(-3, 4, len(first))[:, None]
+        cases = [(first, logits), (first, logits + added), (first, small), (first, small + added)]
         for metric in self.make():
-            values = [
-                _measured(metric, eye[labels] if soft else labels, numbers, classes, soft)
-                for labels, numbers in ((first, logits), (other, logits), (first, logits + added))
-            ]
+            changed, *values = (
+                _measured(metric, vectors(labels) if soft else labels, numbers, classes, soft)
+                for labels, numbers in [(other, logits), *cases]
+            )
             if not _of_keras(metric):
                 continue  # what it measures is the user's choice
-            if values[0] == values[1]:
+            if values[0] == changed and _best_of(metric) >= classes:
+                raise InputError(
+                    f"`metrics`: `{metric.name}` is always 1, as its `k` is {_best_of(metric)} and "
+                    f"there are {classes} classes: use {_top(classes, soft)}, or leave it out."
+                )
+            if values[0] == changed:
                 raise InputError(
                     f"`metrics`: `{metric.name}` is the same whatever the labels are, which are "
-                    f"{_FORMS[soft]}: use one for them, such as {_counterpart(metric, soft)}."
+                    f"{_FORMS[soft]}: use one for them, such as "
+                    f"{_counterpart(metric, classes, soft)}."
                 )
-            if abs(values[2] - values[0]) > _SAME * (1 + abs(values[0])):
+            moved = (abs(values[n + 1] - values[n]) / (1 + abs(values[n])) for n in (0, 2))
+            if max(moved) > _SAME:
+                # Some that take logits take each for a class of its own.
+                takes = getattr(metric, "_from_logits", False)
+                mend = "" if takes else "one with `from_logits=True`, or "
                 raise InputError(
                     f"`metrics`: `{metric.name}` changes if a number is added to all logits of an "
-                    "image, as it takes them for something else: use one with `from_logits=True`, "
-                    "or a function of (labels, logits) that takes tf.nn.softmax first."
+                    f"image, as it takes them for something else: use {mend}a function of (labels, "
+                    "logits) that takes tf.nn.softmax first."
                 )
 
 
@@ -108,17 +129,39 @@ def _read(given: Any) -> tuple[Any, dict[str, Any]]:
             f"`metrics`: {kind.__name__} cannot be made anew of its `get_config()`, as each stage "
             f"does: {first_line(error)}."
         ) from error
-    if again.name != metric.name:
-        raise InputError(f"`metrics`: {kind.__name__} must keep its `name` in `get_config()`.")
+    for name, value in {"name": metric.name, **vars(metric)}.items():
+        plain = not name.startswith("_") and type(value) in (bool, int, float, str)
+        if plain and getattr(again, name, None) != value:
+            raise InputError(
+                f"`metrics`: {kind.__name__} must keep its `{name}` in `get_config()`, of which "
+                "each stage makes it anew."
+            )
     return kind, config
 
 
-def _counterpart(metric: Metric, soft: bool) -> str:
+def _counterpart(metric: Metric, classes: int, soft: bool) -> str:
     """Return the metric of Keras that measures the same by labels of the form that there is."""
-    name = str(getattr(getattr(metric, "_fn", None), "__name__", ""))
+    name = _function(metric)
     other = name.removeprefix("sparse_") if soft else f"sparse_{name}"
-    known = other != name and hasattr(tf.keras.metrics, other)
-    return other if known else f"{'' if soft else 'sparse_'}top_k_categorical_accuracy"
+    known = other != name and hasattr(tf.keras.metrics, other) and "top_k" not in other
+    return other if known else _top(classes, soft)
+
+
+def _top(classes: int, soft: bool) -> str:
+    """Return a metric that tells the class among the first, of fewer than all."""
+    if classes > _BEST:
+        return f"{'' if soft else 'sparse_'}top_k_categorical_accuracy"
+    return f"tf.keras.metrics.{'' if soft else 'Sparse'}TopKCategoricalAccuracy(k={classes - 1})"
+
+
+def _function(metric: Metric) -> str:
+    return str(getattr(getattr(metric, "_fn", None), "__name__", ""))
+
+
+def _best_of(metric: Metric) -> int:
+    """Return among how many classes a metric seeks the right one; 0 for other metrics."""
+    default = _BEST if "top_k" in _function(metric) else 0
+    return int(getattr(metric, "_fn_kwargs", {}).get("k", default))
 
 
 def _measured(
@@ -130,10 +173,12 @@ def _measured(
         metric.update_state(tf.constant(labels), tf.constant(logits, tf.float32))
         value = np.asarray(metric.result())
     except Exception as error:
+        mend = f"use one for them, such as {_counterpart(metric, classes, soft)}"
+        if not _of_keras(metric):
+            mend = "a function takes (labels, logits) and gives a number for each image"
         raise InputError(
             f"`metrics`: `{metric.name}` cannot be computed of labels of shape {labels.shape} and "
-            f"logits of {classes} classes: {first_line(error)}; labels are "
-            f"{_FORMS[soft]}: use one for them, such as {_counterpart(metric, soft)}."
+            f"logits of {classes} classes: {first_line(error)}; labels are {_FORMS[soft]}: {mend}."
         ) from error
     if value.shape or not np.isfinite(value):
         raise InputError(

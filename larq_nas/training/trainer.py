@@ -477,8 +477,11 @@ def warn_without_effect(network: tf.keras.Model, recipe: Recipe) -> None:
 def training_stages(recipe: Recipe, metrics: Metrics) -> Stages:
     """Return what each stage of a training logs."""
     measured = ("loss", "accuracy", *metrics.names)
-    logs = StageLogs((*measured, *(f"val_{name}" for name in measured)), (FLIP_RATIO,))
-    return {f"train_{stage}": logs for stage in recipe.stages}
+    figures = (*measured, *(f"val_{name}" for name in measured))
+    return {
+        f"train_{stage}": StageLogs(figures, (FLIP_RATIO,) if stage == "binary" else ())
+        for stage in recipe.stages
+    }
 
 
 def epochs_of_stages(recipe: Recipe, epochs: int) -> dict[str, int]:

@@ -135,6 +135,49 @@ def test_an_augmentation_that_cannot_be_used_is_refused(augment: Any, message: s
         data_of(augment)
 
 
+@pytest.mark.parametrize(
+    "layer", [LAYERS.Conv2D(1, 3, padding="same"), LAYERS.BatchNormalization()]
+)
+def test_an_augmentation_with_weights_to_train_is_refused(layer: Any) -> None:
+    for given in (layer, [LAYERS.RandomFlip(), layer]):
+        with pytest.raises(InputError, match=f"nothing to train, but has `{layer.name}`"):
+            data_of(given)
+
+
+def test_a_size_that_is_drawn_is_refused() -> None:
+    with pytest.raises(InputError, match=r"shape of `validation`, \(8, 8, 1\), but gave \(8, "):
+        data_of(LAYERS.RandomHeight(0.5))
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        LAYERS.Rescaling(1 / 255),
+        LAYERS.RandomBrightness(0.2),  # whose range is 0 to 255
+        lambda images, seed: tf.cast(images / 2, tf.uint8),
+        lambda images, seed: images + 9,
+    ],
+)
+def test_training_images_of_another_range_are_told(augment: Any) -> None:
+    with pytest.warns(UserWarning, match="and leaves those of `validation`: set its range"):
+        data_of(augment)
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        *("standard", "cutout"),
+        layers(),
+        LAYERS.RandomContrast(0.9),
+        lambda images, seed: -images,
+        lambda images, seed: images * 0.5,
+    ],
+)
+def test_training_images_of_a_like_range_are_not(augment: Any, recwarn: Any) -> None:
+    data_of(augment)
+    assert not [one for one in recwarn.list if "range" in str(one.message)]
+
+
 def test_a_function_that_draws_by_itself_is_told() -> None:
     with pytest.warns(UserWarning, match="gives other images for the same seed"):
         data_of(lambda images, seed: images + tf.random.normal(tf.shape(images)))

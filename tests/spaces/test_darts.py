@@ -118,3 +118,10 @@ def test_only_nodes_can_be_concatenated() -> None:
     space = Darts(cells=3, channels=4, normal_concat=(5, 6))
     with pytest.raises(InputError, match="`concat` of cell `normal` must hold nodes, 2 to 5"):
         random_architecture(space, 0)
+
+
+@pytest.mark.parametrize("concat", [2, 2.0, [], [2.0, 3], [True], ["2"], [[2]], [2, 2], [9], "23"])
+def test_states_that_no_cell_has_are_refused(concat: object) -> None:
+    space = Darts(cells=3, channels=4, nodes=2, normal_concat=concat)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="`concat` of cell `normal` must hold nodes, 2 to 3, each"):
+        random_architecture(space, 0)

@@ -95,13 +95,60 @@ def test_one_a_list_or_a_mapping_of_stages_to_either() -> None:
         ),
         (
             lambda: K.CSVLogger("log.csv"),
-            "starts its file anew in each training of stages",
+            "starts its file anew in each training of stages .*: give each stage one, or",
+        ),
+        (
+            lambda: {"train": K.EarlyStopping("flip_ratio")},
+            r'`flip_ratio`, which stage `train_real` .*callbacks=\{"train_binary": \[EarlyStopping',
+        ),
+        (
+            lambda: {"train_binary": K.ModelCheckpoint("{val_loss}.keras", save_freq=9)},
+            "saves after batches, by its `save_freq`, but `val_loss` is measured after epochs",
+        ),
+        (
+            lambda: {
+                "train_binary": K.ModelCheckpoint(
+                    "b.keras", "val_accuracy", save_best_only=True, save_freq=9
+                )
+            },
+            "saves after batches, by its `save_freq`, but `val_accuracy` is measured after epochs",
         ),
     ],
 )
 def test_what_would_fail_or_mislead_is_refused_with_the_mend(given, told: str) -> None:
     with pytest.raises(InputError, match=told):
         resolved(given())
+
+
+@pytest.mark.parametrize("name", ["{epoch", "{}.keras", "{val_loss:d}", "{loss.x}", "{loss[x]}"])
+def test_a_file_name_that_keras_cannot_fill_in_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"cannot fill in its file name .* such as \{val_loss:.2f"):
+        resolved({"train_binary": K.ModelCheckpoint(name)})
+
+
+def test_a_file_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    inside = str(tmp_path / "file" / "of" / "x.keras")
+    for one in (K.ModelCheckpoint(inside), K.TensorBoard(inside), K.CSVLogger(inside)):
+        with pytest.raises(InputError, match=r"cannot write .*x.keras`, as `.*file` is a file"):
+            resolved({"train_binary": one})
+    with pytest.raises(InputError, match=r"CSVLogger cannot write .*there is no folder `.*new`"):
+        resolved({"train_binary": K.CSVLogger(tmp_path / "new" / "log.csv")})
+    resolved({"train_binary": K.CSVLogger(str(tmp_path / "log.csv"))})
+    # Keras makes the folders of these.
+    resolved({"train_binary": K.ModelCheckpoint(str(tmp_path / "a" / "{epoch}" / "b.keras"))})
+    resolved({"train_binary": K.TensorBoard(str(tmp_path / "a" / "b"))})
+    resolved({"train_binary": K.TensorBoard("gs://bucket/logs")})
+
+
+def test_figures_that_one_table_of_several_stages_leaves_out_are_told(recwarn: Any) -> None:
+    table = K.CSVLogger("log.csv", append=True)
+    resolved({"train_binary": table, "search": [K.CSVLogger("other.csv")]})
+    assert not recwarn.list
+    with pytest.warns(
+        UserWarning, match="columns of stage `train_real` alone: `flip_ratio` is left out"
+    ):
+        resolved({"train": table})
 
 
 @pytest.mark.parametrize("searcher", [Differentiable(), Progressive(), Evolution(), Dms()])
@@ -141,7 +188,7 @@ def test_weights_of_other_widths_cannot_be_kept() -> None:
 def test_what_is_sound_is_not_refused() -> None:
     resolved(K.EarlyStopping("loss", patience=3))
     resolved(K.ModelCheckpoint("last.keras"))
-    resolved(K.CSVLogger("log.csv", append=True))
+    resolved({"train_binary": K.CSVLogger("log.csv", append=True)})
     resolved({"train_binary": K.ModelCheckpoint("{epoch}-{val_loss:.2f}.keras")})
     resolved({"search": K.EarlyStopping("search_accuracy")})
     # A training of one stage has no other to mix up, nor one whose first has no epochs.
@@ -346,10 +393,21 @@ def test_times_are_read(given: Any, seconds: float) -> None:
     assert read_seconds(given) == seconds
 
 
-@pytest.mark.parametrize("given", [0, -1, "2", "2 weeks", float("inf"), True, None, "1h later"])
+@pytest.mark.parametrize(
+    "given", [0, -1, "2", "2 weeks", 10**400, float("inf"), True, None, "1h later"]
+)
 def test_what_is_no_time_is_refused(given: Any) -> None:
     with pytest.raises(InputError, match="`time_limit` must be a number of seconds above 0, or"):
         read_seconds(given)
+
+
+def test_a_damaged_record_of_time_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "time_limit.json"
+    for text in ("{", "{}", "[]", '{"seconds": "x", "ended": []}'):
+        path.write_text(text)
+        for read in (read_ended, lambda path: TimeLimit(9.0, ["search"], path)):
+            with pytest.raises(InputError, match=r"time_limit.json` is damaged: delete it"):
+                read(path)
 
 
 def test_stages_share_the_time_that_is_left(monkeypatch, tmp_path: Path) -> None:

@@ -86,9 +86,61 @@ def test_a_metric_of_other_labels_names_that_of_these(given: Any, soft: bool, me
         ("categorical_accuracy", True),
     ],
 )
-def test_what_measures_logits_is_not(given: Any, soft: bool) -> None:
+def test_what_measures_logits_is_taken(given: Any, soft: bool) -> None:
     Metrics(given).check(10, soft)
     Metrics(given).check(7, soft)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_the_first_of_few_classes_are_fewer_than_all(classes: int, soft: bool) -> None:
+    name = "top_k_categorical_accuracy" if soft else "sparse_top_k_categorical_accuracy"
+    kind = K.TopKCategoricalAccuracy if soft else K.SparseTopKCategoricalAccuracy
+    for given in (name, kind(classes, name="all")):
+        with pytest.raises(InputError, match=rf"is always 1, .*\(k={classes - 1}\), or leave it"):
+            Metrics(given).check(classes, soft)
+    Metrics(kind(classes - 1)).check(classes, soft)
+    with pytest.raises(InputError, match=rf" such as .*\(k={classes - 1}\)\."):
+        Metrics("sparse_" * soft + "top_k_categorical_accuracy").check(classes, soft)
+
+
+@pytest.mark.parametrize(
+    ("given", "soft", "told"),
+    [
+        (K.SparseCategoricalCrossentropy(), False, "use one with `from_logits=True`"),
+        (K.CategoricalCrossentropy(), True, "use one with `from_logits=True`"),
+        ("hinge", True, "takes them for something else"),
+        (K.SensitivityAtSpecificity(0.5), True, "takes them for something else"),
+        (K.Mean(), True, "takes them for something else"),
+        (K.AUC(from_logits=True), True, r"something else: use a function of \(labels, logits\)"),
+        (lambda labels, logits: None, False, r"a function takes \(labels, logits\) and gives"),
+        (lambda labels: 0.0, False, r"a function takes \(labels, logits\) and gives"),
+    ],
+)
+def test_what_cannot_measure_logits_of_two_classes_is_refused(
+    given: Any, soft: bool, told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        Metrics(given).check(2, soft)
+
+
+def test_many_classes_take_no_memory_of_their_square() -> None:
+    Metrics().check(2**31 - 1)
+    Metrics("sparse_top_k_categorical_accuracy").check(20_000)
+
+
+class Forgetful(K.SparseTopKCategoricalAccuracy):
+    """Does not tell its threshold."""
+
+    def __init__(self, k: int = 3, name: str = "own", threshold: float = 0.5, **kw: Any) -> None:
+        super().__init__(k, name, **kw)
+        self.threshold = threshold
+
+
+def test_a_metric_whose_settings_would_be_lost_is_refused() -> None:
+    Metrics(Forgetful(2)).check(10)
+    with pytest.raises(InputError, match=r"Forgetful must keep its `threshold` in `get_config"):
+        Metrics(Forgetful(threshold=0.9))
 
 
 def test_they_are_in_the_history_the_result_and_the_model(tmp_path: Path) -> None:

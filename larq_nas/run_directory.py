@@ -79,6 +79,7 @@ class RunDirectory:
         self.stages = self.directory / "stages.json"
         self.candidates = self.directory / "candidates.csv"
         self.pareto = self.directory / "pareto"
+        self.seeds = self.directory / "seeds.csv"
         self.widest = self.directory / "widest.weights.h5"
         self.model = self.directory / "model.keras"
         self.sample = self.directory / "sample.npy"

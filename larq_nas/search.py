@@ -1,5 +1,6 @@
 """Search a space, train what is found, and convert it."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from larq_nas.errors import (
     require_whole,
     warn,
 )
+from larq_nas.files import write_table
 from larq_nas.latency import LatencyTable
 from larq_nas.log import log
 from larq_nas.methods import Method, RecipeLike, SearcherLike, SpaceLike, resolve
@@ -160,6 +162,8 @@ def search(
     teacher: tf.keras.Model | None = None,
     directory: str | Path | None = None,
     seed: int = 0,
+    seeds: int = 1,
+    pick_epochs: int = 5,
     resume: bool = True,
     strategy: tf.distribute.Strategy | None = None,
     callbacks: GivenCallbacks = None,
@@ -239,6 +243,10 @@ def search(
             that the found network learns from too.
         directory: where the run is kept; by default nothing is.
         seed: seed of everything random; the same seed gives the same result.
+        seeds: number of searches, of this seed and those that follow, each in a directory `seedN`
+            of the run. What each finds is trained for `pick_epochs`, and the best on images held
+            out of the training data goes on, as in DARTS; `seeds.csv` has all.
+        pick_epochs: epochs of these trainings.
         resume: whether to go on with a run that is in `directory` already.
         strategy: a `tf.distribute.Strategy`, such as `MirroredStrategy()` for several GPUs or
             `MultiWorkerMirroredStrategy()` for several machines: each replica has a part of every
@@ -277,6 +285,9 @@ def search(
     if hasattr(plan.searcher, "require_epochs"):
         plan.searcher.require_epochs(epochs)
     require_count(train_epochs=train_epochs)
+    require_whole(seeds=seeds, pick_epochs=pick_epochs)
+    if seeds > 1:
+        _require_several_seeds(time_limit, strategy)
     seconds = None if time_limit is None else read_seconds(time_limit)
     if seconds is not None and process_count(strategy) > 1:
         raise InputError(
@@ -328,6 +339,7 @@ def search(
         **({"latency_table": table.digest} if table else {}),
         "epochs": epochs,
         "train_epochs": train_epochs,
+        **({"seeds": seeds, "pick_epochs": pick_epochs} if seeds > 1 else {}),
     }
     run = RunDirectory(directory, settings, resume)
     # A searcher without stages is given its callbacks, and no others.
@@ -338,10 +350,28 @@ def search(
         architecture = Architecture.load(run.architecture)
         return Trainer(architecture, plan.space, data, plan.recipe, resolved_teacher, further)
 
-    def prepare(verbose: int | str) -> tuple[Search, Limits | None]:
-        limits = limits_of(resolved_budget, plan.space, facts, table, plan.searcher, verbose)
-        apart = _apart(data, plan.searcher, verbose)
+    def prepare(
+        verbose: int | str, limits: Limits | None = None, seed: int = seed
+    ) -> tuple[Search, Limits | None]:
+        limits = limits or limits_of(
+            resolved_budget, plan.space, facts, table, plan.searcher, verbose
+        )
+        apart = _apart(dataclasses.replace(data, seed=seed), plan.searcher, verbose)
         return plan.searcher.prepare(plan.space, apart, limits, epochs, plan.recipe), limits
+
+    def pick(run: RunDirectory, first: Search, limits: Limits | None) -> Architecture:
+        compared = data.to_search(SEARCH_SPLIT, log.info if verbose else lambda line: None)
+
+        def find(one: int, part: RunDirectory) -> Architecture:
+            return (first if one == seed else prepare(0, limits, one)[0]).run(
+                part, searching, verbose
+            )
+
+        def measure(architecture: Architecture, part: RunDirectory) -> dict[str, float]:
+            short = Trainer(architecture, plan.space, compared, plan.recipe, resolved_teacher)
+            return short.measure(short.train(pick_epochs, part, (), verbose))
+
+        return _pick(range(seed, seed + seeds), run, find, measure, verbose)
 
     if current_role() == "worker":
         result = _work(prepare(0)[0], run, trainer, searching, verbose)
@@ -374,13 +404,57 @@ def search(
                     limit = TimeLimit(seconds, list(stages), run.time_limit)
                     resolved_callbacks.limit = limit
                     searching = searching if has_stages else (*searching, limit)
-                architecture = found[0].run(run, searching, verbose)
+                if seeds > 1:
+                    architecture = pick(run, *found)
+                else:
+                    architecture = found[0].run(run, searching, verbose)
                 _require_found(architecture, plan, found[1])
                 architecture.save(run.architecture)
             result = train_and_finish(
                 trainer(run), train_epochs, run, resolved_budget, table, resolved_callbacks, verbose
             )
             return result if return_result else result.model
+
+
+def _require_several_seeds(time_limit: object, strategy: object) -> None:
+    """Raise `InputError` for what several searches in turn cannot have."""
+    given = {"time_limit": time_limit, "strategy": strategy}
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"`{name}` is for one search, but `seeds` asks for several: choose.")
+    if current_role() != "alone":
+        raise InputError("`seeds` are searched in one process: leave out the workers.")
+
+
+def _pick(
+    seeds: Sequence[int],
+    run: RunDirectory,
+    find: Callable[[int, RunDirectory], Architecture],
+    measure: Callable[[Architecture, RunDirectory], Mapping[str, float]],
+    verbose: int | str,
+) -> Architecture:
+    """Return the best of what searches of several seeds find, each in a run of its own."""
+    rows: list[dict[str, Any]] = []
+    found: list[Architecture] = []
+    for number, seed in enumerate(seeds, 1):
+        if verbose:
+            log.info(f"Search {number} of {len(seeds)}, seed {seed}")
+        settings = {**run.settings, "seed": seed}
+        with forgetting_graphs(), RunDirectory(run.directory / f"seed{seed}", settings) as part:
+            if not part.architecture.exists():
+                find(seed, part).save(part.architecture)
+            found.append(Architecture.load(part.architecture))
+            figures = measure(found[-1], part.part("pick"))
+        rows.append({"seed": seed, **{name: f"{figures[name]:.6g}" for name in _PICKED}})
+        write_table(run.seeds, rows)
+    best = max(range(len(rows)), key=lambda i: (float(rows[i]["accuracy"]), -i))
+    if verbose:
+        told = ", ".join(f"{row['seed']}: {float(row['accuracy']):.2%}" for row in rows)
+        log.info(f"Seeds on the images held out: {told}; seed {rows[best]['seed']} goes on")
+    return found[best]
+
+
+_PICKED = ("accuracy", "loss")
 
 
 def _apart(data: Data, searcher: Searcher, verbose: int | str) -> Data:

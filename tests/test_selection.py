@@ -1,5 +1,7 @@
 """What a search chooses by, and what a run reports, share no image."""
 
+import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import larq_nas
 from larq_nas import searchers, spaces
 from larq_nas.data.data import Data, read_data
 from larq_nas.data.share import hash_images
+from larq_nas.errors import InputError
 
 SHAPE, CLASSES = (8, 8, 1), 3
 WIDTHS = spaces.VggSmall(ratios=(0.05, 0.1))
@@ -126,3 +129,60 @@ def test_no_search_reads_what_is_reported(
     later = reads[checked[0] :]
     assert later
     assert all(later)
+
+
+def test_of_several_seeds_the_best_on_images_held_out_goes_on(tmp_path: Path) -> None:
+    train, measured = (
+        tf.data.Dataset.from_tensor_slices(_examples(90, seed)).batch(10) for seed in (0, 1)
+    )
+
+    def run(directory: Path, **options: Any) -> None:
+        settings = {"seed": 3, "seeds": 2, "pick_epochs": 1, "verbose": 0, **options}
+        larq_nas.search(
+            train,
+            measured,
+            CELLS,
+            searchers.Differentiable(architecture_learning_rate=0.1),
+            recipe={"stages": ("binary",)},
+            epochs=2,
+            train_epochs=1,
+            directory=directory,
+            **settings,
+        )
+
+    def architecture(directory: Path) -> str:
+        return (directory / "architecture.json").read_text(encoding="utf-8")
+
+    found = tmp_path / "run"
+    run(found)
+    with open(found / "seeds.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seed"] for row in rows] == ["3", "4"]
+    best = max(rows, key=lambda row: float(row["accuracy"]))["seed"]
+    assert architecture(found) == architecture(found / f"seed{best}")
+    # Each is what a search by its seed finds, and can be derived from.
+    run(tmp_path / "alone", seed=4, seeds=1)
+    assert architecture(tmp_path / "alone") == architecture(found / "seed4")
+    assert larq_nas.derive(found / "seed4").to_json() == architecture(found / "seed4")
+    # What a run that ended in the second search has goes on to the same.
+    shutil.copytree(found, tmp_path / "ended", ignore=shutil.ignore_patterns("checkpoints"))
+    for path in ("architecture.json", "model.keras", "model.tflite", "result.json", "seeds.csv"):
+        (tmp_path / "ended" / path).unlink()
+    shutil.rmtree(tmp_path / "ended" / "seed4")
+    run(tmp_path / "ended")
+    for path in ("architecture.json", "seeds.csv", "model.tflite"):
+        assert (tmp_path / "ended" / path).read_bytes() == (found / path).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": 0}, "`seeds` must be"),
+        ({"seeds": 2, "pick_epochs": 0}, "`pick_epochs` must be"),
+        ({"seeds": 2, "time_limit": "1h"}, "`time_limit` is for one search"),
+    ],
+)
+def test_seeds_that_cannot_be_searched_are_refused(options: Any, message: str) -> None:
+    train = tf.data.Dataset.from_tensor_slices(_examples(20, 0)).batch(10)
+    with pytest.raises(InputError, match=message):
+        larq_nas.search(train, train, CELLS, verbose=0, **options)

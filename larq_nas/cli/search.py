@@ -77,6 +77,12 @@ __all__ = ["search"]
 @click.option(
     "--time-limit", help="Time for the search, such as 90min or 2h; the training comes on top."
 )
+@click.option(
+    "--seeds", type=int, default=1, help="Searches by as many seeds, of which the best goes on."
+)
+@click.option(
+    "--pick-epochs", type=int, default=5, help="Epochs that what each finds is compared after; 5."
+)
 @data_options
 @click.option(
     "--workers", type=int, help="Processes on this machine that train candidates (evolution)."
@@ -95,6 +101,8 @@ def search(
     epochs: int | None,
     train_epochs: int | None,
     time_limit: str | None,
+    seeds: int,
+    pick_epochs: int,
     teacher: Path | None,
     data: DataOptions,
     workers: int | None,
@@ -137,6 +145,8 @@ def search(
         epochs=epochs,
         train_epochs=train_epochs,
         time_limit=time_limit,
+        seeds=seeds,
+        pick_epochs=pick_epochs,
         classes=data.classes,
         class_weight=data.class_weight,
         augment=data.augment,

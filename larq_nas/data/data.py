@@ -67,14 +67,16 @@ class Data:
         """Return data to search with, which has no image that is reported.
 
         A share of each class of the training images is held out by the seed, as `validation`, for a
-        searcher to compare candidates on. Without a share that is empty.
+        searcher to compare candidates on. Without a share that is empty. Its images have passed
+        `preprocessing`, which is put before the found network alone.
 
         # Raises
             InputError: if the training data comes in another order on each pass.
         """
         if not share:
             facts = dataclasses.replace(self.facts, validation_examples=0)
-            return dataclasses.replace(self, validation=self.validation.take(0), facts=facts)
+            none = self.validation.take(0)
+            return dataclasses.replace(self, validation=none, facts=facts, first_layers=None)
         examples = self._examples()
         drawn = np.random.default_rng([self.seed, _SPLIT])
         held_out = hold_out(examples.classes, examples.copies, share, drawn)
@@ -95,7 +97,7 @@ class Data:
         facts = dataclasses.replace(
             self.facts, train_examples=len(rest), validation_examples=number
         )
-        return dataclasses.replace(train, validation=compared, facts=facts)
+        return dataclasses.replace(train, validation=compared, facts=facts, first_layers=None)
 
     def subset(self, size: int | None) -> "Data":
         """Return `size` of the training images, as even over the classes as they allow.

@@ -131,6 +131,7 @@ def test_no_search_reads_what_is_reported(
     assert all(later)
 
 
+@pytest.mark.slow
 def test_of_several_seeds_the_best_on_images_held_out_goes_on(tmp_path: Path) -> None:
     train, measured = (
         tf.data.Dataset.from_tensor_slices(_examples(90, seed)).batch(10) for seed in (0, 1)

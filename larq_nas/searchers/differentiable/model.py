@@ -69,6 +69,8 @@ class BilevelModel(TwoLevels):
         architecture_weight_decay: float,
         terms: Mapping[str, EpochTerm] | None = None,
         precision: ComputedIn = "float32",
+        clip_norm: float = 0.0,
+        architecture_clip_norm: float = 0.0,
     ) -> None:
         layers = list(mixtures.values())
         super().__init__(supernet, [one.alpha for one in layers], terms or {}, tuple(MEASURED))
@@ -76,6 +78,7 @@ class BilevelModel(TwoLevels):
         self.weight_decay = weight_decay
         self.architecture_weight_decay = architecture_weight_decay
         self.precision = precision
+        self.clip_norm, self.architecture_clip_norm = clip_norm, architecture_clip_norm
 
     @property
     def alphas(self) -> list[tf.Variable]:
@@ -108,7 +111,13 @@ class BilevelModel(TwoLevels):
             tape.watch(variables)
             logits = self(images, training=True)
             loss = self.batch_loss(labels, logits, *weights)
-        descend(self.optimizer, tape.gradient(loss, variables), variables, decay=self.weight_decay)
+        descend(
+            self.optimizer,
+            tape.gradient(loss, variables),
+            variables,
+            decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+        )
         self.measure(loss, labels, logits)
 
     def _architecture_step(
@@ -124,6 +133,7 @@ class BilevelModel(TwoLevels):
             tape.gradient(total, self.alphas),
             self.alphas,
             decay=self.architecture_weight_decay,
+            clip_norm=self.architecture_clip_norm,
         )
         self.measure(loss, labels, logits, "search_")
         return tf.no_op()

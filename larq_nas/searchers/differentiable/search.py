@@ -338,7 +338,8 @@ def require_betas(betas: Any) -> None:
 
 
 _DECAYS = ("weight_decay", "architecture_weight_decay")
-_NOT_NEGATIVE = (*_DECAYS, "budget_weight", "diversity", "weights_only")
+_CLIPS = ("clip_norm", "architecture_clip_norm")
+_NOT_NEGATIVE = (*_DECAYS, *_CLIPS, "budget_weight", "diversity", "weights_only")
 _POSITIVE = ("learning_rate", "architecture_learning_rate", "final_learning_rate")
 
 
@@ -365,6 +366,8 @@ class Differentiable:
         architecture_learning_rate: Adam's learning rate for the architecture parameters.
         architecture_weight_decay: L2 coefficient of the architecture parameters.
         architecture_betas: Adam's decay rates for the architecture parameters.
+        clip_norm: the norm of all gradients of the weights is held at this; 0 for no limit.
+        architecture_clip_norm: that of the gradients of the architecture parameters.
         diversity: lambda of the diversity regularizer, subtracted times the mean entropy of
             the edges from the loss of the architecture parameters; 0 for none.
         diversity_annealing: its tau: the epochs in which it falls to 1/e.
@@ -407,6 +410,8 @@ class Differentiable:
     architecture_learning_rate: float = 6e-4
     architecture_weight_decay: float = 1e-3
     architecture_betas: tuple[float, float] = (0.5, 0.999)
+    clip_norm: float = 0.0
+    architecture_clip_norm: float = 0.0
     diversity: float = 0.0
     diversity_annealing: float = 7.7
     transfer_factor: float = 1.0
@@ -573,6 +578,8 @@ class Differentiable:
             self.architecture_weight_decay,
             self._terms(choose, limits),
             self.precision,
+            self.clip_norm,
+            self.architecture_clip_norm,
         )
         rate: Any = self.learning_rate
         if self.final_learning_rate is not None:

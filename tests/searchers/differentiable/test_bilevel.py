@@ -100,3 +100,30 @@ def test_entropy_and_max_probability_written_out(model: BilevelModel) -> None:
     )
     largest = mean_max_probability(model.mixtures)
     np.testing.assert_allclose(largest, np.mean(p.max(axis=1)), rtol=1e-5)
+
+
+def test_gradients_of_both_levels_are_held_at_their_norms(model: BilevelModel) -> None:
+    """Clipped first and decayed then, as P-DARTS has it; SGD shows the gradient itself."""
+    weight_batch, architecture_batch = batch(0), batch(1)
+    model.compile(tf.keras.optimizers.SGD(1.0), tf.keras.optimizers.SGD(1.0))
+    model.clip_norm, model.architecture_clip_norm = 0.01, 1e-5
+    before = model.get_weights()
+
+    def descended(variables, batch, decay: float, norm: float) -> list[np.ndarray]:
+        slopes = gradients(model, *batch, variables)
+        length = np.sqrt(sum(float((g**2).sum()) for g in slopes))
+        assert length > norm
+        now = values(variables)
+        return [w - g * norm / length - decay * w for w, g in zip(now, slopes, strict=True)]
+
+    alphas = descended(model.alphas, architecture_batch, ARCHITECTURE_DECAY, 1e-5)
+    for alpha, value in zip(model.alphas, alphas, strict=True):
+        alpha.assign(value)
+    weights = descended(model.ordinary_weights, weight_batch, DECAY, 0.01)
+    model.set_weights(before)
+    model.searching.assign(True)
+    model.train_step((weight_batch, architecture_batch))
+    for got, expected in zip(values(model.alphas), alphas, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-7)
+    for got, expected in zip(values(model.ordinary_weights), weights, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-5)

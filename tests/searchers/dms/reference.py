@@ -69,7 +69,8 @@ class Separate(Masks):
 
     \\[ O = \sum_i \pi_i (W_i * X) \\]
 
-    It takes as many convolutions as there are widths, and keeps the outputs of each.
+    It is divided by the mean share of a channel. It takes as many convolutions as there are widths,
+    and keeps the outputs of each.
     """
 
     def compute(
@@ -93,4 +94,5 @@ class Separate(Masks):
             inside = tf.cast(tf.range(tf.reduce_max(widths)) < widths[index], kernel.dtype)
             padded = kernel * tf.tile(inside, [reads.repeats])[:, None]
             outputs.append(shares[index] * layer(inputs, padded))
-        return tf.add_n(outputs)
+        read = tf.reduce_sum(shares * tf.cast(widths, shares.dtype))
+        return tf.add_n(outputs) * tf.cast(tf.reduce_max(widths), shares.dtype) / read

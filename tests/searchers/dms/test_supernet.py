@@ -22,6 +22,8 @@ layers = tf.keras.layers
 def by_hand(made: Supernet, shares: np.ndarray, widths: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Sum the outputs of a layer over the three widths of its inputs, each computed by itself."""
     layer = made.network.get_layer
+    # So much of each width that the channels are read once, on average.
+    shares = shares * (widths.max(axis=1) / (shares * widths).sum(axis=1))[:, None]
     x = tf.nn.conv2d(x, layer("real").kernel, 1, "SAME")
     x = layer("real_bn")(x, training=True)
     signs = np.where(x.numpy() >= 0, 1.0, -1.0).astype(np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.layers.precision import convolve
-from larq_nas.quantizers import quantized_scope
+from larq_nas.quantizers import DoReFaSign, StandardizedSign, quantized_scope
 
 _exporting: ContextVar[bool] = ContextVar("larq_nas_exporting", default=False)
 
@@ -40,6 +40,10 @@ def block_diagonal(kernel: tf.Tensor, groups: int, parts: int = 1) -> tf.Tensor:
     return tf.tile(kernel, [1, 1, groups, 1]) * tf.constant(np.tile(mask, parts), kernel.dtype)
 
 
+# Their gradients pass weights of any size; neither paper clips them.
+_OF_ANY_SIZE = (DoReFaSign, StandardizedSign)
+
+
 @tf.keras.utils.register_keras_serializable("larq_nas")
 class BinaryConv2D(lq.layers.QuantConv2D):
     """Binary 2D convolution, safe to convert.
@@ -64,6 +68,8 @@ class BinaryConv2D(lq.layers.QuantConv2D):
         kernel_size: height and width of the kernel, in pixels.
         input_quantizer: quantizer of the inputs.
         kernel_quantizer: quantizer of the weights; `None` keeps them real.
+        kernel_constraint: by default `"weight_clip"` for quantizers that stop to learn beyond -1
+            and 1, and none for real weights, `DoReFaSign` and `StandardizedSign`, which do not.
         padding: `"same"` or `"valid"`.
         pad_values: the value `"same"` pads with; 1 stays exact on every kernel.
         use_bias: whether to add a bias.
@@ -85,19 +91,21 @@ class BinaryConv2D(lq.layers.QuantConv2D):
         use_bias: bool = False,
         **kwargs: Any,
     ) -> None:
-        if kernel_quantizer is not None and kernel_constraint is None:
-            kernel_constraint = "weight_clip"
+        clip = "weight_clip" if kernel_quantizer is not None else None
         super().__init__(
             filters,
             kernel_size,
             input_quantizer=_quantizer(input_quantizer),
             kernel_quantizer=_quantizer(kernel_quantizer),
-            kernel_constraint=kernel_constraint,
+            kernel_constraint=clip if kernel_constraint is None else kernel_constraint,
             padding=padding,
             pad_values=pad_values,
             use_bias=use_bias,
             **kwargs,
         )
+        if kernel_constraint is None and isinstance(self.kernel_quantizer, _OF_ANY_SIZE):
+            # Taken away afterwards: Larq warns of weights that stop to learn, which these do not.
+            self.kernel_constraint = None
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         """Nothing: loaded, it is built when called, which names its weights after it."""

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -34,6 +36,19 @@ def test_domains_build_the_same_network_more_or_less_binary() -> None:
         real = build(block)
     assert real.layers[1].gamma is not None
     assert build(block).layers[2].kernel_quantizer is not None
+
+
+@pytest.mark.parametrize("binarization", ["sign", "dorefa", "dms"])
+def test_only_weights_that_stop_to_learn_beyond_1_are_clipped(
+    binarization: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """DoReFa-Net and DMS name no clipping, and their gradients need none: Larq's warning errs."""
+    model = build(lambda x: layers.sign_conv(x, 4, 3, name="a", binarization=binarization))
+    model.save(tmp_path / "model.keras")
+    for each in (model, tf.keras.models.load_model(tmp_path / "model.keras")):
+        clipped = each.get_layer("a_conv").kernel.constraint is not None
+        assert clipped == (binarization == "sign")
+    assert "kernel_constraint" not in caplog.text
 
 
 def test_scaling_after_relu_equals_equation_1() -> None:

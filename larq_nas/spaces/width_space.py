@@ -34,8 +34,10 @@ class WidthSpace(Space):
         ratios: the ratios to choose from; by default those of Shen et al. (Eq. 2).
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
         binarization: `"sign"`, `"dorefa"` as Shen et al. have it (Eq. 1), or `"dms"` as DMS does
-            (Eq. 2), see `larq_nas.layers.sign_conv`; or `"bats"` as BATS binarizes what it compares
-            with (section 3): batch norm, sign, convolution, a learned scale and PReLU.
+            (Eq. 2), see `larq_nas.layers.sign_conv`, with the ReLUs of the float twin where an
+            addition or the last layer reads (A.3), of which `"sign"` and `"dorefa"` have none; or
+            `"bats"` as BATS binarizes what it compares with (section 3): batch norm, sign,
+            convolution, a learned scale and PReLU.
     """
 
     expansion: float | tuple[float, ...] | None = None
@@ -81,10 +83,18 @@ class WidthSpace(Space):
         return [self.expansion] * len(self.layers)
 
     def first_conv(
-        self, x: tf.Tensor, filters: int, kernel_size: int, name: str, strides: int = 1
+        self,
+        x: tf.Tensor,
+        filters: int,
+        kernel_size: int,
+        name: str,
+        strides: int = 1,
+        *,
+        is_read_real: bool = False,
     ) -> tf.Tensor:
         """Apply the real convolution of the images, and batch norm."""
-        return self.activate(self.real_conv(x, filters, kernel_size, name, strides), name)
+        x = self.real_conv(x, filters, kernel_size, name, strides)
+        return self.activate(x, name, is_read_real)
 
     def real_conv(
         self, x: tf.Tensor, filters: int, kernel_size: int, name: str, strides: int = 1
@@ -115,9 +125,14 @@ class WidthSpace(Space):
             x, filters, kernel_size, name=name, strides=strides, binarization=self.binarization
         )
 
-    def activate(self, x: tf.Tensor, name: str) -> tf.Tensor:
-        """Apply ReLU in the float twin; a binary network has its signs."""
-        if self._binary():
+    def activate(self, x: tf.Tensor, name: str, is_read_real: bool = False) -> tf.Tensor:
+        """Apply ReLU in the float twin; a binary network has its quantizers.
+
+        What an addition or the last layer reads too (`is_read_real`) passes none: as in the
+        twin, `"dms"` has a ReLU there. Its quantizers, which have 0 for what is negative, read
+        the same through it; signs would all be 1.
+        """
+        if self._binary() and not (is_read_real and self.binarization == "dms"):
             return x
         return tf.keras.layers.ReLU(name=f"{name}_relu")(x)
 
@@ -155,7 +170,8 @@ class _Vgg(WidthSpace):
             if number == 1:
                 x = self.first_conv(x, filters, 3, name)
             else:
-                x = self.activate(self.conv(x, filters, name), name)
+                is_last = number == len(self.filters)
+                x = self.activate(self.conv(x, filters, name), name, is_read_real=is_last)
             if number in self.pooled:
                 x = tf.keras.layers.MaxPool2D(2, name=f"{name}_pool")(x)
         x = tf.keras.layers.Flatten(name="flatten")(x)
@@ -259,7 +275,8 @@ class _ResNet18(WidthSpace):
         y = self.conv(y, filters, f"{name}_2")
         if strides > 1:
             x = self._downsample(x, filters, strides, f"{name}_downsample")
-        return self.activate(tf.keras.layers.Add(name=f"{name}_add")([y, x]), name)
+        x = tf.keras.layers.Add(name=f"{name}_add")([y, x])
+        return self.activate(x, name, is_read_real=True)
 
     def _downsample(self, x: tf.Tensor, filters: int, strides: int, name: str) -> tf.Tensor:
         if self.downsample == "binary":
@@ -304,7 +321,7 @@ class ResNet18(_ResNet18):
         require_whole(stem_kernel=self.stem_kernel)
 
     def stem(self, images: tf.Tensor, filters: int) -> tf.Tensor:
-        x = self.first_conv(images, filters, self.stem_kernel, "stem", strides=2)
+        x = self.first_conv(images, filters, self.stem_kernel, "stem", 2, is_read_real=True)
         return tf.keras.layers.MaxPool2D(3, 2, "same", name="stem_pool")(x)
 
 
@@ -329,4 +346,4 @@ class ResNet18Cifar(_ResNet18):
     dense_bias: ClassVar[bool] = False
 
     def stem(self, images: tf.Tensor, filters: int) -> tf.Tensor:
-        return self.first_conv(images, filters, 3, "stem")
+        return self.first_conv(images, filters, 3, "stem", is_read_real=True)

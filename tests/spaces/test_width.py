@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -86,6 +88,24 @@ def test_its_float_twin_has_the_same_layers() -> None:
     ours, theirs = (network.get_layer(name).get_weights() for network in (model, twin))
     np.testing.assert_array_equal(ours, theirs)
     assert not any(getattr(layer, "input_quantizer", None) for layer in twin.layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    quick([("vgg11", (32, 32, 3)), ("resnet18_cifar", (8, 8, 3)), ("resnet18", (32, 32, 3))], 0, 1),
+)
+def test_binarized_as_dms_does_it_has_relu_where_the_float_twin_has(name: str, shape: Any) -> None:
+    """With a ReLU for each quantizer it is the twin: its other layers read the same (A.3)."""
+    space = resolve(name, {"binarization": "dms", "expansion": 0.25})
+    twin = resolve(space, {"precision": "real"}).build(larq_nas.spaces.Fix({}), shape, 10)
+    with building_in(larq_nas.layers.REAL_WEIGHTS):
+        model = space.build(larq_nas.spaces.Fix({}), shape, 10)
+    for layer in model.layers:
+        if getattr(layer, "input_quantizer", None):
+            layer.input_quantizer = tf.nn.relu
+    transfer_weights(randomize(twin), model)
+    images = np.random.default_rng(0).normal(size=(4, *shape)).astype("float32")
+    np.testing.assert_allclose(model(images), twin(images), rtol=1e-5, atol=1e-5)
 
 
 def test_keras_tuner_draws_ratios() -> None:

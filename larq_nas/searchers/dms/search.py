@@ -87,6 +87,7 @@ class Turns:
         return self.scale * factor**turn
 
 
+_PUBLISHED = "dms"
 _MERGES = ("add", "arithmetic", "average")
 _MIB = 2**20
 
@@ -345,6 +346,12 @@ class DmsSearch:
                 f"{turns.epochs * steps:,} steps of {self.data.facts.batch_size} images; about "
                 f"{needed / 2**30:.1f} GiB of memory at first",
             )
+            binarization = getattr(self.space, "binarization", _PUBLISHED)
+            if binarization != _PUBLISHED:
+                log.info(
+                    f'The network has binarization="{binarization}"; DMS as published has '
+                    f'"{_PUBLISHED}": method="dms_a" or "dms_b".'
+                )
 
     def _within_budget(self, ratios: dict[str, float]) -> dict[str, float]:
         """Return ratios that keep to the budget: those found, or as few narrower ones as can be."""

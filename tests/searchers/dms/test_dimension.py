@@ -187,6 +187,17 @@ def test_ratios_of_the_space_are_told_to_be_of_no_use(data: Any, recwarn: Any) -
     assert "`least_mean` and `least_ratio`" in told[0]
 
 
+@pytest.mark.parametrize("binarization", ["sign", "dms"])
+def test_a_network_that_is_not_binarized_as_dms_does_it_is_told(
+    data: Any, binarization: str, capsys: pytest.CaptureFixture
+) -> None:
+    space = VggSmall(binarization=binarization)
+    checked = read_data(*data, 10, None, 0, space, 0)
+    Dms(weight_epochs=1, final_scale=1).prepare(space, checked, None, 1, Recipe())._announce(2)
+    told = 'binarization="sign"; DMS as published has "dms"' in capsys.readouterr().out
+    assert told == (binarization == "sign")
+
+
 def test_epochs_are_refused_before_data_is_read() -> None:
     with pytest.raises(InputError, match="must be a multiple of `weight_epochs`, 5, but got 7"):
         larq_nas.search(None, None, method="dms_a", epochs=7)

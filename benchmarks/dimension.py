@@ -194,7 +194,9 @@ def table(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         )
         test = larq_nas.datasets.load("cifar10", batch_size=64)[1]
         accuracy = model.evaluate(test, verbose=0, return_dict=True)["accuracy"]
-        counted = larq_nas.cost.by_convention("dms", larq_nas.cost.profile(model))
+        profile = larq_nas.cost.profile(model)
+        counted = larq_nas.cost.by_convention("dms", profile)
+        counted["binary_macs"] = profile.summary()["binary_macs"]
         rows.append({"name": name, "ratios": ratios, "accuracy": accuracy, **counted})
         print(rows[-1])
     return rows

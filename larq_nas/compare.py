@@ -44,9 +44,9 @@ from larq_nas.process_state import keeps_process_state
 from larq_nas.report.plots import plot_comparison
 from larq_nas.run_directory import RunDirectory, differences, flat
 from larq_nas.spaces import Space, SpaceLike, WidthSpace, names, resolve
-from larq_nas.train import require_living, run_of, train_architecture
+from larq_nas.train import read_epochs, require_living, run_of, train_architecture
 from larq_nas.training.distribution import verbose_here
-from larq_nas.training.recipe import Recipe
+from larq_nas.training.recipe import Epochs, Recipe
 from larq_nas.training.trainer import require_stages
 
 __all__ = ["Record", "compare", "drawn_from", "read_entries", "summarize", "table"]
@@ -221,11 +221,11 @@ class Job:
     result: dict[str, Any] | None = None
     failure: str | None = None
 
-    def run(self, recipe: Recipe, epochs: int) -> RunDirectory:
+    def run(self, recipe: Recipe, epochs: Epochs) -> RunDirectory:
         """Return its run."""
         return run_of(self.architecture, self.data, recipe, None, epochs, self.folder)
 
-    def train(self, recipe: Recipe, epochs: int, verbose: int | str) -> None:
+    def train(self, recipe: Recipe, epochs: Epochs, verbose: int | str) -> None:
         """Train, or note why that has no end."""
         run, space = self.run(recipe, epochs), self.entry.space
         self.failure = None
@@ -427,7 +427,7 @@ def compare(
     *,
     directory: str | Path,
     seeds: Sequence[int] = (0, 1, 2),
-    epochs: int = 100,
+    epochs: Epochs | None = None,
     recipe: RecipeLike = "bats",
     settings: Mapping[str, Any] | None = None,
     space: SpaceLike = "bats",
@@ -469,7 +469,8 @@ def compare(
             out, such as 0.2, of each class alike and by seed 0, for all seeds alike.
         directory: where the runs and the comparison are kept.
         seeds: a training for each.
-        epochs: number of epochs of each training.
+        epochs: number of epochs of each training, of all stages or of each by its name; by default
+            those of the recipe, or 100.
         recipe: how all of them are trained, a `larq_nas.training.Recipe` or the name of
             the method whose recipe it is.
         settings: settings of spaces, such as `cells`, for each that has them.
@@ -491,11 +492,13 @@ def compare(
     # References
         - [BATS: Binary ArchitecTure Search](https://arxiv.org/abs/2003.01711)
     """
-    require_whole(epochs=epochs)
     _require(seeds, directory, settings)
     verbose = verbose_here(None, directory, verbose)
     drawn, place = drawn_from(space), Path(directory)
     training = resolve_method(None, drawn, recipe=recipe).recipe
+    epochs = read_epochs("epochs", epochs, training)
+    total = sum(training.split(epochs).values())
+    require_whole(epochs=total)
     # What is held out must be the same for all seeds, and for those of later calls.
     data = read_data(
         train,
@@ -516,7 +519,7 @@ def compare(
     for job in (*jobs, *before):
         job.run(training, epochs).check()
     if verbose:
-        _announce(entries, before, record, len(seeds), epochs)
+        _announce(entries, before, record, len(seeds), total)
     for job in jobs:
         job.read()
     with record:
@@ -544,7 +547,9 @@ def _require(seeds: object, directory: object, settings: object) -> None:
         raise InputError(f"`settings` must be a mapping of names to values, but got {settings!r}.")
 
 
-def _terms(data: Data, recipe: Recipe, epochs: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _terms(
+    data: Data, recipe: Recipe, epochs: Epochs, settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what all trainings share, but for the seed."""
     shared = {key: value for key, value in data.settings().items() if key != "seed"}
     return {**shared, "recipe": recipe.settings(), "epochs": epochs, "settings": dict(settings)}

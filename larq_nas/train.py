@@ -288,7 +288,8 @@ def train(
             that the network learns from too.
         classes: number of classes; by default what the labels say.
         augment: `"standard"` (shift and mirror), `"cutout"` (and a square of zeros), `"crop"` (7/8
-            of images that are so much larger than those of `validation`), a Keras layer such as
+            of images that are so much larger than those of `validation`), `"resized_crop"` (any
+            part of those, resized, and mirror), a Keras layer such as
             `tf.keras.layers.RandomRotation(0.1)`, a list or `Sequential` of them, a function of
             `(images, seed)`, or `None`.
         class_weight: how much images of each class count in training: weights by number or name, as

@@ -107,7 +107,7 @@ def test_what_changed_in_a_directory_is_named_in_one_line(searched: Path, traine
         (["bats", "--set", "recipe.stages=real"], "`--set recipe.stages` must be"),
         (
             ["bats", "--set", 'recipe.stages=[{"name": "binary", "epoch": 3}]'],
-            "Unknown setting of a stage `epoch`; did you mean `epochs`?",
+            "A stage has no setting 'epoch': it has name, epochs,",
         ),
         (["bnas_cifar", "--data", "digit"], "did you mean `digits`?"),
         (["bnas_cifar", "--data", "./absent"], "There is no folder or file `./absent`"),

@@ -398,13 +398,13 @@ _OPTIONS = (
         "--resize",
         type=int,
         help="Resize to this first, and take the centre of --image-size; of training images "
-        "--augment crop takes any part.",
+        "--augment crop takes any part, and resized_crop any part of any size.",
     ),
     click.option("--batch-size", type=int, help="Images in a batch.  [default: 96]"),
     click.option(
         "--augment",
         help="Random changes to training images: standard (shift, mirror), cutout (a square of "
-        "zeros, too) or crop (see --resize).",
+        "zeros, too), crop or resized_crop (see --resize).",
     ),
 )
 

@@ -225,8 +225,11 @@ class Stage:
         use_plain_numbers(self)
         if self.name not in _DOMAINS:
             raise unknown_name("stage", self.name, _DOMAINS)
-        require_fields(require_count, self, "epochs")
-        _check_rate(self)
+        # Options of a command are named as the settings are, and would be meant otherwise.
+        where = f" of stage {self.name}"
+        if self.epochs is not None:
+            require_count(**{f"epochs{where}": self.epochs})
+        _check_rate(self, where)
 
     def settings(self) -> str | dict[str, Any]:
         """Return the settings as a run keeps them: the name alone where nothing else is set."""
@@ -239,20 +242,23 @@ def _read_stage(given: Any) -> Stage:
         known = [field.name for field in dataclasses.fields(Stage)]
         for name in given:
             if name not in known:
-                raise unknown_name("setting of a stage", name, known)
+                raise InputError(f"A stage has no setting {name!r}: it has {', '.join(known)}.")
         return Stage(**given)
     return given if isinstance(given, Stage) else Stage(given)
 
 
-def _check_rate(settings: Any) -> None:
+def _check_rate(settings: Any, where: str = "") -> None:
     """Check what a recipe and its stages have in common; a stage need not have it."""
-    require_fields(require_positive, settings, "learning_rate")
-    require_fields(require_not_negative, settings, "weight_decay")
     may_lack = isinstance(settings, Stage)
+    checks = {"learning_rate": require_positive, "weight_decay": require_not_negative}
+    for name, check in checks.items():
+        value = getattr(settings, name)
+        if value is not None or not may_lack:
+            check(**{f"{name}{where}": value})
     for name, known in _CHOICES.items():
         value = getattr(settings, name)
         if value not in known and not (value is None and may_lack):
-            raise unknown_name(name, value, known)
+            raise unknown_name(f"{name}{where}", value, known)
     given = settings.milestones
     if given is None and may_lack:
         return
@@ -260,8 +266,8 @@ def _check_rate(settings: Any) -> None:
     between = all(isinstance(share, int | float) and 0 < share < 1 for share in milestones)
     if not milestones or not between or sorted(set(milestones)) != milestones:
         raise InputError(
-            f"`milestones` must be shares of the epochs, between 0 and 1 and rising, but got "
-            f"{given!r}."
+            f"`milestones{where}` must be shares of the epochs, between 0 and 1 and rising, but "
+            f"got {given!r}."
         )
     object.__setattr__(settings, "milestones", tuple(milestones))
 

@@ -36,12 +36,24 @@ from larq_nas.training import Recipe, Stage
         ),
         (
             {"stages": [{"name": "binary", "epoch": 3}]},
-            "Unknown setting of a stage `epoch`; did you",
+            "A stage has no setting 'epoch': it has name, epochs",
         ),
-        ({"stages": [{"name": "binary", "epochs": -3}]}, "`epochs` must be 0 or more, but got -3."),
-        ({"stages": [{"name": "binary", "schedule": "cosin"}]}, "Unknown schedule `cosin`; did"),
-        ({"stages": [{"name": "binary", "learning_rate": 0}]}, "`learning_rate` must be positive"),
-        ({"stages": [{"name": "binary", "milestones": [2]}]}, "`milestones` must be shares of the"),
+        (
+            {"stages": [{"name": "binary", "epochs": -3}]},
+            "`epochs of stage binary` must be 0 or more, but got -3.",
+        ),
+        (
+            {"stages": [{"name": "binary", "schedule": "cosin"}]},
+            "Unknown schedule of stage binary `cosin`; did",
+        ),
+        (
+            {"stages": [{"name": "binary", "learning_rate": 0}]},
+            "`learning_rate of stage binary` must",
+        ),
+        (
+            {"stages": [{"name": "binary", "milestones": [2]}]},
+            "`milestones of stage binary` must be",
+        ),
         ({"stages": [{"name": "real", "epochs": 3}, "binary"]}, "`stages` must all have `epochs`"),
         ({"schedule": None}, "Unknown schedule `None`"),
         ({"milestones": None}, "`milestones` must be shares of the epochs"),

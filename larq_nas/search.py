@@ -407,10 +407,11 @@ def search(
                     limit = TimeLimit(seconds, list(stages), run.time_limit)
                     resolved_callbacks.limit = limit
                     searching = searching if has_stages else (*searching, limit)
-                if seeds > 1:
-                    architecture = pick(run, *found)
-                else:
-                    architecture = found[0].run(run, searching, verbose)
+                with run.timed("search"):
+                    if seeds > 1:
+                        architecture = pick(run, *found)
+                    else:
+                        architecture = found[0].run(run, searching, verbose)
                 _require_found(architecture, plan, found[1])
                 architecture.save(run.architecture)
             result = train_and_finish(

@@ -42,7 +42,7 @@ from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.estimate import require_training_memory
 from larq_nas.spaces import Space, SpaceLike
 from larq_nas.spaces.chooser import Fix
-from larq_nas.training.callbacks import GivenCallbacks, resolve_callbacks
+from larq_nas.training.callbacks import GivenCallbacks, duration, resolve_callbacks
 from larq_nas.training.distribution import (
     noticing_lost_processes,
     process_count,
@@ -85,7 +85,8 @@ def train_and_finish(
 ) -> Result:
     """Train, save and convert what of that was not done, and return the result."""
     if not run.model.exists():
-        trained = trainer.train(epochs, run, callbacks, verbose)
+        with run.timed("train"):
+            trained = trainer.train(epochs, run, callbacks, verbose)
         with replacing(run.model) as path:
             save(trained, path)
     model = trainer.restore(run)
@@ -107,7 +108,7 @@ def copied_result(
         measured.pop("accuracy"),
         measured.pop("loss"),
         metrics=measured,
-        class_accuracy=trainer.class_accuracy(model),
+        **trainer.accuracies(model),
         costs=costs,
         budget=dict(budget.limits),
         conversion=None,
@@ -153,7 +154,10 @@ def _finish(
         if table:
             took = result["costs"][LATENCY] / 1000
             log.info(f"predicted on {table.device}: {took:.3f} ms for an image")
-        log.info(f"accuracy on validation data: {result['accuracy']:.2%}")
+        top5 = f", top-5 {result['top5_accuracy']:.2%}" if "top5_accuracy" in result else ""
+        log.info(f"accuracy on validation data: {result['accuracy']:.2%}{top5}")
+        if took := run.read_times():
+            log.info(", ".join(f"{part}: {duration(seconds)}" for part, seconds in took.items()))
         if labels := _labels_of(trainer):
             log.info(labels)
         log.info(_written(result, run))
@@ -208,7 +212,7 @@ def _convert(
     measured = trainer.measure(model)
     further = {name: measured.pop(name) for name in trainer.metrics.names}
     result: dict[str, Any] = {**measured, **({"metrics": further} if further else {})}
-    result["class_accuracy"] = trainer.class_accuracy(model)
+    result |= trainer.accuracies(model)
     told = {"class_names": data.class_names, "preprocessing": data.preprocessing}
     result |= {name: value for name, value in told.items() if value}
     result["costs"] = {k: v for k, v in profile(model).summary().items() if k != "layers"}

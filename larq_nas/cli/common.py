@@ -24,7 +24,7 @@ from larq_nas.data.data import ClassWeight
 from larq_nas.errors import InputError, LarqNasError, first_line
 from larq_nas.imports import load_object
 from larq_nas.methods import METHODS, Method, resolve
-from larq_nas.run_directory import read_settings
+from larq_nas.run_directory import read_settings, read_times
 from larq_nas.searchers import Searcher
 from larq_nas.spaces import SpaceLike
 from larq_nas.spaces import resolve as resolve_space
@@ -516,7 +516,8 @@ def print_outcome(directory: Path, as_json: bool) -> None:
     """Print the result as JSON if asked to, and fail if the conversion was refused."""
     result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
     if as_json:
-        click.echo(json.dumps({"directory": str(directory), **result}, indent=2))
+        whole = {"directory": str(directory), **result, "seconds": read_times(directory)}
+        click.echo(json.dumps(whole, indent=2))
     if "refused" in result:
         raise click.ClickException(result["refused"])
 

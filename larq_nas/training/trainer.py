@@ -412,7 +412,7 @@ def epochs_of_stages(recipe: Recipe, epochs: Epochs) -> dict[str, int]:
     return {f"train_{name}": number for name, number in recipe.split(epochs).items()}
 
 
-_CALIBRATION_STEPS = 20
+_CALIBRATION_STEPS, _TOP = 20, 5
 
 
 @dataclass(frozen=True)
@@ -479,21 +479,30 @@ class Trainer:
         self._compiled(model, self.takes_vectors)
         return {name: measured[name] for name in ("accuracy", "loss", *self.metrics.names)}
 
-    def class_accuracy(self, model: tf.keras.Model) -> dict[str, float]:
-        """Return the accuracy of the validation images of each class, by its name or number."""
+    def accuracies(self, model: tf.keras.Model) -> dict[str, Any]:
+        """Return further accuracies on the validation data.
+
+        They are `class_accuracy`, that of the images of each class by its name or number, and with
+        more than five classes `top5_accuracy`, the share of images whose class is among the five
+        that are the most likely.
+        """
         right, seen = np.zeros((2, self.data.facts.classes))
+        among_five = 0
         with exact():
             # Each image counts alike, as for the accuracy of all.
             for images, labels, *_ in validation_stream(self.data.measured):
                 labels = labels.numpy()
                 # Of soft labels the largest.
                 labels = labels.argmax(axis=-1) if labels.ndim > 1 else labels
-                hits = model.predict_on_batch(images).argmax(axis=-1) == labels
+                logits = model.predict_on_batch(images)
                 np.add.at(seen, labels, 1)
-                np.add.at(right, labels, hits)
+                np.add.at(right, labels, logits.argmax(axis=-1) == labels)
+                among_five += int(np.sum(tf.math.in_top_k(labels, logits, _TOP)))
         names = self.data.class_names or map(str, range(len(seen)))
         pairs = zip(names, right, seen, strict=True)
-        return {name: float(number / of) for name, number, of in pairs if of}
+        by_class = {name: float(number / of) for name, number, of in pairs if of}
+        top5 = {"top5_accuracy": among_five / int(seen.sum())} if len(seen) > _TOP else {}
+        return {"class_accuracy": by_class, **top5}
 
     def restore(self, run: RunDirectory) -> tf.keras.Model:
         """Return the trained network of a run, compiled to go on from there.

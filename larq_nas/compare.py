@@ -42,11 +42,12 @@ from larq_nas.methods import RecipeLike
 from larq_nas.methods import resolve as resolve_method
 from larq_nas.process_state import keeps_process_state
 from larq_nas.report.plots import plot_comparison
-from larq_nas.run_directory import RunDirectory, differences, flat
+from larq_nas.run_directory import RunDirectory, differences, flat, read_times
 from larq_nas.spaces import Space, SpaceLike, WidthSpace, names, resolve
-from larq_nas.train import require_living, run_of, train_architecture
+from larq_nas.train import read_epochs, require_living, run_of, train_architecture
+from larq_nas.training.callbacks import duration
 from larq_nas.training.distribution import verbose_here
-from larq_nas.training.recipe import Recipe
+from larq_nas.training.recipe import Epochs, Recipe
 from larq_nas.training.trainer import require_stages
 
 __all__ = ["Record", "compare", "drawn_from", "read_entries", "summarize", "table"]
@@ -59,13 +60,15 @@ _RANDOM = re.compile(r"random(?::(\d+))?")
 class Entry:
     """Architectures that are one row of a comparison: one, or several random ones of a space.
 
-    `told` are its settings, what was changed, and what it does not have.
+    `told` are its settings, what was changed, and what it does not have; `search_seconds` what the
+    search took that has found it.
     """
 
     label: str
     architectures: tuple[Architecture, ...]
     space: Space
     told: tuple[str, ...]
+    search_seconds: float | None = None
 
     @property
     def folder(self) -> str:
@@ -102,7 +105,8 @@ class _Reader:
         path = Path(source)
         path = path.parent if path.name == "architecture.json" else path
         label = path.as_posix().strip("./") or path.resolve().name
-        return self._one(label, Architecture.read(source))
+        found = self._one(label, Architecture.read(source))
+        return dataclasses.replace(found, search_seconds=read_times(path).get("search"))
 
     def _one(self, label: str, found: Architecture) -> Entry:
         own = self.space if found.space == self.space.name and found.space not in names() else None
@@ -221,11 +225,11 @@ class Job:
     result: dict[str, Any] | None = None
     failure: str | None = None
 
-    def run(self, recipe: Recipe, epochs: int) -> RunDirectory:
+    def run(self, recipe: Recipe, epochs: Epochs) -> RunDirectory:
         """Return its run."""
         return run_of(self.architecture, self.data, recipe, None, epochs, self.folder)
 
-    def train(self, recipe: Recipe, epochs: int, verbose: int | str) -> None:
+    def train(self, recipe: Recipe, epochs: Epochs, verbose: int | str) -> None:
         """Train, or note why that has no end."""
         run, space = self.run(recipe, epochs), self.entry.space
         self.failure = None
@@ -247,6 +251,7 @@ class Job:
         result, diverged = self.folder / "result.json", self.folder / _DIVERGED
         if result.exists():
             self.result = json.loads(result.read_text(encoding="utf-8"))
+            self.result["seconds"] = read_times(self.folder)
         elif diverged.exists():
             self.failure = diverged.read_text(encoding="utf-8")
 
@@ -276,6 +281,7 @@ def finished_before(entry: Entry, data: Data, directory: Path, seeds: Sequence[i
 _COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "accuracy": ("accuracy", lambda value: f"{value:.2%}"),
     "spread": ("spread", lambda value: f"{100 * value:.2f}"),
+    "top5_accuracy": ("top-5", lambda value: f"{value:.2%}"),
     "runs": ("runs", str),
     "diverged": ("diverged", str),
     "binary_macs": ("binary MACs", lambda value: f"{value:,.0f}"),
@@ -283,6 +289,8 @@ _COLUMNS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "weight_bytes": ("weights (bytes)", lambda value: f"{value:,.0f}"),
     "flatbuffer_bytes": ("flatbuffer (bytes)", lambda value: f"{value:,.0f}"),
     "microseconds": ("latency (ms)", lambda value: f"{value / 1000:.2f}"),
+    "search_seconds": ("search", duration),
+    "train_seconds": ("training", duration),
 }
 
 
@@ -303,6 +311,11 @@ def summarize(
     row["accuracy"] = statistics.mean(accuracies)
     row["spread"] = statistics.stdev(accuracies) if len(accuracies) > 1 else None
     row["accuracies"] = accuracies
+    top5 = [result["top5_accuracy"] for result in results if "top5_accuracy" in result]
+    times = [result.get("seconds", {}).get("train") for result in results]
+    trained = [seconds for seconds in times if seconds is not None]
+    row["top5_accuracy"] = statistics.mean(top5) if len(top5) == len(results) else None
+    row["train_seconds"] = statistics.mean(trained) if len(trained) == len(results) else None
     costs = [result["costs"] for result in results]
     row |= {name: statistics.mean(cost[name] for cost in costs) for name in ("binary_macs", "macs")}
     row["weight_bytes"] = statistics.mean(cost["weight_bytes"] for cost in costs)
@@ -427,7 +440,7 @@ def compare(
     *,
     directory: str | Path,
     seeds: Sequence[int] = (0, 1, 2),
-    epochs: int = 100,
+    epochs: Epochs | None = None,
     recipe: RecipeLike = "bats",
     settings: Mapping[str, Any] | None = None,
     space: SpaceLike = "bats",
@@ -469,7 +482,8 @@ def compare(
             out, such as 0.2, of each class alike and by seed 0, for all seeds alike.
         directory: where the runs and the comparison are kept.
         seeds: a training for each.
-        epochs: number of epochs of each training.
+        epochs: number of epochs of each training, of all stages or of each by its name; by default
+            those of the recipe, or 100.
         recipe: how all of them are trained, a `larq_nas.training.Recipe` or the name of
             the method whose recipe it is.
         settings: settings of spaces, such as `cells`, for each that has them.
@@ -482,8 +496,8 @@ def compare(
 
     # Returns
         A row for each of `architectures`, and for those of earlier calls: `accuracy` (the mean),
-        `spread` (the standard deviation, `None` of a single run), `accuracies`, costs, and
-        `microseconds`.
+        `spread` (the standard deviation, `None` of a single run), `accuracies`, `top5_accuracy`,
+        costs, `microseconds`, and the seconds of a training and of the search of a run.
 
     # Raises
         InputError: if an argument or the data cannot be used; nothing was trained then.
@@ -491,11 +505,13 @@ def compare(
     # References
         - [BATS: Binary ArchitecTure Search](https://arxiv.org/abs/2003.01711)
     """
-    require_whole(epochs=epochs)
     _require(seeds, directory, settings)
     verbose = verbose_here(None, directory, verbose)
     drawn, place = drawn_from(space), Path(directory)
     training = resolve_method(None, drawn, recipe=recipe).recipe
+    epochs = read_epochs("epochs", epochs, training)
+    total = sum(training.split(epochs).values())
+    require_whole(epochs=total)
     # What is held out must be the same for all seeds, and for those of later calls.
     data = read_data(
         train,
@@ -516,7 +532,7 @@ def compare(
     for job in (*jobs, *before):
         job.run(training, epochs).check()
     if verbose:
-        _announce(entries, before, record, len(seeds), epochs)
+        _announce(entries, before, record, len(seeds), total)
     for job in jobs:
         job.read()
     with record:
@@ -544,7 +560,9 @@ def _require(seeds: object, directory: object, settings: object) -> None:
         raise InputError(f"`settings` must be a mapping of names to values, but got {settings!r}.")
 
 
-def _terms(data: Data, recipe: Recipe, epochs: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _terms(
+    data: Data, recipe: Recipe, epochs: Epochs, settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what all trainings share, but for the seed."""
     shared = {key: value for key, value in data.settings().items() if key != "seed"}
     return {**shared, "recipe": recipe.settings(), "epochs": epochs, "settings": dict(settings)}
@@ -582,6 +600,7 @@ def _rows(entries: Sequence[Entry], jobs: Sequence[Job], place: Path) -> list[di
                 networks.setdefault(id(job.architecture), path.relative_to(place).as_posix())
         if results or failures:
             row = summarize(entry.label, results, failures)
+            row["search_seconds"] = entry.search_seconds
             rows.append({**row, "flatbuffers": sorted(networks.values())})
     return rows
 

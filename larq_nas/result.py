@@ -17,7 +17,7 @@ from larq_nas.deploy import Conversion
 from larq_nas.errors import InputError, first_line
 from larq_nas.report import notebook
 from larq_nas.run_directory import RunDirectory, read_settings
-from larq_nas.training.callbacks import read_ended
+from larq_nas.training.callbacks import duration, read_ended
 from larq_nas.training.loop import read_history
 
 __all__ = ["Result", "load"]
@@ -43,6 +43,9 @@ class Result:
         loss: mean cross-entropy on them.
         metrics: further metrics on them, by their names.
         class_accuracy: the accuracy of the images of each class, by its name or number.
+        top5_accuracy: share of the images whose class is among the five that are the most likely;
+            `None` with five classes or less.
+        seconds: what the search and the training took, as `"search"` and `"train"`.
         costs: the figures of `larq_nas.cost.Profile.summary` without the layers; with a table of
             latencies `latency` in microseconds.
         budget: the limits, by the names of costs.
@@ -67,6 +70,8 @@ class Result:
     warnings: Sequence[str]
     directory: Path | None
     read_model: Callable[[], tf.keras.Model] = field(repr=False)
+    top5_accuracy: float | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> tf.keras.Model:
@@ -113,6 +118,8 @@ class Result:
             told["loss"],
             metrics=told.get("metrics", {}),
             class_accuracy=told.get("class_accuracy", {}),
+            top5_accuracy=told.get("top5_accuracy"),
+            seconds=run.read_times(),
             costs=told["costs"],
             budget=told["budget"],
             conversion=conversion,
@@ -126,6 +133,8 @@ class Result:
         """Return what is known, each with its name."""
         costs = self.costs
         rows = [("space", self.architecture.space), ("accuracy", f"{self.accuracy:.2%}")]
+        if self.top5_accuracy is not None:
+            rows.append(("top-5 accuracy", f"{self.top5_accuracy:.2%}"))
         worst = sorted(self.class_accuracy.items(), key=lambda pair: pair[1])[:_WORST]
         if worst:
             rows.append(("lowest classes", ", ".join(f"{n} {a:.2%}" for n, a in worst)))
@@ -148,6 +157,9 @@ class Result:
         counted = [f"{s} {sum(row['stage'] == s for row in self.history)}" for s in stages]
         if counted:
             rows.append(("epochs", ", ".join(counted)))
+        if self.seconds:
+            took = [f"{part} {duration(seconds)}" for part, seconds in self.seconds.items()]
+            rows.append(("time", ", ".join(took)))
         rows += [("warning", warning) for warning in self.warnings]
         return [*rows, ("directory", str(self.directory) if self.directory else "not kept")]
 

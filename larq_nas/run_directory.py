@@ -4,11 +4,12 @@ import json
 import math
 import shutil
 import tempfile
+import threading
 import time
 import weakref
 import zlib
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,14 @@ __all__ = [
     "RunDirectory",
     "differences",
     "flat",
+    "read_times",
 ]
 
 
 _SCHEMA = 3
 _SETTINGS = "settings.json"
 _WAIT_SECONDS = 0.5
+_KEEP_SECONDS = 10.0
 
 
 class RunDirectory:
@@ -86,6 +89,7 @@ class RunDirectory:
         self.flatbuffer = self.directory / "model.tflite"
         self.time_limit = self.directory / "time_limit.json"
         self.warnings = self.directory / "warnings.json"
+        self.times = self.directory / "times.json"
         self.result = self.directory / "result.json"
 
     @classmethod
@@ -119,7 +123,7 @@ class RunDirectory:
             (path.relative_to(self.directory).as_posix(), path.stat().st_size)
             for path in self.directory.rglob("*")
             if path.is_file()
-            and path.name not in (LOCK, self.warnings.name)
+            and path.name not in (LOCK, self.warnings.name, self.times.name)
             and not path.match(f"{LEFTOVERS}/*")
         )
         return zlib.crc32(json.dumps(held).encode()) & 0xFFFFFF
@@ -206,6 +210,32 @@ class RunDirectory:
             return []
         return found
 
+    def read_times(self) -> dict[str, float]:
+        """Return the seconds that the search and the training have taken, in all calls together."""
+        return read_times(self.directory)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Add the seconds of a `with` block to those of a part, also if the process is killed."""
+        before, began, ended = self.read_times(), time.monotonic(), threading.Event()
+
+        def keep() -> None:
+            taken = before.get(part, 0.0) + time.monotonic() - began
+            write_atomically(self.times, json.dumps({**before, part: round(taken, 1)}) + "\n")
+
+        def watch() -> None:
+            while not ended.wait(_KEEP_SECONDS):
+                keep()
+
+        watching = threading.Thread(target=watch, daemon=True)
+        watching.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watching.join()
+            keep()
+
     def _keep_warnings(self, texts: list[str]) -> None:
         write_atomically(self.warnings, json.dumps(texts, indent=2) + "\n")
 
@@ -238,6 +268,15 @@ def _hint_on_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         "the data holds the same examples in another order, so shuffle it by "
         ".shuffle(buffer, seed=0, reshuffle_each_iteration=False), or not at all; "
     )
+
+
+def read_times(directory: Path) -> dict[str, float]:
+    """Return the seconds of the parts of a run, if it has kept any."""
+    try:
+        kept = json.loads((directory / "times.json").read_text(encoding="utf-8"))
+        return {str(part): float(seconds) for part, seconds in kept.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def read_settings(directory: Path, to_continue: bool = False) -> dict[str, Any]:

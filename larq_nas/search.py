@@ -21,7 +21,6 @@ from larq_nas.errors import (
     collecting_warnings,
     plain_number,
     require_bool,
-    require_count,
     require_whole,
     warn,
 )
@@ -42,6 +41,7 @@ from larq_nas.spaces.space import fingerprint, is_built_in
 from larq_nas.train import (
     check_metrics,
     is_binary,
+    read_epochs,
     train_and_finish,
     warn_of_real_layers,
 )
@@ -61,8 +61,9 @@ from larq_nas.training.distribution import (
 )
 from larq_nas.training.loop import forgetting_graphs
 from larq_nas.training.metrics import GivenMetrics, Metrics
+from larq_nas.training.recipe import Epochs
+from larq_nas.training.teacher import Teacher
 from larq_nas.training.trainer import (
-    Teacher,
     Trainer,
     check_training,
     epochs_of_stages,
@@ -154,7 +155,7 @@ def search(
     budget: BudgetLike | None = None,
     latency_table: str | Path | LatencyTable | None = None,
     epochs: int | None = None,
-    train_epochs: int | None = None,
+    train_epochs: Epochs | None = None,
     classes: int | None = None,
     augment: AugmentLike | None = None,
     class_weight: ClassWeight | None = None,
@@ -227,11 +228,13 @@ def search(
             file of one; see `larq-nas latency --build-table`.
         epochs: epochs of the search (of DMS those that train weights, of a progressive one those
             of each stage), or generations of an evolution; by default the method's.
-        train_epochs: epochs the found network is trained for; 0 leaves it as derived, with
-            random weights; by default the method's.
+        train_epochs: epochs the found network is trained for, of all stages or of each by its
+            name, such as `{"real": 20, "binary": 30}`; 0 leaves it as derived, with random
+            weights; by default the method's.
         classes: number of classes; by default what the labels say.
         augment: `"standard"` (shift and mirror), `"cutout"` (and a square of zeros), `"crop"` (7/8
-            of images that are so much larger than those of `validation`), a Keras layer such as
+            of images that are so much larger than those of `validation`), `"resized_crop"` (any
+            part of those, resized, and mirror), a Keras layer such as
             `tf.keras.layers.RandomRotation(0.1)`, a list or `Sequential` of them, a function of
             `(images, seed)`, or `None`.
         class_weight: how much images of each class count in training: weights by number or name, as
@@ -280,11 +283,11 @@ def search(
     require_role(plan.searcher, directory)
     check_seed(seed)
     require_bool(resume=resume, return_result=return_result)
-    epochs, train_epochs, classes, seed = map(plain_number, (epochs, train_epochs, classes, seed))
+    epochs, classes, seed = map(plain_number, (epochs, classes, seed))
     require_whole(epochs=epochs)
     if hasattr(plan.searcher, "require_epochs"):
         plan.searcher.require_epochs(epochs)
-    require_count(train_epochs=train_epochs)
+    train_epochs = read_epochs("train_epochs", train_epochs, plan.recipe)
     require_whole(seeds=seeds, pick_epochs=pick_epochs)
     if seeds > 1:
         _require_several_seeds(time_limit, strategy)
@@ -307,7 +310,7 @@ def search(
     if verbose:
         log.info(
             f"Space `{plan.space.name}`, searcher `{plan.searcher.name}`: epochs={epochs}, "
-            f"train_epochs={train_epochs}{_listed(later)}",
+            f"train_epochs={sum(later.values())}{_listed(later)}",
         )
     data = read_data(
         train,
@@ -404,10 +407,11 @@ def search(
                     limit = TimeLimit(seconds, list(stages), run.time_limit)
                     resolved_callbacks.limit = limit
                     searching = searching if has_stages else (*searching, limit)
-                if seeds > 1:
-                    architecture = pick(run, *found)
-                else:
-                    architecture = found[0].run(run, searching, verbose)
+                with run.timed("search"):
+                    if seeds > 1:
+                        architecture = pick(run, *found)
+                    else:
+                        architecture = found[0].run(run, searching, verbose)
                 _require_found(architecture, plan, found[1])
                 architecture.save(run.architecture)
             result = train_and_finish(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,14 @@ from larq_nas.files import replacing, write_atomically
 from larq_nas.latency import LatencyTable
 from larq_nas.layers.serialization import save
 from larq_nas.log import log
-from larq_nas.methods import RecipeLike, resolve
+from larq_nas.methods import DEFAULT_EPOCHS, RecipeLike, resolve
 from larq_nas.process_state import keeps_process_state
 from larq_nas.result import Result
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.estimate import require_training_memory
 from larq_nas.spaces import Space, SpaceLike
 from larq_nas.spaces.chooser import Fix
-from larq_nas.training.callbacks import GivenCallbacks, resolve_callbacks
+from larq_nas.training.callbacks import GivenCallbacks, duration, resolve_callbacks
 from larq_nas.training.distribution import (
     noticing_lost_processes,
     process_count,
@@ -52,9 +52,9 @@ from larq_nas.training.distribution import (
 )
 from larq_nas.training.loop import forgetting_graphs
 from larq_nas.training.metrics import NO_METRICS, GivenMetrics, Metrics
-from larq_nas.training.recipe import Recipe
+from larq_nas.training.recipe import Epochs, Recipe
+from larq_nas.training.teacher import Teacher
 from larq_nas.training.trainer import (
-    Teacher,
     Trainer,
     check_training,
     epochs_of_stages,
@@ -62,6 +62,7 @@ from larq_nas.training.trainer import (
 )
 
 __all__ = [
+    "read_epochs",
     "require_living",
     "run_of",
     "train",
@@ -75,7 +76,7 @@ _SMALLEST_SAMPLE, _LARGEST_SAMPLE, _SAMPLE_BYTES = 32, 512, 2**25
 
 def train_and_finish(
     trainer: Trainer,
-    epochs: int,
+    epochs: Epochs,
     run: RunDirectory,
     budget: Budget,
     table: LatencyTable | None,
@@ -84,7 +85,8 @@ def train_and_finish(
 ) -> Result:
     """Train, save and convert what of that was not done, and return the result."""
     if not run.model.exists():
-        trained = trainer.train(epochs, run, callbacks, verbose)
+        with run.timed("train"):
+            trained = trainer.train(epochs, run, callbacks, verbose)
         with replacing(run.model) as path:
             save(trained, path)
     model = trainer.restore(run)
@@ -106,7 +108,7 @@ def copied_result(
         measured.pop("accuracy"),
         measured.pop("loss"),
         metrics=measured,
-        class_accuracy=trainer.class_accuracy(model),
+        **trainer.accuracies(model),
         costs=costs,
         budget=dict(budget.limits),
         conversion=None,
@@ -152,7 +154,10 @@ def _finish(
         if table:
             took = result["costs"][LATENCY] / 1000
             log.info(f"predicted on {table.device}: {took:.3f} ms for an image")
-        log.info(f"accuracy on validation data: {result['accuracy']:.2%}")
+        top5 = f", top-5 {result['top5_accuracy']:.2%}" if "top5_accuracy" in result else ""
+        log.info(f"accuracy on validation data: {result['accuracy']:.2%}{top5}")
+        if took := run.read_times():
+            log.info(", ".join(f"{part}: {duration(seconds)}" for part, seconds in took.items()))
         if labels := _labels_of(trainer):
             log.info(labels)
         log.info(_written(result, run))
@@ -207,7 +212,7 @@ def _convert(
     measured = trainer.measure(model)
     further = {name: measured.pop(name) for name in trainer.metrics.names}
     result: dict[str, Any] = {**measured, **({"metrics": further} if further else {})}
-    result["class_accuracy"] = trainer.class_accuracy(model)
+    result |= trainer.accuracies(model)
     told = {"class_names": data.class_names, "preprocessing": data.preprocessing}
     result |= {name: value for name, value in told.items() if value}
     result["costs"] = {k: v for k, v in profile(model).summary().items() if k != "layers"}
@@ -240,7 +245,7 @@ def train(
     validation: DataLike | float,
     *,
     space: SpaceLike | None = None,
-    epochs: int = 100,
+    epochs: Epochs | None = None,
     recipe: RecipeLike | None = None,
     teacher: tf.keras.Model | None = None,
     classes: int | None = None,
@@ -278,14 +283,17 @@ def train(
         validation: data of the same form that is only measured on, or a share of `train` to hold
             out, such as 0.2, of each class alike and by `seed`.
         space: the search space, needed if it is a function of your own.
-        epochs: number of epochs; 0 leaves random weights.
+        epochs: number of epochs, of all stages or of each by its name, such as
+            `{"real": 20, "binary": 30}`; 0 leaves random weights. By default those of the recipe,
+            or 100.
         recipe: a `larq_nas.training.Recipe`, the name of the method whose recipe it is, or
             settings to change in that of the space's method, which is the default.
         teacher: a trained network of the same images and classes, such as one of larq-zoo,
             that the network learns from too.
         classes: number of classes; by default what the labels say.
         augment: `"standard"` (shift and mirror), `"cutout"` (and a square of zeros), `"crop"` (7/8
-            of images that are so much larger than those of `validation`), a Keras layer such as
+            of images that are so much larger than those of `validation`), `"resized_crop"` (any
+            part of those, resized, and mirror), a Keras layer such as
             `tf.keras.layers.RandomRotation(0.1)`, a list or `Sequential` of them, a function of
             `(images, seed)`, or `None`.
         class_weight: how much images of each class count in training: weights by number or name, as
@@ -319,13 +327,13 @@ def train(
     """
     check_seed(seed)
     require_bool(resume=resume, return_result=return_result)
-    epochs, classes, seed = map(plain_number, (epochs, classes, seed))
-    require_count(epochs=epochs)
+    classes, seed = map(plain_number, (classes, seed))
     found = Architecture.read(architecture)
     resolved = found.resolve(space)
     require_one_directory(strategy, directory)
     verbose = verbose_here(strategy, directory, verbose)
     plan = resolve(None, resolved, recipe=recipe)
+    epochs = read_epochs("epochs", epochs, plan.recipe)
     further = Metrics(metrics)
     groups = {"train": training_stages(plan.recipe, further)}
     resolved_callbacks = resolve_callbacks(callbacks, groups, epochs_of_stages(plan.recipe, epochs))
@@ -359,6 +367,17 @@ def train(
     return result if return_result else result.model
 
 
+def read_epochs(name: str, given: Epochs | None, recipe: Recipe) -> Epochs:
+    """Return the epochs of a training that were given, or else those of its recipe."""
+    if given is None:
+        return DEFAULT_EPOCHS if recipe.epochs is None else recipe.epochs
+    epochs: Epochs = plain_number(given)
+    if isinstance(epochs, Mapping):
+        return recipe.split(epochs)
+    require_count(**{name: epochs})
+    return epochs
+
+
 def check_metrics(metrics: Metrics, data: Data) -> None:
     """Raise `InputError` for metrics that cannot be computed of the labels of the data."""
     labels = data.validation.element_spec[1]
@@ -370,7 +389,7 @@ def run_of(
     data: Data,
     recipe: Recipe,
     teacher: Teacher | None,
-    epochs: int,
+    epochs: Epochs,
     directory: str | Path | None,
     resume: bool = True,
     metrics: Metrics = NO_METRICS,
@@ -393,7 +412,7 @@ def train_architecture(
     data: Data,
     recipe: Recipe,
     teacher: Teacher | None,
-    epochs: int,
+    epochs: Epochs,
     run: RunDirectory,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     verbose: int | str = "auto",

@@ -93,6 +93,10 @@ def test_a_row_for_each_with_means_and_spread(compared: tuple[Path, list[Any]]) 
     assert drawn["accuracy"] == pytest.approx(statistics.mean(accuracies))
     assert drawn["spread"] == pytest.approx(statistics.stdev(accuracies))
     assert one["spread"] is None
+    top5 = [result["top5_accuracy"] for result in results]
+    assert drawn["top5_accuracy"] == pytest.approx(statistics.mean(top5))
+    assert drawn["train_seconds"] > 0
+    assert drawn["search_seconds"] is None
     costs = [result["costs"]["binary_macs"] for result in results]
     assert drawn["binary_macs"] == statistics.mean(costs)
     assert one["microseconds"] > 0

@@ -1,9 +1,11 @@
 import dataclasses
 import json
+import math
 from typing import Any
 
 import pytest
 
+from larq_nas import Architecture
 from larq_nas.errors import InputError
 from larq_nas.layers import Domain
 from larq_nas.methods import METHODS, recipe, resolve
@@ -12,6 +14,25 @@ from larq_nas.spaces import Bats, Bnas, Darts, FunctionSpace, ResNet18Cifar, Vgg
 from larq_nas.training import Recipe
 
 ROWS = [(name, row) for name, rows in METHODS.items() for row in rows]
+
+
+ONE_CYCLE = {
+    "optimizer": "sgd",
+    "learning_rate": 0.05,
+    "base_batch_size": 256,
+    "schedule": "one_cycle",
+    "drop_path": 0.2,
+}
+RESTARTED = {
+    "optimizer": "sgd",
+    "learning_rate": 0.05,
+    "base_batch_size": 256,
+    "schedule": "warm_restarts",
+    "clip_norm": 5.0,
+    "label_smoothing": 0.1,
+}
+BY_STEPS = {"optimizer": "sgd", "learning_rate": 0.1, "schedule": "steps"}
+FALLS_OF_DMS = {"base_batch_size": 64, "milestones": (140 / 300, 220 / 300, 260 / 300)}
 
 
 def changes(one: Any, other: Any) -> dict[str, Any]:
@@ -46,10 +67,11 @@ def test_bats_as_published() -> None:
     assert searcher.diversity == 0
     assert (bats.epochs, int(bats.epochs * searcher.weights_only + 1e-9)) == (25, 10)
     assert (bats.recipe.learning_rate, bats.recipe.auxiliary) == (1e-3, 0.4)
-    assert (bats.recipe.weight_decay, bats.recipe.drop_path, bats.train_epochs) == (0, 0, 600)
+    assert (bats.recipe.weight_decay, bats.recipe.drop_path) == (0, 0)
+    assert bats.recipe.split(bats.train_epochs) == {"real": 600, "binary": 600}
     imagenet: Any = resolve("bats_imagenet")
     assert (imagenet.space.cells, imagenet.space.channels) == (14, 80)
-    assert imagenet.train_epochs == 75
+    assert imagenet.recipe.split(imagenet.train_epochs) == {"real": 75, "binary": 75}
 
 
 def test_bnas_as_published() -> None:
@@ -68,7 +90,8 @@ def test_bnas_as_published() -> None:
     assert (Bnas(cells=5, channels=12).proxy().cells, Bnas(channels=12).proxy().channels) == (5, 12)
     found = bnas.recipe
     assert (found.optimizer, found.learning_rate, found.schedule) == ("sgd", 0.05, "one_cycle")
-    assert (found.weight_decay, found.clip_norm, found.drop_path) == (3e-6, 5.0, 0.2)
+    # As released: gradients of the training on CIFAR-10 are not clipped.
+    assert (found.weight_decay, found.clip_norm, found.drop_path) == (3e-6, 0.0, 0.2)
     imagenet = recipe("bnas_imagenet")
     assert (imagenet.schedule, imagenet.restart_epochs) == ("warm_restarts", 50)
     assert (imagenet.weight_decay, imagenet.label_smoothing) == (3e-5, 0.1)
@@ -107,10 +130,41 @@ def test_dms_as_published(name: str, ratio: float, target: float, decay: float) 
         assert (found.epochs, found.recipe.weight_decay) == (250, decay)
         assert found.space.binarization == "dms"
     resnet = resolve(name, "resnet18_cifar").recipe
-    assert (resnet.epochs_of("float", 500), resnet.epochs_of("binary", 500)) == (200, 300)
+    assert resnet.split(500) == {"float": 200, "binary": 300}
     rates = resnet.rates(64, 300, 10)
     at = [float(rates(10 * epoch)) for epoch in (0, 139, 141, 219, 221, 259, 261)]
     assert at == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.0001])
+
+
+@pytest.mark.parametrize("name", ["dms_a", "dms_b"])
+def test_dms_trains_the_float_twin_on_imagenet_as_resnet_was_first(name: str) -> None:
+    """A tenth every 30 of 100 epochs, and then both binary along a cosine (B.2.2)."""
+    found: Any = resolve(name, "resnet18")
+    assert (found.space.binarization, found.train_epochs) == ("dms", 200)
+    twin, binary = found.recipe.stages
+    assert (twin.name, binary.name, found.recipe.weight_decay) == ("float", "binary", 1e-4)
+    steps = 10
+    falling = found.recipe.of(twin).rates(256, 100, steps)
+    for epoch in range(100):
+        expected = 0.1 * 0.1 ** (epoch // 30)
+        assert float(falling(steps * epoch + 5)) == pytest.approx(expected), epoch
+    cosine = found.recipe.of(binary).rates(256, 100, steps)
+    for step in (0, 250, 500, 999):
+        expected = 0.05 * (1 + math.cos(math.pi * step / 1000))
+        assert float(cosine(step)) == pytest.approx(expected, rel=1e-4, abs=1e-8)
+
+
+def test_widths_found_on_cifar_build_the_network_of_imagenet() -> None:
+    """Both networks ask for the same widths, as the paper applies them."""
+    cifar, imagenet = resolve("dms_a", "resnet18_cifar").space, resolve("dms_a", "resnet18").space
+    found = Architecture.random(cifar, (32, 32, 3), 10, seed=0)
+    wide = Architecture("resnet18", imagenet.settings(), found.choices)
+    channels = [
+        {layer.name: layer.filters for layer in model.layers if hasattr(layer, "filters")}
+        for model in (found.build((32, 32, 3), 10), wide.build((64, 64, 3), 5))
+    ]
+    assert {name: 4 * number for name, number in channels[0].items()} == channels[1]
+    assert resolve(space=wide.resolve()).recipe == recipe("dms_a", "resnet18")
 
 
 def test_no_paper_inherits_from_another() -> None:
@@ -121,9 +175,64 @@ def test_no_paper_inherits_from_another() -> None:
     assert (darts.recipe.learning_rate, darts.recipe.weight_decay) == (0.025, 3e-4)
 
 
+PUBLISHED: dict[str, tuple[dict[str, int], dict[str, Any]]] = {
+    # BATS 4.3 and 6.2; appendix B; BNAS 5, its release and v2; DARTS A.2.1; Shen et al. 3.1, 3.2.
+    "bats": ({"real": 600, "binary": 600}, {"auxiliary": 0.4}),
+    "bats_cifar100": ({"real": 600, "binary": 600}, {"auxiliary": 0.4, "mix_up": 0.2}),
+    "bats_imagenet": ({"real": 75, "binary": 75}, {"auxiliary": 0.4}),
+    "bats_darts": ({"real": 600, "binary": 600}, {"auxiliary": 0.4}),
+    "bats_real": ({"binary": 600}, {"optimizer": "sgd", "learning_rate": 0.1, "auxiliary": 0.4}),
+    "bnas": ({"binary": 600}, {**ONE_CYCLE, "weight_decay": 3e-6}),
+    "bnas_v2": ({"binary": 600}, ONE_CYCLE),
+    "bnas_imagenet": (
+        {"binary": 250},
+        {**RESTARTED, "weight_decay": 3e-5, "color_jitter": True},
+    ),
+    "bnas_v2_imagenet": ({"binary": 250}, RESTARTED),
+    "bnas_v2_multi_stage": ({"real": 250, "binary": 250}, {}),
+    "darts": (
+        {"binary": 600},
+        {
+            "optimizer": "sgd",
+            "learning_rate": 0.025,
+            "base_batch_size": 96,
+            "weight_decay": 3e-4,
+            "clip_norm": 5.0,
+            "drop_path": 0.2,
+            "auxiliary": 0.4,
+        },
+    ),
+    # To a tenth after 60, 120 and 180 epochs, as by default.
+    "shen2019": ({"binary": 200}, {**BY_STEPS, "base_batch_size": 100, "weight_decay": 5e-4}),
+    "shen2019_imagenet": (
+        {"binary": 150},
+        {
+            **BY_STEPS,
+            "base_batch_size": 256,
+            "milestones": (1 / 3, 2 / 3, 0.9),
+            "weight_decay": 1e-4,
+        },
+    ),
+    "dms_a": ({"binary": 300}, {**BY_STEPS, **FALLS_OF_DMS, "weight_decay": 1e-4}),
+    "dms_b": ({"binary": 300}, {**BY_STEPS, **FALLS_OF_DMS, "weight_decay": 2e-4}),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "default"])
+def test_recipes_have_the_numbers_of_the_papers_and_no_others(name: str) -> None:
+    """What a row does not name is as in `Recipe()`: Adam, 0.001 along a cosine, nothing else."""
+    epochs, settings = PUBLISHED[name]
+    found = resolve(name)
+    assert found.recipe.split(found.train_epochs) == epochs
+    assert {**changes(Recipe(stages=found.recipe.stages), found.recipe)} == settings
+
+
 def test_stages_of_the_recipes() -> None:
     rows = [pair for pair in ROWS if pair[1] not in METHODS["default"][1:]]
-    stages = {(name, row.space.name): row.recipe.stages for name, row in rows}
+    stages = {
+        (name, row.space.name): tuple(stage.name for stage in row.recipe.stages)
+        for name, row in rows
+    }
     multi = {key for key in stages if stages[key] == ("real", "binary")}
     assert {name for name, _ in multi} == {
         "default",
@@ -134,7 +243,8 @@ def test_stages_of_the_recipes() -> None:
         "bnas_v2_multi_stage",
     }
     twins = {key for key in stages if stages[key] == ("float", "binary")}
-    assert twins == {("dms_a", "resnet18_cifar"), ("dms_b", "resnet18_cifar")}
+    networks = ("resnet18_cifar", "resnet18")
+    assert twins == {(name, network) for name in ("dms_a", "dms_b") for network in networks}
     assert {stages[key] for key in stages.keys() - multi - twins} == {("binary",)}
 
 

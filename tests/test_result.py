@@ -17,6 +17,7 @@ from larq_nas import errors
 from larq_nas.cost import profile
 from larq_nas.deploy.conversion import digest
 from larq_nas.errors import InputError, warn
+from larq_nas.run_directory import RunDirectory
 from larq_nas.spaces import Bats
 from larq_nas.training import Recipe
 
@@ -72,6 +73,29 @@ def test_accuracies_of_classes_are_those_of_their_images(run: Path) -> None:
         str(label): pytest.approx((found[labels == label] == label).mean())
         for label in np.unique(labels)
     }
+
+
+def test_top_5_is_the_share_of_images_whose_class_is_among_five(run: Path) -> None:
+    result = larq_nas.load(run)
+    labels = np.concatenate([labels for _, labels in data()[1]])
+    logits = np.concatenate([result.model.predict(x, verbose=0) for x, _ in data()[1]])
+    five = np.argsort(logits, axis=-1)[:, -5:]
+    assert result.top5_accuracy == pytest.approx(np.mean((five == labels[:, None]).any(axis=-1)))
+    assert result.accuracy < result.top5_accuracy
+    assert "top-5 accuracy" in str(result)
+
+
+def test_times_of_all_calls_are_added_up(run: Path, tmp_path) -> None:
+    """A killed part goes on from what it had; `result.json` has no times, and stays the same."""
+    assert larq_nas.load(run).seconds.keys() == {"train"}
+    part = RunDirectory(tmp_path, {})
+    (tmp_path / "times.json").write_text('{"search": 3600.0, "train": 60.0}')
+    with pytest.raises(KeyboardInterrupt), part.timed("train"):
+        raise KeyboardInterrupt
+    assert part.read_times()["search"] == 3600
+    assert 60 <= part.read_times()["train"] < 3600
+    (tmp_path / "times.json").write_text("[]")
+    assert part.read_times() == {}
 
 
 def test_without_a_directory_it_holds_everything(tmp_path, capsys) -> None:

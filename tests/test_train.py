@@ -70,6 +70,7 @@ def test_leaves_the_files_of_a_run(whole: Path) -> None:
         "model.keras",
         "model.tflite",
         "result.json",
+        "times.json",
         "warnings.json",
         "sample.npy",
         "checkpoints",
@@ -120,7 +121,10 @@ def test_another_seed_gives_another_network(whole: Path, tmp_path) -> None:
     ("changes", "message"),
     [
         ({"recipe": dataclasses.replace(RECIPE, drop_path=0.1)}, "recipe.drop_path was 0.6, now 0"),
-        ({"recipe": "bnas"}, "recipe.stages was ['real', 'binary'], now ['binary']"),
+        (
+            {"recipe": "bnas"},
+            "recipe.stages was ['real', 'binary'], now [{'name': 'binary', 'epochs': 600}]",
+        ),
         ({"teacher": teacher(1)}, "(teacher was 'sequential "),
         ({"teacher": None}, "(teacher was 'sequential "),
         ({"epochs": 5}, "(epochs was 4, now 5)"),

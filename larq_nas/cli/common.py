@@ -24,7 +24,7 @@ from larq_nas.data.data import ClassWeight
 from larq_nas.errors import InputError, LarqNasError, first_line
 from larq_nas.imports import load_object
 from larq_nas.methods import METHODS, Method, resolve
-from larq_nas.run_directory import read_settings
+from larq_nas.run_directory import read_settings, read_times
 from larq_nas.searchers import Searcher
 from larq_nas.spaces import SpaceLike
 from larq_nas.spaces import resolve as resolve_space
@@ -32,6 +32,7 @@ from larq_nas.spaces import resolve as resolve_space
 __all__ = [
     "DataOptions",
     "Numbers",
+    "StageEpochs",
     "assignments_option",
     "data_options",
     "image_size",
@@ -50,6 +51,7 @@ __all__ = [
     "settings_by_part",
     "settings_option",
     "settings_table",
+    "shaped",
     "space_settings",
     "verbosity",
 ]
@@ -179,12 +181,12 @@ def plan_of(
     plan = resolve(method, named_space, named_searcher, recipe)
     if changes["space"]:
         # The settings may make it the network of another method.
-        changed = resolve_space(plan.space, _shaped(plan.space, changes["space"]))
+        changed = resolve_space(plan.space, shaped(plan.space, changes["space"]))
         plan = resolve(method, changed, named_searcher, recipe)
     return resolve(
         plan,
-        searcher=_shaped(plan.searcher, changes["searcher"]) or None,
-        recipe=_shaped(plan.recipe, changes["recipe"]) or None,
+        searcher=shaped(plan.searcher, changes["searcher"]) or None,
+        recipe=shaped(plan.recipe, changes["recipe"]) or None,
     )
 
 
@@ -213,7 +215,7 @@ def _options() -> set[str]:
     return {one.opts[0].removeprefix("--") for one in params} - {"settings"}
 
 
-def _shaped(owner: object, changes: Mapping[str, Any]) -> dict[str, Any]:
+def shaped(owner: object, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return changes in which one value stands for a list of one, where a list is wanted."""
     return {
         name: (value,)
@@ -229,10 +231,11 @@ def settings_table(plan: Method) -> str:
     for part in _PARTS:
         owner: Any = getattr(plan, part)
         described = _described(type(owner))
+        kept = owner.settings() if part == "recipe" else {}
         rows = [
             [
                 f"{part}.{one.name}",
-                _wrapped(_written(getattr(owner, one.name)), 24),
+                _wrapped(_written(kept.get(one.name, getattr(owner, one.name))), 24),
                 _wrapped(described.get(one.name, ""), 52),
             ]
             for one in (dataclasses.fields(owner) if dataclasses.is_dataclass(owner) else ())
@@ -249,7 +252,7 @@ def _wrapped(text: str, width: int) -> str:
 
 def _written(value: Any) -> str:
     """Return a value as it is typed behind `--set NAME=`."""
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list) and not any(isinstance(one, dict) for one in value):
         return ",".join(map(_written, value))
     return value if isinstance(value, str) else json.dumps(value, default=repr)
 
@@ -395,13 +398,13 @@ _OPTIONS = (
         "--resize",
         type=int,
         help="Resize to this first, and take the centre of --image-size; of training images "
-        "--augment crop takes any part.",
+        "--augment crop takes any part, and resized_crop any part of any size.",
     ),
     click.option("--batch-size", type=int, help="Images in a batch.  [default: 96]"),
     click.option(
         "--augment",
         help="Random changes to training images: standard (shift, mirror), cutout (a square of "
-        "zeros, too) or crop (see --resize).",
+        "zeros, too), crop or resized_crop (see --resize).",
     ),
 )
 
@@ -513,9 +516,27 @@ def print_outcome(directory: Path, as_json: bool) -> None:
     """Print the result as JSON if asked to, and fail if the conversion was refused."""
     result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
     if as_json:
-        click.echo(json.dumps({"directory": str(directory), **result}, indent=2))
+        whole = {"directory": str(directory), **result, "seconds": read_times(directory)}
+        click.echo(json.dumps(whole, indent=2))
     if "refused" in result:
         raise click.ClickException(result["refused"])
+
+
+class StageEpochs(click.ParamType):
+    """Epochs of all stages of a training, or of each by its name."""
+
+    name = "N or STAGE=N,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | dict[str, int]:
+        pairs = [part.split("=") for part in str(value).split(",")]
+        try:
+            if pairs == [[value]]:
+                return int(value)
+            return {name.strip(): int(number) for name, number in pairs}
+        except ValueError:
+            self.fail(
+                f"expected 600, or such as real=200,binary=400, but got {value!r}", param, ctx
+            )
 
 
 class Numbers(click.ParamType):

@@ -9,6 +9,7 @@ import click
 from larq_nas.cli.common import (
     DataOptions,
     Numbers,
+    StageEpochs,
     data_options,
     one_line_errors,
     read_space,
@@ -35,7 +36,11 @@ __all__ = ["compare"]
     help=f"Method whose recipe all are trained by: {', '.join(sorted(METHODS))}.",
 )
 @data_options
-@click.option("--epochs", type=int, default=100, show_default=True, help="Epochs of each training.")
+@click.option(
+    "--epochs",
+    type=StageEpochs(),
+    help="Epochs of each training, of all stages or of each; by default those of the recipe.",
+)
 @click.option(
     "--seeds", type=Numbers(), default="0,1,2", show_default=True, help="A training for each."
 )
@@ -54,7 +59,7 @@ def compare(
     space: str,
     recipe: str,
     data: DataOptions,
-    epochs: int,
+    epochs: int | dict[str, int] | None,
     seeds: tuple[int, ...],
     no_latency: bool,
     directory: Path,

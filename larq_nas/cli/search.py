@@ -8,6 +8,7 @@ import click
 
 from larq_nas.cli.common import (
     DataOptions,
+    StageEpochs,
     assignments_option,
     data_options,
     load_teacher,
@@ -71,8 +72,9 @@ __all__ = ["search"]
 )
 @click.option(
     "--train-epochs",
-    type=int,
-    help="Epochs the found network is trained for, 0 for none; by default the method's.",
+    type=StageEpochs(),
+    help="Epochs the found network is trained for, 0 for none, of all stages or of each; by "
+    "default the method's.",
 )
 @click.option(
     "--time-limit", help="Time for the search, such as 90min or 2h; the training comes on top."
@@ -99,7 +101,7 @@ def search(
     budget: dict[str, Any],
     latency_table: str | None,
     epochs: int | None,
-    train_epochs: int | None,
+    train_epochs: int | dict[str, int] | None,
     time_limit: str | None,
     seeds: int,
     pick_epochs: int,

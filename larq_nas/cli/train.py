@@ -8,6 +8,7 @@ import click
 from larq_nas.architecture import Architecture
 from larq_nas.cli.common import (
     DataOptions,
+    StageEpochs,
     data_options,
     load_teacher,
     one_line_errors,
@@ -18,6 +19,7 @@ from larq_nas.cli.common import (
     run_options,
     settings_by_part,
     settings_option,
+    shaped,
     verbosity,
 )
 from larq_nas.errors import InputError
@@ -38,7 +40,11 @@ __all__ = ["train"]
 )
 @recipe_options
 @data_options
-@click.option("--epochs", type=int, default=100, show_default=True, help="Number of epochs.")
+@click.option(
+    "--epochs",
+    type=StageEpochs(),
+    help="Number of epochs, of all stages or of each; by default those of the recipe.",
+)
 @run_options
 @one_line_errors
 def train(
@@ -48,7 +54,7 @@ def train(
     recipe: str | None,
     teacher: Path | None,
     data: DataOptions,
-    epochs: int,
+    epochs: int | dict[str, int] | None,
     seed: int,
     directory: Path | None,
     no_resume: bool,
@@ -71,7 +77,7 @@ def train(
     found = found.with_settings(**changes["space"]) if changes["space"] else found
     plan = resolve(None, found.resolve(read_space(space) if space else None), recipe=recipe)
     if changes["recipe"]:
-        plan = resolve(plan, recipe=changes["recipe"])
+        plan = resolve(plan, recipe=shaped(plan.recipe, changes["recipe"]))
     datasets = data.load()
     run_training(
         found,

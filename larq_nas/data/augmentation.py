@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -76,7 +77,52 @@ def crop(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return images
 
 
-_BY_NAME: dict[str, Augment] = {"crop": crop, "cutout": cutout, "standard": pad_crop_flip}
+_AREA, _ASPECT, _TRIALS = (0.08, 1.0), (3 / 4, 4 / 3), 10
+
+
+def resized_crop(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Take a part of each image, resized to 7/8 of height and width, and mirror every other one.
+
+    Its area is 8 to 100 % of the image's, and its width 3/4 to 4/3 of its height: of images of 256
+    pixels it makes 224, as on ImageNet (BNAS as released, PyTorch's `RandomResizedCrop`).
+    """
+    sizes = [images.shape[axis] * 7 // 8 for axis in (1, 2)]
+    cropping, mirroring = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    boxes = resized_boxes(tf.shape(images)[0], images.shape[1], images.shape[2], cropping)
+    # Corners are the centres of pixels, in shares of the last. One pixel more holds what rounding
+    # puts behind the image, which would be black.
+    padded = tf.pad(images, [[0, 0], [0, 1], [0, 1], [0, 0]], "SYMMETRIC")
+    last = tf.constant([images.shape[1], images.shape[2]] * 2, tf.float32)
+    ends = tf.concat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:] - 1], axis=1)
+    taken = tf.image.crop_and_resize(padded, ends / last, tf.range(tf.shape(images)[0]), sizes)
+    mirrored = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], mirroring) < 0.5
+    return tf.where(mirrored, tf.reverse(taken, [2]), taken)
+
+
+def resized_boxes(batch: tf.Tensor, height: int, width: int, seed: tf.Tensor) -> tf.Tensor:
+    """Return top, left, height and width of a part of each image, shape `(batch, 4)`.
+
+    Of ten drawn the first that fits into the image; the whole image if none does.
+    """
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+    drawn = [batch, _TRIALS]
+    area = height * width * tf.random.stateless_uniform(drawn, seeds[0], *_AREA)
+    aspect = tf.exp(tf.random.stateless_uniform(drawn, seeds[1], *map(math.log, _ASPECT)))
+    whole = tf.broadcast_to(tf.constant([[[height, width]]], tf.float32), [batch, 1, 2])
+    sizes = tf.round(tf.stack([tf.sqrt(area / aspect), tf.sqrt(area * aspect)], axis=-1))
+    sizes = tf.concat([sizes, whole], axis=1)
+    fits = tf.reduce_all((sizes >= 1) & (sizes <= whole), axis=-1)
+    size = tf.gather(sizes, tf.argmax(tf.cast(fits, tf.int32), axis=1), batch_dims=1)
+    free = tf.squeeze(whole, 1) - size + 1
+    return tf.concat([tf.floor(free * tf.random.stateless_uniform([batch, 2], seeds[2])), size], 1)
+
+
+_BY_NAME: dict[str, Augment] = {
+    "crop": crop,
+    "cutout": cutout,
+    "resized_crop": resized_crop,
+    "standard": pad_crop_flip,
+}
 
 
 class KeyedGenerator:

@@ -11,7 +11,7 @@ from larq_nas.data.validation import DataFacts
 from larq_nas.layers import Domain, building_in
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Chooser
-from larq_nas.training.recipe import MOMENTUM, OptimizerName, Rate
+from larq_nas.training.recipe import MOMENTUM, OneCycle, OneCycleSGD, OptimizerName, Rate
 
 Constant: TypeAlias = tuple[tf.Variable, tf.keras.layers.Layer, float]
 
@@ -139,9 +139,15 @@ class _Momentum(_Resizable, tf.keras.optimizers.SGD):
     pass
 
 
+class _CycledMomentum(_Resizable, OneCycleSGD):
+    pass
+
+
 def resizable_optimizer(name: OptimizerName, rate: Rate) -> Any:
     """Return the optimizer of that name, with a `reset` for variables of other sizes."""
     # Compiled by XLA, an update would be compiled again for every size.
+    if name == "sgd" and isinstance(rate, OneCycle):
+        return _CycledMomentum(rate, jit_compile=False)
     if name == "sgd":
         return _Momentum(rate, momentum=MOMENTUM, jit_compile=False)
     return _Adam(rate, jit_compile=False)

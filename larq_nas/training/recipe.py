@@ -1,7 +1,7 @@
 """Recipes: stages, optimizers, learning rates and regularization of a training."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from larq_nas.errors import (
     InputError,
+    require_count,
+    require_fields,
     require_not_negative,
     require_positive,
     require_whole,
@@ -21,7 +23,7 @@ from larq_nas.quantizers import XnorSign
 from larq_nas.training.distribution import averaged, is_distributed
 
 OptimizerName: TypeAlias = Literal["adam", "sgd"]
-"""Adam, or SGD with a momentum of 0.9."""
+"""Adam, or SGD with a momentum of 0.9, which goes against a learning rate of one cycle."""
 
 Schedule: TypeAlias = Literal["cosine", "one_cycle", "steps", "warm_restarts"]
 """How a learning rate goes; see `learning_rate`."""
@@ -29,14 +31,74 @@ Schedule: TypeAlias = Literal["cosine", "one_cycle", "steps", "warm_restarts"]
 Rate: TypeAlias = float | tf.keras.optimizers.schedules.LearningRateSchedule
 
 MOMENTUM = 0.9
-_RISING, _START, _END = 0.3, 1 / 25, 1e-4
+
+
+class OneCycle(tf.keras.optimizers.schedules.LearningRateSchedule):
+    """One cycle of a learning rate, and of a momentum against it, as BNAS was released with.
+
+    The rate rises from 1/20 of its peak in 45 % of the steps, falls back in as many, and to a
+    hundredth of that in the last tenth, all evenly. The momentum falls from 0.95 to 0.85, rises
+    back, and stays.
+
+    # Arguments
+        peak: the highest learning rate.
+        steps: number of steps.
+
+    # References
+        - [Super-Convergence](https://arxiv.org/abs/1708.07120)
+    """
+
+    def __init__(self, peak: float, steps: int) -> None:
+        cycle = int(0.9 * steps)
+        self._peak, self._steps = peak, steps
+        self._places = (0, cycle // 2, cycle, steps)
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        lowest = self._peak / 20
+        return self._between(step, (lowest, self._peak, lowest, lowest / 100))
+
+    def momentum(self, step: tf.Tensor) -> tf.Tensor:
+        """Return the momentum of a step."""
+        return self._between(step, (0.95, 0.85, 0.95, 0.95))
+
+    def _between(self, step: tf.Tensor, values: Sequence[float]) -> tf.Tensor:
+        """Return what lies evenly between the values at the places of the cycle."""
+        # In 64 bits, as the lowest rates are differences of nearly equal numbers.
+        value = tf.constant(values[0], tf.float64)
+        for number, place in enumerate(self._places[1:]):
+            before = self._places[number]
+            share = (tf.cast(step, tf.float64) - before) / max(1, place - before)
+            share = tf.clip_by_value(share, 0.0, 1.0)
+            value += (values[number + 1] - values[number]) * share
+        return tf.cast(value, tf.float32)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"peak": self._peak, "steps": self._steps}
+
+
+class OneCycleSGD(tf.keras.optimizers.SGD):
+    """SGD whose momentum goes with the cycle of its learning rate."""
+
+    def __init__(self, cycle: OneCycle, **kwargs: Any) -> None:
+        self._cycle = cycle
+        super().__init__(cycle, **kwargs)
+
+    @property
+    def momentum(self) -> tf.Tensor:
+        return self._cycle.momentum(self.iterations)
+
+    @momentum.setter
+    def momentum(self, value: float) -> None:
+        """Nothing: the cycle has it."""
 
 
 def optimizer(name: OptimizerName, rate: Rate) -> tf.keras.optimizers.Optimizer:
     """Return the optimizer of that name."""
-    if name == "sgd":
-        return tf.keras.optimizers.SGD(rate, momentum=MOMENTUM)
-    return tf.keras.optimizers.Adam(rate)
+    if name == "adam":
+        return tf.keras.optimizers.Adam(rate)
+    if isinstance(rate, OneCycle):
+        return OneCycleSGD(rate)
+    return tf.keras.optimizers.SGD(rate, momentum=MOMENTUM)
 
 
 def descend(
@@ -96,10 +158,10 @@ def learning_rate(
     """Return a learning rate for each step.
 
     # Arguments
-        schedule: `"cosine"` falls from `peak` to `last`; `"one_cycle"` rises from 1/25 of
-            `peak` in the first 3/10 of the steps and falls along a cosine to next to nothing;
-            `"warm_restarts"` falls along a cosine again and again; `"steps"` falls to a tenth
-            at each of `milestones`.
+        schedule: `"cosine"` falls from `peak` to `last`; `"one_cycle"` rises evenly from 1/20 of
+            `peak` in 45 % of the steps, falls back in as many, and on to next to nothing in the
+            last tenth; `"warm_restarts"` falls along a cosine again and again; `"steps"` falls to
+            a tenth at each of `milestones`.
         peak: the highest learning rate.
         steps: number of steps.
         last: the lowest one, of `"cosine"`.
@@ -117,22 +179,101 @@ def learning_rate(
         periods = max(1, round(steps / (period or steps)))
         return schedules.CosineDecayRestarts(peak, steps / periods, t_mul=1.0)
     if schedule == "one_cycle":
-        rising = max(1, int(_RISING * steps))
-        return schedules.CosineDecay(
-            _START * peak,
-            max(1, steps - rising),
-            alpha=_START * _END,
-            warmup_target=peak,
-            warmup_steps=rising,
-        )
+        return OneCycle(peak, steps)
     return schedules.CosineDecay(peak, steps, alpha=last / peak)
 
 
-Stage: TypeAlias = Literal["float", "real", "binary"]
+StageName: TypeAlias = Literal["float", "real", "binary"]
 """The float twin, real weights with binary activations, or both binary."""
 
-_STAGES: tuple[tuple[Stage, ...], ...] = (("binary",), ("real", "binary"), ("float", "binary"))
+_STAGES: tuple[tuple[StageName, ...], ...] = (
+    ("binary",),
+    ("real", "binary"),
+    ("float", "binary"),
+)
 _DOMAINS = {"float": FLOAT, "real": REAL_WEIGHTS, "binary": DEPLOYED}
+_OF_STAGES = ("learning_rate", "optimizer", "schedule", "milestones", "weight_decay")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a training, and what it has otherwise than its recipe.
+
+    !!! example
+        ```python
+        twin = Stage("float", epochs=100, schedule="steps", milestones=(0.3, 0.6, 0.9))
+        recipe = Recipe(stages=(twin, Stage("binary", epochs=100, schedule="cosine")))
+        ```
+
+    # Arguments
+        name: what is binary: nothing in the float twin (`"float"`), activations alone (`"real"`),
+            or weights too (`"binary"`).
+        epochs: for how long, where nothing else is given; for all stages of a recipe or for none.
+        learning_rate, optimizer, schedule, milestones, weight_decay: as of `Recipe`, whose are
+            used where nothing is given.
+    """
+
+    name: StageName
+    epochs: int | None = None
+    learning_rate: float | None = None
+    optimizer: OptimizerName | None = None
+    schedule: Schedule | None = None
+    milestones: tuple[float, ...] | None = None
+    weight_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        use_plain_numbers(self)
+        if self.name not in _DOMAINS:
+            raise unknown_name("stage", self.name, _DOMAINS)
+        # Options of a command are named as the settings are, and would be meant otherwise.
+        where = f" of stage {self.name}"
+        if self.epochs is not None:
+            require_count(**{f"epochs{where}": self.epochs})
+        _check_rate(self, where)
+
+    def settings(self) -> str | dict[str, Any]:
+        """Return the settings as a run keeps them: the name alone where nothing else is set."""
+        own = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        return self.name if len(own) == 1 else own
+
+
+def _read_stage(given: Any) -> Stage:
+    if isinstance(given, Mapping):
+        known = [field.name for field in dataclasses.fields(Stage)]
+        for name in given:
+            if name not in known:
+                raise InputError(f"A stage has no setting {name!r}: it has {', '.join(known)}.")
+        return Stage(**given)
+    return given if isinstance(given, Stage) else Stage(given)
+
+
+def _check_rate(settings: Any, where: str = "") -> None:
+    """Check what a recipe and its stages have in common; a stage need not have it."""
+    may_lack = isinstance(settings, Stage)
+    checks = {"learning_rate": require_positive, "weight_decay": require_not_negative}
+    for name, check in checks.items():
+        value = getattr(settings, name)
+        if value is not None or not may_lack:
+            check(**{f"{name}{where}": value})
+    for name, known in _CHOICES.items():
+        value = getattr(settings, name)
+        if value not in known and not (value is None and may_lack):
+            raise unknown_name(f"{name}{where}", value, known)
+    given = settings.milestones
+    if given is None and may_lack:
+        return
+    milestones = list(given) if isinstance(given, list | tuple) else []
+    between = all(isinstance(share, int | float) and 0 < share < 1 for share in milestones)
+    if not milestones or not between or sorted(set(milestones)) != milestones:
+        raise InputError(
+            f"`milestones{where}` must be shares of the epochs, between 0 and 1 and rising, but "
+            f"got {given!r}."
+        )
+    object.__setattr__(settings, "milestones", tuple(milestones))
+
+
+Epochs: TypeAlias = int | Mapping[str, int]
+"""Epochs of a training: of all its stages together, or of each by its name."""
 
 _CHOICES = {"optimizer": get_args(OptimizerName), "schedule": get_args(Schedule)}
 
@@ -155,10 +296,12 @@ class Recipe:
         learning_rate: the highest learning rate of each stage.
         base_batch_size: images in a batch that the learning rate is for: with other batches it is
             in proportion, and is told. Without, it is as given.
-        stages: what is binary in turn; the last is `"binary"`. Each starts with the weights of
-            the one before. `"float"` is for spaces that have a float twin, as all of larq_nas do.
-        first_share: share of the epochs that the first of two stages takes.
-        optimizer: `"adam"`, or `"sgd"` with a momentum of 0.9.
+        stages: what is binary in turn, by name or as a `larq_nas.training.Stage`, which may have
+            epochs and a learning rate of its own; the last is `"binary"`. Each starts with the
+            weights of the one before. `"float"` is for spaces that have a float twin, as all of
+            larq_nas do.
+        optimizer: `"adam"`, or `"sgd"` with a momentum of 0.9, which `"one_cycle"` takes to 0.85
+            and back from 0.95.
         schedule: `"cosine"`, `"one_cycle"`, `"steps"` or `"warm_restarts"`; see
             `larq_nas.training.recipe.learning_rate`.
         milestones: shares of the epochs after which `"steps"` falls to a tenth.
@@ -189,8 +332,7 @@ class Recipe:
 
     learning_rate: float = 1e-3
     base_batch_size: int | None = None
-    stages: tuple[Stage, ...] = ("real", "binary")
-    first_share: float = 0.5
+    stages: tuple[Stage, ...] = (Stage("real"), Stage("binary"))
     optimizer: OptimizerName = "adam"
     schedule: Schedule = "cosine"
     milestones: tuple[float, ...] = (0.3, 0.6, 0.9)
@@ -208,46 +350,51 @@ class Recipe:
 
     def __post_init__(self) -> None:
         use_plain_numbers(self)
-        for name in ("learning_rate", "distillation_temperature", "first_share"):
-            require_positive(**{name: getattr(self, name)})
+        _check_rate(self)
+        require_positive(distillation_temperature=self.distillation_temperature)
         require_whole(restart_epochs=self.restart_epochs)
         if self.base_batch_size is not None:
             require_whole(base_batch_size=self.base_batch_size)
         shares = ("label_smoothing", "drop_path", "distillation")
-        for name in ("weight_decay", "clip_norm", "mix_up", "auxiliary", *shares):
-            require_not_negative(**{name: getattr(self, name)})
-        for name in ("first_share", "label_smoothing", "drop_path"):
+        require_fields(require_not_negative, self, "clip_norm", "mix_up", "auxiliary", *shares)
+        for name in ("label_smoothing", "drop_path"):
             if getattr(self, name) >= 1:
                 raise InputError(f"`{name}` must be below 1, but got {getattr(self, name)}.")
         if self.distillation > 1:
             raise InputError(f"`distillation` must be 1 or less, but got {self.distillation}.")
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise unknown_name(name, getattr(self, name), known)
-        for name in ("stages", "milestones"):
-            if isinstance(getattr(self, name), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.stages not in _STAGES:
-            *others, last = (repr(stages).replace("'", '"') for stages in _STAGES)
-            raise InputError(
-                f"`stages` must be {', '.join(others)} or {last}, but got {self.stages!r}."
-            )
-        milestones = self.milestones if isinstance(self.milestones, tuple) else ()
-        between = all(isinstance(share, int | float) and 0 < share < 1 for share in milestones)
-        if not milestones or not between or sorted(set(milestones)) != list(milestones):
-            raise InputError(
-                f"`milestones` must be shares of the epochs, between 0 and 1 and rising, but got "
-                f"{self.milestones!r}."
-            )
+        self._read_stages()
         require_precision(self.precision)
         if not isinstance(self.color_jitter, bool):
             raise InputError(
                 f"`color_jitter` must be True or False, but got {self.color_jitter!r}."
             )
 
+    def _read_stages(self) -> None:
+        """Read stages of any form, or raise `InputError` for those that do not belong together."""
+        given: Any = self.stages if isinstance(self.stages, list | tuple) else ()
+        named = [s.get("name") if isinstance(s, Mapping) else getattr(s, "name", s) for s in given]
+        if tuple(named) not in _STAGES:
+            *others, last = (repr(stages).replace("'", '"') for stages in _STAGES)
+            raise InputError(
+                f"`stages` must be {', '.join(others)} or {last}, each a name, a Stage or its "
+                f"settings, but got {self.stages!r}."
+            )
+        stages = tuple(map(_read_stage, given))
+        if len({stage.epochs is None for stage in stages}) > 1:
+            raise InputError(
+                f"`stages` must all have `epochs` or none, but got {[s.epochs for s in stages]}."
+            )
+        object.__setattr__(self, "stages", stages)
+
     def settings(self) -> dict[str, Any]:
         """Return the settings as a run keeps them."""
-        return dataclasses.asdict(self)
+        stages = [stage.settings() for stage in self.stages]
+        return {**dataclasses.asdict(self), "stages": stages}
+
+    def of(self, stage: Stage) -> "Recipe":
+        """Return the recipe with the settings of a stage in place of its own."""
+        own = {name: getattr(stage, name) for name in _OF_STAGES}
+        return dataclasses.replace(self, **{k: v for k, v in own.items() if v is not None})
 
     def rate(self, batch_size: int) -> float:
         """Return the learning rate for batches of so many images.
@@ -272,10 +419,36 @@ class Recipe:
     def domain(self, stage: Stage) -> Domain:
         """Return how a network is built for a stage."""
         return dataclasses.replace(
-            _DOMAINS[stage], drop_path=self.drop_path > 0, auxiliary=self.auxiliary > 0
+            _DOMAINS[stage.name], drop_path=self.drop_path > 0, auxiliary=self.auxiliary > 0
         )
 
-    def epochs_of(self, stage: Stage, epochs: int) -> int:
-        """Return the share of a stage in all epochs; the last takes what is left over."""
-        first = int(epochs * self.first_share + 1e-9) if len(self.stages) > 1 else 0
-        return epochs - first if stage == self.stages[-1] else first
+    @property
+    def epochs(self) -> int | None:
+        """The epochs of all stages, or `None` if they have none."""
+        own = [stage.epochs for stage in self.stages if stage.epochs is not None]
+        return sum(own) if own else None
+
+    def split(self, epochs: Epochs) -> dict[str, int]:
+        """Return the epochs of each stage, by its name.
+
+        # Arguments
+            epochs: of each stage, by its name; or of all, which are split in proportion to the
+                stages' own, or evenly. The last stage takes what is left over.
+        """
+        names = [stage.name for stage in self.stages]
+        if isinstance(epochs, Mapping):
+            for name in epochs:
+                if name not in names:
+                    raise unknown_name("stage of a training", name, names)
+            if missing := [name for name in names if name not in epochs]:
+                raise InputError(
+                    f"`epochs` of stages must be given for each, but {', '.join(missing)} of "
+                    f"{', '.join(names)} is missing: 0 leaves a stage out."
+                )
+            require_count(**epochs)
+            return {name: epochs[name] for name in names}
+        weights = [stage.epochs or 0 if self.epochs else 1 for stage in self.stages]
+        ends = [epochs * sum(weights[: n + 1]) // sum(weights) for n in range(len(weights))]
+        return dict(
+            zip(names, (b - a for a, b in zip([0, *ends], ends, strict=False)), strict=True)
+        )

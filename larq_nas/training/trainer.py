@@ -1,10 +1,9 @@
 """Train a network by a recipe, with or without a teacher."""
 
+import dataclasses
 import functools
-import hashlib
 import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,110 +29,20 @@ from larq_nas.training.callbacks import StageLogs, Stages
 from larq_nas.training.distribution import building_on, warn_if_apart
 from larq_nas.training.loop import cross_entropy, exact, fit
 from larq_nas.training.metrics import NO_METRICS, Metrics
-from larq_nas.training.recipe import Recipe, Stage, amplifications, descend, optimizer
+from larq_nas.training.recipe import (
+    Epochs,
+    Recipe,
+    Stage,
+    amplifications,
+    descend,
+    optimizer,
+)
+from larq_nas.training.teacher import Teacher
 from larq_nas.training.transfer import constrain, initialize_scales, transfer_weights
 
 if TYPE_CHECKING:
     from larq_nas.architecture import Architecture
     from larq_nas.spaces import Space
-
-
-_SMALLEST = 1e-7
-_NUMBER = re.compile(r"_\d+$")
-
-
-class Teacher:
-    """A network that another one learns from: any Keras model, of Larq's zoo or one's own.
-
-    # Arguments
-        model: from images, as the data has them, to logits or probabilities.
-        data: the data that the other network is trained on.
-
-    # Attributes
-        digest: tells it from other teachers, in a run's settings.
-
-    # Raises
-        InputError: if it reads other images, tells other classes, or does not give numbers.
-    """
-
-    def __init__(self, model: tf.keras.Model, data: Data) -> None:
-        self.model = model
-        _require_reading(model, data)
-        images = next(iter(validation_stream(data.validation)))[0]
-        try:
-            outputs = model(images, training=False)
-        except Exception as error:
-            raise InputError(f"`teacher` cannot read the images: {first_line(error)}.") from error
-        outputs = _classified(outputs, data)
-        sums = outputs.sum(axis=-1)
-        between = bool(((outputs >= 0) & (outputs <= 1)).all())
-        self._gives_probabilities = between and np.allclose(sums, 1, atol=1e-3)
-        if between and not self._gives_probabilities:
-            warn(
-                "`teacher` gives numbers from 0 to 1 that do not sum to 1: they are taken for "
-                "logits; if it ends in sigmoids, leave them out."
-            )
-        digest = hashlib.sha256()
-        for weight in model.get_weights():
-            digest.update(np.ascontiguousarray(weight).data)
-        # Keras numbers models without a name anew, in each process and at each call.
-        self.digest = f"{_NUMBER.sub('', model.name)} {digest.hexdigest()[:16]}"
-
-    def logits(self, images: tf.Tensor) -> tf.Tensor:
-        """Return the logits of images, shape `(batch, classes)`."""
-        outputs = tf.stop_gradient(tf.cast(self.model(images, training=False), tf.float32))
-        if self._gives_probabilities:
-            outputs = tf.math.log(tf.maximum(outputs, _SMALLEST))
-        return outputs
-
-    def describe(self, data: Data) -> str:
-        """Return a line on how well it does, and warn if that is hardly better than chance."""
-        right = seen = 0
-        for images, labels, *_ in validation_stream(data.validation):
-            known = whole_labels(labels).numpy()
-            right += int(np.sum(np.argmax(self.logits(images), axis=-1) == known))
-            seen += len(labels)
-        accuracy, chance = right / seen, 1 / data.facts.classes
-        if accuracy < chance + min(chance / 2, (1 - chance) / 10):
-            warn(
-                f"`teacher` is right on {accuracy:.2%} of the validation data, hardly more than "
-                "chance: was it trained on images of another range, or other classes?"
-            )
-        return f"Teacher `{self.model.name}`: {accuracy:.2%} of the validation data"
-
-
-def _require_reading(model: tf.keras.Model, data: Data) -> None:
-    """Raise `InputError` unless it reads images of the data's shape, as far as it says."""
-    if not isinstance(model, tf.keras.Model):
-        raise InputError(f"`teacher` must be a tf.keras.Model, but got {type(model).__name__}.")
-    inputs, shape = model.inputs or [], data.facts.input_shape
-    if len(inputs) > 1:
-        raise InputError(f"`teacher` must have one input, but has {len(inputs)}.")
-    for reads in (tuple(tensor.shape[1:]) for tensor in inputs):
-        same = [r in (None, s) for r, s in zip(reads, shape, strict=False)]
-        if len(reads) != len(shape) or not all(same):
-            raise InputError(
-                f"`teacher` must read images of shape {shape}, as the data has, but reads {reads}."
-            )
-
-
-def _classified(outputs: Any, data: Data) -> np.ndarray:
-    """Return its outputs, or raise `InputError` if they are not a number for each class."""
-    if not tf.is_tensor(outputs):
-        raise InputError(
-            f"`teacher` must give one tensor, but gives a {type(outputs).__name__} of "
-            f"{len(tf.nest.flatten(outputs))}: wrap it in a model that gives its logits."
-        )
-    gives, classes = tuple(outputs.shape[1:]), data.facts.classes
-    if gives != (classes,):
-        raise InputError(
-            f"`teacher` must tell {classes} classes, as the data has, but gives outputs of shape "
-            f"{gives}."
-        )
-    values: np.ndarray = tf.cast(outputs, tf.float32).numpy()
-    if not np.isfinite(values).all():
-        raise InputError("`teacher` must give finite numbers, but gives NaN or Inf.")
-    return values
 
 
 FLIP_RATIO = "flip_ratio"
@@ -405,26 +314,31 @@ def check_training(
     data: Data,
     recipe: Recipe,
     teacher: Teacher | None,
-    epochs: int,
+    epochs: Epochs,
     verbose: int | str,
 ) -> None:
     """Build each stage once, so that what fails does so now, and say what is not as given."""
     require_stages(build, recipe)
-    rate, size = recipe.rate(data.facts.batch_size), data.facts.batch_size
-    if verbose and rate != recipe.learning_rate:
+    size, shares = data.facts.batch_size, recipe.split(epochs)
+    peaks = dict.fromkeys(recipe.of(stage).learning_rate for stage in recipe.stages)
+    if verbose and recipe.base_batch_size not in (None, size):
+        rates = (dataclasses.replace(recipe, learning_rate=peak).rate(size) for peak in peaks)
         log.info(
-            f"Learning rate {rate:g}: that of the recipe, {recipe.learning_rate:g}, is for batches "
+            f"Learning rate {_joined(rates)}: that of the recipe, {_joined(peaks)}, is for batches "
             f"of {recipe.base_batch_size}, and the data has {size}",
         )
+    if verbose and recipe.epochs and shares != recipe.split(recipe.epochs):
+        own = _listed(recipe.split(recipe.epochs))
+        log.info(f"Epochs of the stages: {_listed(shares)}; those of the recipe are {own}")
     for stage in recipe.stages:
-        if epochs and not recipe.epochs_of(stage, epochs):
+        if isinstance(epochs, int) and epochs and not shares[stage.name]:
             warn(
-                f"The {_CALLED[stage]} is left out: too few epochs, {epochs}, "
+                f"The {_CALLED[stage.name]} is left out: too few epochs, {epochs}, "
                 f"for {len(recipe.stages)} stages."
             )
     if teacher is None:
         return
-    if not epochs:
+    if not any(shares.values()):
         warn("`teacher` has no effect: nothing is trained.")
     if not recipe.distillation:
         warn("`teacher` has no effect: `distillation`, its share of the loss, is 0 in this recipe.")
@@ -433,13 +347,22 @@ def check_training(
         log.info(described)
 
 
+def _joined(values: Iterable[Any]) -> str:
+    return " and ".join(f"{value:g}" if isinstance(value, float) else value for value in values)
+
+
+def _listed(shares: Mapping[str, int]) -> str:
+    """Return the epochs of stages as they are told."""
+    return _joined(f"{number} {name}" for name, number in shares.items())
+
+
 def require_stages(build: Callable[[], tf.keras.Model], recipe: Recipe) -> None:
     """Raise `InputError` if a network cannot be trained in a stage of a recipe."""
     for stage in recipe.stages:
         with building_in(recipe.domain(stage)):
             network = build()
             require_reading(network)
-        if stage == "float":
+        if stage.name == "float":
             _require_real(network)
 
 
@@ -479,17 +402,17 @@ def training_stages(recipe: Recipe, metrics: Metrics) -> Stages:
     measured = ("loss", "accuracy", *metrics.names)
     figures = (*measured, *(f"val_{name}" for name in measured))
     return {
-        f"train_{stage}": StageLogs(figures, (FLIP_RATIO,) if stage == "binary" else ())
+        f"train_{stage.name}": StageLogs(figures, (FLIP_RATIO,) if stage.name == "binary" else ())
         for stage in recipe.stages
     }
 
 
-def epochs_of_stages(recipe: Recipe, epochs: int) -> dict[str, int]:
+def epochs_of_stages(recipe: Recipe, epochs: Epochs) -> dict[str, int]:
     """Return the epochs of each stage of a training."""
-    return {f"train_{stage}": recipe.epochs_of(stage, epochs) for stage in recipe.stages}
+    return {f"train_{name}": number for name, number in recipe.split(epochs).items()}
 
 
-_CALIBRATION_STEPS = 20
+_CALIBRATION_STEPS, _TOP = 20, 5
 
 
 @dataclass(frozen=True)
@@ -508,7 +431,7 @@ class Trainer:
 
     def train(
         self,
-        epochs: int,
+        epochs: Epochs,
         run: RunDirectory,
         callbacks: Sequence[tf.keras.callbacks.Callback] = (),
         verbose: int | str = "auto",
@@ -518,27 +441,27 @@ class Trainer:
         After 0 epochs it is as derived, with random weights and batch-norm statistics of the data.
         """
         seed_everything(self.data.seed)
-        before = None
+        before, shares = None, self.recipe.split(epochs)
+        strategy = self.data.strategy if any(shares.values()) else None
         for stage in self.recipe.stages:
             # What is not trained is calibrated here alone.
-            with building_on(self.data.strategy if epochs else None):
+            with building_on(strategy):
                 model = self._build(self.recipe.domain(stage))
             require_reading(model)
             if before is None:
                 warn_without_effect(model, self.recipe)
-                warn_if_apart(model, self.data.strategy if epochs else None)
+                warn_if_apart(model, strategy)
             if stage == self.recipe.stages[-1]:
                 warn_if_unused(model, self.recipe.precision)
             if before is not None:
                 transfer_weights(before, model)
             constrain(model)
-            if stage == "binary":
+            if stage.name == "binary":
                 initialize_scales(model)
-            share = self.recipe.epochs_of(stage, epochs)
-            if share:
+            if share := shares[stage.name]:
                 self._fit(model, stage, share, run, callbacks, verbose)
             before = model
-        if not epochs:
+        if not any(shares.values()):
             self._calibrate(model)
         plain = self._build(DEPLOYED)
         transfer_weights(model, plain)
@@ -556,21 +479,30 @@ class Trainer:
         self._compiled(model, self.takes_vectors)
         return {name: measured[name] for name in ("accuracy", "loss", *self.metrics.names)}
 
-    def class_accuracy(self, model: tf.keras.Model) -> dict[str, float]:
-        """Return the accuracy of the validation images of each class, by its name or number."""
+    def accuracies(self, model: tf.keras.Model) -> dict[str, Any]:
+        """Return further accuracies on the validation data.
+
+        They are `class_accuracy`, that of the images of each class by its name or number, and with
+        more than five classes `top5_accuracy`, the share of images whose class is among the five
+        that are the most likely.
+        """
         right, seen = np.zeros((2, self.data.facts.classes))
+        among_five = 0
         with exact():
             # Each image counts alike, as for the accuracy of all.
             for images, labels, *_ in validation_stream(self.data.measured):
                 labels = labels.numpy()
                 # Of soft labels the largest.
                 labels = labels.argmax(axis=-1) if labels.ndim > 1 else labels
-                hits = model.predict_on_batch(images).argmax(axis=-1) == labels
+                logits = model.predict_on_batch(images)
                 np.add.at(seen, labels, 1)
-                np.add.at(right, labels, hits)
+                np.add.at(right, labels, logits.argmax(axis=-1) == labels)
+                among_five += int(np.sum(tf.math.in_top_k(labels, logits, _TOP)))
         names = self.data.class_names or map(str, range(len(seen)))
         pairs = zip(names, right, seen, strict=True)
-        return {name: float(number / of) for name, number, of in pairs if of}
+        by_class = {name: float(number / of) for name, number, of in pairs if of}
+        top5 = {"top5_accuracy": among_five / int(seen.sum())} if len(seen) > _TOP else {}
+        return {"class_accuracy": by_class, **top5}
 
     def restore(self, run: RunDirectory) -> tf.keras.Model:
         """Return the trained network of a run, compiled to go on from there.
@@ -604,8 +536,8 @@ class Trainer:
 
     def _compiled(self, model: tf.keras.Model, vectors: bool) -> tf.keras.Model:
         facts = self.data.facts
-        rate = self.recipe.rate(facts.batch_size)
-        return compile_plain(model, self.recipe, rate, self.metrics, vectors)
+        recipe = self.recipe.of(self.recipe.stages[-1])
+        return compile_plain(model, recipe, recipe.rate(facts.batch_size), self.metrics, vectors)
 
     def _whole(self, network: tf.keras.Model) -> tf.keras.Model:
         """Return a network with the layers of its preprocessing before it."""
@@ -633,7 +565,7 @@ class Trainer:
         callbacks: Sequence[tf.keras.callbacks.Callback],
         verbose: int | str,
     ) -> None:
-        data, recipe = self.data, self.recipe
+        data, recipe = self.data, self.recipe.of(stage)
         stream = training_stream(data.train, data.facts, data.seed, self._augment())
         rate = recipe.rates(data.facts.batch_size, epochs, stream.steps)
         with building_on(data.strategy):
@@ -645,7 +577,7 @@ class Trainer:
         own = [DropPathSchedule(recipe.drop_path, epochs)] if recipe.drop_path else []
         fit(
             model,
-            f"train_{stage}",
+            f"train_{stage.name}",
             stream,
             epochs,
             run,

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from larq_nas.data.augmentation import crop
+from larq_nas.data.augmentation import crop, resized_boxes, resized_crop
 from larq_nas.data.streams import training_stream
 from larq_nas.data.validation import check_data
 from larq_nas.errors import InputError
@@ -113,3 +113,55 @@ def test_a_published_network_trains_on_it(data: Any, tmp_path: Path) -> None:
     )
     assert model.input_shape == (None, 56, 56, 3)
     assert (tmp_path / "run" / "model.tflite").exists()
+
+
+def test_resized_parts_are_drawn_as_inception_draws_them() -> None:
+    """Area from 8 to 100 %, aspect from 3/4 to 4/3 in logarithm, anywhere, by whole pixels."""
+    height, width, number = 256, 192, 20_000
+    boxes = resized_boxes(number, height, width, tf.constant([1, 2], tf.int64)).numpy()
+    assert (boxes == np.round(boxes)).all()
+    top, left, high, wide = boxes.T
+    assert (boxes >= 0).all()
+    assert (top + high <= height).all()
+    assert (left + wide <= width).all()
+    areas, aspects = high * wide / (height * width), wide / high
+    # Half a pixel is rounded away.
+    assert 0.078 < areas.min() < 0.09
+    assert areas.max() > 0.95
+    assert 0.73 < aspects.min() < 0.77
+    assert 1.3 < aspects.max() < 1.37
+    # The same law, by NumPy: of ten drawn, the first that fits.
+    generator = np.random.default_rng(0)
+    expected = []
+    while len(expected) < number:
+        area = generator.uniform(0.08, 1) * height * width
+        aspect = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))
+        one = np.round(np.sqrt(area / aspect)), np.round(np.sqrt(area * aspect))
+        if one[0] <= height and one[1] <= width:
+            expected.append((one[0] * one[1] / (height * width), one[1] / one[0]))
+    for drawn, other in zip((areas, aspects), np.transpose(expected), strict=True):
+        levels = np.linspace(0.05, 0.95, 10)
+        np.testing.assert_allclose(
+            np.quantile(drawn, levels), np.quantile(other, levels), rtol=0.03
+        )
+
+
+def test_resized_parts_are_interpolated_and_mirrored() -> None:
+    """A plane stays one: each pixel is what its place in the part has, either way round."""
+    rows, columns = np.meshgrid(range(16), range(32), indexing="ij")
+    plane = np.stack([rows, columns], axis=-1).astype("float32")
+    key = tf.constant([3, 4], tf.int64)
+    taken = resized_crop(tf.constant(np.tile(plane[None], (64, 1, 1, 1))), key).numpy()
+    assert taken.shape == (64, 14, 28, 2)
+    cropping = tf.random.experimental.stateless_split(key, 2)[0]
+    mirrored = 0
+    for image, (top, left, high, wide) in zip(
+        taken, resized_boxes(64, 16, 32, cropping).numpy(), strict=True
+    ):
+        down = np.linspace(top, top + high - 1, 14)
+        along = np.linspace(left, left + wide - 1, 28)
+        back = image[0, 0, 1] > image[0, -1, 1]
+        mirrored += back
+        np.testing.assert_allclose(image[:, 0, 0], down, atol=1e-3)
+        np.testing.assert_allclose(image[0, :, 1], along[::-1] if back else along, atol=1e-3)
+    assert 16 < mirrored < 48

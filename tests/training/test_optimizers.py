@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import tensorflow as tf
 
 import larq_nas
 from larq_nas.layers import BinaryConv2D
+from larq_nas.supernet.resizable import resizable_optimizer
 from larq_nas.training.recipe import amplifications, descend, learning_rate, optimizer
 
 PEAK, STEPS = 0.05, 1000
@@ -24,20 +26,40 @@ def test_cosine_falls_from_the_peak_to_the_last(step: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "expected"),
+    ("step", "rate", "momentum"),
     [
-        (0, PEAK / 25),
-        (150, PEAK / 25 + (PEAK - PEAK / 25) / 2),
-        (300, PEAK),
-        (650, PEAK * (4e-6 + (1 - 4e-6) * falling(0.5))),
-        (1000, PEAK / 25 / 1e4),
+        (0, 0.0025, 0.95),
+        (225, 0.02625, 0.9),
+        (450, 0.05, 0.85),
+        (675, 0.02625, 0.9),
+        (900, 0.0025, 0.95),
+        (950, 0.0025 - (0.0025 - 2.5e-5) / 2, 0.95),
+        (1000, 2.5e-5, 0.95),
     ],
 )
-def test_one_cycle_rises_and_falls_to_next_to_nothing(step: int, expected: float) -> None:
-    """The end is PyTorch's: a ten-thousandth of the start."""
-    rate = learning_rate("one_cycle", PEAK, STEPS)
-    # Near its end the cosine is a difference of nearly equal float32 numbers.
-    assert float(rate(step)) == pytest.approx(expected, rel=1e-4, abs=1e-9)
+def test_one_cycle_is_that_of_bnas_as_released(step: int, rate: float, momentum: float) -> None:
+    """Linear over 45 %, 45 % and the last 10 % of the steps, the momentum against it."""
+    cycle: Any = learning_rate("one_cycle", PEAK, STEPS)
+    assert float(cycle(step)) == pytest.approx(rate, rel=1e-5)
+    assert float(cycle.momentum(step)) == pytest.approx(momentum, rel=1e-6)
+
+
+@pytest.mark.parametrize("make", [optimizer, resizable_optimizer])
+def test_sgd_of_one_cycle_steps_with_its_momentum(make: Any) -> None:
+    """Each step has its own rate and momentum, by numbers of NumPy."""
+    steps, slopes = 20, np.random.default_rng(0).normal(size=(20, 3))
+    variable = tf.Variable(tf.zeros(3))
+    sgd = make("sgd", learning_rate("one_cycle", PEAK, steps))
+    sgd.build([variable])
+    take = tf.function(lambda slope: sgd.apply_gradients([(slope, variable)]))
+    places = (0, 9, 18, 20)
+    value, velocity = np.zeros(3), np.zeros(3)
+    for step, slope in enumerate(slopes):
+        rate = np.interp(step, places, (0.0025, 0.05, 0.0025, 2.5e-5))
+        velocity = np.interp(step, places, (0.95, 0.85, 0.95, 0.95)) * velocity - rate * slope
+        value = value + velocity
+        take(tf.constant(slope, tf.float32))
+        np.testing.assert_allclose(variable.numpy(), value, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("step", [0, 100, 199, 200, 300, 399, 400, 999])

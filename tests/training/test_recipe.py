@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from larq_nas.errors import InputError
-from larq_nas.training import Recipe
+from larq_nas.training import Recipe, Stage
 
 
 @pytest.mark.parametrize(
@@ -28,10 +28,35 @@ from larq_nas.training import Recipe
         ({"schedule": "cosin"}, "Unknown schedule `cosin`; did you mean `cosine`?"),
         (
             {"stages": ("real",)},
-            '`stages` must be ("binary",), ("real", "binary") or ("float", "binary"), but got',
+            '`stages` must be ("binary",), ("real", "binary") or ("float", "binary"), each a',
         ),
-        ({"first_share": 1.0}, "`first_share` must be below 1, but got 1.0."),
-        ({"first_share": 0}, "`first_share` must be positive"),
+        (
+            {"stages": ("real", "binry")},
+            '("float", "binary"), each a name, a Stage or its settings',
+        ),
+        (
+            {"stages": [{"name": "binary", "epoch": 3}]},
+            "A stage has no setting 'epoch': it has name, epochs",
+        ),
+        (
+            {"stages": [{"name": "binary", "epochs": -3}]},
+            "`epochs of stage binary` must be 0 or more, but got -3.",
+        ),
+        (
+            {"stages": [{"name": "binary", "schedule": "cosin"}]},
+            "Unknown schedule of stage binary `cosin`; did",
+        ),
+        (
+            {"stages": [{"name": "binary", "learning_rate": 0}]},
+            "`learning_rate of stage binary` must",
+        ),
+        (
+            {"stages": [{"name": "binary", "milestones": [2]}]},
+            "`milestones of stage binary` must be",
+        ),
+        ({"stages": [{"name": "real", "epochs": 3}, "binary"]}, "`stages` must all have `epochs`"),
+        ({"schedule": None}, "Unknown schedule `None`"),
+        ({"milestones": None}, "`milestones` must be shares of the epochs"),
         ({"stages": ("binary", "real")}, "but got ('binary', 'real')."),
         ({"stages": ()}, "but got ()."),
         ({"stages": "binary"}, "but got 'binary'."),
@@ -62,14 +87,41 @@ def test_the_ends_of_a_range_are_allowed() -> None:
 )
 def test_the_last_stage_takes_what_is_left_over(epochs: int, real: int, binary: int) -> None:
     both = Recipe()
-    assert (both.epochs_of("real", epochs), both.epochs_of("binary", epochs)) == (real, binary)
-    assert Recipe(stages=("binary",)).epochs_of("binary", epochs) == epochs
+    assert both.split(epochs) == {"real": real, "binary": binary}
+    assert Recipe(stages=("binary",)).split(epochs) == {"binary": epochs}
+
+
+def test_epochs_are_split_as_those_of_the_stages() -> None:
+    recipe = Recipe(stages=(Stage("float", 200), Stage("binary", 300)))
+    assert (recipe.epochs, Recipe().epochs) == (500, None)
+    for epochs, shares in {500: (200, 300), 100: (40, 60), 7: (2, 5), 1: (0, 1), 0: (0, 0)}.items():
+        assert tuple(recipe.split(epochs).values()) == shares
+    assert recipe.split({"binary": 1, "float": 9}) == {"float": 9, "binary": 1}
+    for wrong, message in {
+        "flot": "did you mean `float`",
+        "float": "binary of float, binary is",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            recipe.split({wrong: 3})
+
+
+def test_a_stage_has_its_own_settings_or_those_of_the_recipe() -> None:
+    own = Stage("float", 100, 0.2, "adam", "steps", (0.5,), 1e-4)
+    recipe = Recipe(0.1, stages=(own, {"name": "binary", "epochs": 50}), optimizer="sgd")
+    first, last = map(recipe.of, recipe.stages)
+    assert (first.learning_rate, first.optimizer, first.schedule) == (0.2, "adam", "steps")
+    assert (first.milestones, first.weight_decay) == ((0.5,), 1e-4)
+    assert last == recipe
+    assert recipe.settings()["stages"][1] == {"name": "binary", "epochs": 50}
+    assert Recipe().settings()["stages"] == ["real", "binary"]
 
 
 def test_settings_are_json_and_make_the_same_recipe() -> None:
     recipe = Recipe(0.1, stages=("binary",), milestones=(0.5,), precision="bfloat16")
     assert Recipe(**json.loads(json.dumps(recipe.settings()))) == recipe
-    assert dataclasses.replace(Recipe(), stages=["binary"]).stages == ("binary",)
+    recipe = Recipe(stages=(Stage("float", 2, milestones=(0.5,)), Stage("binary", 3, 0.1)))
+    assert Recipe(**json.loads(json.dumps(recipe.settings()))) == recipe
+    assert dataclasses.replace(Recipe(), stages=["binary"]).stages == (Stage("binary"),)
 
 
 def test_learning_rates_are_in_proportion_to_the_batch() -> None:

@@ -10,7 +10,7 @@ from larq_nas.data.data import Data
 from larq_nas.data.validation import check_data
 from larq_nas.errors import InputError
 from larq_nas.spaces import Bats
-from larq_nas.training.trainer import Teacher
+from larq_nas.training.teacher import Teacher
 
 SHAPE, CLASSES = (8, 8, 1), 10
 ARCHITECTURE = random_architecture(Bats(cells=1, channels=4, nodes=1), 0)

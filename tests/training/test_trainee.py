@@ -8,7 +8,8 @@ from larq_nas.data.validation import check_data
 from larq_nas.layers import BinaryConv2D, DropPath, classifier
 from larq_nas.spaces.cell_space import auxiliary_classifier
 from larq_nas.training import Recipe
-from larq_nas.training.trainer import DropPathSchedule, Teacher, Trainee, mix_up
+from larq_nas.training.teacher import Teacher
+from larq_nas.training.trainer import DropPathSchedule, Trainee, mix_up
 
 SHAPE, CLASSES, RATE = (6, 6, 2), 4, 0.2
 

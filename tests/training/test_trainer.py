@@ -1,5 +1,6 @@
 """What a recipe says is what is done."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from larq_nas.errors import InputError
 from larq_nas.layers import BinaryConv2D, classifier
 from larq_nas.run_directory import RunDirectory
 from larq_nas.spaces import Bats, VggSmall
-from larq_nas.training import Recipe
+from larq_nas.training import Recipe, Stage
 from larq_nas.training.recipe import learning_rate
 from larq_nas.training.trainer import Trainer
 
@@ -147,6 +148,34 @@ def test_the_schedule_runs_over_each_stage(schedule) -> None:
     np.testing.assert_allclose(
         rates.seen, [float(expected(step)) for step in range(6)] * 2, rtol=1e-5
     )
+
+
+def test_each_stage_has_its_own_schedule_epochs_and_optimizer() -> None:
+    """Three batches in an epoch; the float twin by steps and SGD, then Adam along a cosine."""
+    rates, kinds = Rates(), []
+
+    def note(logs: Any = None) -> None:
+        model = rates.model
+        kinds.append((type(model.optimizer).__name__, model._recipe.weight_decay))
+
+    stages = (
+        Stage("float", 3, optimizer="sgd", schedule="steps", milestones=(1 / 3, 2 / 3)),
+        Stage("binary", 2, 0.002, optimizer="adam", schedule="cosine", weight_decay=0.0),
+    )
+    beginning = tf.keras.callbacks.LambdaCallback(on_train_begin=note)
+    recipe = Recipe(0.1, stages=stages, weight_decay=1e-4)
+    trainer = Trainer(ARCHITECTURE, SPACE, noise((8, 8, 1)), recipe)
+    model = trainer.train(5, RunDirectory(None, {}), [rates, beginning], 0)
+    cosine = [0.001 * (1 + math.cos(math.pi * step / 6)) for step in range(6)]
+    expected = [0.1] * 3 + [0.01] * 3 + [0.001] * 3 + cosine
+    np.testing.assert_allclose(rates.seen, expected, rtol=1e-5)
+    assert kinds == [("SGD", 1e-4), ("Adam", 0.0)]
+    # It goes on from there as its last stage did.
+    assert isinstance(model.optimizer, tf.keras.optimizers.Adam)
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.002)
+    rates.seen.clear()
+    trainer.train({"float": 0, "binary": 1}, RunDirectory(None, {}), [rates], 0)
+    assert len(rates.seen) == 3
 
 
 def test_the_learning_rate_is_in_proportion_to_the_batch() -> None:

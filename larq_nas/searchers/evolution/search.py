@@ -349,6 +349,7 @@ class Evolution:
     ) -> EvolutionSearch:
         """Return an evolution of widths; see `larq_nas.searchers.Searcher`."""
         recipe = self.recipe or recipe
+        recipe = recipe.of(recipe.stages[-1])
         facts = data.facts
         costs = limits.costs if limits else SpaceCosts(space, facts.input_shape, facts.classes)
         self._require_widths(space, costs)

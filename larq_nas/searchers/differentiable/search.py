@@ -53,7 +53,7 @@ from larq_nas.searchers.differentiable.model import (
     mean_entropy,
 )
 from larq_nas.searchers.differentiable.record import WITHOUT_WEIGHTS, ZEROS, Health, read_scores
-from larq_nas.searchers.estimate import estimate, fitting_batch, require_memory
+from larq_nas.searchers.estimate import estimate, fitting_data, require_memory
 from larq_nas.searchers.searcher import BUDGET_PENALTY, Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.cell_space import CellSpace
@@ -500,12 +500,12 @@ class Differentiable:
             return lambda batch: estimate(search.model, batch, rematerialize)
 
         def mends(free: float) -> list[str]:
-            found = fitting_batch(of_batches(None), free, size)
+            found = fitting_data(of_batches(None), free, size, facts.input_shape)
             if search.choose.fused and not self.rematerialize:
                 if of_batches(True)(size) <= free:
-                    found.append("the searcher's `rematerialize=True`")
+                    found.append("use the searcher's `rematerialize=True`")
                 elif not found:
-                    both = fitting_batch(of_batches(True), free, size)
+                    both = fitting_data(of_batches(True), free, size, facts.input_shape)
                     found = [f"{one} with the searcher's `rematerialize=True`" for one in both]
             own = channels = proxy.channels if isinstance(proxy, CellSpace) else 1
             while channels > 1:
@@ -518,7 +518,7 @@ class Differentiable:
                         Fuse(self.temperature), facts.input_shape, facts.classes
                     )
                 if estimate(supernet, size) <= free:
-                    return [*found, f"the space's `search_channels={channels}`"]
+                    return [*found, f"use the space's `search_channels={channels}`"]
             return found
 
         require_memory(estimate(search.model, size), mends)

@@ -140,7 +140,7 @@ def callers_level() -> int:
 
 _RAISED = re.compile(r"\w*(Error|Exception): ")
 _IN_LAYER = "Exception encountered when calling "
-_IN_GRAPH = re.compile(r"^\{\{function_node .*?\}\} ")
+_IN_GRAPH = re.compile(r"^\{\{function_node .*?\}\} | \[Op:\w+\].*$")
 
 
 def first_line(error: BaseException) -> str:

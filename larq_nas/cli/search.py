@@ -119,7 +119,7 @@ def search(
 
     \b
     larq-nas search --data digits --batch-size 32 --set space.search_channels=8 \\
-        --set searcher.architecture_learning_rate=0.003 --epochs 8 --train-epochs 24 \\
+        --set searcher.architecture_learning_rate=0.003 --epochs 8 --train-epochs 30 \\
         --directory runs/digits
     larq-nas search --data photos --image-size 64 --batch-size 32 --set space.search_channels=8 \\
         --set searcher.architecture_learning_rate=0.003 --epochs 8 --train-epochs 30 \\

@@ -521,16 +521,18 @@ def warning_once() -> Iterator[None]:
         logger.removeFilter(is_new)
 
 
-_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # by the first letter
 _MOST_SECONDS = 1e15
-_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)\s*")
+_TIME = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(s(?:ec(?:ond)?s?)?|min(?:ute)?s?|h(?:(?:ou)?rs?)?|d(?:ays?)?)\s*(?![a-z])"
+)
 
 
 def read_seconds(given: float | str) -> float:
     """Return the seconds that a number or text such as `"1.5h"` or `"1h 30min"` stands for."""
     seconds: Any = given
     if isinstance(given, str) and re.fullmatch(rf"(?:{_TIME.pattern})+", given.strip()):
-        seconds = sum(float(number) * _UNITS[unit] for number, unit in _TIME.findall(given))
+        seconds = sum(float(number) * _UNITS[unit[0]] for number, unit in _TIME.findall(given))
     if not is_number(seconds) or not 0 < seconds < _MOST_SECONDS:
         raise InputError(
             "`time_limit` must be a number of seconds above 0, or text such as 90min, 2h or "

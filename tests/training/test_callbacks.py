@@ -387,14 +387,38 @@ def test_a_table_goes_on_where_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "seconds"),
-    [(90, 90), (0.5, 0.5), ("90s", 90), ("1.5 h", 5400), ("1h 30min", 5400), ("2d", 172800)],
+    [
+        (90, 90),
+        (0.5, 0.5),
+        ("90s", 90),
+        ("1.5 h", 5400),
+        ("1h 30min", 5400),
+        ("2d", 172800),
+        ("2 hours", 7200),
+        ("1 hr 90 minutes", 9000),
+        ("1 day 30sec", 86430),
+    ],
 )
 def test_times_are_read(given: Any, seconds: float) -> None:
     assert read_seconds(given) == seconds
 
 
 @pytest.mark.parametrize(
-    "given", [0, -1, "2", "2 weeks", 10**400, float("inf"), True, None, "1h later"]
+    "given",
+    [
+        0,
+        -1,
+        "2",
+        "2 weeks",
+        "2 months",
+        "5 m",
+        "90 mins later",
+        10**400,
+        float("inf"),
+        True,
+        None,
+        "1h later",
+    ],
 )
 def test_what_is_no_time_is_refused(given: Any) -> None:
     with pytest.raises(InputError, match="`time_limit` must be a number of seconds above 0, or"):

@@ -77,7 +77,13 @@ def warn_if_undecided(model: BilevelModel, what: str = "The search") -> bool:
     counts = np.concatenate([mixture.kept.sum(axis=1) for mixture in model.mixtures])
     largest = float(np.log(counts).mean())
     undecided = largest > 0 and entropy > _UNDECIDED * largest
-    if undecided:
+    if undecided and not bool(model.searching):
+        warn(
+            f"{what} ended before it began to choose, since its first epochs train the weights "
+            "alone: its choices are chance; give it a longer `time_limit`, fewer `epochs` or a "
+            "smaller `weights_only`."
+        )
+    elif undecided:
         warn(
             f"{what} has hardly decided (entropy {entropy:.3f} of {largest:.3f} nats): its "
             "choices are little more than chance; search for more epochs, or raise the "

@@ -623,10 +623,11 @@ def _read_limit(path: Path) -> tuple[float, list[str]]:
 
 
 _SHORT = 60.0
+_LONGER = 1.5
 
 
 class TimeLeft(Callback):
-    """Tells once how long a stage will take, and what comes then.
+    """Tells how long a stage will take, and what comes then; again where epochs become longer.
 
     # Arguments
         stage: its name.
@@ -638,36 +639,40 @@ class TimeLeft(Callback):
         super().__init__()
         self._stage, self._epochs, self._after = stage, epochs, after
         self._first: int | None = None
-        self._began = self._ended = 0.0
+        self._began = self._ended = self._each = 0.0
         self._steps = 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self._first is None:
             self._first = epoch
+            return
         # Behind the progress bar of the epoch before.
-        elif epoch == self._first + 1:
-            took = self._ended - self._began
-            # The first step builds the graph.
-            each = took * self._steps / (self._steps - 1) if self._steps > 1 else took
-            left = self._epochs - epoch
-            if each * left < _SHORT:
-                return
-            later = [
-                f"`{name}`, {counted(number, 'epoch')}" for name, number in self._after.items()
-            ]
-            log.info(
-                f"Stage `{self._stage}`: about {duration(each * left)} left, for {left} of "
-                f"{counted(self._epochs, 'epoch')}{'; then '.join(['', *later])}"
-            )
+        each = self._ended - self._began
+        if epoch == self._first + 1 and self._steps > 1:
+            # The first step builds the graph, and is not timed.
+            each *= self._steps / (self._steps - 1)
+        # Those of a search are, once its architecture parameters learn too.
+        if each > _LONGER * self._each:
+            self._each = each
+            self._tell(each, self._epochs - epoch)
+        self._began = time.monotonic()
+
+    def _tell(self, each: float, left: int) -> None:
+        if each * left < _SHORT:
+            return
+        later = [f"`{name}`, {counted(number, 'epoch')}" for name, number in self._after.items()]
+        log.info(
+            f"Stage `{self._stage}`: about {duration(each * left)} left, for {left} of "
+            f"{counted(self._epochs, 'epoch')}{'; then '.join(['', *later])}"
+        )
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if self._steps == 0:
             self._began = time.monotonic()
-        if not self._ended:
-            self._steps += 1
+        self._steps += 1
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._ended = self._ended or time.monotonic()
+        self._ended = time.monotonic()
 
 
 def duration(seconds: float) -> str:

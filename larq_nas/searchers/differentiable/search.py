@@ -68,7 +68,7 @@ from larq_nas.training.recipe import OptimizerName, Recipe, learning_rate, optim
 from larq_nas.training.trainer import FLIP_RATIO
 from larq_nas.training.transfer import constrain, initialize_scales
 
-_UNDECIDED = 0.99
+_UNDECIDED = 0.98
 
 
 def warn_if_undecided(model: BilevelModel, what: str = "The search") -> bool:
@@ -94,7 +94,7 @@ def warn_if_undecided(model: BilevelModel, what: str = "The search") -> bool:
 
 _LONG = 5.0
 # Adam moves a parameter by about its rate in a step; after less of a way few choices are made.
-_WAY = 0.18
+_WAY = 0.3
 
 
 def announce(search: "DifferentiableSearch", verbose: int | str) -> None:

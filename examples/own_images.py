@@ -1,8 +1,8 @@
 """Images of your own, a sub-folder for each class: searched, trained, converted and packed.
 
 Run `python examples/own_images.py FOLDER [IMAGE_SIZE]`, or from a shell:
-larq-nas search --data FOLDER --image-size 64 --batch-size 32 --set space.search_channels=8 \
-    --set searcher.architecture_learning_rate=0.003 --epochs 8 --train-epochs 30 \
+larq-nas search --data FOLDER --image-size 32 --batch-size 32 --set space.search_channels=8 \
+    --set searcher.architecture_learning_rate=0.005 --epochs 6 --train-epochs 10 \
     --directory runs/own_images
 larq-nas convert runs/own_images --package packages/own_images
 """

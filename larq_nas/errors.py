@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -59,18 +59,22 @@ class ProcessLostError(LarqNasError, RuntimeError):
     """Another process of a strategy ended; what was saved is kept."""
 
 
-def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
-    """Return the error for an unknown `name`, with the nearest known one."""
-    names = sorted(known)
-    close = get_close_matches(str(name), names, n=1, cutoff=0.4)
+def unknown_name(
+    kind: str, name: object, known: Iterable[str], meant: Mapping[str, str] | None = None
+) -> InputError:
+    """Return the error for an unknown `name`, with what it is `meant` for, or the nearest one."""
+    names, meaning = sorted(known), (meant or {}).get(str(name).lower())
+    close = [meaning] if meaning else get_close_matches(str(name), names, n=1, cutoff=0.4)
     hint = f"; did you mean `{close[0]}`?" if close else "."
     return InputError(f"Unknown {kind} `{name}`{hint} Known: {', '.join(names)}.")
 
 
-def require_known(kind: str, name: object, known: Collection[str]) -> None:
-    """Raise `InputError` for a name that is not known."""
+def require_known(
+    kind: str, name: object, known: Collection[str], meant: Mapping[str, str] | None = None
+) -> None:
+    """Raise `InputError` for a name that is not known; `meant` are other words for known ones."""
     if name not in known:
-        raise unknown_name(kind, name, known)
+        raise unknown_name(kind, name, known, meant)
 
 
 def warn(text: str) -> None:
@@ -136,7 +140,7 @@ def callers_level() -> int:
 
 _RAISED = re.compile(r"\w*(Error|Exception): ")
 _IN_LAYER = "Exception encountered when calling "
-_IN_GRAPH = re.compile(r"^\{\{function_node .*?\}\} ")
+_IN_GRAPH = re.compile(r"^\{\{function_node .*?\}\} | \[Op:\w+\].*$")
 
 
 def first_line(error: BaseException) -> str:

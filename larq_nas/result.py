@@ -54,6 +54,10 @@ class Result:
         warnings: what may not be as it was meant.
         directory: the directory of the run; `None` if nothing was kept.
 
+        class_names: names of the classes in the order of the outputs; empty if the data has none.
+        preprocessing: what was done to the images before the network reads them, in words; empty if
+            the data does not say.
+
     # Attributes
         model: the network, compiled.
     """
@@ -72,6 +76,8 @@ class Result:
     read_model: Callable[[], tf.keras.Model] = field(repr=False)
     top5_accuracy: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    class_names: Sequence[str] = ()
+    preprocessing: str = ""
 
     @cached_property
     def model(self) -> tf.keras.Model:
@@ -127,6 +133,8 @@ class Result:
             warnings=list(dict.fromkeys(warnings)),
             directory=None if run.is_temporary else run.directory,
             read_model=(lambda: model) if model is not None else (lambda: _read_model(run.model)),
+            class_names=told.get("class_names", []),
+            preprocessing=told.get("preprocessing", ""),
         )
 
     def rows(self) -> list[tuple[str, str]]:

@@ -116,6 +116,8 @@ def copied_result(
         warnings=[told],
         directory=None,
         read_model=lambda: model,
+        class_names=trainer.data.class_names or (),
+        preprocessing=trainer.data.preprocessing,
     )
 
 
@@ -145,6 +147,8 @@ def _finish(
             result["run_warnings"] = told
         write_atomically(run.result, json.dumps(result, indent=2) + "\n")
     if verbose:
+        if not is_new:
+            log.info(f"The run in `{run.directory}` was finished before; this is its result:")
         log.info(_costs(result["costs"], run))
         if "refused" not in result:
             log.info(summarize(result))
@@ -156,11 +160,27 @@ def _finish(
             log.info(f"predicted on {table.device}: {took:.3f} ms for an image")
         top5 = f", top-5 {result['top5_accuracy']:.2%}" if "top5_accuracy" in result else ""
         log.info(f"accuracy on validation data: {result['accuracy']:.2%}{top5}")
+        if accuracies := of_classes(result.get("class_accuracy", {})):
+            log.info(accuracies)
         if took := run.read_times():
             log.info(", ".join(f"{part}: {duration(seconds)}" for part, seconds in took.items()))
         if labels := _labels_of(trainer):
             log.info(labels)
         log.info(_written(result, run))
+
+
+_LISTED = 12
+
+
+def of_classes(accuracies: Mapping[str, float]) -> str:
+    """Return the accuracies of classes in a line, the lowest first, and no more than fit in it."""
+    lowest = sorted(accuracies.items(), key=lambda pair: pair[1])[:_LISTED]
+    if len(lowest) < len(accuracies):
+        of = f"the {_LISTED} lowest of {len(accuracies)} classes"
+    else:
+        of = "each class, lowest first"
+    figures = ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in lowest)
+    return f"accuracy of {of}: {figures}" if figures else ""
 
 
 def _labels_of(trainer: Trainer) -> str:

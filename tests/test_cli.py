@@ -154,6 +154,8 @@ def test_help_says_what_to_type() -> None:
         ),
         (["--set", "cells=1, channels=4"], "--set cells=1 --set channels=4"),
         (["--budget", "flatbufer_bytes=64KB"], "did you mean `flatbuffer_bytes`?"),
+        (["--budget", "flash=64KB"], "Unknown budget `flash`; did you mean `flatbuffer_bytes`?"),
+        (["--set", "space.cells=None"], "must be a whole number, but got None"),
         (["--budget", "latency=5ms"], "A `--budget` of latency needs `--latency-table`"),
         (["--workers", "2"], "`--workers` needs a searcher that trains candidates"),
         (["--classes", "5"], "There must be 10 classes"),
@@ -171,7 +173,9 @@ def test_bad_input_is_one_line_and_writes_nothing(
     ("message", "typed"),
     [
         ("use batches of up to 48 images or x", "use `--batch-size 48` or x"),
+        ("images of up to 48x48 pixels, 48x32 pixels", "`--image-size 48`, 48x32 pixels"),
         ("lower x, or batches of up to 4 images", "lower x, or `--batch-size 4`"),
+        ("smaller, such as .batch(8), or", "smaller, such as `--batch-size 8`, or"),
         ("or the space's `search_channels=16`", "or `--set space.search_channels=16`"),
         ("with the searcher's `rematerialize=True`", "with `--set searcher.rematerialize=True`"),
         ("or give the space `cells=3 nodes=1`", "or `--set space.cells=3 --set space.nodes=1`"),

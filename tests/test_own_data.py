@@ -12,6 +12,7 @@ from conftest import EXAMPLES
 from sklearn.datasets import load_digits
 from test_cli import invoke, larq_nas
 
+from larq_nas.result import load
 from larq_nas.spaces import Bats
 
 SMALL = ["--set", "cells=1", "--set", "channels=4", "--set", "nodes=1"]
@@ -43,6 +44,9 @@ def test_one_command_from_a_folder_to_a_flatbuffer(digits: Path, tmp_path: Path)
     assert f"written: {run / 'model.tflite'}" in told
     result = json.loads((run / "result.json").read_text())
     assert result["class_names"] == ["one", "two", "zero"]
+    assert load(run).class_names == ["one", "two", "zero"]
+    assert load(run).preprocessing == "gray of 0 to 255, x / 127.5 - 1"
+    assert "accuracy of each class, lowest first: " in told
     settings = json.loads((run / "settings.json").read_text())["settings"]
     assert settings["data"]["validation_examples"] == 37
     assert len(settings["class_weight"]) == 3
@@ -53,6 +57,9 @@ def test_one_command_from_a_folder_to_a_flatbuffer(digits: Path, tmp_path: Path)
     package = tmp_path / "package"
     packed = invoke("convert", str(run), "--package", str(package))
     assert packed.exit_code == 0, packed.output
+    # As the search has told it.
+    assert "same class on" in told
+    assert "same class on" in packed.output
     card = (package / "README.md").read_text()
     assert "- Preprocessing: gray of 0 to 255, x / 127.5 - 1.\n" in card
     assert "0 one, 1 two, 2 zero" in card

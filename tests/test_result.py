@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from larq_nas.deploy.conversion import digest
 from larq_nas.errors import InputError, warn
 from larq_nas.run_directory import RunDirectory
 from larq_nas.spaces import Bats
+from larq_nas.train import of_classes
 from larq_nas.training import Recipe
 
 SPACE = Bats(cells=1, channels=4, nodes=1)
@@ -63,6 +65,22 @@ def test_a_run_is_loaded_as_it_was_returned(run: Path) -> None:
     assert loaded.conversion.flatbuffer == (run / "model.tflite").read_bytes()
     assert loaded.conversion.weights == digest(loaded.model)
     assert loaded.model.evaluate(data()[1], verbose=0) == [loaded.loss, loaded.accuracy]
+
+
+def test_a_finished_run_says_so_and_how_each_class_does(run: Path, capsys: Any) -> None:
+    train(run, verbose=2)
+    told = capsys.readouterr().out
+    assert f"The run in `{run}` was finished before" in told
+    line = next(line for line in told.splitlines() if line.startswith("accuracy of each class"))
+    shares = [float(share) for share in re.findall(r" ([\d.]+)%", line)]
+    assert shares == sorted(shares)
+    assert len(shares) == 10
+
+
+def test_the_lowest_of_many_classes_are_told() -> None:
+    told = of_classes({f"c{number}": number / 100 for number in range(100)})
+    assert told.startswith("accuracy of the 12 lowest of 100 classes: c0 0.00%, c1 1.00%")
+    assert told.endswith("c11 11.00%")
 
 
 def test_accuracies_of_classes_are_those_of_their_images(run: Path) -> None:

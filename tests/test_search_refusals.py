@@ -86,6 +86,10 @@ def softmax(choose, input_shape, classes) -> tf.keras.Model:
         ({"space": 3}, "must be a name, a Space or a function"),
         ({"searcher": "differentiabel"}, "did you mean `differentiable`"),
         ({"augment": "standrad"}, "did you mean `standard`"),
+        (
+            {"augment": "flip"},
+            r"Unknown augmentation `flip`.* Keras layer, such as tf.keras.layers",
+        ),
         ({"augment": lambda images: images}, "must take images and a seed"),
         (
             {"augment": lambda images, seed: images[:, :4]},

@@ -23,7 +23,7 @@ def main() -> None:
 
     \b
       larq-nas search --data digits --batch-size 32 --set space.search_channels=8 \\
-          --set searcher.architecture_learning_rate=0.003 --epochs 8 --train-epochs 24 \\
+          --set searcher.architecture_learning_rate=0.003 --epochs 8 --train-epochs 30 \\
           --directory runs/digits
     """
 

@@ -58,9 +58,11 @@ __all__ = [
 
 _SIZE = re.compile(r"(\d+)x(\d+)x(\d+)")
 _FURTHER = re.compile(r"\s*[,; ]\s*([A-Za-z_][\w.]*\s*=.*)$")
-_OF_BATCHES = re.compile(r"batches of up to (\d+) images")
+_OF_BATCHES = re.compile(r"batches of up to (\d+) images|\.batch\((\d+)\)")
+_OF_IMAGES = re.compile(r"images of up to (\d+)x\1 pixels")
 _OF_PART = re.compile(r"(?:give )?the (space|searcher|recipe)(?:'s)? `([\w.]+(?:=[^`]*)?)`")
 _PARTS = ("space", "searcher", "recipe")
+_INTERRUPTED = 130  # as shells have it
 _OPTIONS_OF_THEIR_OWN = ("method", "budget", "epochs", "train_epochs", *_PARTS)
 
 
@@ -76,9 +78,11 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             except LarqNasError as error:
                 raise click.ClickException(_as_typed(str(error))) from None
             except KeyboardInterrupt:
-                raise click.ClickException(
-                    "Stopped. What is finished is kept: the same command goes on from there."
-                ) from None
+                click.echo(
+                    "Stopped. What is finished is kept: the same command goes on from there.",
+                    err=True,
+                )
+                raise SystemExit(_INTERRUPTED) from None
 
     return wrapped
 
@@ -106,7 +110,9 @@ def _as_typed(message: str) -> str:
         if bare[name.rpartition(".")[2]] == 1
     }
     if "batch_size" in typed:
-        message = _OF_BATCHES.sub(r"`--batch-size \1`", message)
+        message = _OF_BATCHES.sub(r"`--batch-size \1\2`", message)
+    if "image_size" in typed:
+        message = _OF_IMAGES.sub(r"`--image-size \1`", message)
     if "settings" in typed:
         message = _OF_PART.sub(_setting_as_typed, message)
     for name, option in typed.items():
@@ -276,7 +282,7 @@ def named(text: str) -> list[str]:
 
 def _parsed(text: str) -> Any:
     """Return what a value stands for: JSON, a number, a list with commas, or text."""
-    text = {"True": "true", "False": "false"}.get(text, text)
+    text = {"True": "true", "False": "false", "None": "null"}.get(text, text)
     for read in (json.loads, float):
         try:
             return read(text)

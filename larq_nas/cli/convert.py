@@ -136,6 +136,8 @@ def convert(
     if images is None:
         click.echo("No images at hand: comparing on random numbers", err=True)
     model = load_model(path, load_code(code))
+    if path != source:
+        model.compile(loss="sparse_categorical_crossentropy")  # so that outputs are of classes
     known = _known(source, model) if package and path != source else {}
     known |= {"class_names": _names(class_names)} if class_names else {}
     known |= {"preprocessing": preprocessing} if preprocessing else {}

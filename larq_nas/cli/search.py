@@ -121,11 +121,11 @@ def search(
 
     \b
     larq-nas search --data digits --batch-size 32 --set space.search_channels=8 \\
-        --set searcher.architecture_learning_rate=0.003 --epochs 8 --train-epochs 24 \\
-        --directory runs/digits
-    larq-nas search --data photos --image-size 64 --batch-size 32 --set space.search_channels=8 \\
         --set searcher.architecture_learning_rate=0.003 --epochs 8 --train-epochs 30 \\
-        --directory runs/photos
+        --directory runs/digits
+    larq-nas search --data photos --image-size 32 --batch-size 32 --set space.search_channels=8 \\
+        --set searcher.architecture_learning_rate=0.005 --epochs 6 --train-epochs 10 \\
+        --directory runs/quick
     larq-nas search --method bnas_v2 --data cifar10 --set space.cells=8 --directory runs/cifar10
     larq-nas search --space my_space.py:my_space --budget flatbuffer_bytes=64KB \\
         --directory runs/mine

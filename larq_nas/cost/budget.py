@@ -4,7 +4,7 @@ import math
 import numbers
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, TypeAlias
@@ -29,10 +29,17 @@ from larq_nas.cost.profile import LATENCY, QUANTITIES
 from larq_nas.cost.space import SpaceCosts
 from larq_nas.errors import InputError, first_line, require_known
 from larq_nas.spaces.chooser import ImageShape
-from larq_nas.spaces.space import Space, is_built_in
+from larq_nas.spaces.space import Space, is_built_in, resolve
 
 COSTS = (*QUANTITIES, LATENCY)
 """What a budget may limit."""
+
+# What users call them.
+_MEANT = {
+    **dict.fromkeys(("flash", "rom", "size", "file_size", "tflite"), "flatbuffer_bytes"),
+    **dict.fromkeys(("ram", "sram", "memory"), "activation_bytes"),
+    **dict.fromkeys(("time", "ms", "milliseconds", "speed"), LATENCY),
+}
 
 # Digits, of which commas part thousands, and a unit: other text, pasted numbers or a second limit,
 # would be read as some number too.
@@ -108,7 +115,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, limit in self.limits.items():
-            require_known("budget", name, COSTS)
+            require_known("budget", name, COSTS, _MEANT)
             amount(name, limit)
         parsed = {name: amount(name, limit) for name, limit in self.limits.items()}
         object.__setattr__(self, "limits", parsed)
@@ -365,13 +372,25 @@ _OF_WEIGHTS = ("macs", "binary_macs", "parameters", "weight_bytes", "flatbuffer_
 def require_light(space: Space, input_shape: ImageShape, classes: int, budget: Budget) -> None:
     """Raise `InputError` for limits that no network without weights in its operations keeps to.
 
-    All of a space is built in many seconds, its operations without weights in a few.
+    All of a space is built in many seconds, its operations without weights in a few. Of
+    activations the images are known at once.
     """
+    _require_images(input_shape, budget)
     limits = {name: limit for name, limit in budget.limits.items() if name in _OF_WEIGHTS}
     if limits and LATENCY not in budget.limits and is_built_in(space):
         costs = SpaceCosts(space, input_shape, classes, light=True)
         if costs.choices:
             require_feasible(costs, Budget(limits))
+
+
+def _require_images(input_shape: ImageShape, budget: Budget) -> None:
+    images, limit = 4 * math.prod(input_shape), budget.limits.get("activation_bytes", math.inf)
+    if images > limit:
+        raise InputError(
+            f"`activation_bytes` must be at least {images:,}, which images of "
+            f"{'x'.join(map(str, input_shape))} alone are, but got {limit:,}: use smaller images, "
+            "or raise the limit."
+        )
 
 
 def require_feasible(costs: SpaceCosts, budget: Budget) -> Chosen:
@@ -380,6 +399,7 @@ def require_feasible(costs: SpaceCosts, budget: Budget) -> Chosen:
     # Raises
         InputError: if none was found, naming the smallest limit that one was found for.
     """
+    _require_images(costs.input_shape, budget)
     lightest = _lightest(costs, budget)
     needs = costs.of(lightest, costs.narrowest)
     if not budget.excess(needs):
@@ -412,17 +432,13 @@ _DECIMALS = 1000
 
 def _mend(costs: SpaceCosts, budget: Budget, lightest: Chosen) -> str:
     """Return what to change so that a network keeps to `budget`, of what was seen to help."""
-    images = 4 * math.prod(costs.input_shape)
-    if images > budget.limits.get("activation_bytes", math.inf):
-        return f"use smaller images: these alone are {images:,} bytes of activations"
     if LATENCY in budget.limits:  # A table knows no other widths and channels.
         return "make the space smaller"
     if ratio := _ratio_within(costs, budget, lightest):
         least = costs.least_ratio
         if least is None:
             names = dict.fromkeys(r for asked in costs.expansions.values() for r in asked.ratios)
-            ratios = ",".join(f"{one:g}" for one in (ratio, *sorted(names)))
-            return f"give the space `ratios={ratios}`"
+            return f"give the space `ratios={_listed((ratio, *sorted(names)))}`"
         return (
             f"let the searcher find ratios below its {least:g}; of dms, give the searcher "
             f"`least_mean={ratio:g} least_ratio={ratio:g}` (the space's `ratios` do not count)"
@@ -436,15 +452,38 @@ def _mend(costs: SpaceCosts, budget: Budget, lightest: Chosen) -> str:
         changed = _changed(costs.space, space)
         needs = smaller.of(_lightest(smaller, budget), smaller.narrowest)
         if not budget.excess(needs):
-            return f"give the space `{changed}`, or less of a change"
+            return f"give the space `{changed}` (values between these and yours may do too)"
         if budget.excess(needs) < over:
             over = budget.excess(needs)
             tried = f": with `{changed}` it needs {budget.describe(needs)}"
     if costs.expansions:
         tried = ": narrower widths do not help"
+    elif name := _widths_within(costs, budget):
+        return (
+            f"use `space` {name} with the space's `ratios={_listed(_RATIOS)}` and `searcher` "
+            f"evolution{tried}"
+        )
     light = budget.use(costs.of(lightest, costs.narrowest))
     of_images = any(light[name] > 1 for name in _OF_IMAGES if name in light)
     return f"use {'smaller images or ' if of_images else ''}another or a smaller space{tried}"
+
+
+# The spaces that need least, and ratios at which they do (docs/own_data.md).
+_WIDTHS, _RATIOS = ("resnet18_cifar", "resnet18"), (0.125, 0.25, 0.5)
+
+
+def _widths_within(costs: SpaceCosts, budget: Budget) -> str:
+    """Return the name of a space of widths that has a network within `budget`, if one has."""
+    for name in _WIDTHS:
+        space = resolve(name, {"ratios": _RATIOS})
+        widths = SpaceCosts(space, costs.input_shape, costs.classes)
+        if not budget.excess(widths.of({}, widths.narrowest)):
+            return name
+    return ""
+
+
+def _listed(ratios: Iterable[float]) -> str:
+    return ",".join(f"{one:g}" for one in ratios)
 
 
 def _ratio_within(costs: SpaceCosts, budget: Budget, chosen: Chosen) -> float | None:
@@ -464,9 +503,13 @@ def _ratio_within(costs: SpaceCosts, budget: Budget, chosen: Chosen) -> float | 
 
 
 def _changed(space: Space, smaller: Space) -> str:
-    """Return the settings in which a space differs, as `NAME=VALUE`."""
+    """Return the settings in which a space differs, as `NAME=VALUE`.
+
+    Sizes of the supernet that it has none of stay: the network within the budget is another.
+    """
     before, after = space.settings(), smaller.settings()
-    return " ".join(f"{k}={after[k]}" for k in after if k in before and after[k] != before[k])
+    changed = {k: after[k] for k in after if k in before and after[k] not in (before[k], None)}
+    return " ".join(f"{name}={value}" for name, value in changed.items())
 
 
 def strongest_within(costs: SpaceCosts, scores: Scores, budget: Budget) -> Chosen:

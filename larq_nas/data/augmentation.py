@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from larq_nas.errors import DivergenceError, InputError, first_line, require_known, warn
+from larq_nas.errors import DivergenceError, InputError, first_line, unknown_name, warn
 
 Augment: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Takes images `(batch, height, width, channels)` and a seed `(2,)`; returns new images."""
@@ -224,7 +224,11 @@ def resolve_augment(augment: Any) -> Augment | None:
             f"`augment` must be a name, a Keras layer or several, a function or None, but got "
             f"{augment!r}."
         )
-    require_known("augmentation", augment, _BY_NAME)
+    if augment not in _BY_NAME:
+        raise InputError(
+            f"{unknown_name('augmentation', augment, _BY_NAME)} In Python it may be a Keras layer, "
+            'such as tf.keras.layers.RandomFlip("horizontal").'
+        )
     return _BY_NAME[augment]
 
 

@@ -139,6 +139,11 @@ def load(
                 _require_none(f"`{name}` returns data sets", **share, **resized)
                 return _batched(name, result, batch_size)
             read = _from_arrays(name, parts_of(name, result), None, validation_share, seed)
+    if batch_size is not None and batch_size > read.counts[0]:
+        warn(
+            f"`batch_size` is {batch_size:,}, but there are {read.counts[0]:,} training images: a "
+            "batch holds these."
+        )
     return _prepared(read, name, batch_size or _BATCH_SIZE, image_size, resize)
 
 

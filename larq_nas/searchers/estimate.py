@@ -9,6 +9,7 @@ from larq_nas.cost.profile import Structure
 from larq_nas.errors import InputError, warn
 from larq_nas.layers import BinaryConv2D
 from larq_nas.memory import free_memory
+from larq_nas.spaces.chooser import ImageShape
 from larq_nas.supernet.fused_cell import FusedCell, kept
 from larq_nas.training.distribution import process_count
 
@@ -90,11 +91,27 @@ def require_memory(
         raise InputError(told)
 
 
-def fitting_batch(needed: Callable[[int], float], free: float, batch_size: int) -> list[str]:
-    """Return the change to the largest batch that fits, if any does; `needed` is linear in it."""
+_FEWEST, _SMALLEST, _STEP = 8, 32, 16
+
+
+def fitting_data(
+    needed: Callable[[int], float], free: float, batch_size: int, input_shape: ImageShape
+) -> list[str]:
+    """Return the change to the largest batch or to the largest images that fit, if any do.
+
+    `needed` is linear in the batch, and in the pixels of an image as well. What a network hardly
+    learns from is not named: fewer than 8 images, or less than 32 pixels.
+    """
     fixed = needed(0)
-    largest = int((free - fixed) * batch_size / (needed(batch_size) - fixed))
-    return [f"use batches of up to {largest} images"] if 1 <= largest < batch_size else []
+    share = max(0.0, (free - fixed) / (needed(batch_size) - fixed))
+    if share >= 1:
+        return []
+    largest = int(share * batch_size)
+    found = [f"batches of up to {largest} images"] if largest >= _FEWEST else []
+    height, width = (int(side * share**0.5) // _STEP * _STEP for side in input_shape[:2])
+    if min(height, width) >= _SMALLEST:
+        found.append(f"images of up to {height}x{width} pixels")
+    return [f"use {' or '.join(found)}"] if found else []
 
 
 def require_training_memory(
@@ -108,12 +125,10 @@ def require_training_memory(
     def needed(batch: int) -> float:
         return estimate(model, batch)
 
-    require_memory(
-        needed(batch_size),
-        lambda free: [*fitting_batch(needed, free, batch_size), other],
-        what,
-        is_certain,
-    )
+    def mends(free: float) -> list[str]:
+        return [*fitting_data(needed, free, batch_size, model.input_shape[1:]), other]
+
+    require_memory(needed(batch_size), mends, what, is_certain)
 
 
 def _activations(model: tf.keras.Model, rematerialize: bool | None) -> int:

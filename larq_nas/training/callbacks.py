@@ -521,16 +521,18 @@ def warning_once() -> Iterator[None]:
         logger.removeFilter(is_new)
 
 
-_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}  # by the first letter
 _MOST_SECONDS = 1e15
-_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)\s*")
+_TIME = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(s(?:ec(?:ond)?s?)?|min(?:ute)?s?|h(?:(?:ou)?rs?)?|d(?:ays?)?)\s*(?![a-z])"
+)
 
 
 def read_seconds(given: float | str) -> float:
     """Return the seconds that a number or text such as `"1.5h"` or `"1h 30min"` stands for."""
     seconds: Any = given
     if isinstance(given, str) and re.fullmatch(rf"(?:{_TIME.pattern})+", given.strip()):
-        seconds = sum(float(number) * _UNITS[unit] for number, unit in _TIME.findall(given))
+        seconds = sum(float(number) * _UNITS[unit[0]] for number, unit in _TIME.findall(given))
     if not is_number(seconds) or not 0 < seconds < _MOST_SECONDS:
         raise InputError(
             "`time_limit` must be a number of seconds above 0, or text such as 90min, 2h or "
@@ -621,10 +623,11 @@ def _read_limit(path: Path) -> tuple[float, list[str]]:
 
 
 _SHORT = 60.0
+_LONGER = 1.5
 
 
 class TimeLeft(Callback):
-    """Tells once how long a stage will take, and what comes then.
+    """Tells how long a stage will take, and what comes then; again where epochs become longer.
 
     # Arguments
         stage: its name.
@@ -636,36 +639,40 @@ class TimeLeft(Callback):
         super().__init__()
         self._stage, self._epochs, self._after = stage, epochs, after
         self._first: int | None = None
-        self._began = self._ended = 0.0
+        self._began = self._ended = self._each = 0.0
         self._steps = 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self._first is None:
             self._first = epoch
+            return
         # Behind the progress bar of the epoch before.
-        elif epoch == self._first + 1:
-            took = self._ended - self._began
-            # The first step builds the graph.
-            each = took * self._steps / (self._steps - 1) if self._steps > 1 else took
-            left = self._epochs - epoch
-            if each * left < _SHORT:
-                return
-            later = [
-                f"`{name}`, {counted(number, 'epoch')}" for name, number in self._after.items()
-            ]
-            log.info(
-                f"Stage `{self._stage}`: about {duration(each * left)} left, for {left} of "
-                f"{counted(self._epochs, 'epoch')}{'; then '.join(['', *later])}"
-            )
+        each = self._ended - self._began
+        if epoch == self._first + 1 and self._steps > 1:
+            # The first step builds the graph, and is not timed.
+            each *= self._steps / (self._steps - 1)
+        # Those of a search are, once its architecture parameters learn too.
+        if each > _LONGER * self._each:
+            self._each = each
+            self._tell(each, self._epochs - epoch)
+        self._began = time.monotonic()
+
+    def _tell(self, each: float, left: int) -> None:
+        if each * left < _SHORT:
+            return
+        later = [f"`{name}`, {counted(number, 'epoch')}" for name, number in self._after.items()]
+        log.info(
+            f"Stage `{self._stage}`: about {duration(each * left)} left, for {left} of "
+            f"{counted(self._epochs, 'epoch')}{'; then '.join(['', *later])}"
+        )
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if self._steps == 0:
             self._began = time.monotonic()
-        if not self._ended:
-            self._steps += 1
+        self._steps += 1
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._ended = self._ended or time.monotonic()
+        self._ended = time.monotonic()
 
 
 def duration(seconds: float) -> str:

@@ -186,9 +186,12 @@ def fit(
         return
     if verbose:
         done = f" ({first} done before)" if first else ""
+        builds = (
+            "" if run.history.exists() else "; the first step builds the graph and takes longest"
+        )
         log.info(
             f"Stage `{stage}`: {counted(epochs, 'epoch')} of {counted(stream.steps, 'step')}"
-            f"{done}; the first step builds the graph and takes longest",
+            f"{done}{builds}"
         )
     validation_steps = None
     batches, strategy = stream.from_epoch(first, epochs), model.distribute_strategy

@@ -90,8 +90,7 @@ class Metrics:
             if values[0] == changed:
                 raise InputError(
                     f"`metrics`: `{metric.name}` is the same whatever the labels are, which are "
-                    f"{_FORMS[soft]}: use one for them, such as "
-                    f"{_counterpart(metric, classes, soft)}."
+                    f"{_FORMS[soft]}: use {_counterpart(metric, classes, soft)}."
                 )
             moved = (abs(values[n + 1] - values[n]) / (1 + abs(values[n])) for n in (0, 2))
             if max(moved) > _SAME:
@@ -140,11 +139,21 @@ def _read(given: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _counterpart(metric: Metric, classes: int, soft: bool) -> str:
-    """Return the metric of Keras that measures the same by labels of the form that there is."""
+    """Return what measures the same by labels of the form that there is."""
     name = _function(metric)
     other = name.removeprefix("sparse_") if soft else f"sparse_{name}"
-    known = other != name and hasattr(tf.keras.metrics, other) and "top_k" not in other
-    return other if known else _top(classes, soft)
+    if "top_k" in name or isinstance(metric, _TOP):
+        return f"one for them, such as {_top(classes, soft)}"
+    if other != name and hasattr(tf.keras.metrics, other):
+        return f"one for them, such as {other}"
+    taken = "" if soft else "tf.one_hot of the labels and "
+    return (
+        f"a function of (labels, logits), or a subclass with `update_state`, that takes {taken}"
+        "tf.nn.softmax of the logits first"
+    )
+
+
+_TOP = (tf.keras.metrics.TopKCategoricalAccuracy, tf.keras.metrics.SparseTopKCategoricalAccuracy)
 
 
 def _top(classes: int, soft: bool) -> str:
@@ -173,7 +182,7 @@ def _measured(
         metric.update_state(tf.constant(labels), tf.constant(logits, tf.float32))
         value = np.asarray(metric.result())
     except Exception as error:
-        mend = f"use one for them, such as {_counterpart(metric, classes, soft)}"
+        mend = f"use {_counterpart(metric, classes, soft)}"
         if not _of_keras(metric):
             mend = "a function takes (labels, logits) and gives a number for each image"
         raise InputError(

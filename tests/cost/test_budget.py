@@ -118,6 +118,13 @@ def test_unknown_limits_are_refused() -> None:
         InputError, match="Unknown budget `weight_byts`; did you mean `weight_bytes`"
     ):
         Budget.parse({"weight_byts": 3})
+    for said, meant in {
+        "Flash": "flatbuffer_bytes",
+        "ram": "activation_bytes",
+        "ms": "latency",
+    }.items():
+        with pytest.raises(InputError, match=f"Unknown budget `{said}`; did you mean `{meant}`"):
+            Budget.parse({said: 3})
 
 
 LAYERS = tf.keras.layers

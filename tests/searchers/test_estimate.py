@@ -1,5 +1,6 @@
 """The memory that a search will take."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import larq_nas  # isort: skip  (it prepares TensorFlow)
+import numpy as np
 import pytest
 
 from larq_nas import memory as memory_module
@@ -115,6 +117,33 @@ def test_what_a_refusal_names_fits(monkeypatch) -> None:
         prepare(Bats(cells=3, channels=16, nodes=2, search_channels=channels), 1000)
     with pytest.warns(UserWarning, match="GiB are free"):
         prepare(space, largest + 2)
+
+
+def test_large_images_are_told_to_be_made_smaller(monkeypatch) -> None:
+    """As `image_dataset_from_directory` gives them: the size that is named fits, the next does not.
+
+    A batch of three, which would fit too, is not named.
+    """
+    space = Bats(cells=3, channels=4, nodes=1)
+
+    def prepare(size: int) -> None:
+        images, labels = np.zeros((8, size, size, 1), np.float32), np.arange(8) % 2
+        data = read_data((images, labels), (images, labels), 2, None, 0, space, 0)
+        data = dataclasses.replace(data, facts=dataclasses.replace(data.facts, batch_size=32))
+        Differentiable().prepare(space, data, None, 1, Recipe())
+
+    monkeypatch.setattr(module, "free_memory", lambda: 1.0 * GIGABYTE)
+    with pytest.raises(InputError, match="The supernet needs about") as refused:
+        prepare(256)
+    assert "batches" not in str(refused.value)
+    size = int(re.search(r"use images of up to (\d+)x\1 pixels", str(refused.value))[1])
+    assert 32 <= size < 256
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".* GiB are free")
+        warnings.filterwarnings("ignore", message="Images reach")
+        prepare(size)
+    with pytest.warns(UserWarning, match="GiB are free"):
+        prepare(size + 16)
 
 
 def test_a_training_that_does_not_fit_is_refused_before_anything_is_written(

@@ -245,17 +245,20 @@ def test_a_metric_that_some_epochs_lack_is_warned_of_once(caplog) -> None:
     assert [r.getMessage()[:14] for r in caplog.records].count("Early stopping") == 1
 
 
-def test_time_left_is_told_once(monkeypatch, capsys) -> None:
-    now = iter([100.0, 190.0])
-    monkeypatch.setattr(ours.time, "monotonic", lambda: next(now))
+def test_time_left_is_told_once_and_again_where_epochs_become_longer(monkeypatch, capsys) -> None:
+    now = [100.0]
+    monkeypatch.setattr(ours.time, "monotonic", lambda: now[0])
     left = TimeLeft("search", 5, {"train_real": 3, "train_binary": 7})
-    for epoch in range(5):
+    for epoch, seconds in enumerate((9, 10, 30, 31, 29)):
         left.on_epoch_begin(epoch)
         for step in range(10):
+            now[0] += seconds
             left.on_train_batch_end(step)
         left.on_epoch_end(epoch)
     assert capsys.readouterr().out == (
-        "Stage `search`: about 7 min left, for 4 of 5 epochs; then `train_real`, 3 epochs; then "
+        "Stage `search`: about 6 min left, for 4 of 5 epochs; then `train_real`, 3 epochs; then "
+        "`train_binary`, 7 epochs\n"
+        "Stage `search`: about 10 min left, for 2 of 5 epochs; then `train_real`, 3 epochs; then "
         "`train_binary`, 7 epochs\n"
     )
 
@@ -387,14 +390,38 @@ def test_a_table_goes_on_where_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "seconds"),
-    [(90, 90), (0.5, 0.5), ("90s", 90), ("1.5 h", 5400), ("1h 30min", 5400), ("2d", 172800)],
+    [
+        (90, 90),
+        (0.5, 0.5),
+        ("90s", 90),
+        ("1.5 h", 5400),
+        ("1h 30min", 5400),
+        ("2d", 172800),
+        ("2 hours", 7200),
+        ("1 hr 90 minutes", 9000),
+        ("1 day 30sec", 86430),
+    ],
 )
 def test_times_are_read(given: Any, seconds: float) -> None:
     assert read_seconds(given) == seconds
 
 
 @pytest.mark.parametrize(
-    "given", [0, -1, "2", "2 weeks", 10**400, float("inf"), True, None, "1h later"]
+    "given",
+    [
+        0,
+        -1,
+        "2",
+        "2 weeks",
+        "2 months",
+        "5 m",
+        "90 mins later",
+        10**400,
+        float("inf"),
+        True,
+        None,
+        "1h later",
+    ],
 )
 def test_what_is_no_time_is_refused(given: Any) -> None:
     with pytest.raises(InputError, match="`time_limit` must be a number of seconds above 0, or"):

@@ -48,7 +48,11 @@ def test_what_is_no_metric_is_refused_before_data_are_read(given: Any, told: str
         ("top_k_categorical_accuracy", False, "`top_k_cat.*(same whatever|cannot be computed)"),
         ("sparse_categorical_crossentropy", False, "takes them for something else.*from_logits="),
         ("mean_absolute_error", False, "cannot be computed of labels of shape|takes them for"),
-        (K.AUC(name="auc"), False, "`auc` cannot be computed of labels of shape"),
+        (
+            K.AUC(name="auc"),
+            False,
+            r"`auc` cannot .*numbers: use a function .*that takes tf.one_hot",
+        ),
         (lambda labels, logits: logits / 0.0, False, "must give a finite number, but gives"),
         ("sparse_top_k_categorical_accuracy", True, "`sparse_top_k_categorical_accuracy`"),
     ],
@@ -72,6 +76,21 @@ def test_a_metric_of_other_labels_names_that_of_these(given: Any, soft: bool, me
     with pytest.raises(InputError, match=f" such as {mend}\\."):
         Metrics(given).check(10, soft)
     Metrics(mend).check(10, soft)
+
+
+def test_a_refusal_has_no_remnants_of_tensorflow() -> None:
+    with pytest.raises(InputError) as refused:
+        Metrics(K.TopKCategoricalAccuracy(3, name="top3")).check(10)
+    assert "[Op:" not in str(refused.value)
+
+
+def test_a_metric_made_as_it_is_advised_is_taken() -> None:
+    class OneHotAUC(K.AUC):
+        def update_state(self, labels: Any, logits: Any, sample_weight: Any = None) -> None:
+            labels = tf.one_hot(labels, logits.shape[-1])
+            super().update_state(labels, tf.nn.softmax(logits), sample_weight)
+
+    Metrics(OneHotAUC(name="auc")).check(10)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ from larq_nas.searchers.differentiable.model import (
     mean_entropy,
 )
 from larq_nas.searchers.differentiable.record import WITHOUT_WEIGHTS, ZEROS, Health, read_scores
-from larq_nas.searchers.estimate import estimate, fitting_batch, require_memory
+from larq_nas.searchers.estimate import estimate, fitting_data, require_memory
 from larq_nas.searchers.searcher import BUDGET_PENALTY, Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.cell_space import CellSpace
@@ -68,7 +68,7 @@ from larq_nas.training.recipe import OptimizerName, Recipe, learning_rate, optim
 from larq_nas.training.trainer import FLIP_RATIO
 from larq_nas.training.transfer import constrain, initialize_scales
 
-_UNDECIDED = 0.99
+_UNDECIDED = 0.98
 
 
 def warn_if_undecided(model: BilevelModel, what: str = "The search") -> bool:
@@ -77,7 +77,13 @@ def warn_if_undecided(model: BilevelModel, what: str = "The search") -> bool:
     counts = np.concatenate([mixture.kept.sum(axis=1) for mixture in model.mixtures])
     largest = float(np.log(counts).mean())
     undecided = largest > 0 and entropy > _UNDECIDED * largest
-    if undecided:
+    if undecided and not bool(model.searching):
+        warn(
+            f"{what} ended before it began to choose, since its first epochs train the weights "
+            "alone: its choices are chance; give it a longer `time_limit`, fewer `epochs` or a "
+            "smaller `weights_only`."
+        )
+    elif undecided:
         warn(
             f"{what} has hardly decided (entropy {entropy:.3f} of {largest:.3f} nats): its "
             "choices are little more than chance; search for more epochs, or raise the "
@@ -88,7 +94,7 @@ def warn_if_undecided(model: BilevelModel, what: str = "The search") -> bool:
 
 _LONG = 5.0
 # Adam moves a parameter by about its rate in a step; after less of a way few choices are made.
-_WAY = 0.18
+_WAY = 0.3
 
 
 def announce(search: "DifferentiableSearch", verbose: int | str) -> None:
@@ -500,12 +506,12 @@ class Differentiable:
             return lambda batch: estimate(search.model, batch, rematerialize)
 
         def mends(free: float) -> list[str]:
-            found = fitting_batch(of_batches(None), free, size)
+            found = fitting_data(of_batches(None), free, size, facts.input_shape)
             if search.choose.fused and not self.rematerialize:
                 if of_batches(True)(size) <= free:
-                    found.append("the searcher's `rematerialize=True`")
+                    found.append("use the searcher's `rematerialize=True`")
                 elif not found:
-                    both = fitting_batch(of_batches(True), free, size)
+                    both = fitting_data(of_batches(True), free, size, facts.input_shape)
                     found = [f"{one} with the searcher's `rematerialize=True`" for one in both]
             own = channels = proxy.channels if isinstance(proxy, CellSpace) else 1
             while channels > 1:
@@ -518,7 +524,7 @@ class Differentiable:
                         Fuse(self.temperature), facts.input_shape, facts.classes
                     )
                 if estimate(supernet, size) <= free:
-                    return [*found, f"the space's `search_channels={channels}`"]
+                    return [*found, f"use the space's `search_channels={channels}`"]
             return found
 
         require_memory(estimate(search.model, size), mends)

@@ -41,7 +41,7 @@ from larq_nas.searchers.dms.widths import Dimensions
 from larq_nas.searchers.estimate import (
     RUNTIME_BYTES,
     estimate_widths,
-    fitting_batch,
+    fitting_data,
 )
 from larq_nas.searchers.searcher import BUDGET_PENALTY, Callbacks
 from larq_nas.spaces import Space
@@ -397,8 +397,11 @@ def require_memory(
     if free is not None and needed - held > free:
         widest = max(dimensions.widest().values())
         structure, widths = costs.structure({}), dimensions.widest()
-        smaller = fitting_batch(
-            lambda size: estimate_widths(structure, widths, size), free + held, batch_size
+        smaller = fitting_data(
+            lambda size: estimate_widths(structure, widths, size),
+            free + held,
+            batch_size,
+            costs.input_shape,
         )
         batches = smaller[0].removeprefix("use ") if smaller else "smaller batches"
         raise InputError(

@@ -250,7 +250,10 @@ class EvolutionOracle(keras_tuner.Oracle):
         if generation.repeated:
             notes.append(f"{counted(generation.repeated, 'duplicate')} left out")
         if generation.over_budget:
-            notes.append(f"{generation.over_budget} over budget, made smaller or left out")
+            notes.append(
+                f"{generation.over_budget} over the budget were made smaller, or left out where "
+                "that gave none that fits and is new"
+            )
         self._announce(f"Generation {done + 1}/{self.wanted_generations}: {', '.join(notes)}")
         if not generation.candidates:
             self._announce("No further candidate was found: the search ends here")

@@ -128,8 +128,14 @@ def test_a_collapse_is_told_of_a_search_that_has_not_decided_too(
         x = choose.op("a", images, operations)
         return tf.keras.Model(images, larq_nas.layers.classifier(x, classes))
 
-    search = Differentiable().prepare(FunctionSpace(pools), task, None, 1, Recipe())
-    search.derive(RunDirectory(tmp_path, {}))
+    prepared = Differentiable().prepare(FunctionSpace(pools), task, None, 1, Recipe())
+    prepared.derive(RunDirectory(tmp_path, {}))
+    early = str(recwarn.pop(UserWarning).message)
+    assert "ended before it began to choose" in early
+    assert "`time_limit`, fewer `epochs` or a smaller `weights_only`" in early
+    recwarn.clear()
+    prepared.model.set_searching(True)
+    prepared.derive(RunDirectory(tmp_path, {}))
     told = [str(warning.message) for warning in recwarn]
     assert ["hardly decided" in one for one in told] == [True, False]
     assert told[1].endswith("search on until it decides, before anything else is changed.")

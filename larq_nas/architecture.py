@@ -129,7 +129,7 @@ class Architecture:
                 by a newer larq_nas.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"Cannot read architecture `{path}`: {_reason(error)}.") from None
         try:
@@ -151,9 +151,10 @@ class Architecture:
                 "`architecture` must be an Architecture, a file, a run or a published name, but "
                 f"got {source!r}."
             )
-        if Path(source).is_dir() and source not in cls.published_names():
-            return cls.load(Path(source) / "architecture.json")
-        if Path(source).is_file() or Path(source).suffix:
+        path = Path(source).expanduser()
+        if path.is_dir() and source not in cls.published_names():
+            return cls.load(path / "architecture.json")
+        if path.is_file() or path.suffix:
             return cls.load(source)
         return cls.published(str(source))
 

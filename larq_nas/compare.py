@@ -507,7 +507,7 @@ def compare(
     """
     _require(seeds, directory, settings)
     verbose = verbose_here(None, directory, verbose)
-    drawn, place = drawn_from(space), Path(directory)
+    drawn, place = drawn_from(space), Path(directory).expanduser()
     training = resolve_method(None, drawn, recipe=recipe).recipe
     epochs = read_epochs("epochs", epochs, training)
     total = sum(training.split(epochs).values())

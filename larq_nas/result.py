@@ -206,7 +206,7 @@ def load(path: str | Path) -> Any:
     """
     if not isinstance(path, str | Path):
         raise InputError(f"`path` must be that of a run or a model, but got {path!r}.")
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_dir() or (path / "saved_model.pb").exists():
         return _read_model(path)
     return Result.of(RunDirectory(path, read_settings(path)))

@@ -68,7 +68,7 @@ class RunDirectory:
             directory = tempfile.mkdtemp(prefix="larq_nas-")
             # A TemporaryDirectory that nobody has closed warns.
             weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
-        self.directory = Path(directory)
+        self.directory = Path(directory).expanduser()
         self.settings = json.loads(json.dumps(dict(settings)))
         self._resume = resume
         self._lock: FileLock | None = None

@@ -51,7 +51,7 @@ def derive(
     """
     if transfer_factor is not None:
         require_at_least(1, transfer_factor=transfer_factor)
-    settings = read_settings(Path(directory))
+    settings = read_settings(Path(directory).expanduser())
     run = RunDirectory(directory, settings)
     is_there = run.architecture if epoch is None else run.probabilities
     if not {"space", "data"} <= settings.keys() or not is_there.exists():

@@ -83,6 +83,14 @@ def test_the_lowest_of_many_classes_are_told() -> None:
     assert told.endswith("c11 11.00%")
 
 
+def test_a_run_in_the_home_folder_is_found(run: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("HOME", str(run.parent))
+    assert larq_nas.load("~/run").directory == run
+    assert larq_nas.load("~/run/model.keras").output_shape == (None, 10)
+    assert larq_nas.Architecture.read("~/run") == ARCHITECTURE
+    assert RunDirectory("~/another", {}).directory == run.parent / "another"
+
+
 def test_accuracies_of_classes_are_those_of_their_images(run: Path) -> None:
     result = larq_nas.load(run)
     labels = np.concatenate([labels for _, labels in data()[1]])

@@ -81,7 +81,7 @@ def write_package(
         InputError: if the directory holds other files or cannot be written to, or if
             `conversion` is of another model.
     """
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     require_ours(directory, "a package", lambda path: path.name in (*_FILES, "__pycache__"))
     if digest(model) != conversion.weights:
         raise InputError(

@@ -1,6 +1,7 @@
 """Forms in which data may be given, and batches of `(images, labels)` of each."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,6 +31,9 @@ def read_batches(name: str, given: Any, tell: Tell) -> tf.data.Dataset:
     # Raises
         InputError: if the data has another form, or ends never.
     """
+    if isinstance(given, Mapping):
+        image, label = _keys(name, given)
+        given = given[image], given[label]
     if isinstance(given, list | tuple):
         arrays = read_arrays(name, given)
         # An epoch of few images has ten steps or so too.
@@ -61,8 +65,11 @@ def _mend_of_type(given: Any) -> str:
         return ": give its arrays, or read its files by image_dataset_from_directory of Keras"
     if isinstance(given, np.ndarray) or tf.is_tensor(given):
         return ": give the labels too, as (images, labels)"
-    if isinstance(given, str):
-        return ": load it, with larq_nas.datasets.load or image_dataset_from_directory of Keras"
+    if isinstance(given, str | Path):
+        return (
+            f': load it, with train, validation = larq_nas.datasets.load("{given}") or '
+            "image_dataset_from_directory of Keras"
+        )
     if callable(given) or hasattr(given, "__next__"):
         return ": make one with tf.data.Dataset.from_generator"
     return ""
@@ -74,6 +81,12 @@ def read_arrays(name: str, given: Any) -> list[np.ndarray]:
     # Raises
         InputError: if they are no such arrays.
     """
+    if len(given) > 1 and all(map(_is_pair, given)):
+        raise InputError(
+            f"`{name}` must hold all images and all labels, but got {len(given)} pairs of them: "
+            "join these, as images, labels = map(np.concatenate, zip(*pairs)) for batches, or with "
+            "np.stack for single images."
+        )
     if len(given) not in (2, 3):
         raise InputError(
             f"`{name}` must hold (images, labels) or (images, labels, sample weights), but has "
@@ -103,10 +116,28 @@ def read_arrays(name: str, given: Any) -> list[np.ndarray]:
     return arrays
 
 
+def _is_pair(part: Any) -> bool:
+    """Return whether it is a pair of images and labels, of a batch or of one image."""
+    if not isinstance(part, list | tuple) or len(part) not in (2, 3):
+        return False
+    images, labels = (len(getattr(one, "shape", ())) for one in part[:2])
+    return images > 1 and images > labels
+
+
 def _array(name: str, what: str, given: Any) -> np.ndarray:
-    if isinstance(given, tf.RaggedTensor | tf.SparseTensor):
+    if isinstance(given, tf.SparseTensor) or hasattr(given, "toarray"):
+        raise InputError(
+            f"`{name}` must hold {what} in plain arrays, but got a {type(given).__name__}: turn it "
+            "with tf.sparse.to_dense, or .toarray() of SciPy."
+        )
+    if isinstance(given, tf.RaggedTensor):
         raise InputError(
             f"`{name}` must hold {what} of one shape, but got a {type(given).__name__}{_mend(what)}"
+        )
+    if any(map(np.ma.is_masked, given if isinstance(given, list | tuple) else [given])):
+        raise InputError(
+            f"`{name}` must hold {what} without a mask, which is not read: put numbers there with "
+            ".filled(number), or leave those images out."
         )
     try:
         array = np.asarray(given)
@@ -114,18 +145,31 @@ def _array(name: str, what: str, given: Any) -> np.ndarray:
         raise InputError(
             f"`{name}` must hold {what} of one shape ({first_line(error)}){_mend(what)}"
         ) from None
+    if array.dtype == object and not any(isinstance(one, str | bytes) for one in array.flat):
+        array = _of_objects(array)
     if array.dtype.kind in "mMV":
         raise InputError(f"`{name}` must hold {what} of numbers, but got {array.dtype}.")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)  # TensorFlow has no longer ones
     if array.dtype == object:
         if not all(isinstance(value, str | bytes) for value in array.flat):
+            kinds = sorted({type(value).__name__ for value in array.flat})
             raise InputError(
-                f"`{name}` must hold {what} of one shape and type, but got an array of objects"
-                f"{_mend(what)}"
+                f"`{name}` must hold {what} of one shape and type, but got an array of objects "
+                f"({', '.join(kinds[:4])}){_mend(what)}"
             )
         array = array.astype(bytes if isinstance(array.flat[0], bytes) else str)
     if array.dtype.kind == "U":
         array = np.char.encode(array, "utf-8")
     return array
+
+
+def _of_objects(array: np.ndarray) -> np.ndarray:
+    """Return an array of the numbers that objects are, or it as it is."""
+    try:
+        return np.array(array.tolist())
+    except (ValueError, TypeError):
+        return array
 
 
 def _mend(what: str) -> str:
@@ -146,14 +190,7 @@ def _with_parts(name: str, data: tf.data.Dataset) -> tf.data.Dataset:
     """Return data whose elements are tuples of two or three tensors."""
     spec = data.element_spec
     if isinstance(spec, Mapping):
-        keys = [[key for key in known if key in spec] for known in (IMAGE_KEYS, LABEL_KEYS)]
-        if any(len(found) != 1 for found in keys):
-            given = ", ".join(f'"{key}"' for key in spec)
-            raise InputError(
-                f"`{name}` must hold (images, labels) pairs, but holds dictionaries of {given}: "
-                'add .map(lambda d: (d["image"], d["label"])), with its own keys.'
-            )
-        image, label = (found[0] for found in keys)
+        image, label = _keys(name, spec)
         data = data.map(lambda example: (example[image], example[label]))
     elif isinstance(spec, tuple) and any(isinstance(part, Mapping | tuple) for part in spec):
         if any(len(tf.nest.flatten(part)) != 1 for part in spec):
@@ -179,12 +216,42 @@ def _with_parts(name: str, data: tf.data.Dataset) -> tf.data.Dataset:
                 f"`{name}` must hold images of one size, but holds ragged ones: before .batch, add "
                 ".map(lambda image, label: (tf.image.resize(image, (height, width)), label))."
             )
+        if isinstance(part, tf.data.DatasetSpec):
+            raise InputError(
+                f"`{name}` must hold batches, but holds data sets, as .window makes them: use "
+                f".batch({BATCH}) in its place."
+            )
+        if isinstance(part, tf.SparseTensorSpec):
+            raise InputError(
+                f"`{name}` must hold {what} in plain tensors, but holds sparse ones: add .map with "
+                "tf.sparse.to_dense."
+            )
         if not isinstance(part, tf.TensorSpec):
             raise InputError(
                 f"`{name}` must hold {what} in a plain tensor, but got {type(part).__name__}: one "
                 "label for each image (multi-label data is not supported)."
             )
     return data
+
+
+def _keys(name: str, given: Mapping[Any, Any]) -> tuple[str, str]:
+    """Return what images and labels are called in a dictionary of them."""
+    keys = [[key for key in known if key in given] for known in (IMAGE_KEYS, LABEL_KEYS)]
+    if any(len(found) != 1 for found in keys):
+        are_arrays = not all(isinstance(part, tf.TypeSpec) for part in given.values())
+        mend = (
+            'give (data["image"], data["label"])'
+            if are_arrays
+            else 'add .map(lambda d: (d["image"], d["label"]))'
+        )
+        shown = ", ".join(f'"{key}"' for key in given)
+        raise InputError(
+            f"`{name}` must hold (images, labels) pairs, but holds "
+            f"{'a dictionary' if are_arrays else 'dictionaries'} of {shown}: {mend}, with its own "
+            "keys."
+        )
+    image, label = (found[0] for found in keys)
+    return image, label
 
 
 def _of(spec: Any) -> str:
@@ -240,6 +307,17 @@ def check_ranks(name: str, images: Any, labels: Any, weights: Any = None) -> Non
         raise InputError(
             f"`{name}` must hold images, but got rows of {images.shape[1]} numbers: reshape them, "
             "with tf.reshape(images, (-1, height, width, channels))."
+        )
+    if rank is not None and rank > 4:
+        is_twice = (of_labels or 0) > 1 and labels.shape[1] == images.shape[1]
+        mend = (
+            "leave one .batch out, or add .unbatch()"
+            if is_twice
+            else ("reshape them, or take one picture of each; videos and volumes are not supported")
+        )
+        raise InputError(
+            f"`{name}` must hold images of shape (batch, height, width, channels), but got "
+            f"{'batches of batches, ' if is_twice else ''}{images.shape}: {mend}."
         )
     if rank not in (3, 4) or None in images.shape[1:] or 0 in images.shape[1:]:
         raise InputError(

@@ -168,7 +168,7 @@ def ragged() -> tf.data.Dataset:
         ((images(), LABELS, np.ones(3)), "as many sample weights as images, 20, but has 3"),
         ((images()[:0], LABELS[:0]), "it is empty"),
         (([np.zeros((8, 8)), np.zeros((9, 8))], [0, 1]), "images of one shape.*: resize"),
-        ((np.array([None, 3]), [0, 1]), "an array of objects: resize"),
+        ((np.array([None, 3]), [0, 1]), "array of objects .NoneType, int.: resize"),
         ((data(), data()), "tf.data.Dataset.zip"),
         (data(examples=1), "2 images or more"),
     ],

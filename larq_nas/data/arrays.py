@@ -11,7 +11,7 @@ import tensorflow as tf
 from larq_nas.data.forms import check_ranks, read_arrays
 from larq_nas.data.labels import column, kind_of
 from larq_nas.data.share import hash_images, hold_out
-from larq_nas.data.validation import check_batch
+from larq_nas.data.validation import check_batch, check_images
 from larq_nas.errors import InputError, first_line, warn
 
 _IMAGES = ("x", "images", "image", "data")
@@ -136,6 +136,7 @@ def split_arrays(
 def _read(name: str, given: Any) -> list[np.ndarray]:
     """Return arrays that can be used, images with channels and of bytes or float32."""
     images, *rest = map(column, read_arrays(name, given))
+    check_images(name, images)  # as given, for a cast makes infinite what float32 does not hold
     if images.dtype.kind in "buif" and images.dtype not in ("uint8", "float32"):
         images = images.astype("float32")
     # Later images are in another order, and no longer as given.

@@ -252,7 +252,7 @@ def read_data(
         )
     _warn_of_range(facts.value_range, before)
     weights = class_weights(class_weight, labels, found.counts)
-    _warn_of_counts(found, weights)
+    _warn_of_counts(found, weights, not isinstance(train, tf.data.Dataset))
     return Data(
         found.train if weights is None else _weighted(found.train, weights),
         found.validation,
@@ -334,14 +334,18 @@ def _told(found: Checked, how: str) -> str:
 _MOST_SHARE, _MOST_RATIO = 0.8, 10
 
 
-def _warn_of_counts(found: Checked, weights: tuple[float, ...] | None) -> None:
+def _warn_of_counts(
+    found: Checked, weights: tuple[float, ...] | None, are_arrays: bool = False
+) -> None:
     """Warn of batches that hold all images, and of classes that are hardly there."""
     counts, examples = found.counts, found.facts.train_examples
     size = min(found.facts.batch_size, examples)
     if examples < 2 * size:
+        data = "tf.data.Dataset.from_tensor_slices((images, labels))" if are_arrays else ""
         warn(
             f"An epoch has one step: a batch holds {size:,} of {examples:,} training images; make "
-            f"batches smaller, such as .batch({max(1, examples // 16)}), or train for many epochs."
+            f"batches smaller, such as {data}.batch({max(1, examples // 16)}), or train for many "
+            "epochs."
         )
     present = counts[counts > 0]
     largest, smallest = int(present.max()), int(present.min())

@@ -1,5 +1,6 @@
 """Classes that labels stand for, whatever form they are given in."""
 
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -49,7 +50,9 @@ class Labels:
         if labels.ndim == 2:
             return np.argmax(labels, axis=1)
         if self.values is None:
-            return labels.astype(np.int64)
+            # NumPy warns of floats that no integer holds.
+            whole = np.clip(labels, -1, self.classes) if labels.dtype.kind == "f" else labels
+            return whole.astype(np.int64)
         known = {value: index for index, value in enumerate(self.values)}
         found = [known.get(value, -1) for value in labels.tolist()]
         return np.array(found, dtype=np.int64)
@@ -196,8 +199,8 @@ def _of_names(train: np.ndarray, classes: int | None, known: Sequence[str] | Non
         unknown = sorted(set(values).difference(name.encode() for name in known))
         if unknown:
             raise InputError(
-                f"Labels of `train` must be of its `class_names`, {listed(known)}, but image "
-                f"{train.tolist().index(unknown[0])} has {_shown(unknown[0])}."
+                f"Labels of `train` must be of its `class_names`, {listed(known)}, but "
+                f"{_images_of(np.isin(train, unknown))} {listed([*map(_shown, unknown)])}."
             )
         values = tuple(name.encode() for name in known)
     if classes not in (None, len(values)):
@@ -209,31 +212,33 @@ def _of_names(train: np.ndarray, classes: int | None, known: Sequence[str] | Non
 
 def _values(name: str, labels: np.ndarray, classes: int | None) -> tuple[int, ...]:
     """Return what whole numbers stand for the classes, in order."""
-    found, counts = np.unique(labels.astype(np.int64), return_counts=True)
-    lowest, highest = int(found[0]), int(found[-1])
-    if list(found) == [-1, 1] and classes in (None, 2):
-        return -1, 1
+    # Images are not numbered here: those of a file may come in another order by now.
+    found = [int(value) for value in np.unique(labels)]
+    lowest, highest = found[0], found[-1]
+    if found in ([-1, 0], [-1, 1]) and classes in (None, 2):
+        return -1, found[1]
     if lowest < 0:
         raise InputError(
-            f"Labels of `{name}` must be 0 or more, but {counts[found < 0].sum():,} images have "
-            f"{lowest}, such as image {int(np.argmin(labels))}: if that marks images without a "
-            f"label, leave them out with .unbatch().filter(lambda image, label: label >= 0)."
+            f"Labels of `{name}` must be 0 or more, but {_images_of(labels < 0)} "
+            f"{listed([value for value in found if value < 0])}: if that marks images without a "
+            "label, leave them out, with images[labels >= 0] or .unbatch().filter(lambda image, "
+            "label: label >= 0); if it is a class, number the classes from 0."
         )
     if classes is not None:
         start = int(highest == classes and lowest >= 1)
         if highest >= classes + start:
-            index = int(np.argmax(labels >= classes))
             raise InputError(
-                f"Labels of `{name}` must be 0 to {classes - 1}, but image {index} has "
-                f"{int(labels[index])}."
+                f"Labels of `{name}` must be 0 to {classes - 1}, but "
+                f"{_images_of(labels >= classes)} "
+                f"{listed([value for value in found if value >= classes])}."
             )
         return tuple(range(start, classes + start))
     if highest - lowest >= _MOST_CLASSES:
         raise InputError(
-            f"Labels of `{name}` must be of {_MOST_CLASSES} classes or fewer, but image "
-            f"{int(np.argmax(labels))} has {highest}, and another {lowest}."
+            f"Labels of `{name}` must be of {_MOST_CLASSES} classes or fewer, but go from "
+            f"{lowest} to {highest}."
         )
-    missing = sorted(set(range(lowest, highest + 1)) - set(found.tolist()))
+    missing = sorted(set(range(lowest, highest + 1)) - set(found))
     if missing:
         more = highest + 1
         raise InputError(
@@ -242,6 +247,34 @@ def _values(name: str, labels: np.ndarray, classes: int | None) -> tuple[int, ..
             "text (tf.strings.as_string, or .astype(str) of arrays) are numbered by themselves."
         )
     return tuple(range(lowest, highest + 1))
+
+
+def _images_of(chosen: np.ndarray) -> str:
+    count = int(chosen.sum())
+    return f"{count:,} images have" if count > 1 else "1 image has"
+
+
+def warn_of_names(names: Sequence[str]) -> None:
+    """Warn of a class without a name, and of names that may be meant for one class."""
+    if "" in names:
+        warn(
+            'Label "" is a class without a name: if that marks images without a label, leave them '
+            "out."
+        )
+    written: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        written.setdefault(_letters(name), []).append(name)
+    alike = [" and ".join(map(repr, group)) for group in written.values() if len(group) > 1]
+    if alike:
+        warn(
+            f"Classes have names that differ by capitals or spaces alone, {listed(alike)}: if "
+            "these are one class, write it in one way."
+        )
+
+
+def _letters(name: str) -> str:
+    """Return a name without what differs between ways to write it."""
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def listed(values: Sequence[Any]) -> str:
@@ -271,12 +304,18 @@ def check_validation(
     if outside.any():
         index = int(np.argmax(outside))
         kinds = [_shown(value) for value in np.unique(raw[outside])]
-        known = labels.values or range(labels.classes)
-        expected = f"{_shown(known[0])} to {_shown(known[-1])}"
+        known = [*map(_shown, labels.values or range(labels.classes))]
+        is_text = raw.dtype.kind == "S"
+        expected = listed(known) if is_text or len(known) == 2 else f"{known[0]} to {known[-1]}"
+        mend = "" if explicit else f"; {_CUT}"
+        if is_text and {*map(_letters, kinds)} <= {*map(_letters, known)}:
+            mend = "; names that differ by capitals or spaces are other classes: write them alike"
+        elif not is_text and len(np.unique(raw)) == len(known) and not outside.all():
+            alike = "; if these are the same classes, number them alike, from 0"
+            mend = alike if explicit else f"{alike}, or else {_CUT}"
         raise InputError(
             f"Labels of `validation` must be those of `train`, {expected}, but image {index} has "
-            f"{_shown(raw[index])}: {int(outside.sum()):,} images have {listed(kinds)}"
-            f"{'' if explicit else f'; {_CUT}'}."
+            f"{_shown(raw[index])}: {_images_of(outside)} {listed(kinds)}{mend}."
         )
     measured = np.bincount(validation, minlength=labels.classes)
     unseen = np.flatnonzero((measured == 0) & (counts > 0))
@@ -310,7 +349,7 @@ def check_validation(
 
 
 def _shown(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else f"{value:g}"
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(int(value))
 
 
 def class_weights(
@@ -322,14 +361,16 @@ def class_weights(
     """
     if given is None:
         return None
-    if given == "balanced":
+    if isinstance(given, str) and given == "balanced":
         present = int(np.count_nonzero(counts))
         found = [counts.sum() / (present * count) if count else 0.0 for count in counts]
         return tuple(map(float, found))
     if not isinstance(given, Mapping):
+        is_row = isinstance(given, list | tuple | np.ndarray) or tf.is_tensor(given)
+        kind = type(given).__name__
         raise InputError(
-            f'`class_weight` must be "balanced", or weights by class such as {{0: 1.0, 1: 5.0}}, '
-            f"but got {given!r}."
+            '`class_weight` must be "balanced", or weights by class such as {0: 1.0, 1: 5.0}, but '
+            f"got {f'{kind}: give dict(enumerate(weights))' if is_row else repr(given)}."
         )
     by_index: dict[int, float] = {}
     for key, weight in given.items():
@@ -355,6 +396,8 @@ def class_weights(
 def _index(key: Any, labels: Labels) -> int:
     """Return the class that a key stands for: its name, or the number that the data calls it."""
     names: Collection[str] = labels.names or tuple(map(str, range(labels.classes)))
+    if isinstance(key, bytes):
+        key = _shown(key)
     if isinstance(key, str):
         require_known("class", key, names)
         return list(names).index(key)

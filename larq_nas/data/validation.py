@@ -12,7 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.data.forms import Tell, read_all, read_batches
-from larq_nas.data.labels import Labels, check_validation, column, listed, read_labels
+from larq_nas.data.labels import (
+    Labels,
+    check_validation,
+    column,
+    listed,
+    read_labels,
+    warn_of_names,
+)
 from larq_nas.data.share import hash_images, hold_out
 from larq_nas.errors import InputError, require_whole, warn
 from larq_nas.memory import free_memory
@@ -20,6 +27,7 @@ from larq_nas.memory import free_memory
 _COMPARED_BATCHES, _COMPARED_IN_ALL = 4, 8
 _HELD_BYTES = 2**31
 _TOLD_EXAMPLES = 2**17
+_MOST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -167,18 +175,33 @@ def check_batch(name: str, images: np.ndarray, rest: Sequence[np.ndarray], seen:
             f"`{name}` must hold one label for each image, but a batch holds {lengths[0]} images "
             f"and {' and '.join(map(str, lengths[1:]))} labels or weights."
         )
-    if images.dtype.kind == "f":
-        finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
-        if not finite.all():
-            index = seen + int(np.argmin(finite))
-            raise InputError(f"`{name}` must hold finite images, but image {index} has NaN or Inf.")
+    check_images(name, images, seen)
     for weights in rest[1:]:
-        wrong = ~(np.isfinite(weights) & (weights >= 0))
+        wrong = ~((weights >= 0) & (weights <= _MOST))
         if wrong.any():
             index = int(np.argmax(wrong))
             raise InputError(
-                f"Sample weights of `{name}` must be finite numbers, 0 or more, but image "
+                f"Sample weights of `{name}` must be finite float32, 0 or more, but image "
                 f"{seen + index} has {column(weights)[index]}."
+            )
+
+
+def check_images(name: str, images: np.ndarray, seen: int = 0) -> None:
+    """Raise `InputError` for numbers that float32 does not hold; `seen` images came before."""
+    if images.dtype.kind != "f":
+        return
+    rows = images.reshape(len(images), -1)
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        index = seen + int(np.argmin(finite))
+        raise InputError(f"`{name}` must hold finite images, but image {index} has NaN or Inf.")
+    if images.dtype.itemsize > 4:
+        greatest = np.abs(rows).max(axis=1)
+        index = int(np.argmax(greatest))
+        if greatest[index] > _MOST:
+            raise InputError(
+                f"`{name}` must hold images of numbers up to {_MOST:.2g}, as float32 holds, but "
+                f"image {seen + index} has {greatest[index]:.2g}: scale them, best to -1 to 1."
             )
 
 
@@ -422,10 +445,13 @@ def check(
         )
     if len(found) < 2:
         raise InputError("`train` must hold 2 images or more: its halves train different things.")
-    counts = np.bincount(labels.indices(found.labels), minlength=labels.classes)
-    measured_classes = labels.indices(other.labels)
+    trained_classes, measured_classes = (labels.indices(one.labels) for one in (found, other))
+    counts = np.bincount(trained_classes, minlength=labels.classes)
     check_validation(labels, counts, other.labels, measured_classes, classes)
-    _warn_of_pair(found, other)
+    warn_of_names(labels.names or ())
+    _warn_of_pair(found, other, trained_classes, measured_classes)
+    _warn_of_weights(found, trained_classes, labels, "the network cannot learn them")
+    _warn_of_weights(other, measured_classes, labels, "what is measured says nothing of them")
     everywhere = np.arange(len(found))
     if found.random:
         # What changes from pass to pass can only be told by what it holds of each class.
@@ -447,7 +473,7 @@ def check(
         validation_content="" if other.random else other.content(other.order()),
     )
     ready = [_numbered(one.batches, labels) for one in (found, other)]
-    examples = Examples(found.hashes, labels.indices(found.labels), found.steady)
+    examples = Examples(found.hashes, trained_classes, found.steady)
     return Checked(examples, ready[0], ready[1], facts, labels, counts, found.weights is not None)
 
 
@@ -495,13 +521,35 @@ def _numbered(batches: tf.data.Dataset, labels: Labels) -> tf.data.Dataset:
     return batches.map(canonical, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _warn_of_pair(train: Scan, validation: Scan) -> None:
-    """Warn of images in both parts, and of parts whose numbers have another range."""
-    shared = int(np.isin(validation.hashes, train.hashes).sum())
-    if shared:
+def _warn_of_weights(found: Scan, classes: np.ndarray, labels: Labels, so: str) -> None:
+    """Warn of classes whose images all have the sample weight 0."""
+    if found.weights is None:
+        return
+    weighted = np.unique(classes[found.weights > 0])
+    none = np.setdiff1d(classes, weighted)
+    if len(none):
         warn(
-            f"{shared:,} of {len(validation):,} images of `validation` are in `train` too: what is "
-            "measured on them says nothing of new images."
+            f"All images of `{found.name}` of {len(none)} of {labels.classes} classes, "
+            f"{listed([labels.name(index) for index in none])}, have the sample weight 0: {so}."
+        )
+
+
+def _warn_of_pair(train: Scan, validation: Scan, trained: np.ndarray, measured: np.ndarray) -> None:
+    """Warn of images in both parts, and of parts whose numbers have another range."""
+    shared = np.isin(validation.hashes, train.hashes)
+    if shared.any():
+        copies = np.isin(train.hashes, validation.hashes)
+        known = set(zip(train.hashes[copies].tolist(), trained[copies].tolist(), strict=True))
+        pairs = zip(validation.hashes[shared].tolist(), measured[shared].tolist(), strict=True)
+        disagree = sum(pair not in known for pair in pairs)
+        labelled = (
+            f", and the labels of {disagree:,} disagree: look at how labels are read"
+            if disagree
+            else ""
+        )
+        warn(
+            f"{shared.sum():,} of {len(validation):,} images of `validation` are in `train` too: "
+            f"what is measured on them says nothing of new images{labelled}."
         )
     (low, high), (lowest, highest) = train.value_range, validation.value_range
     spans = sorted((high - low, highest - lowest))

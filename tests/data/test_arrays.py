@@ -135,8 +135,8 @@ def test_names_of_classes_are_those_of_all_labels(tmp_path: Path) -> None:
                 same = (np.round((image + 1) * 127.5) == IMAGES).all((1, 2, 3))
                 assert LABELS[same].tolist() == [label]
     for labels, message in (
-        (LABELS, "Labels of `train` must be 0 to 1, but image .* has 2"),
-        (names[LABELS], "of its `class_names`, sun, rain, but image .* has fog"),
+        (LABELS, "Labels of `train` must be 0 to 1, but .* images have 2"),
+        (names[LABELS], "of its `class_names`, sun, rain, but .* images have fog"),
         (np.eye(3)[LABELS], "2 classes, as the data has so many names, but got 3: give a name for"),
     ):
         with pytest.raises(InputError, match=message):
@@ -188,6 +188,7 @@ def test_numbers_of_any_range_become_those_from_minus_1_to_1(
         ({"x": IMAGES[..., 0, 0], "y": LABELS}, "rows of 6 numbers: reshape them"),
         ({"x": IMAGES[..., None], "y": LABELS}, r"got \(None, 6, 5, 3, 1\)"),
         ({"x": IMAGES + np.nan, "y": LABELS}, "finite images, but image 0 has NaN"),
+        ({"x": IMAGES * 1e300, "y": LABELS}, r"as float32 holds, but image \d+ has 2\.\de\+302"),
         ({"x": IMAGES * 1j, "y": LABELS}, "whole or real numbers, but got complex128"),
         ({"x": IMAGES.astype("M8[s]"), "y": LABELS}, r"images of numbers, but got datetime64\[s\]"),
         ({"x": IMAGES, "y": LABELS.astype(object)}, "Cannot read .* only pickle could read"),

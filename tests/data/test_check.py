@@ -126,8 +126,8 @@ def ragged() -> tf.data.Dataset:
         ),
         (data().map(lambda x, y: ({"a": x, "b": x}, y)), "one tensor of images"),
         (ragged(), "one size, but holds ragged ones: before .batch, add .map"),
-        (of_labels(np.full(20, -1)), "0 or more, but 20 images have -1, such as image 0: if that"),
-        (of_labels(np.arange(20)), "Labels of `train` must be 0 to 3, but image 4 has 4"),
+        (of_labels(np.full(20, -1)), "0 or more, but 20 images have -1: if that"),
+        (of_labels(np.arange(20)), "must be 0 to 3, but 16 images have 4, 5, 6,"),
         (data().repeat(), "`train` must end: remove .repeat"),
         (data().take(0), "it is empty"),
         (generated(0), "it is empty"),
@@ -190,7 +190,7 @@ def test_bad_validation_data_is_refused() -> None:
         check_data(data(), other(), classes=0)
     with pytest.raises(InputError, match=r"from 0 to 3, but none is 1, 2: .*give `classes=4`"):
         check_data(data(labels=np.arange(20) % 2 * 3), other())
-    with pytest.raises(InputError, match="but image 7 has 1000000"):
+    with pytest.raises(InputError, match="but go from 0 to 1000000"):
         check_data(data(labels=np.where(np.arange(20) == 7, 10**6, 0)), other())
     for share in (0, 1, -0.1, 2, 1.5):
         with pytest.raises(InputError, match="a share between 0 and 1"):
@@ -424,8 +424,26 @@ def test_parts_of_data_that_is_shuffled_anew_are_refused() -> None:
 
 
 def test_images_in_both_parts_are_counted() -> None:
-    (told,) = told_of(data(20), data(20, first=13))
+    shared = data(20, first=13, labels=np.arange(13, 33) % 4)
+    (told,) = told_of(data(20), shared)
     assert told.startswith("7 of 20 images of `validation` are in `train` too")
+    assert told.endswith("new images.")
+    (told,) = told_of(data(20), shared.map(lambda x, y: (x, tf.where(y < 2, 1 - y, y))))
+    # Of images 13 to 19 those of 13, 16 and 17 have another label.
+    assert told.endswith("new images, and the labels of 3 disagree: look at how labels are read.")
+
+
+@pytest.mark.parametrize("make", [list, lambda pair: tf.data.Dataset.from_tensor_slices(pair)])
+def test_numbers_that_float32_does_not_hold_are_refused(make) -> None:
+    large = images().astype("float64")
+    large[13, 2, 2] = -1e300
+    given = make((large, LABELS))
+    given = given if isinstance(given, list) else given.batch(8)
+    message = r"numbers up to 3.4e\+38, as float32 holds, but image 13 has 1e\+300: scale them"
+    with pytest.raises(InputError, match=message):
+        check(given, 0.2)
+    large[13, 2, 2] = 3.4e38
+    assert check((large, LABELS), 0.2).facts.train_examples == 16
 
 
 @pytest.mark.parametrize("scale", [lambda x: x / 255, lambda x: 2 * x - 1])

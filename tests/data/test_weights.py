@@ -26,6 +26,7 @@ def test_weights_of_classes_are_given_by_number_or_name() -> None:
     expected = (1.0, 2.0, 0.5)
     assert class_weights({0: 1, 1: np.float32(2), 2: 0.5}, NAMED, COUNTS) == expected
     assert class_weights({"ant": 1, "cat": 0.5, "bee": 2}, NAMED, COUNTS) == expected
+    assert class_weights({b"ant": 1, b"cat": 0.5, b"bee": 2}, NAMED, COUNTS) == expected
     shifted = Labels(3, (1, 2, 3), ("1", "2", "3"))
     assert class_weights({1: 1, 2: 2, 3: 0.5}, shifted, COUNTS) == expected
     assert class_weights({"1": 1, "2": 2, "3": 0.5}, shifted, COUNTS) == expected
@@ -46,7 +47,9 @@ def test_weights_of_classes_are_given_by_number_or_name() -> None:
         ({"ant": 1, 0: 1}, "one weight for class 0"),
         ({0: 0, 1: 0, 2: 0}, "above 0 for a class"),
         ("equal", 'must be "balanced", or weights by class'),
-        ([1, 1, 1], 'must be "balanced", or weights by class'),
+        ([1, 1, 1], "or weights by class .*, but got list: give dict.enumerate.weights"),
+        (np.ones(3), "but got ndarray: give dict.enumerate.weights"),
+        ({b"ant": 1, b"be": 1}, "Unknown class `be`; did you mean `bee`"),
     ],
 )
 def test_weights_that_cannot_be_used_are_refused(given, message: str) -> None:
@@ -235,6 +238,29 @@ def test_uneven_classes_are_told(counts: tuple[int, ...]) -> None:
     assert f"of {sum(counts)} training images {max(counts)} are of class 0, and" in told
     assert 'give `class_weight="balanced"`' in told
     assert not warnings_of(counts, 10, class_weight="balanced")
+
+
+def test_a_class_without_weight_is_told() -> None:
+    held_out = (*arrays(20), np.arange(20) % 4 % 2)
+    with pytest.warns(UserWarning, match="weight 0") as told:
+        read(arrays(weights=np.arange(40) % 4), held_out)
+    assert [str(one.message) for one in told] == [
+        "All images of `train` of 1 of 4 classes, 0, have the sample weight 0: the network cannot "
+        "learn them.",
+        "All images of `validation` of 2 of 4 classes, 0, 2, have the sample weight 0: what is "
+        "measured says nothing of them.",
+    ]
+
+
+def test_weights_that_float32_does_not_hold_are_refused() -> None:
+    with pytest.raises(InputError, match=r"finite float32, 0 or more, but image 0 has 1e\+300"):
+        read(arrays(weights=np.full(40, 1e300)))
+
+
+def test_few_arrays_are_told_how_to_make_smaller_batches() -> None:
+    message = r"such as tf\.data\.Dataset\.from_tensor_slices\(\(images, labels\)\)\.batch\(1\)"
+    with pytest.warns(UserWarning, match=message):
+        read(arrays(8))
 
 
 @pytest.mark.parametrize("batch_size", [20, 64])

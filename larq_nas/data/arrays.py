@@ -16,6 +16,7 @@ from larq_nas.errors import InputError, first_line, warn
 
 _IMAGES = ("x", "images", "image", "data")
 _LABELS = ("y", "labels", "label", "targets", "target")
+_WEIGHTS = ("sample_weight", "sample_weights", "weights", "weight", "w")
 _TRAIN = ("train", "training")
 _VALIDATION = ("val", "valid", "validation", "test", "testing")
 _CLASS_NAMES = "class_names"
@@ -26,7 +27,7 @@ def read_npz(path: Path) -> tuple[list[tuple[Any, ...]], list[str] | None]:
 
     # Arguments
         path: a file with `x_train`, `y_train`, `x_test` and `y_test`, as Keras's are, or with
-            `images` and `labels`.
+            `images` and `labels`; and perhaps `w_train`, `w_test` or `sample_weight`.
 
     # Raises
         InputError: if the file cannot be read, or does not hold such arrays.
@@ -41,8 +42,12 @@ def read_npz(path: Path) -> tuple[list[tuple[Any, ...]], list[str] | None]:
         raise InputError(f"Cannot read `{path}` as .npz: {cause}.") from None
     pairs = []
     for parts in (_TRAIN, _VALIDATION, ()):
-        found = [_find(arrays, words, parts) for words in (_IMAGES, _LABELS)]
-        pairs.append(None if None in found else found)
+        found = [_find(arrays, words, parts) for words in (_IMAGES, _LABELS, _WEIGHTS)]
+        images, labels, weights = found
+        # Weights of something else, as of classes, are not read, which is told.
+        if not (images and weights) or arrays[weights].shape[:1] != arrays[images].shape[:1]:
+            found.pop()
+        pairs.append(None if images is None or labels is None else found)
     train, validation = pairs[0] or pairs[2], pairs[1] if pairs[0] else None
     if train is None:
         raise InputError(

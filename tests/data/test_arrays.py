@@ -336,6 +336,34 @@ def test_sample_weights_stay_with_their_images(own: str, name: str, sizes: dict[
         assert weight == label + 1
 
 
+@pytest.mark.parametrize("names", [("w_train", "w_test"), ("train_sample_weight", "test_weights")])
+def test_weights_of_a_file_stay_with_their_images(tmp_path: Path, names: tuple[str, str]) -> None:
+    weights = dict(zip(names, (LABELS + 1, LABELS[:9] + 1), strict=True))
+    for arrays in (
+        {**KERAS, **weights},
+        {"images": IMAGES, "labels": LABELS, "sample_weight": LABELS + 1.0},
+    ):
+        found = check(*datasets.load(saved(tmp_path, **arrays)))
+        for part in (found.train, found.validation):
+            for _, label, weight in part.unbatch().as_numpy_iterator():
+                assert weight == label + 1
+
+
+def test_weights_of_something_else_are_not_read(tmp_path: Path) -> None:
+    for weights in (np.ones(3), np.ones(())):
+        path = saved(tmp_path, x=IMAGES, y=LABELS, weights=weights)
+        with pytest.warns(UserWarning, match="Of .*, x, y are read, not `weights`"):
+            assert len(datasets.load(path)[0].element_spec) == 2
+
+
+def test_images_that_come_in_another_order_are_not_numbered(tmp_path: Path) -> None:
+    wrong = np.where(np.arange(30) == 7, 5, LABELS)
+    wrong[8] = 5
+    data = datasets.load(saved(tmp_path, x=IMAGES, y=wrong))
+    with pytest.raises(InputError, match=r"must be 0 to 2, but 1 image has 5\.$"):
+        check(*data, classes=3)
+
+
 def test_digits_are_not_the_folder_of_that_name(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()

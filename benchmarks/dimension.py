@@ -47,7 +47,7 @@ def _without_size(masks: Masks, part: int, name: str) -> tf.Tensor:
 
 
 SHARES: dict[str, Callable[[Masks, int, str], tf.Tensor]] = {
-    "kept": Masks._part,  # with a mean of 1, as larq_nas has them
+    "kept": Masks._part,  # adding up to the middle width, as larq_nas has them
     "sampled": _sampled,
     "without_size": _without_size,
 }

@@ -35,9 +35,9 @@ class Masks:
     The kernels are those of the layers that read the channels. Behind the layer that makes
     them follow batch norm, which would undo what they are multiplied with, and the sign, which
     would make ones of zeros. Nothing may stand behind a layer that reads them, as behind a dense
-    one at the end: the shares of each width have a mean of 1, or fewer channels would mean smaller
-    logits, and a width would be learned for how sure they are. Behind batch norm that changes
-    nothing. Without `shares`, of shape `(choices, 3)`, channels are read whole.
+    one at the end: the shares add up to the middle width, that of the mean, or fewer channels
+    would mean smaller logits, and a width would be learned for how sure they are. Behind batch norm
+    that changes nothing. Without `shares`, of shape `(choices, 3)`, channels are read whole.
     """
 
     def __init__(self, dimensions: Dimensions) -> None:
@@ -97,7 +97,8 @@ class Masks:
         place = self.dimensions.names.index(name)
         widths = at(part, {name: self.dimensions.widths[place]})
         shares = channel_shares(self.shares[place], widths)
-        return shares / tf.reduce_mean(shares)
+        middle = tf.cast(widths[widths.shape[0] // 2], shares.dtype)
+        return shares * (middle / tf.reduce_sum(shares))
 
 
 def _choice(part: int, widths: Mapping[str, int], layer: str) -> str | None:

@@ -69,7 +69,7 @@ class Separate(Masks):
 
     \\[ O = \sum_i \pi_i (W_i * X) \\]
 
-    It is divided by the mean share of a channel. It takes as many convolutions as there are widths,
+    The shares of the channels add up to the middle width. It takes as many convolutions as there are widths,
     and keeps the outputs of each.
     """
 
@@ -95,4 +95,4 @@ class Separate(Masks):
             padded = kernel * tf.tile(inside, [reads.repeats])[:, None]
             outputs.append(shares[index] * layer(inputs, padded))
         read = tf.reduce_sum(shares * tf.cast(widths, shares.dtype))
-        return tf.add_n(outputs) * tf.cast(tf.reduce_max(widths), shares.dtype) / read
+        return tf.add_n(outputs) * tf.cast(widths[len(outputs) // 2], shares.dtype) / read

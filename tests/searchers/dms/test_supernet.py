@@ -22,8 +22,8 @@ layers = tf.keras.layers
 def by_hand(made: Supernet, shares: np.ndarray, widths: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Sum the outputs of a layer over the three widths of its inputs, each computed by itself."""
     layer = made.network.get_layer
-    # So much of each width that the channels are read once, on average.
-    shares = shares * (widths.max(axis=1) / (shares * widths).sum(axis=1))[:, None]
+    # So much of each width that as many channels are read as the middle one has.
+    shares = shares * (widths[:, 1] / (shares * widths).sum(axis=1))[:, None]
     x = tf.nn.conv2d(x, layer("real").kernel, 1, "SAME")
     x = layer("real_bn")(x, training=True)
     signs = np.where(x.numpy() >= 0, 1.0, -1.0).astype(np.float32)
@@ -65,13 +65,20 @@ def test_a_channel_without_a_share_is_no_one() -> None:
     np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.parametrize("name", ["vgg11", "resnet18_cifar"])
+LAST = {"vgg11": "conv8", "resnet18_cifar": "stage4"}
+
+
+@pytest.mark.parametrize("name", LAST)
 def test_whole_shares_are_the_plain_network(name: str) -> None:
+    """Its last layer, behind which no norm stands, reads as much as the middle width gives."""
     shape = (32, 32, 3)
     made, dimensions = supernet(resolve(name, {"binarization": "dms"}), ratio=0.5, shape=shape)
     plain = resolve(name, {"binarization": "dms"}).build(Widest(dimensions.widest()), shape, 10)
     for key, weight in weights_of(plain).items():
         weight.assign(weights_of(made.network)[key])
+    _, middle, most = dimensions.widths.numpy()[dimensions.names.index(LAST[name])]
+    dense = plain.get_layer("dense").kernel
+    dense.assign(dense * (middle / most))
     widest = tf.one_hot(tf.argmax(dimensions.widths, axis=1), 3)
     with made.masks.using(widest):
         found = made.network(images(shape), training=True)

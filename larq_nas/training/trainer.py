@@ -347,8 +347,8 @@ def check_training(
         log.info(described)
 
 
-def _joined(values: Iterable[Any]) -> str:
-    return " and ".join(f"{value:g}" if isinstance(value, float) else value for value in values)
+def _joined(values: Iterable[float | str]) -> str:
+    return " and ".join(one if isinstance(one, str) else f"{one:g}" for one in values)
 
 
 def _listed(shares: Mapping[str, int]) -> str:

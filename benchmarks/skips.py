@@ -12,7 +12,7 @@ from larq_nas.data.validation import check_data
 from larq_nas.layers import BinaryConv2D
 from larq_nas.methods import recipe as recipe_of
 from larq_nas.process_state import seed_everything
-from larq_nas.training.recipe import amplifications, descend, learning_rate, optimizer
+from larq_nas.training.recipe import descend, learning_rate, optimizer, xnor_quantizers
 
 from record import record  # isort: skip  (beside this file)
 
@@ -34,7 +34,7 @@ def measure(skips: bool, seed: int, epochs: int) -> dict[str, Any]:
     rate = learning_rate(RECIPE.schedule, RECIPE.rate(facts.batch_size), epochs * stream.steps)
     training = optimizer(RECIPE.optimizer, rate)
     training.build(model.trainable_variables)
-    amplified = amplifications(model, model.trainable_variables)
+    quantizers = xnor_quantizers(model, model.trainable_variables)
     groups = [_weights_of(model, cell) for cell in CELLS]
 
     @tf.function
@@ -53,7 +53,7 @@ def measure(skips: bool, seed: int, epochs: int) -> dict[str, Any]:
             variables,
             decay=RECIPE.weight_decay,
             clip_norm=RECIPE.clip_norm,
-            amplified=amplified,
+            quantizers=quantizers,
         )
         return loss, norms
 

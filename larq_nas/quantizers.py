@@ -204,6 +204,20 @@ class XnorSign(lq.quantizers.Quantizer):
             inputs = _amplify(inputs, self.amplification(inputs.shape))
         return lq.quantizers.ste_sign(inputs) * tf.reduce_mean(tf.abs(inputs), axes)
 
+    def upstream(self, kernel: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+        r"""Return the gradient by the binary weights, which that by the weights is made of.
+
+        # Arguments
+            kernel: \\(w\\), from -1 to 1.
+            gradient: what this quantizer makes of the gradient that is returned.
+        """
+        axes = list(range(len(kernel.shape) - 1))
+        derivative = gradient / self.amplification(kernel.shape)
+        signs, scale = lq.math.sign(kernel), tf.reduce_mean(tf.abs(kernel), axes)
+        # The sum of the derivative's second term, times 1 / n.
+        shared = tf.reduce_mean(signs * derivative, axes) / (1 + scale)
+        return (derivative - signs * shared) / tf.maximum(scale, 1e-12)
+
     def amplification(self, shape: Sequence[int]) -> float:
         """Return by how much the gradient of a kernel of that shape is amplified."""
         return float(np.prod(shape[:-1]) * (1 - 1 / shape[-2])) if self.amplified else 1.0

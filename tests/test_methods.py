@@ -227,6 +227,33 @@ def test_recipes_have_the_numbers_of_the_papers_and_no_others(name: str) -> None
     assert {**changes(Recipe(stages=found.recipe.stages), found.recipe)} == settings
 
 
+def cosine(share: float) -> float:
+    return (1 + math.cos(math.pi * share)) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "expected"),
+    [
+        ("bats", 600, {0: 1e-3, 150: 1e-3 * cosine(0.25), 599: 1e-3 * cosine(599 / 600)}),
+        ("darts", 600, {0: 0.025, 300: 0.0125, 599: 0.025 * cosine(599 / 600)}),
+        ("bnas", 600, {0: 0.0025, 270: 0.05, 540: 0.0025, 570: 0.0012625}),
+        ("bnas_imagenet", 250, {0: 0.05, 25: 0.025, 50: 0.05, 149: 0.05 * cosine(49 / 50)}),
+        ("shen2019", 200, {59: 0.1, 60: 0.01, 119: 0.01, 120: 1e-3, 179: 1e-3, 180: 1e-4}),
+        ("shen2019_imagenet", 150, {49: 0.1, 50: 0.01, 99: 0.01, 100: 1e-3, 134: 1e-3, 135: 1e-4}),
+        ("dms_a", 300, {139: 0.1, 140: 0.01, 219: 0.01, 220: 1e-3, 259: 1e-3, 260: 1e-4}),
+    ],
+)
+def test_learning_rates_are_those_of_the_papers(
+    name: str, epochs: int, expected: dict[int, float]
+) -> None:
+    """At the start of epochs, in batches of the paper; each stage goes its whole way."""
+    found, steps = recipe(name), 20
+    for stage in found.stages:
+        rates = found.of(stage).rates(found.base_batch_size or 256, epochs, steps)
+        for epoch, rate in expected.items():
+            assert float(rates(epoch * steps)) == pytest.approx(rate, rel=1e-3), epoch
+
+
 def test_stages_of_the_recipes() -> None:
     rows = [pair for pair in ROWS if pair[1] not in METHODS["default"][1:]]
     stages = {

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 import larq_nas
-from larq_nas import errors
+from larq_nas import errors, run_directory
 from larq_nas.cost import profile
 from larq_nas.deploy.conversion import digest
 from larq_nas.errors import InputError, warn
@@ -111,7 +111,7 @@ def test_top_5_is_the_share_of_images_whose_class_is_among_five(run: Path) -> No
     assert "top-5 accuracy" in str(result)
 
 
-def test_times_of_all_calls_are_added_up(run: Path, tmp_path) -> None:
+def test_times_of_all_calls_are_added_up(run: Path, tmp_path, monkeypatch) -> None:
     """A killed part goes on from what it had; `result.json` has no times, and stays the same."""
     assert larq_nas.load(run).seconds.keys() == {"train"}
     part = RunDirectory(tmp_path, {})
@@ -120,6 +120,12 @@ def test_times_of_all_calls_are_added_up(run: Path, tmp_path) -> None:
         raise KeyboardInterrupt
     assert part.read_times()["search"] == 3600
     assert 60 <= part.read_times()["train"] < 3600
+    monkeypatch.setattr(run_directory, "_KEEP_SECONDS", 0.01)
+    part.times.unlink()
+    with part.timed("search"):
+        # It is kept while it runs, for those who are killed.
+        while not part.times.exists():
+            pass
     (tmp_path / "times.json").write_text("[]")
     assert part.read_times() == {}
 

@@ -108,7 +108,7 @@ def descend(
     *,
     decay: float = 0.0,
     clip_norm: float = 0.0,
-    amplified: Sequence[float] | None = None,
+    quantizers: Sequence[XnorSign | None] | None = None,
 ) -> None:
     """Apply gradients, clipped first and decayed then, as PyTorch does.
 
@@ -118,16 +118,17 @@ def descend(
         optimizer, gradients, variables: as of `apply_gradients`.
         decay: L2 coefficient, added to the gradient times the variable.
         clip_norm: the norm of all gradients together is held at this; 0 for no limit.
-        amplified: how much larger than a derivative each gradient is, which the norm leaves
-            out; see `amplifications`.
+        quantizers: what amplifies the gradient of each variable: their part of the norm is that of
+            the gradient by the binary weights, as in BNAS as released; see `xnor_quantizers`.
     """
     distributed = is_distributed()
     if distributed:
         gradients = averaged(gradients)
     if clip_norm:
-        factors = amplified or [1.0] * len(gradients)
-        pairs = zip(gradients, factors, strict=True)
-        norm = tf.linalg.global_norm([None if g is None else g / f for g, f in pairs])
+        triples = zip(gradients, variables, quantizers or [None] * len(variables), strict=True)
+        norm = tf.linalg.global_norm(
+            [g if g is None or q is None else q.upstream(v, g) for g, v, q in triples]
+        )
         gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)
     if decay:
         pairs = zip(gradients, variables, strict=True)
@@ -136,14 +137,16 @@ def descend(
     optimizer.apply_gradients(pairs, skip_gradients_aggregation=distributed)
 
 
-def amplifications(model: tf.keras.Model, variables: Sequence[tf.Variable]) -> list[float]:
-    """Return by how much the gradient of each variable is amplified: 1 where it is not."""
-    factors = {}
+def xnor_quantizers(
+    model: tf.keras.Model, variables: Sequence[tf.Variable]
+) -> list[XnorSign | None]:
+    """Return what amplifies the gradient of each variable, `None` where nothing does."""
+    found = {}
     for layer in model.layers:
         quantizer = getattr(layer, "kernel_quantizer", None)
-        if isinstance(quantizer, XnorSign):
-            factors[layer.kernel.ref()] = quantizer.amplification(layer.kernel.shape)
-    return [factors.get(variable.ref(), 1.0) for variable in variables]
+        if isinstance(quantizer, XnorSign) and quantizer.amplified:
+            found[layer.kernel.ref()] = quantizer
+    return [found.get(variable.ref()) for variable in variables]
 
 
 def learning_rate(
@@ -307,8 +310,8 @@ class Recipe:
         milestones: shares of the epochs after which `"steps"` falls to a tenth.
         restart_epochs: epochs between warm restarts.
         weight_decay: L2 coefficient of all weights.
-        clip_norm: the gradients' norm over all weights is held at this, before XNOR-Net amplifies
-            them; 0 for no limit.
+        clip_norm: the gradients' norm over all weights is held at this, of the binary ones before
+            XNOR-Net's quantizer makes it that of the weights and amplifies it; 0 for no limit.
         label_smoothing: share of each label that is spread over all classes.
         drop_path: probability to drop an operation of a cell for an image, reached evenly
             over the epochs from 0.

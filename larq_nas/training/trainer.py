@@ -33,9 +33,9 @@ from larq_nas.training.recipe import (
     Epochs,
     Recipe,
     Stage,
-    amplifications,
     descend,
     optimizer,
+    xnor_quantizers,
 )
 from larq_nas.training.teacher import Teacher
 from larq_nas.training.transfer import constrain, initialize_scales, transfer_weights
@@ -153,7 +153,7 @@ class Trainee(tf.keras.Model):
         super().__init__(network.inputs, network.outputs, name=network.name)
         self._recipe, self._seed = recipe, seed
         self._classes = network.outputs[0].shape[-1]
-        self._amplified = amplifications(network, self.trainable_variables)
+        self._quantizers = xnor_quantizers(network, self.trainable_variables)
         # As members, their weights would be a part of this model's.
         self._teacher_logits = teacher.logits if teacher else None
 
@@ -198,7 +198,7 @@ class Trainee(tf.keras.Model):
             self.trainable_variables,
             decay=self._recipe.weight_decay,
             clip_norm=self._recipe.clip_norm,
-            amplified=self._amplified,
+            quantizers=self._quantizers,
         )
         self._mean.update_state(loss, tf.shape(labels)[0])
         self._accuracy.update_state(whole_labels(labels), logits)
@@ -347,8 +347,8 @@ def check_training(
         log.info(described)
 
 
-def _joined(values: Iterable[Any]) -> str:
-    return " and ".join(f"{value:g}" if isinstance(value, float) else value for value in values)
+def _joined(values: Iterable[float | str]) -> str:
+    return " and ".join(one if isinstance(one, str) else f"{one:g}" for one in values)
 
 
 def _listed(shares: Mapping[str, int]) -> str:

@@ -18,7 +18,7 @@ from larq_nas.run_directory import RunDirectory
 from larq_nas.spaces import Bats, VggSmall
 from larq_nas.training import Recipe, Stage
 from larq_nas.training.recipe import learning_rate
-from larq_nas.training.trainer import Trainer
+from larq_nas.training.trainer import Trainer, check_training
 
 SPACE = Bats(cells=1, channels=4, nodes=1, operations=("group_conv_3x3", "max_pool_3x3"))
 ARCHITECTURE = random_architecture(SPACE, 0)
@@ -176,6 +176,27 @@ def test_each_stage_has_its_own_schedule_epochs_and_optimizer() -> None:
     rates.seen.clear()
     trainer.train({"float": 0, "binary": 1}, RunDirectory(None, {}), [rates], 0)
     assert len(rates.seen) == 3
+
+
+def test_what_is_not_as_the_recipe_has_it_is_told(capsys) -> None:
+    stages = (Stage("float", 20, 1), Stage("binary", 30))
+    recipe = Recipe(0.1, base_batch_size=16, stages=stages)
+    data = noise((8, 8, 1))
+
+    def told(epochs: Any) -> str:
+        check_training(
+            lambda: ARCHITECTURE.build((8, 8, 1), 10, SPACE), data, recipe, None, epochs, 2
+        )
+        return str(capsys.readouterr().out)
+
+    rates = "Learning rate 0.5 and 0.05: that of the recipe, 1 and 0.1, is for batches of 16"
+    assert rates in told(50)
+    assert "Epochs" not in told({"float": 20, "binary": 30})
+    split = "Epochs of the stages: 4 float and 6 binary; those of the recipe are 20 float and 30"
+    assert split in told(10)
+    assert split in told({"float": 4, "binary": 6})
+    with pytest.warns(UserWarning, match="float twin is left out: too few epochs, 1, for 2 stages"):
+        told(1)
 
 
 def test_the_learning_rate_is_in_proportion_to_the_batch() -> None:

@@ -122,6 +122,10 @@ _BATS_SECTIONS = {"space": "4.1 and Table 1", "searcher": "4.2, 4.3, 6.1", "reci
 _BATS_OURS = (
     "each of the two stages takes the epochs that the paper prints: it prints one number, and the "
     "same authors train each stage alike in arXiv:2003.11535",
+    "supernets as wide as the network: the paper names no width",
+    "no augmentation of its own: the paper names none for the search",
+    "no batch norm behind pools and no clipping in the search: the paper names neither",
+    "padding with 1, which is a sign",
 )
 
 _BATS_CIFAR = Method(
@@ -217,13 +221,27 @@ _BNAS_SECTIONS = {
     "searcher": "4.3, Eq. 2; 5, experimental setup",
     "recipe": "5, experimental setup; v2: minimal regularization",
 }
+_BNAS_OURS = (
+    "a skip from the cell before alone, as in the release",
+    "all convolutions of cells are binary, where an index of the release leaves the last two real",
+    "padding with 1, which is a sign",
+    "H(p) is the mean over the edges of both kinds of cells",
+    'the last epoch is derived, and that of the best accuracy by derived_epoch="best"',
+)
 _BNAS_CIFAR = Method(
-    _BNAS, Bnas(cells=20, channels=36), _BNAS_SEARCH, 50, _BNAS_RECIPE, sections=_BNAS_SECTIONS
+    _BNAS,
+    Bnas(cells=20, channels=36),
+    _BNAS_SEARCH,
+    50,
+    _BNAS_RECIPE,
+    sections=_BNAS_SECTIONS,
+    ours=_BNAS_OURS,
 )
 _BNAS_IMAGENET = dataclasses.replace(
     _BNAS_CIFAR,
     space=Bnas(cells=12, channels=64, stem="imagenet"),  # BNAS-D
     recipe=_BNAS_IMAGENET_RECIPE,
+    ours=(*_BNAS_OURS, "the norm is that of the derivatives of the weights that are trained"),
 )
 # v2 takes weight decay and colour jitter away, and groups the stem's convolutions.
 _BNAS_V2_CIFAR = dataclasses.replace(
@@ -251,6 +269,7 @@ _DARTS = Method(
         architecture_learning_rate=3e-4,
         architecture_weight_decay=1e-3,
         architecture_betas=(0.5, 0.999),
+        clip_norm=5.0,  # as released
         weights="real",
         activations="real",
     ),
@@ -268,6 +287,7 @@ _DARTS = Method(
         auxiliary=0.4,
     ),
     sections={"space": "2.1 and 3.1", "searcher": "A.1.1", "recipe": "A.2.1"},
+    ours=("the first order alone",),
 )
 
 # --- Shen et al. ----------------------------------------------------------------------------------
@@ -289,6 +309,7 @@ _SHEN_RECIPE = Recipe(
 _SHEN_OURS = (
     "batch and weight decay are of the works that the paper follows: HWGQ, and ResNet on ImageNet",
     "crossover and mutation of the genetic strategy",
+    "a tenth of the training images, since validation is reported",
 )
 _SHEN_VGG = Method(
     _SHEN,
@@ -422,6 +443,7 @@ METHODS: Mapping[str, tuple[Method, ...]] = {
             space=Bats(cells=20, channels=36, groups=12, activation="prelu", precision="real"),
             searcher=Progressive(**_BATS_REAL, stage_cells=(5, 11, 17), stage_operations=(8, 5, 3)),
             recipe=_BATS_REAL_RECIPE,
+            ours=_BATS_OURS[1:],  # it has one stage
         ),
     ),
     # Tables 2 and 5: DARTS' cells, binarized and trained as BATS' are.
@@ -430,7 +452,10 @@ METHODS: Mapping[str, tuple[Method, ...]] = {
             _BATS_CIFAR,
             space=Darts(precision="binary", activation="prelu"),
             searcher=Differentiable(**_BATS_SEARCH),
-            ours=(*_BATS_OURS, "searched in one stage"),
+            ours=(
+                *(one for one in _BATS_OURS if "behind pools" not in one),
+                "searched in one stage",
+            ),
         ),
     ),
     "bnas_v2": (_BNAS_V2_CIFAR,),
@@ -445,7 +470,11 @@ METHODS: Mapping[str, tuple[Method, ...]] = {
                 optimizer="adam",
                 schedule="cosine",
             ),
-            ours=("each of the two stages takes the epochs that the paper prints for one",),
+            ours=(
+                *_BNAS_OURS,
+                "optimizer and regularization of BATS: the paper names the scheme alone",
+                "each of the two stages takes the epochs that the paper prints for one",
+            ),
         ),
     ),
     "bnas": (_BNAS_CIFAR,),

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 
-_SCHEMA = 3
+_SCHEMA = 4
 _SETTINGS = "settings.json"
 _WAIT_SECONDS = 0.5
 _KEEP_SECONDS = 10.0

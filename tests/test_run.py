@@ -100,7 +100,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"settings.json", ".lock"}
 
 
-@pytest.mark.parametrize("schema", [1, 2])
+@pytest.mark.parametrize("schema", [1, 2, 3])
 def test_a_run_of_an_earlier_version_is_read_and_not_continued(tmp_path, schema: int) -> None:
     record = {"schema": schema, "settings": SETTINGS}
     (tmp_path / "settings.json").write_text(json.dumps(record))
@@ -108,5 +108,5 @@ def test_a_run_of_an_earlier_version_is_read_and_not_continued(tmp_path, schema:
         enter(tmp_path)
     assert read_settings(tmp_path) == json.loads(json.dumps(SETTINGS))
     (tmp_path / "settings.json").write_text(json.dumps({**record, "schema": 9}))
-    with pytest.raises(InputError, match="has schema 9, but this larq_nas reads up to 3: upgrade"):
+    with pytest.raises(InputError, match="has schema 9, but this larq_nas reads up to 4: upgrade"):
         read_settings(tmp_path)

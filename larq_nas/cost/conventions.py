@@ -99,20 +99,28 @@ def _dms(profile: Profile) -> dict[str, Any]:
 
 
 def _bats(profile: Profile) -> dict[str, Any]:
-    flops = profile.macs
+    parts = dict.fromkeys(("norm_flops", "relu_flops", "addition_flops", "pool_flops"), 0)
     for row in profile.layers:
-        if row.kind in _BATS_OPERATIONS:
-            flops += _BATS_OPERATIONS[row.kind](row) * row.elements
-        flops += 2 * row.relu * row.elements * (not row.binary)
-    return {"flops": flops, "bops": profile.binary_macs}
+        part, per_element = _BATS_OPERATIONS.get(row.kind, ("", _none))
+        if part:
+            parts[part] += per_element(row) * row.elements
+        # Table 6's residual networks have ReLU where those that BATS binarizes have PReLU.
+        relu = row.relu or (row.kind == "prelu" and not _has(profile, "concat"))
+        parts["relu_flops"] += 2 * relu * row.elements
+    flops = profile.macs + sum(parts.values())
+    return {"flops": flops, "bops": profile.binary_macs, "macs": profile.macs, **parts}
 
 
-_BATS_OPERATIONS: Mapping[str, Callable[[LayerProfile], int]] = {
-    "norm": lambda row: 2,
-    "add": lambda row: row.summands - 1,
-    "max_pool": lambda row: row.taps - 1,
-    "average_pool": lambda row: row.taps,
-    "global_average_pool": lambda row: row.taps,
+def _none(row: LayerProfile) -> int:
+    return 0
+
+
+_BATS_OPERATIONS: Mapping[str, tuple[str, Callable[[LayerProfile], int]]] = {
+    "norm": ("norm_flops", lambda row: 2),
+    "add": ("addition_flops", lambda row: row.summands - 1),
+    "max_pool": ("pool_flops", lambda row: row.taps - 1),
+    "average_pool": ("pool_flops", lambda row: row.taps),
+    "global_average_pool": ("pool_flops", lambda row: row.taps),
 }
 
 
@@ -178,14 +186,21 @@ CONVENTIONS: Mapping[str, Convention] = {
     "bats": Convention(
         "BATS, Table 6",
         {
-            "flops": "real MACs + 2 for each output of batch norm and of a real layer's ReLU, 1 of "
-            "an addition, k^2 - 1 of a k x k max-pool, k^2 of an average pool, height x width of "
-            "the global one",
+            "flops": "macs + norm_flops + relu_flops + addition_flops + pool_flops",
             "bops": "binary MACs",
+            "macs": "real MACs",
+            "norm_flops": "2 for each output of batch norm",
+            "relu_flops": "2 for each output of ReLU, and of PReLU in a residual network, where "
+            "those of Table 6 have ReLU; 0 of PReLU in cells",
+            "addition_flops": "1 for each number that is added",
+            "pool_flops": "for each output k^2 - 1 of a k x k max-pool, k^2 of an average pool, "
+            "height x width of the global one",
         },
-        "nothing: FLOPs and BOPs stand side by side",
+        "FLOPs and BOPs stand side by side; PReLU in cells and scales of binary convolutions are "
+        "free",
         _bats,
         _misfit_of_bats,
+        {name: {"binarization": "bats"} for name in ("resnet18", "resnet18_cifar")},
     ),
     "bnas": Convention(
         "BNAS v2, Table 2",

@@ -25,7 +25,7 @@ class Domain:
         drop_path: whether operations of a cell can be dropped at random; see `DropPath`.
         auxiliary: whether networks of cells have a second output, of an auxiliary classifier.
         pool_norm: whether batch normalization follows the pools of a cell, as in the
-            search of BNAS.
+            searches of DARTS and BNAS.
         shared_norms: whether all binary convolutions that read one tensor read it through one
             batch normalization, and so take its signs once. Not where it learns nothing.
         positive_scales: whether batch normalization before signs holds its scales above 0: then

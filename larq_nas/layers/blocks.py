@@ -277,17 +277,17 @@ def stem(
 
 
 def imagenet_stem(
-    x: tf.Tensor, filters: int, *, groups: int = 1, name: str = "stem", relu: bool = True
+    x: tf.Tensor, filters: int, *, groups: int = 1, name: str = "stem"
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Apply three real 3x3 convolutions that halve the image each, as DARTS does.
+
+    No ReLU follows what is returned: DARTS leaves it to what reads it, and binary cells take signs.
 
     # Arguments
         x: images, shape `(batch, height, width, channels)`.
         filters: number of output channels, 2 or more.
         groups: groups of the second and third convolution, as BATS has them.
         name: prefix of the layers' names.
-        relu: whether both tensors are returned behind a ReLU; DARTS leaves it to what
-            reads them.
 
     # Returns
         What the second convolution gives, and what the third does: the two inputs of the
@@ -297,10 +297,7 @@ def imagenet_stem(
     x = tf.keras.layers.ReLU(name=f"{name}0_relu")(x)
     first = _halve(x, filters, f"{name}1", groups)
     active = tf.keras.layers.ReLU(name=f"{name}1_relu")(first)
-    second = _halve(active, filters, f"{name}2", groups)
-    if relu:
-        return active, tf.keras.layers.ReLU(name=f"{name}2_relu")(second)
-    return first, second
+    return first, _halve(active, filters, f"{name}2", groups)
 
 
 def classifier(x: tf.Tensor, classes: int, *, name: str = "head") -> tf.Tensor:

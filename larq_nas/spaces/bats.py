@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from larq_nas.errors import InputError, require_known, require_whole
+from larq_nas.errors import InputError, require_fields, require_known, require_whole
 from larq_nas.layers import (
     Activation,
     binary_conv,
@@ -69,6 +69,8 @@ class Bats(CellSpace):
         operations: the candidates, of Table 1.
         search_cells: cells of the supernet; by default `cells`.
         search_channels: channels of the supernet; by default `channels`.
+        search_groups: groups of each convolution of the supernet; by default `groups`. 8 of 24
+            channels have 3 channels each, as the paper's 12 of 36 have.
         shared_norms: whether operations that read one state share its batch norm and sign.
         positive_scales: whether scales of batch norms before signs are held above 0.
 
@@ -85,26 +87,34 @@ class Bats(CellSpace):
     activation: Activation = "relu"
     precision: Precision = "binary"
     operations: tuple[str, ...] = _OPERATIONS
+    search_groups: int | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_whole(groups=self.groups)
-        for name in ("channels", "search_channels"):
-            channels = getattr(self, name)
-            if channels and channels % self.groups:
+        require_fields(require_whole, self, "groups", "search_groups")
+        channels = "channels" if self.search_channels is None else "search_channels"
+        groups = "groups" if self.search_groups is None else "search_groups"
+        for name, by in (("channels", "groups"), (channels, groups)):
+            if getattr(self, name) % getattr(self, by):
                 raise InputError(
-                    f"`{name}` must be divisible by `groups`, but got {channels} channels "
-                    f"in {self.groups} groups."
+                    f"`{name}` must be divisible by `{by}`, but got {getattr(self, name)} channels "
+                    f"in {getattr(self, by)} groups."
                 )
         require_known("activation", self.activation, ("relu", "prelu"))
         require_known("precision", self.precision, ("binary", "real"))
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
-        # Runs and tables of before have no such setting.
+        # Runs and tables of before have no such settings.
         if self.precision == "binary":
             del settings["precision"]
+        if self.search_groups is None:
+            del settings["search_groups"]
         return settings
+
+    def proxy(self) -> "Bats":
+        found: Bats = self._proxy(groups=self.search_groups or self.groups, search_groups=None)
+        return found
 
     def build(self, choose: Chooser, input_shape: ImageShape, classes: int) -> tf.keras.Model:
         domain = current_domain()
@@ -117,10 +127,13 @@ class Bats(CellSpace):
         return stem(images, 3 * self.channels)
 
     def _imagenet_stem(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return imagenet_stem(images, self.channels, groups=groups_of_stem(self.channels))
+        # 4 groups of the published 80 channels (section 6.3), 6 of its 120.
+        groups = groups_of_stem(self.channels, self.channels // 20)
+        return imagenet_stem(images, self.channels, groups=groups)
 
     def _preprocess(self, before: tf.Tensor, x: tf.Tensor, place: Place) -> list[tf.Tensor]:
-        preprocess = partial(binary_conv, kernel_size=1, activation=self.activation, identity=False)
+        # With the identity of section 4.1 where widths agree: behind the ImageNet stem.
+        preprocess = partial(binary_conv, kernel_size=1, activation=self.activation)
         halve = partial(factorized_reduce, activation=self.activation)
         first = halve if place.halved else preprocess
         return [

@@ -33,6 +33,8 @@ _CONVOLUTIONS = {
     "conv_3x3": (3, 1),
     "conv_5x5": (5, 1),
 }
+# Of BATS (section 6.3), which v2 follows: of its 80 channels, and of the 64 of BNAS-D.
+_STEM_GROUPS = 4
 _OPERATIONS = ("zero", "max_pool_3x3", "average_pool_3x3", *_CONVOLUTIONS)
 
 
@@ -58,8 +60,8 @@ class Bnas(CellSpace):
         channels: channels of a node in the first cells.
         nodes: nodes of a cell, each reading two earlier states.
         stem: `"cifar"` keeps the images' size; `"imagenet"` gives the cells an eighth of it.
-        stem_groups: whether the ImageNet stem's convolutions are grouped from the second on,
-            as in v2.
+        stem_groups: whether the ImageNet stem's convolutions have 4 groups from the second on,
+            as in v2; or 3 or 2, if 4 do not divide their channels.
         skips: whether cells are bridged; without, the template is that of DARTS.
         operations: the candidates, of Table 1.
         search_cells: cells of the supernet; by default 8, or `cells` if those are fewer.
@@ -89,18 +91,19 @@ class Bnas(CellSpace):
                 "`stem_groups` is for the ImageNet stem: the CIFAR stem is one convolution; give "
                 'stem="imagenet", or leave it out.'
             )
-        if self.stem_groups and groups_of_stem(self.channels) == 1:
+        if self.stem_groups and groups_of_stem(self.channels, _STEM_GROUPS) == 1:
             wider = range(self.channels + 1, self.channels + 64)
-            nearest = next(width for width in wider if groups_of_stem(width) > 1)
+            nearest = next(width for width in wider if groups_of_stem(width, _STEM_GROUPS) > 1)
             raise InputError(
-                f"`stem_groups` makes groups of about 20 channels, but {self.channels} channels "
-                f"do not divide so: take channels={nearest}, or leave it out."
+                f"`stem_groups` makes 4 groups of the stem's channels and of their half, or 2 or "
+                f"3, but {self.channels} channels do not divide so: take channels={nearest}, or "
+                "leave it out."
             )
 
     def proxy(self) -> "Bnas":
         # A supernet has few channels; its stem is grouped where that is possible.
-        proxy: Any = CellSpace.proxy(dataclasses.replace(self, stem_groups=False))
-        grouped = self.stem_groups and groups_of_stem(proxy.channels) > 1
+        proxy: Any = self._proxy(stem_groups=False)
+        grouped = self.stem_groups and groups_of_stem(proxy.channels, _STEM_GROUPS) > 1
         found: Bnas = dataclasses.replace(proxy, stem_groups=grouped)
         return found
 
@@ -108,8 +111,8 @@ class Bnas(CellSpace):
         return stem(images, 3 * self.channels, norm="before")
 
     def _imagenet_stem(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        groups = groups_of_stem(self.channels) if self.stem_groups else 1
-        return imagenet_stem(images, self.channels, groups=groups, relu=False)
+        groups = groups_of_stem(self.channels, _STEM_GROUPS) if self.stem_groups else 1
+        return imagenet_stem(images, self.channels, groups=groups)
 
     def _preprocess(self, before: tf.Tensor, x: tf.Tensor, place: Place) -> list[tf.Tensor]:
         first = partial(_preprocess, filters=place.channels, kernel_size=1)

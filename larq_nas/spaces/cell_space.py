@@ -195,14 +195,17 @@ class CellSpace(Space):
     def smallest(self) -> tuple["CellSpace", ...]:
         groups = getattr(self, "groups", 1)
         changes: dict[str, Any] = {
+            name: value
+            for name, value in (("stem_groups", False), ("search_groups", None))
+            if hasattr(self, name)
+        }
+        changes |= {
             "cells": min(self.cells, _SMALL_CELLS),
             "channels": min(self.channels, groups * -(-_SMALL_CHANNELS // groups)),
             "nodes": 1,
             "search_cells": None,
             "search_channels": None,
         }
-        if hasattr(self, "stem_groups"):
-            changes["stem_groups"] = False
         small: CellSpace = dataclasses.replace(self, **changes)
         spaces = (small, dataclasses.replace(small, stem="imagenet"))
         return tuple(space for space in spaces if space != self)
@@ -213,6 +216,10 @@ class CellSpace(Space):
         return {self.cells // 3, 2 * self.cells // 3}
 
     def proxy(self) -> "CellSpace":
+        return self._proxy()
+
+    def _proxy(self, **changes: Any) -> Any:
+        """Return the space of the supernet, with further changes."""
         most_cells, most_channels = self.proxy_size or (self.cells, self.channels)
         return dataclasses.replace(
             self,
@@ -220,6 +227,7 @@ class CellSpace(Space):
             channels=self.search_channels or min(self.channels, most_channels),
             search_cells=None,
             search_channels=None,
+            **changes,
         )
 
     def with_cells(self, cells: int) -> "CellSpace":
@@ -271,7 +279,7 @@ class CellSpace(Space):
 
     def _imagenet_stem(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Build the stem that halves the images three times."""
-        return imagenet_stem(images, self.channels, relu=False)
+        return imagenet_stem(images, self.channels)
 
     def _cell(self, choose: Chooser, before: tf.Tensor, x: tf.Tensor, place: Place) -> tf.Tensor:
         steps: list[Operations] = []
@@ -305,7 +313,7 @@ class CellSpace(Space):
         """Return the operations by name, of which `operations` are chosen from."""
 
 
-def groups_of_stem(channels: int) -> int:
-    """Return the groups of a stem: of 20 channels as in BATS, or the next fewer that divide."""
-    widths, most = (channels // 2, channels), max(1, channels // 20)
-    return next(g for g in range(most, 0, -1) if not any(width % g for width in widths))
+def groups_of_stem(channels: int, most: int) -> int:
+    """Return the groups of the ImageNet stem: `most`, or the next fewer that divide its widths."""
+    widths = channels // 2, channels
+    return next((g for g in range(most, 0, -1) if not any(width % g for width in widths)), 1)

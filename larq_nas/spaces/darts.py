@@ -1,5 +1,6 @@
 """The search space of DARTS, with real or binary convolutions."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,9 @@ import tensorflow as tf
 
 from larq_nas.errors import require_known
 from larq_nas.layers import (
+    SEARCH,
     Activation,
+    Domain,
     batch_norm,
     binary_conv,
     factorized_reduce,
@@ -154,7 +157,7 @@ class Darts(CellSpace):
 
     With real weights it is DARTS' network. With binary ones it is what BATS compares with
     (Table 5): every convolution but the stem's is binary, the depthwise ones too, each with
-    its own batch norm and activation.
+    its own batch norm and activation. In a search, batch norm follows the pools too.
 
     !!! example
         ```python
@@ -184,6 +187,7 @@ class Darts(CellSpace):
     """
 
     name: ClassVar[str] = "darts"
+    search_domain: ClassVar[Domain] = dataclasses.replace(SEARCH, pool_norm=True)
     known_operations: ClassVar[tuple[str, ...]] = (*_OPERATIONS, *_FURTHER)
 
     precision: Precision = "real"

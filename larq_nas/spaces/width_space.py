@@ -94,6 +94,9 @@ class WidthSpace(Space):
     ) -> tf.Tensor:
         """Apply the real convolution of the images, and batch norm."""
         x = self.real_conv(x, filters, kernel_size, name, strides)
+        if self.binarization == "bats":
+            # BATS changes the layers that it binarizes, and leaves this one its ReLU.
+            return tf.keras.layers.ReLU(name=f"{name}_relu")(x)
         return self.activate(x, name, is_read_real)
 
     def real_conv(

@@ -146,6 +146,15 @@ def test_large_images_are_told_to_be_made_smaller(monkeypatch) -> None:
         prepare(size + 16)
 
 
+def test_a_refusal_names_channels_that_the_groups_divide(monkeypatch) -> None:
+    train, validation = larq_nas.datasets.load("digits", batch_size=1000)
+    space = Bats(cells=3, channels=36, groups=12, nodes=1)
+    data = read_data(train.take(1), validation.take(1), 10, None, 0, space, 0)
+    monkeypatch.setattr(module, "free_memory", lambda: 2.2 * GIGABYTE)
+    with pytest.raises(InputError, match=r"The supernet needs about .* `search_channels=12`"):
+        Differentiable().prepare(space, data, None, 1, Recipe())
+
+
 def test_a_training_that_does_not_fit_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch
 ) -> None:

@@ -102,7 +102,7 @@ def test_cells_as_the_paper_lays_them_out() -> None:
 
 @pytest.mark.slow
 def test_published_network_costs_what_table_6_says() -> None:
-    """On ImageNet: BOPs exactly; FLOPs as worked out by hand, PReLU not among them."""
+    """On ImageNet: BOPs exactly; FLOPs within 1 % of 0.805e8, PReLU not among them."""
     published = larq_nas.Architecture.published("bats")
     architecture = published.with_settings(cells=14, channels=80, groups=16, stem="imagenet")
     model = architecture.build((224, 224, 3), 1000)
@@ -117,7 +117,7 @@ def test_published_network_costs_what_table_6_says() -> None:
 def test_imagenet_stem_reads_an_eighth_and_converts() -> None:
     space = Bats(cells=2, channels=40, nodes=1, stem="imagenet")
     model = randomize(random_architecture(space, 0, (32, 32, 3)).build((32, 32, 3), 10))
-    assert model.get_layer("stem2_relu").output_shape == (None, 4, 4, 40)
+    assert model.get_layer("stem2_bn").output_shape == (None, 4, 4, 40)
     assert [model.get_layer(f"stem{i}_conv").groups for i in range(3)] == [1, 2, 2]
     images = np.random.default_rng(0).normal(size=(8, 32, 32, 3)).astype("float32")
     conversion = larq_nas.convert(model, images)
@@ -131,6 +131,26 @@ def test_imagenet_stem_has_groups_that_divide_its_widths(channels: int, groups: 
         Bats(cells=1, channels=channels, nodes=1, stem="imagenet"), 0, (16, 16, 3)
     ).build((16, 16, 3), 2)
     assert model.get_layer("stem1_conv").groups == groups
+
+
+def test_cells_read_the_imagenet_stem_as_released() -> None:
+    """No ReLU behind either output; 1x1 convolutions add what they read where widths agree."""
+    space = Bats(cells=3, channels=20, nodes=4, stem="imagenet")
+    model = random_architecture(space, 0, (32, 32, 3)).build((32, 32, 3), 10)
+    layers = {layer.name: layer for layer in model.layers}
+    assert {"stem0_relu", "stem1_relu"} <= set(layers)
+    assert "stem2_relu" not in layers
+
+    def reads(name: str) -> set[str]:
+        before = layers[name].inbound_nodes[0].inbound_layers
+        return {layer.name for layer in (before if isinstance(before, list) else [before])}
+
+    assert reads("cell0_pre0_bn") == {"stem1_bn"}
+    assert reads("cell0_pre1_bn") == {"stem2_bn"}
+    # 20 channels on both sides, and else four times as many or twice as many again.
+    added = [name for name in layers if "_pre" in name and name.endswith("_add")]
+    assert added == ["cell0_pre1_add"]
+    assert "stem2_bn" in reads("cell0_pre1_add")
 
 
 def test_operations_are_those_of_table_1() -> None:
@@ -157,6 +177,11 @@ def test_search_space_of_the_proxy() -> None:
     space = Bats(cells=8, channels=32, search_cells=5, search_channels=16)
     assert (space.proxy().cells, space.proxy().channels) == (5, 16)
     assert Bats().proxy() == Bats()
+    paper = {"cells": 20, "channels": 36, "groups": 12}
+    space = Bats(**paper, search_channels=24, search_groups=8)
+    assert (space.proxy().channels, space.proxy().groups) == (24, 8)  # 3 channels each
+    assert (space.proxy().proxy(), space.groups) == (space.proxy(), 12)
+    assert set(space.settings()) - set(Bats(**paper).settings()) == {"search_groups"}
 
 
 @pytest.mark.parametrize(
@@ -169,6 +194,12 @@ def test_search_space_of_the_proxy() -> None:
         ({"cells": 2.5}, "`cells` must be a whole number, but got 2.5"),
         ({"channels": 32, "groups": 12}, "`channels` must be divisible by `groups`"),
         ({"groups": 4, "search_channels": 18}, "`search_channels` must be divisible"),
+        ({"search_groups": 3}, "`channels` must be divisible by `search_groups`, but got 32 ch"),
+        (
+            {"search_channels": 24, "search_groups": 5},
+            "`search_channels` must .* by `search_groups`",
+        ),
+        ({"search_groups": 0}, "`search_groups` must be positive"),
         ({"operations": ("group_conv_3x4",)}, "did you mean `group_conv_3x3`"),
         ({"operations": ("zero", "max_pool_3x3", "zero")}, "must be different ones"),
         ({"operations": ("zero",)}, "must hold more than zero"),

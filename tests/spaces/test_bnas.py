@@ -167,10 +167,13 @@ def test_v2_groups_the_stem() -> None:
     published = larq_nas.Architecture.published("bnas_imagenet")
     settings = published.settings
     assert (settings["cells"], settings["channels"]) == (12, 64)
-    for grouped, groups in ((False, [1, 1, 1]), (True, [1, 2, 2])):
-        small = published.with_settings(cells=3, channels=40, stem_groups=grouped)
-        model = small.build((64, 64, 3), 10)
-        assert [model.get_layer(f"stem{i}_conv").groups for i in range(3)] == groups
+    # BATS prints 4 (section 6.3). 34 channels, the half of size E, divide by 2 alone.
+    sizes = {64: [1, 4, 4], 68: [1, 2, 2], 128: [1, 4, 4]}
+    for grouped, channels in ((False, 64), *((True, channels) for channels in sizes)):
+        small = published.with_settings(cells=3, channels=channels, stem_groups=grouped)
+        model = small.build((32, 32, 3), 10)
+        groups = [model.get_layer(f"stem{i}_conv").groups for i in range(3)]
+        assert groups == (sizes[channels] if grouped else [1, 1, 1])
 
 
 @pytest.mark.parametrize(
@@ -213,7 +216,7 @@ def test_settings_that_cannot_be_used_are_refused() -> None:
         Bnas(stem="imagenet", channels=74, stem_groups=True)
 
 
-def test_the_stem_of_a_supernet_is_grouped_where_it_is_wide_enough() -> None:
+def test_the_stem_of_a_supernet_is_grouped_where_that_divides() -> None:
     published = Bnas(cells=12, channels=64, stem="imagenet", stem_groups=True)
-    assert not published.proxy().stem_groups  # of 16 channels
-    assert dataclasses.replace(published, search_channels=40).proxy().stem_groups
+    assert published.proxy().stem_groups  # of 16 channels
+    assert not dataclasses.replace(published, search_channels=14).proxy().stem_groups

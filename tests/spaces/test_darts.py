@@ -6,7 +6,7 @@ from counting import parameters
 
 import larq_nas
 from larq_nas.errors import InputError
-from larq_nas.layers import BinaryConv2D
+from larq_nas.layers import BinaryConv2D, building_in
 from larq_nas.spaces import Darts
 from larq_nas.spaces.darts import Style, convolution, steps_of
 from larq_nas.supernet.relax import Relax
@@ -93,6 +93,20 @@ def test_binary_network_converts(images: np.ndarray) -> None:
 
 
 @pytest.mark.slow
+def test_it_is_searched_with_batch_norm_behind_pools_alone() -> None:
+    """As released: without scale and offset, and not in the network that is trained."""
+    space = Darts(cells=1, channels=4, nodes=1)
+    choose = Relax()
+    with building_in(space.search_domain):
+        names = {layer.name: layer for layer in space.build(choose, (8, 8, 1), 10).layers}
+    for pool in ("max_pool_3x3", "average_pool_3x3"):
+        norm = names[f"cell0_node2_in1_{pool}_bn"]
+        assert (norm.center, norm.scale) == (False, False)
+    assert "cell0_node2_in1_identity_bn" not in names
+    names = {layer.name for layer in space.build(Relax(), (8, 8, 1), 10).layers}
+    assert "cell0_node2_in1_max_pool_3x3_bn" not in names
+
+
 def test_can_be_searched() -> None:
     for weights in ("real", "binary"):
         choose = Relax()

@@ -514,11 +514,14 @@ class Differentiable:
                     both = fitting_data(of_batches(True), free, size, facts.input_shape)
                     found = [f"{one} with the searcher's `rematerialize=True`" for one in both]
             own = channels = proxy.channels if isinstance(proxy, CellSpace) else 1
-            while channels > 1:
-                channels //= 2
+            groups = getattr(proxy, "groups", 1)
+            while channels := channels // 2 // groups * groups:
                 if estimate(search.model, size, width=channels / own) > free:
                     continue
-                smaller: Any = dataclasses.replace(proxy, channels=channels)  # type: ignore[type-var]
+                try:
+                    smaller: Any = dataclasses.replace(proxy, channels=channels)  # type: ignore[type-var]
+                except InputError:  # such as a stem that is too narrow for groups
+                    break
                 with building_in(self._domain(search.space)):
                     supernet = smaller.build(
                         Fuse(self.temperature), facts.input_shape, facts.classes

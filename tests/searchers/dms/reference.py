@@ -69,7 +69,7 @@ class Separate(Masks):
 
     \\[ O = \sum_i \pi_i (W_i * X) \\]
 
-    The shares of the channels add up to the middle width. It takes as many convolutions as there are widths,
+    The shares of the channels add up to the middle width. It takes one convolution for each width,
     and keeps the outputs of each.
     """
 

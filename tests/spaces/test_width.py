@@ -80,7 +80,7 @@ def test_its_float_twin_has_the_same_layers() -> None:
     """So that a recipe which trains the twin first can hand its weights on."""
     space = ResNet18Cifar(expansion=0.25, binarization="bats")
     recipe = larq_nas.methods.recipe("dms_a", space)
-    with building_in(recipe.domain("float")):
+    with building_in(recipe.domain(recipe.stages[0])):
         twin = randomize(space.build(larq_nas.spaces.Fix({}), (8, 8, 3), 10))
     model = space.build(larq_nas.spaces.Fix({}), (8, 8, 3), 10)
     transfer_weights(twin, model)

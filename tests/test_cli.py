@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from conftest import EXAMPLES, random_architecture
 
 from larq_nas.cli import main
-from larq_nas.cli.common import _as_typed
+from larq_nas.cli.common import _as_typed, one_line_errors
 from larq_nas.cli.search import search
 from larq_nas.layers import classifier
 from larq_nas.spaces import Bats
@@ -85,7 +85,7 @@ def test_settings_are_listed_with_what_they_are() -> None:
 def test_help_fits_what_is_asked_most() -> None:
     lines = invoke("search", "--help").output.splitlines()
     options = [line for line in lines if line.startswith("  --")]
-    assert len(options) < 30
+    assert len(options) <= 30
 
 
 def test_convert_a_run_and_a_model_file(finished: Path, tmp_path) -> None:
@@ -187,6 +187,17 @@ def test_bad_input_is_one_line_and_writes_nothing(
 def test_mends_are_named_as_they_are_typed(message: str, typed: str) -> None:
     with click.Context(search):
         assert _as_typed(message) == typed
+
+
+def test_what_is_stopped_is_no_error() -> None:
+    @click.command()
+    @one_line_errors
+    def command() -> None:
+        raise KeyboardInterrupt
+
+    result = CliRunner().invoke(command)
+    assert result.exit_code == 130
+    assert result.output.startswith("Stopped. What is finished is kept: ")
 
 
 def test_directories_that_cannot_be_used_are_one_line(finished: Path, tmp_path) -> None:

@@ -46,6 +46,7 @@ def test_one_command_from_a_folder_to_a_flatbuffer(digits: Path, tmp_path: Path)
     assert result["class_names"] == ["one", "two", "zero"]
     assert load(run).class_names == ["one", "two", "zero"]
     assert load(run).preprocessing == "gray of 0 to 255, x / 127.5 - 1"
+    assert told.count("the first step builds the graph") == 1
     assert "accuracy of each class, lowest first: " in told
     settings = json.loads((run / "settings.json").read_text())["settings"]
     assert settings["data"]["validation_examples"] == 37

@@ -139,12 +139,16 @@ def load(
                 _require_none(f"`{name}` returns data sets", **share, **resized)
                 return _batched(name, result, batch_size)
             read = _from_arrays(name, parts_of(name, result), None, validation_share, seed)
-    if batch_size is not None and batch_size > read.counts[0]:
-        warn(
-            f"`batch_size` is {batch_size:,}, but there are {read.counts[0]:,} training images: a "
-            "batch holds these."
-        )
+    _warn_if_above(batch_size, read.counts[0])
     return _prepared(read, name, batch_size or _BATCH_SIZE, image_size, resize)
+
+
+def _warn_if_above(batch_size: int | None, examples: int) -> None:
+    if batch_size is not None and batch_size > examples:
+        warn(
+            f"`batch_size` is {batch_size:,}, but there are {examples:,} training images: a batch "
+            "holds these."
+        )
 
 
 def _kind(source: str | Path, data_dir: str | None) -> str:
@@ -234,6 +238,7 @@ def _digits(batch_size: int) -> _Pair:
         images, labels.astype("int32"), test_size=360, random_state=0, stratify=labels
     )
     pairs = ((parts[0], parts[2]), (parts[1], parts[3]))
+    _warn_if_above(batch_size, len(parts[0]))
     loaded = [tf.data.Dataset.from_tensor_slices(pair).batch(batch_size) for pair in pairs]
     return _told(loaded, list(map(str, range(10))), "x / 8 - 1")
 

@@ -32,6 +32,15 @@ def test_digits_are_embedded_and_split_for_good() -> None:
     np.testing.assert_array_equal(next(iter(again))[0], images[:100])
 
 
+def test_a_batch_of_more_images_than_there_are_is_told(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1)).astype(np.uint8)
+    np.savez(tmp_path / "few.npz", images=images, labels=np.arange(40) % 4)
+    with pytest.warns(UserWarning, match="`batch_size` is 500, but there are 32 training images"):
+        larq_nas.datasets.load(tmp_path / "few.npz", 500)
+    with pytest.warns(UserWarning, match="`batch_size` is 2,000, but there are 1,437 training"):
+        larq_nas.datasets.load("digits", 2000)
+
+
 @needs_cifar10
 def test_cifar10_through_tensorflow_datasets() -> None:
     train, test = larq_nas.datasets.load(

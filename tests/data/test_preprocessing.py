@@ -1,6 +1,7 @@
 """Preprocessing layers become the first layers of the network."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,3 +134,16 @@ def test_what_is_scaled_twice_is_told(
     warned = [str(one.message) for one in recwarn if "scaled twice" in str(one.message)]
     assert len(warned) == bool(told)
     assert told in "".join(warned)
+
+
+@pytest.mark.parametrize(
+    ("scale", "layer", "is_told"),
+    [(1, None, True), (1, L.Rescaling(1 / 255), False), (0.01, None, False)],
+)
+def test_what_scales_bytes_is_told(
+    scale: float, layer: Any, is_told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = [((x * scale).astype("float32"), y) for x, y in (arrays(), arrays(30))]
+    read_data(*pairs, None, None, 0, resolve(space), 2, preprocessing=layer)
+    told = "`preprocessing=tf.keras.layers.Rescaling(1 / 127.5, -1)`, or x / 127.5 - 1 as data"
+    assert (told in capsys.readouterr().out) == is_told

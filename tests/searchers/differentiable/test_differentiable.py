@@ -221,7 +221,7 @@ def test_few_steps_are_told_before_the_first(task: Data, capsys: Any) -> None:
         searcher = Differentiable(architecture_learning_rate=rate, weights_only=0)
         announce(searcher.prepare(Bats(cells=1, channels=4, nodes=1), task, None, 1, Recipe()), 1)
         told = capsys.readouterr().out
-        assert ("of about 300 that decide at the searcher's" in told) == few
+        assert ("of about 500 that decide at the searcher's" in told) == few
 
 
 def test_a_space_that_asks_nothing_is_refused(task: Data) -> None:

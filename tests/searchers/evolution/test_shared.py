@@ -164,7 +164,7 @@ def test_a_subset_is_even_over_the_classes_and_the_same_for_a_seed(task: Data) -
 
 
 def test_a_subset_larger_than_the_data_is_refused(task: Data) -> None:
+    searcher = Evolution(subset=101)
+    apart = task.to_search(searcher.held_out(100))
     with pytest.raises(InputError, match="`subset` must be at most the 100 training images"):
-        searcher = Evolution(subset=101)
-        apart = task.to_search(searcher.held_out(100))
         searcher.prepare(resolve("vgg_small"), apart, None, 1, Recipe())

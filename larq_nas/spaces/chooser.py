@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 from larq_nas.choices import (
@@ -390,7 +391,9 @@ class Sample(Fix):
 
 def _are_of(concat: object, indices: range) -> bool:
     """Return whether something holds some of the indices, each once."""
-    if not isinstance(concat, Sequence) or not all(type(index) is int for index in concat):
+    if not isinstance(concat, Sequence):
+        return False
+    if not all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in concat):
         return False
     return 0 < len(set(concat)) == len(concat) and set(concat) <= set(indices)
 

@@ -265,7 +265,7 @@ def test_the_lightest_of_a_space_of_widths_is_the_narrowest() -> None:
         require_feasible(costs, Budget({"parameters": narrow - 1}))
 
 
-@pytest.mark.parametrize("space", [Bats(), Bnas(), Darts(precision="binary")])
+@pytest.mark.parametrize("space", quick([Bnas(), Bats(), Darts(precision="binary")], 0))
 def test_no_network_is_lighter_than_those_without_weights(space: Any) -> None:
     """What lets a limit be refused before all of the space is built."""
     small = dataclasses.replace(space, cells=3, channels=4, nodes=1)

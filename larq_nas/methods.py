@@ -376,7 +376,14 @@ def _dms_recipe(weight_decay: float, *stages: Stage) -> Recipe:
 
 
 _DMS_SECTIONS = {"space": "3.1", "searcher": "2.2, 2.3 and B.2.1", "recipe": "B.2.2"}
-_DMS_OURS = ("the batch of a training is that of the search: the paper names no other",)
+_DMS_OURS = (
+    "the batch of a training is that of the search: the paper names no other",
+    "shares add up to the middle width: a layer without a norm behind it would learn its width for "
+    "the size of the logits",
+    "a ReLU wherever an addition or the last layer reads: so that both forms of a network read the "
+    "same values",
+    "the gradient of the step is scaled as by LSQ: the paper names no scale",
+)
 _DMS_IMAGENET_OURS = (
     "searched on CIFAR-10 as the paper does; a search of ImageNet itself has the settings of that",
     "epochs, learning rate and weight decay of the binary stage, which the paper leaves open, are "

@@ -123,11 +123,11 @@ def limits_of(
     """Return what the search must keep to, or raise `InputError` if nothing can."""
     if not budget:
         return None
-    require_light(space, facts.input_shape, facts.classes, budget)
     if verbose:
-        log.info("Costing the space: one build of all of it")
-        if table:
-            log.info(table)
+        log.info("Costing the space: its lightest networks, then one build of all of it")
+    require_light(space, facts.input_shape, facts.classes, budget)
+    if verbose and table:
+        log.info(table)
     # A searcher that learns widths is not held to the ratios of the space.
     least = searcher.smallest_ratio
     limits = Limits(SpaceCosts(space, facts.input_shape, facts.classes, table, least), budget)

@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 _SIZE = re.compile(r"(\d+)x(\d+)x(\d+)")
-_FURTHER = re.compile(r"\s*[,; ]\s*([A-Za-z_][\w.]*\s*=.*)$")
+_FURTHER = re.compile(r"\s*[,; ]\s*(?=[A-Za-z_][\w.]*\s*=)")
 _OF_BATCHES = re.compile(r"batches of up to (\d+) images|\.batch\((\d+)\)")
 _OF_IMAGES = re.compile(r"images of up to (\d+)x\1 pixels")
 _OF_PART = re.compile(r"(?:give )?the (space|searcher|recipe)(?:'s)? `([\w.]+(?:=[^`]*)?)`")
@@ -152,11 +152,12 @@ def _assignments(
         name, equals, text = value.partition("=")
         if not equals:
             raise click.BadParameter(f"expected NAME=VALUE, but got {value!r}")
-        if further := _FURTHER.search(text):
+        pairs = _FURTHER.split(value.strip())
+        if len(pairs) > 1:
             option = parameter.opts[0]
             raise click.BadParameter(
                 f"expected one NAME=VALUE, but got {value!r}: repeat {option}, as in "
-                f"{option} {value[: -len(further[0])]} {option} {further[1]}"
+                f"{' '.join(f'{option} {pair}' for pair in pairs)}"
             )
         if name.strip() in settings:
             raise click.BadParameter(f"{name.strip()} was given twice: leave one out")

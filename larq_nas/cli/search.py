@@ -80,10 +80,10 @@ __all__ = ["search"]
     "--time-limit", help="Time for the search, such as 90min or 2h; the training comes on top."
 )
 @click.option(
-    "--seeds", type=int, default=1, help="Searches by as many seeds, of which the best goes on."
-)
-@click.option(
-    "--pick-epochs", type=int, default=5, help="Epochs that what each finds is compared after; 5."
+    "--seeds",
+    type=int,
+    default=1,
+    help="Searches by as many seeds; the best goes on, after 5 epochs of training.",
 )
 @data_options
 @click.option(
@@ -104,7 +104,6 @@ def search(
     train_epochs: int | dict[str, int] | None,
     time_limit: str | None,
     seeds: int,
-    pick_epochs: int,
     teacher: Path | None,
     data: DataOptions,
     workers: int | None,
@@ -148,7 +147,6 @@ def search(
         train_epochs=train_epochs,
         time_limit=time_limit,
         seeds=seeds,
-        pick_epochs=pick_epochs,
         classes=data.classes,
         class_weight=data.class_weight,
         augment=data.augment,

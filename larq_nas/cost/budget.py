@@ -4,7 +4,7 @@ import math
 import numbers
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, TypeAlias
@@ -168,7 +168,7 @@ class Budget:
         """Return what a network needs of each limit it exceeds, for a reader."""
         over = [name for name, used in self.use(costs).items() if float(used) > 1]
         return ", ".join(
-            f"{required(name, costs):,} of {name}={self.limits[name]:,}" for name in over
+            f"{required(name, costs):,} {name} (limit {self.limits[name]:,})" for name in over
         )
 
 
@@ -453,9 +453,9 @@ def _mend(costs: SpaceCosts, budget: Budget, lightest: Chosen) -> str:
         needs = smaller.of(_lightest(smaller, budget), smaller.narrowest)
         if not budget.excess(needs):
             return f"give the space `{changed}` (values between these and yours may do too)"
-        if budget.excess(needs) < over:
+        if changed and budget.excess(needs) < over:
             over = budget.excess(needs)
-            tried = f": with `{changed}` it needs {budget.describe(needs)}"
+            tried = f"; with the space's `{changed}` it needs {budget.describe(needs)}"
     if costs.expansions:
         tried = ": narrower widths do not help"
     elif name := _widths_within(costs, budget):
@@ -589,14 +589,29 @@ def _lightest(costs: SpaceCosts, budget: Budget) -> Chosen:
 
 
 def _tried(costs: SpaceCosts) -> Iterator[Chosen]:
-    """Yield the networks of one operation, and random ones."""
-    draw = random.Random(0)
+    """Yield the networks of one operation, and random ones: of those without weights, and of all.
+
+    The first are drawn alike where the space is of these alone, as `require_light` costs it.
+    """
     for one in _of_one_operation(costs):
         yield from _revived(costs, one)
-    for _ in range(_TRIED):
-        one = _random(costs, draw)
-        if all_alive(costs.cells, costs.choices, one):
-            yield one
+    for operations in ({n: _without_weights(c) for n, c in costs.choices.items()}, None):
+        draw = random.Random(0)
+        for _ in range(_TRIED):
+            one = _random(costs, draw, operations)
+            if all_alive(costs.cells, costs.choices, one):
+                yield one
+
+
+def _without_weights(choice: Choice) -> Sequence[str]:
+    """Return the operations without weights on any input, or all where there are none."""
+    inputs = range(choice.inputs)
+    found = [
+        name
+        for name in choice.eligible
+        if name in choice.zeros or all((name, i) in choice.parameter_free for i in inputs)
+    ]
+    return found if set(found) - choice.zeros else choice.eligible
 
 
 def _of_one_operation(costs: SpaceCosts) -> list[Chosen]:
@@ -632,10 +647,12 @@ def _revived(costs: SpaceCosts, chosen: Chosen) -> Iterator[Chosen]:
         yield revive(costs.cells, choices, wanted, chosen)[0]
 
 
-def _random(costs: SpaceCosts, draw: random.Random) -> Chosen:
+def _random(
+    costs: SpaceCosts, draw: random.Random, operations: Mapping[str, Sequence[str]] | None
+) -> Chosen:
     return {
         name: [
-            (draw.choice(choice.eligible), index)
+            (draw.choice(operations[name] if operations else choice.eligible), index)
             for index in sorted(draw.sample(range(choice.inputs), len(choice.any())))
         ]
         for name, choice in costs.choices.items()

@@ -27,7 +27,7 @@ from larq_nas.spaces import (
 )
 from larq_nas.spaces import resolve as resolve_space
 from larq_nas.spaces.space import has_setting
-from larq_nas.training.recipe import Recipe, Stage
+from larq_nas.training.recipe import OF_STAGES, Recipe, Stage
 
 __all__ = [
     "METHODS",
@@ -241,7 +241,6 @@ _BNAS_IMAGENET = dataclasses.replace(
     _BNAS_CIFAR,
     space=Bnas(cells=12, channels=64, stem="imagenet"),  # BNAS-D
     recipe=_BNAS_IMAGENET_RECIPE,
-    ours=(*_BNAS_OURS, "the norm is that of the derivatives of the weights that are trained"),
 )
 # v2 takes weight decay and colour jitter away, and groups the stem's convolutions.
 _BNAS_V2_CIFAR = dataclasses.replace(
@@ -647,7 +646,12 @@ def _recipe(method: Method, given: RecipeLike, space: Space) -> Recipe:
     if not isinstance(given, Mapping):
         raise InputError(f"`recipe` must be a name, settings or a Recipe, but got {given!r}.")
     changed: Recipe = _changed(method.recipe, given, "setting of the recipe")
-    return changed
+    if "stages" in given:
+        return changed
+    # What is given for the recipe is for its stages too, which may have had their own.
+    nothing: dict[str, Any] = dict.fromkeys(name for name in given if name in OF_STAGES)
+    stages = tuple(dataclasses.replace(stage, **nothing) for stage in changed.stages)
+    return dataclasses.replace(changed, stages=stages)
 
 
 def _changed(part: Any, settings: Mapping[str, Any], what: str) -> Any:

@@ -180,6 +180,12 @@ def test_of_several_seeds_the_best_on_images_held_out_goes_on(tmp_path: Path) ->
     [
         ({"seeds": 0}, "`seeds` must be"),
         ({"seeds": 2, "pick_epochs": 0}, "`pick_epochs` must be"),
+        ({"pick_epochs": 3}, "`pick_epochs` has no effect on one search"),
+        ({"seeds": 2, "seed": 2**31 - 1}, "`seed` must be a whole number from 0 to 2147483646"),
+        (
+            {"seeds": 2, "callbacks": [tf.keras.callbacks.ModelCheckpoint("search")]},
+            "stage `search`, whose many trainings write over",
+        ),
         ({"seeds": 2, "time_limit": "1h"}, "`time_limit` is for one search"),
     ],
 )
@@ -187,3 +193,16 @@ def test_seeds_that_cannot_be_searched_are_refused(options: Any, message: str) -
     train = tf.data.Dataset.from_tensor_slices(_examples(20, 0)).batch(10)
     with pytest.raises(InputError, match=message):
         larq_nas.search(train, train, CELLS, verbose=0, **options)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_data_that_seeds_cannot_be_compared_on_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("larq_nas.data.validation._HELD_BYTES", 0)
+    train = tf.data.Dataset.from_tensor_slices(_examples(20, 0)).shuffle(20).batch(10)
+    measured = tf.data.Dataset.from_tensor_slices(_examples(20, 1)).batch(10)
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match="only if it comes in one"):
+        larq_nas.search(train, measured, CELLS, epochs=1, seeds=2, directory=run, verbose=0)
+    assert not run.exists()

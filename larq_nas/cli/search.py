@@ -83,7 +83,9 @@ __all__ = ["search"]
     "--seeds", type=int, default=1, help="Searches by as many seeds, of which the best goes on."
 )
 @click.option(
-    "--pick-epochs", type=int, default=5, help="Epochs that what each finds is compared after; 5."
+    "--pick-epochs",
+    type=int,
+    help="Epochs that what each finds is compared after; by default 5.",
 )
 @data_options
 @click.option(
@@ -104,7 +106,7 @@ def search(
     train_epochs: int | dict[str, int] | None,
     time_limit: str | None,
     seeds: int,
-    pick_epochs: int,
+    pick_epochs: int | None,
     teacher: Path | None,
     data: DataOptions,
     workers: int | None,

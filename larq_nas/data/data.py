@@ -179,10 +179,14 @@ def _even(classes: np.ndarray, size: int, generator: np.random.Generator) -> np.
     return order[:size]
 
 
-def check_seed(seed: int) -> None:
-    """Raise `InputError` for a seed, or a state of TensorFlow or Keras, that cannot be used."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < _SEEDS:
-        raise InputError(f"`seed` must be a whole number from 0 to {_SEEDS - 1}, but got {seed!r}.")
+def check_seed(seed: int, number: int = 1) -> None:
+    """Raise `InputError` for a seed, or a state of TensorFlow or Keras, that cannot be used.
+
+    `number` is how many seeds are used, from that one on.
+    """
+    most = _SEEDS - number
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed <= most:
+        raise InputError(f"`seed` must be a whole number from 0 to {most}, but got {seed!r}.")
     if not tf.executing_eagerly():
         raise InputError(
             "larq_nas must run eagerly: leave `with tf.Graph()` and "

@@ -55,6 +55,27 @@ def test_images_that_compare_candidates_are_of_neither_part() -> None:
     assert _hashes(subset.validation) == compared
 
 
+def test_few_images_are_on_both_sides_and_a_single_one_is_trained_on() -> None:
+    def halves(classes: list[int]) -> list[list[int]]:
+        labels = np.array(classes, "int32")
+        images = np.random.default_rng(0).normal(size=(len(labels), *SHAPE)).astype("float32")
+        measured = np.random.default_rng(1).normal(size=(4, *SHAPE)).astype("float32")
+        data = read_data(
+            (images, labels), (measured, np.arange(4) % 2), None, None, 0, CELLS, verbose=0
+        )
+        apart = data.to_search(0.1, told.append)
+        assert apart.facts.train_examples + apart.facts.validation_examples == len(labels)
+        parts = (apart.train, apart.validation)
+        return [sorted(int(one) for _, y in part for one in y) for part in parts]
+
+    told: list[str] = []
+    assert halves([0, 0, 1, 1]) == [[0, 1], [0, 1]]
+    assert halves([0, 0, 0, 1]) == [[0, 0, 1], [0]]
+    assert ["of classes with one image, 1, none" in line for line in told] == [False, True]
+    with pytest.raises(InputError, match="each class has one image: give more"):
+        halves([0, 1])
+
+
 def test_a_searcher_that_halves_has_nothing_to_measure_on() -> None:
     assert not _hashes(_data().to_search(0.0).validation)
 

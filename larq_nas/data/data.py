@@ -79,10 +79,15 @@ class Data:
             return dataclasses.replace(self, validation=none, facts=facts, first_layers=None)
         examples = self._examples()
         drawn = np.random.default_rng([self.seed, _SPLIT])
+        if len(np.unique(examples.classes)) == len(examples.classes):
+            raise InputError(
+                f"The search compares candidates on {share:.2g} of the training images, held out "
+                "of each class, but each class has one image: give more."
+            )
         held_out = hold_out(examples.classes, examples.copies, share, drawn)
         number, missing = int(held_out.sum()), len(set(examples.classes[~held_out]))
         missing -= len(set(examples.classes[held_out]))
-        none = f", none of {missing} classes of one image" if missing else ""
+        none = f" (of classes with one image, {missing}, none)" if missing else ""
         tell(
             f"Search: candidates are compared on {number:,} of {len(held_out):,} training images, "
             f"held out by the seed{none}; `validation` is only reported"

@@ -17,6 +17,7 @@ from larq_nas.data.forms import DataLike
 from larq_nas.data.preprocessing import PreprocessingLike
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import (
+    DivergenceError,
     InputError,
     collecting_warnings,
     plain_number,
@@ -248,7 +249,8 @@ def search(
         seed: seed of everything random; the same seed gives the same result.
         seeds: number of searches, of this seed and those that follow, each in a directory `seedN`
             of the run. What each finds is trained for `pick_epochs`, and the best on images held
-            out of the training data goes on, as in DARTS; `seeds.csv` has all.
+            out of the training data goes on, as in DARTS; `seeds.csv` has all. A seed whose search
+            diverged, or collapsed and is stopped by that, is left out.
         pick_epochs: epochs of these trainings; by default 5.
         resume: whether to go on with a run that is in `directory` already.
         strategy: a `tf.distribute.Strategy`, such as `MirroredStrategy()` for several GPUs or
@@ -446,18 +448,30 @@ def _pick(
     measure: Callable[[Architecture, RunDirectory], Mapping[str, float]],
     verbose: int | str,
 ) -> Architecture:
-    """Return the best of what searches of several seeds find, each in a run of its own."""
+    """Return the best of what searches of several seeds find, each in a run of its own.
+
+    # Raises
+        DivergenceError: if each of them raised one; otherwise those that did are left out.
+    """
     rows: list[dict[str, Any]] = []
     found: list[Architecture] = []
     for number, seed in enumerate(seeds, 1):
         if verbose:
             log.info(f"Search {number} of {len(seeds)}, seed {seed}")
         settings = {**run.settings, "seed": seed}
-        with forgetting_graphs(), RunDirectory(run.directory / f"seed{seed}", settings) as part:
-            if not part.architecture.exists():
-                find(seed, part).save(part.architecture)
-            found.append(Architecture.load(part.architecture))
-            figures = measure(found[-1], part.part("pick"))
+        try:
+            with forgetting_graphs(), RunDirectory(run.directory / f"seed{seed}", settings) as part:
+                if not part.architecture.exists():
+                    find(seed, part).save(part.architecture)
+                architecture = Architecture.load(part.architecture)
+                figures = measure(architecture, part.part("pick"))
+        except DivergenceError as error:
+            # The searches of the other seeds may have taken days.
+            if number == len(seeds) and not rows:
+                raise
+            warn(f"Seed {seed} is left out: {error}")
+            continue
+        found.append(architecture)
         rows.append({"seed": seed, **{name: f"{figures[name]:.6g}" for name in _PICKED}})
         write_table(run.seeds, rows)
     best = max(range(len(rows)), key=lambda i: (float(rows[i]["accuracy"]), -i))

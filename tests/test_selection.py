@@ -11,10 +11,12 @@ import tensorflow as tf
 from conftest import quick
 
 import larq_nas
-from larq_nas import searchers, spaces
+from larq_nas import Architecture, searchers, spaces
 from larq_nas.data.data import Data, read_data
 from larq_nas.data.share import hash_images
-from larq_nas.errors import InputError
+from larq_nas.errors import DivergenceError, InputError
+from larq_nas.run_directory import RunDirectory
+from larq_nas.search import _pick
 
 SHAPE, CLASSES = (8, 8, 1), 3
 WIDTHS = spaces.VggSmall(ratios=(0.05, 0.1))
@@ -194,6 +196,32 @@ def test_of_several_seeds_the_best_on_images_held_out_goes_on(tmp_path: Path) ->
     run(tmp_path / "ended")
     for path in ("architecture.json", "seeds.csv", "model.tflite"):
         assert (tmp_path / "ended" / path).read_bytes() == (found / path).read_bytes()
+
+
+@pytest.mark.parametrize("fails", [{3}, {5}, {3, 4, 5}])
+def test_a_seed_that_diverges_is_left_out(tmp_path: Path, fails: set[int]) -> None:
+    found = {seed: Architecture("bats", {}, {"seed": seed}) for seed in (3, 4, 5)}
+
+    def find(seed: int, part: RunDirectory) -> Architecture:
+        if seed in fails:
+            raise DivergenceError(f"{seed} diverged")
+        return found[seed]
+
+    def measure(architecture: Architecture, part: RunDirectory) -> dict[str, float]:
+        return {"accuracy": float(architecture.choices["seed"]), "loss": 1.0}
+
+    def pick() -> Architecture:
+        with RunDirectory(tmp_path, {"seeds": 3}) as run:
+            return _pick(range(3, 6), run, find, measure, 0)
+
+    if len(fails) == 3:
+        with pytest.raises(DivergenceError, match="5 div"), pytest.warns(match="Seed 3 is left"):
+            pick()
+        return
+    with pytest.warns(match="is left out"):
+        assert pick() == found[max(found.keys() - fails)]
+    with open(tmp_path / "seeds.csv", newline="", encoding="utf-8") as file:
+        assert {int(row["seed"]) for row in csv.DictReader(file)} == found.keys() - fails
 
 
 @pytest.mark.parametrize(

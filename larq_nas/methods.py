@@ -382,8 +382,10 @@ _DMS_OURS = (
     "a ReLU wherever an addition or the last layer reads: so that both forms of a network read the "
     "same values",
     "the gradient of the step is scaled as by LSQ: the paper names no scale",
+    "weight decay is of the weights alone: the paper names it behind the optimizer of the means",
 )
 _DMS_IMAGENET_OURS = (
+    *_DMS_OURS[1:],
     "searched on CIFAR-10 as the paper does; a search of ImageNet itself has the settings of that",
     "epochs, learning rate and weight decay of the binary stage, which the paper leaves open, are "
     "those of the float stage",
@@ -461,6 +463,7 @@ METHODS: Mapping[str, tuple[Method, ...]] = {
             ours=(
                 *(one for one in _BATS_OURS if "behind pools" not in one),
                 "searched in one stage",
+                "batch norm behind pools, as in DARTS, and no clipping in the search",
             ),
         ),
     ),

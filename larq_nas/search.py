@@ -411,7 +411,10 @@ def search(
         found = None if run.architecture.exists() else prepare(verbose)
         compared = data
         if found and seeds > 1:
-            compared = data.to_search(SEARCH_SPLIT, log.info if verbose else lambda line: None)
+            # Others than those that the search of the first seed compares candidates on: it would
+            # be ahead on its own.
+            tell = log.info if verbose else lambda line: None
+            compared = data.to_search(SEARCH_SPLIT, tell, split=2)
         with working_in(run, strategy) as run:
             if found and not run.architecture.exists():
                 if seconds is not None:

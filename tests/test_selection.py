@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from larq_nas.data.share import hash_images
 from larq_nas.errors import DivergenceError, InputError
 from larq_nas.run_directory import RunDirectory
 from larq_nas.search import _pick
+from larq_nas.searchers.searcher import SEARCH_SPLIT
 
 SHAPE, CLASSES = (8, 8, 1), 3
 WIDTHS = spaces.VggSmall(ratios=(0.05, 0.1))
@@ -196,6 +198,52 @@ def test_of_several_seeds_the_best_on_images_held_out_goes_on(tmp_path: Path) ->
     run(tmp_path / "ended")
     for path in ("architecture.json", "seeds.csv", "model.tflite"):
         assert (tmp_path / "ended" / path).read_bytes() == (found / path).read_bytes()
+
+
+def test_no_seed_is_compared_on_the_images_that_its_search_chose_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen_by: list[int] = []
+    compared_on: list[int] = []
+
+    class Own(searchers.Differentiable):
+        """Compares candidates on a tenth of the training images."""
+
+        def held_out(self, train_examples: int) -> float:
+            return SEARCH_SPLIT
+
+        def prepare(self, space: Any, data: Data, *rest: Any) -> Any:
+            chosen_by.extend(_hashes(data.validation))
+            return super().prepare(space, data, *rest)
+
+    def pick(seeds: Any, run: RunDirectory, find: Any, measure: Any, verbose: Any) -> Any:
+        measure(Architecture.random(CELLS, SHAPE, CLASSES, 0), run)
+
+    class PickedError(Exception):
+        """Ends the run."""
+
+    def trainer(architecture: Any, space: Any, data: Data, *rest: Any) -> Any:
+        compared_on.extend(_hashes(data.validation))
+        raise PickedError
+
+    module = sys.modules["larq_nas.search"]
+    monkeypatch.setattr(module, "_pick", pick)
+    monkeypatch.setattr(module, "Trainer", trainer)
+    train, measured = ((_examples(60, seed)) for seed in (0, 1))
+    with pytest.raises(PickedError):
+        larq_nas.search(
+            train,
+            measured,
+            CELLS,
+            Own(weights_only=0),
+            epochs=1,
+            seed=3,
+            seeds=2,
+            directory=tmp_path / "run",
+            verbose=0,
+        )
+    assert len(chosen_by) == len(compared_on) == 6
+    assert set(chosen_by) != set(compared_on)
 
 
 @pytest.mark.parametrize("fails", [{3}, {5}, {3, 4, 5}])

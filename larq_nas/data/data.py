@@ -37,7 +37,6 @@ ClassWeight: TypeAlias = Mapping[Any, float] | str
 """A weight for each class, by number or name, or `"balanced"`."""
 
 _SEEDS = 2**31
-_SPLIT = 1  # tells the draw of a split from others by the same seed
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,13 @@ class Data:
         """The validation data as a whole network reads it, its preprocessing included."""
         return self.first_layers.validation if self.first_layers else self.validation
 
-    def to_search(self, share: float, tell: Tell = lambda line: None) -> "Data":
+    def to_search(self, share: float, tell: Tell = lambda line: None, split: int = 1) -> "Data":
         """Return data to search with, which has no image that is reported.
 
         A share of each class of the training images is held out by the seed, as `validation`, for a
         searcher to compare candidates on. Without a share that is empty. Its images have passed
-        `preprocessing`, which is put before the found network alone.
+        `preprocessing`, which is put before the found network alone. The number of the `split`
+        tells several by one seed apart.
 
         # Raises
             InputError: if the training data comes in another order on each pass.
@@ -78,7 +78,7 @@ class Data:
             none = self.validation.take(0)
             return dataclasses.replace(self, validation=none, facts=facts, first_layers=None)
         examples = self._examples()
-        drawn = np.random.default_rng([self.seed, _SPLIT])
+        drawn = np.random.default_rng([self.seed, split])
         if len(np.unique(examples.classes)) == len(examples.classes):
             raise InputError(
                 f"The search compares candidates on {share:.2g} of the training images, held out "

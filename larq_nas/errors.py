@@ -119,7 +119,8 @@ def collecting_warnings() -> Iterator[None]:
 def keeping_warnings(before: Sequence[str], keep: Callable[[list[str]], None]) -> Iterator[None]:
     """Give `keep` what was kept before and what a call has warned of, now and with each further."""
     with contextlib.ExitStack() as stack:
-        if not _TOLD or _TOLD[-1].keep:
+        whole = _TOLD[-1] if _TOLD and _TOLD[-1].keep else None
+        if not _TOLD or whole:
             stack.enter_context(collecting_warnings())
         told = _TOLD[-1]
         new, told.texts, told.keep = told.texts, list(before), keep
@@ -128,6 +129,9 @@ def keeping_warnings(before: Sequence[str], keep: Callable[[list[str]], None]) -
             yield
         finally:
             told.keep = None
+            if whole:
+                # Of a run within another, such as the search by a seed.
+                whole.add(told.texts)
 
 
 def callers_level() -> int:

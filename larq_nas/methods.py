@@ -27,7 +27,7 @@ from larq_nas.spaces import (
 )
 from larq_nas.spaces import resolve as resolve_space
 from larq_nas.spaces.space import has_setting
-from larq_nas.training.recipe import Recipe, Stage
+from larq_nas.training.recipe import OF_STAGES, Recipe, Stage
 
 __all__ = [
     "METHODS",
@@ -241,7 +241,6 @@ _BNAS_IMAGENET = dataclasses.replace(
     _BNAS_CIFAR,
     space=Bnas(cells=12, channels=64, stem="imagenet"),  # BNAS-D
     recipe=_BNAS_IMAGENET_RECIPE,
-    ours=(*_BNAS_OURS, "the norm is that of the derivatives of the weights that are trained"),
 )
 # v2 takes weight decay and colour jitter away, and groups the stem's convolutions.
 _BNAS_V2_CIFAR = dataclasses.replace(
@@ -383,8 +382,10 @@ _DMS_OURS = (
     "a ReLU wherever an addition or the last layer reads: so that both forms of a network read the "
     "same values",
     "the gradient of the step is scaled as by LSQ: the paper names no scale",
+    "weight decay is of the weights alone: the paper names it behind the optimizer of the means",
 )
 _DMS_IMAGENET_OURS = (
+    *_DMS_OURS[1:],
     "searched on CIFAR-10 as the paper does; a search of ImageNet itself has the settings of that",
     "epochs, learning rate and weight decay of the binary stage, which the paper leaves open, are "
     "those of the float stage",
@@ -462,6 +463,7 @@ METHODS: Mapping[str, tuple[Method, ...]] = {
             ours=(
                 *(one for one in _BATS_OURS if "behind pools" not in one),
                 "searched in one stage",
+                "batch norm behind pools, as in DARTS, and no clipping in the search",
             ),
         ),
     ),
@@ -647,7 +649,12 @@ def _recipe(method: Method, given: RecipeLike, space: Space) -> Recipe:
     if not isinstance(given, Mapping):
         raise InputError(f"`recipe` must be a name, settings or a Recipe, but got {given!r}.")
     changed: Recipe = _changed(method.recipe, given, "setting of the recipe")
-    return changed
+    if "stages" in given:
+        return changed
+    # What is given for the recipe is for its stages too, which may have had their own.
+    nothing: dict[str, Any] = dict.fromkeys(name for name in given if name in OF_STAGES)
+    stages = tuple(dataclasses.replace(stage, **nothing) for stage in changed.stages)
+    return dataclasses.replace(changed, stages=stages)
 
 
 def _changed(part: Any, settings: Mapping[str, Any], what: str) -> Any:

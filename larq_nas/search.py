@@ -17,6 +17,7 @@ from larq_nas.data.forms import DataLike
 from larq_nas.data.preprocessing import PreprocessingLike
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import (
+    DivergenceError,
     InputError,
     collecting_warnings,
     plain_number,
@@ -164,7 +165,7 @@ def search(
     directory: str | Path | None = None,
     seed: int = 0,
     seeds: int = 1,
-    pick_epochs: int = 5,
+    pick_epochs: int | None = None,
     resume: bool = True,
     strategy: tf.distribute.Strategy | None = None,
     callbacks: GivenCallbacks = None,
@@ -248,8 +249,9 @@ def search(
         seed: seed of everything random; the same seed gives the same result.
         seeds: number of searches, of this seed and those that follow, each in a directory `seedN`
             of the run. What each finds is trained for `pick_epochs`, and the best on images held
-            out of the training data goes on, as in DARTS; `seeds.csv` has all.
-        pick_epochs: epochs of these trainings.
+            out of the training data goes on, as in DARTS; `seeds.csv` has all. A seed whose search
+            diverged, or collapsed and is stopped by that, is left out.
+        pick_epochs: epochs of these trainings; by default 5.
         resume: whether to go on with a run that is in `directory` already.
         strategy: a `tf.distribute.Strategy`, such as `MirroredStrategy()` for several GPUs or
             `MultiWorkerMirroredStrategy()` for several machines: each replica has a part of every
@@ -281,16 +283,20 @@ def search(
     epochs = plan.epochs if epochs is None else epochs
     train_epochs = plan.train_epochs if train_epochs is None else train_epochs
     require_role(plan.searcher, directory)
-    check_seed(seed)
+    require_whole(seeds=seeds)
+    check_seed(seed, seeds)
     require_bool(resume=resume, return_result=return_result)
-    epochs, classes, seed = map(plain_number, (epochs, classes, seed))
+    epochs, classes, seed, seeds = map(plain_number, (epochs, classes, seed, seeds))
     require_whole(epochs=epochs)
     if hasattr(plan.searcher, "require_epochs"):
         plan.searcher.require_epochs(epochs)
     train_epochs = read_epochs("train_epochs", train_epochs, plan.recipe)
-    require_whole(seeds=seeds, pick_epochs=pick_epochs)
     if seeds > 1:
         _require_several_seeds(time_limit, strategy)
+    elif pick_epochs is not None:
+        raise InputError("`pick_epochs` has no effect on one search: give `seeds` too.")
+    pick_epochs = plain_number(_PICK_EPOCHS if pick_epochs is None else pick_epochs)
+    require_whole(pick_epochs=pick_epochs)
     seconds = None if time_limit is None else read_seconds(time_limit)
     if seconds is not None and process_count(strategy) > 1:
         raise InputError(
@@ -299,7 +305,7 @@ def search(
         )
     further = Metrics(metrics)
     resolved_budget = Budget.parse(budget)
-    stages = stages_of(plan.searcher, plan.space, resolved_budget)
+    stages = stages_of(plan.searcher, plan.space, resolved_budget, several=seeds > 1)
     groups = {"search": stages, "train": training_stages(plan.recipe, further)}
     later = epochs_of_stages(plan.recipe, train_epochs)
     resolved_callbacks = resolve_callbacks(callbacks, groups, later)
@@ -308,9 +314,11 @@ def search(
     require_one_directory(strategy, directory)
     verbose = verbose_here(strategy, directory, verbose)
     if verbose:
+        picks = _listed(epochs_of_stages(plan.recipe, pick_epochs))
         log.info(
             f"Space `{plan.space.name}`, searcher `{plan.searcher.name}`: epochs={epochs}, "
-            f"train_epochs={sum(later.values())}{_listed(later)}",
+            + (f"seeds={seeds}, pick_epochs={pick_epochs}{picks}, " if seeds > 1 else "")
+            + f"train_epochs={sum(later.values())}{_listed(later)}",
         )
     data = read_data(
         train,
@@ -362,9 +370,9 @@ def search(
         apart = _apart(dataclasses.replace(data, seed=seed), plan.searcher, verbose)
         return plan.searcher.prepare(plan.space, apart, limits, epochs, plan.recipe), limits
 
-    def pick(run: RunDirectory, first: Search, limits: Limits | None) -> Architecture:
-        compared = data.to_search(SEARCH_SPLIT, log.info if verbose else lambda line: None)
-
+    def pick(
+        run: RunDirectory, compared: Data, first: Search, limits: Limits | None
+    ) -> Architecture:
         def find(one: int, part: RunDirectory) -> Architecture:
             return (first if one == seed else prepare(0, limits, one)[0]).run(
                 part, searching, verbose
@@ -401,6 +409,12 @@ def search(
                     mend = "give the space fewer cells or channels"
                     require_training_memory(network, size, "A network of the space", mend, False)
         found = None if run.architecture.exists() else prepare(verbose)
+        compared = data
+        if found and seeds > 1:
+            # Others than those that the search of the first seed compares candidates on: it would
+            # be ahead on its own.
+            tell = log.info if verbose else lambda line: None
+            compared = data.to_search(SEARCH_SPLIT, tell, split=2)
         with working_in(run, strategy) as run:
             if found and not run.architecture.exists():
                 if seconds is not None:
@@ -409,7 +423,7 @@ def search(
                     searching = searching if has_stages else (*searching, limit)
                 with run.timed("search"):
                     if seeds > 1:
-                        architecture = pick(run, *found)
+                        architecture = pick(run, compared, *found)
                     else:
                         architecture = found[0].run(run, searching, verbose)
                 _require_found(architecture, plan, found[1])
@@ -437,18 +451,30 @@ def _pick(
     measure: Callable[[Architecture, RunDirectory], Mapping[str, float]],
     verbose: int | str,
 ) -> Architecture:
-    """Return the best of what searches of several seeds find, each in a run of its own."""
+    """Return the best of what searches of several seeds find, each in a run of its own.
+
+    # Raises
+        DivergenceError: if each of them raised one; otherwise those that did are left out.
+    """
     rows: list[dict[str, Any]] = []
     found: list[Architecture] = []
     for number, seed in enumerate(seeds, 1):
         if verbose:
             log.info(f"Search {number} of {len(seeds)}, seed {seed}")
         settings = {**run.settings, "seed": seed}
-        with forgetting_graphs(), RunDirectory(run.directory / f"seed{seed}", settings) as part:
-            if not part.architecture.exists():
-                find(seed, part).save(part.architecture)
-            found.append(Architecture.load(part.architecture))
-            figures = measure(found[-1], part.part("pick"))
+        try:
+            with forgetting_graphs(), RunDirectory(run.directory / f"seed{seed}", settings) as part:
+                if not part.architecture.exists():
+                    find(seed, part).save(part.architecture)
+                architecture = Architecture.load(part.architecture)
+                figures = measure(architecture, part.part("pick"))
+        except DivergenceError as error:
+            # The searches of the other seeds may have taken days.
+            if number == len(seeds) and not rows:
+                raise
+            warn(f"Seed {seed} is left out: {error}")
+            continue
+        found.append(architecture)
         rows.append({"seed": seed, **{name: f"{figures[name]:.6g}" for name in _PICKED}})
         write_table(run.seeds, rows)
     best = max(range(len(rows)), key=lambda i: (float(rows[i]["accuracy"]), -i))
@@ -458,7 +484,7 @@ def _pick(
     return found[best]
 
 
-_PICKED = ("accuracy", "loss")
+_PICKED, _PICK_EPOCHS = ("accuracy", "loss"), 5
 
 
 def _apart(data: Data, searcher: Searcher, verbose: int | str) -> Data:
@@ -474,12 +500,15 @@ def _listed(epochs: Mapping[str, int]) -> str:
     return f" ({listed})" if len(epochs) > 1 and listed else ""
 
 
-def stages_of(searcher: Searcher, space: Space, budget: Budget) -> Stages:
-    """Return the stages of a search, and what they log where that is known."""
+def stages_of(searcher: Searcher, space: Space, budget: Budget, several: bool = False) -> Stages:
+    """Return the stages of a search, or of several in turn, and what they log where known."""
     stages: Stages = getattr(searcher, "stages", {"search": None})
     unlogged = searcher.unlogged(space) if isinstance(searcher, Differentiable) else set()
     unlogged |= set() if budget else {BUDGET_PENALTY}
-    return {name: logs and logs.without(unlogged) for name, logs in stages.items()}
+    return {
+        name: logs and dataclasses.replace(logs.without(unlogged), several=several or logs.several)
+        for name, logs in stages.items()
+    }
 
 
 class _Numbered(Survey):

@@ -53,6 +53,11 @@ def derive(
         require_at_least(1, transfer_factor=transfer_factor)
     settings = read_settings(Path(directory).expanduser())
     run = RunDirectory(directory, settings)
+    if int(settings.get("seeds", 1)) > 1 and not run.probabilities.exists():
+        raise InputError(
+            f"`{directory}` holds searches by several seeds, each in a directory of its own: give "
+            f"one, such as `{run.directory}/seed{settings['seed']}`."
+        )
     is_there = run.architecture if epoch is None else run.probabilities
     if not {"space", "data"} <= settings.keys() or not is_there.exists():
         raise InputError(f"`{directory}` holds no finished search: run larq-nas search first.")

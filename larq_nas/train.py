@@ -391,9 +391,9 @@ def read_epochs(name: str, given: Epochs | None, recipe: Recipe) -> Epochs:
     """Return the epochs of a training that were given, or else those of its recipe."""
     if given is None:
         return DEFAULT_EPOCHS if recipe.epochs is None else recipe.epochs
-    epochs: Epochs = plain_number(given)
-    if isinstance(epochs, Mapping):
-        return recipe.split(epochs)
+    if isinstance(given, Mapping):
+        return recipe.split(plain_number(dict(given)))
+    epochs: int = plain_number(given)
     require_count(**{name: epochs})
     return epochs
 

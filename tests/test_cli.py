@@ -140,6 +140,8 @@ def test_help_says_what_to_type() -> None:
         (["--epochs", "0"], "`--epochs` must be positive, but got 0"),
         (["--epochs", "-2"], "`--epochs` must be positive, but got -2"),
         (["--train-epochs", "-1"], "`--train-epochs` must be 0 or more, but got -1"),
+        (["--train-epochs", "real=2,real=3"], "expected 600, or such as real=200"),
+        (["--train-epochs", "real=2"], "Epochs of stages must be given for each, but binary"),
         (["--augment", "standart"], "did you mean `standard`?"),
         (["--batch-size", "0"], "`--batch-size` must be positive, but got 0"),
         (["--set", "space.channels"], "expected NAME=VALUE"),

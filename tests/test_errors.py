@@ -8,7 +8,8 @@ import larq_nas  # isort: skip  (it prepares TensorFlow)
 import pytest
 import tensorflow as tf
 
-from larq_nas.errors import first_line
+from larq_nas.errors import collecting_warnings, first_line, warn
+from larq_nas.run_directory import RunDirectory
 from larq_nas.training.callbacks import TimeLimit
 
 assert larq_nas
@@ -59,6 +60,18 @@ def test_an_error_is_told_by_its_cause(fails: Callable[[], Any], told: str) -> N
     with pytest.raises(Exception) as raised:  # noqa: PT011 - of several kinds
         fails()
     assert first_line(raised.value).startswith(told)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_run_keeps_what_runs_within_it_warn_of(tmp_path: Path) -> None:
+    with collecting_warnings(), RunDirectory(tmp_path / "whole", {}) as whole:
+        warn("first")
+        for _ in range(2):  # as a part is entered again when it is resumed
+            with RunDirectory(tmp_path / "whole" / "part", {}) as part:
+                warn("second")
+        warn("third")
+    assert part.read_warnings() == ["second"]
+    assert whole.read_warnings() == ["first", "second", "third"]
 
 
 def test_a_warning_of_a_callback_names_the_line_that_called(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from larq_nas.layers import Domain
 from larq_nas.methods import METHODS, recipe, resolve
 from larq_nas.searchers import Differentiable, Dms, Evolution, Progressive
 from larq_nas.spaces import Bats, Bnas, Darts, FunctionSpace, ResNet18Cifar, Vgg11, VggSmall
-from larq_nas.training import Recipe
+from larq_nas.training import Recipe, Stage
 
 ROWS = [(name, row) for name, rows in METHODS.items() for row in rows]
 
@@ -318,6 +318,16 @@ def test_parts_that_are_given_go_before_the_methods() -> None:
     assert (other.searcher, other.epochs, other.recipe) == (Progressive(), 25, recipe("bats"))
     own = Recipe(0.5)
     assert resolve("bats", recipe=own).recipe is own
+
+
+def test_what_is_given_for_a_recipe_is_for_its_stages_too() -> None:
+    given = {"schedule": "one_cycle", "milestones": (0.5,)}
+    found = resolve("dms_a", "resnet18", recipe=given).recipe
+    for stage, epochs in zip(found.stages, (100, 100), strict=True):
+        assert (found.of(stage).schedule, found.of(stage).milestones) == ("one_cycle", (0.5,))
+        assert stage.epochs == epochs
+    stages = (Stage("binary", 9, schedule="steps"),)
+    assert resolve("bats", recipe={**given, "stages": stages}).recipe.stages == stages
 
 
 def test_a_method_binarizes_any_network_as_its_own() -> None:

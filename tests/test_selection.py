@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import tensorflow as tf
 from conftest import quick
 
 import larq_nas
-from larq_nas import searchers, spaces
+from larq_nas import Architecture, searchers, spaces
 from larq_nas.data.data import Data, read_data
 from larq_nas.data.share import hash_images
-from larq_nas.errors import InputError
+from larq_nas.errors import DivergenceError, InputError
+from larq_nas.run_directory import RunDirectory
+from larq_nas.search import _pick
+from larq_nas.searchers.searcher import SEARCH_SPLIT
 
 SHAPE, CLASSES = (8, 8, 1), 3
 WIDTHS = spaces.VggSmall(ratios=(0.05, 0.1))
@@ -53,6 +57,27 @@ def test_images_that_compare_candidates_are_of_neither_part() -> None:
     assert len(_hashes(subset.train)) == 9
     assert set(_hashes(subset.train)) < set(trained)
     assert _hashes(subset.validation) == compared
+
+
+def test_few_images_are_on_both_sides_and_a_single_one_is_trained_on() -> None:
+    def halves(classes: list[int]) -> list[list[int]]:
+        labels = np.array(classes, "int32")
+        images = np.random.default_rng(0).normal(size=(len(labels), *SHAPE)).astype("float32")
+        measured = np.random.default_rng(1).normal(size=(4, *SHAPE)).astype("float32")
+        data = read_data(
+            (images, labels), (measured, np.arange(4) % 2), None, None, 0, CELLS, verbose=0
+        )
+        apart = data.to_search(0.1, told.append)
+        assert apart.facts.train_examples + apart.facts.validation_examples == len(labels)
+        parts = (apart.train, apart.validation)
+        return [sorted(int(one) for _, y in part for one in y) for part in parts]
+
+    told: list[str] = []
+    assert halves([0, 0, 1, 1]) == [[0, 1], [0, 1]]
+    assert halves([0, 0, 0, 1]) == [[0, 0, 1], [0]]
+    assert ["of classes with one image, 1, none" in line for line in told] == [False, True]
+    with pytest.raises(InputError, match="each class has one image: give more"):
+        halves([0, 1])
 
 
 def test_a_searcher_that_halves_has_nothing_to_measure_on() -> None:
@@ -162,7 +187,7 @@ def test_of_several_seeds_the_best_on_images_held_out_goes_on(tmp_path: Path) ->
     best = max(rows, key=lambda row: float(row["accuracy"]))["seed"]
     assert architecture(found) == architecture(found / f"seed{best}")
     # Each is what a search by its seed finds, and can be derived from.
-    run(tmp_path / "alone", seed=4, seeds=1)
+    run(tmp_path / "alone", seed=4, seeds=1, pick_epochs=None)
     assert architecture(tmp_path / "alone") == architecture(found / "seed4")
     assert larq_nas.derive(found / "seed4").to_json() == architecture(found / "seed4")
     # What a run that ended in the second search has goes on to the same.
@@ -175,11 +200,89 @@ def test_of_several_seeds_the_best_on_images_held_out_goes_on(tmp_path: Path) ->
         assert (tmp_path / "ended" / path).read_bytes() == (found / path).read_bytes()
 
 
+def test_no_seed_is_compared_on_the_images_that_its_search_chose_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen_by: list[int] = []
+    compared_on: list[int] = []
+
+    class Own(searchers.Differentiable):
+        """Compares candidates on a tenth of the training images."""
+
+        def held_out(self, train_examples: int) -> float:
+            return SEARCH_SPLIT
+
+        def prepare(self, space: Any, data: Data, *rest: Any) -> Any:
+            chosen_by.extend(_hashes(data.validation))
+            return super().prepare(space, data, *rest)
+
+    def pick(seeds: Any, run: RunDirectory, find: Any, measure: Any, verbose: Any) -> Any:
+        measure(Architecture.random(CELLS, SHAPE, CLASSES, 0), run)
+
+    class PickedError(Exception):
+        """Ends the run."""
+
+    def trainer(architecture: Any, space: Any, data: Data, *rest: Any) -> Any:
+        compared_on.extend(_hashes(data.validation))
+        raise PickedError
+
+    module = sys.modules["larq_nas.search"]
+    monkeypatch.setattr(module, "_pick", pick)
+    monkeypatch.setattr(module, "Trainer", trainer)
+    train, measured = ((_examples(60, seed)) for seed in (0, 1))
+    with pytest.raises(PickedError):
+        larq_nas.search(
+            train,
+            measured,
+            CELLS,
+            Own(weights_only=0),
+            epochs=1,
+            seed=3,
+            seeds=2,
+            directory=tmp_path / "run",
+            verbose=0,
+        )
+    assert len(chosen_by) == len(compared_on) == 6
+    assert set(chosen_by) != set(compared_on)
+
+
+@pytest.mark.parametrize("fails", [{3}, {5}, {3, 4, 5}])
+def test_a_seed_that_diverges_is_left_out(tmp_path: Path, fails: set[int]) -> None:
+    found = {seed: Architecture("bats", {}, {"seed": seed}) for seed in (3, 4, 5)}
+
+    def find(seed: int, part: RunDirectory) -> Architecture:
+        if seed in fails:
+            raise DivergenceError(f"{seed} diverged")
+        return found[seed]
+
+    def measure(architecture: Architecture, part: RunDirectory) -> dict[str, float]:
+        return {"accuracy": float(architecture.choices["seed"]), "loss": 1.0}
+
+    def pick() -> Architecture:
+        with RunDirectory(tmp_path, {"seeds": 3}) as run:
+            return _pick(range(3, 6), run, find, measure, 0)
+
+    if len(fails) == 3:
+        with pytest.raises(DivergenceError, match="5 div"), pytest.warns(match="Seed 3 is left"):
+            pick()
+        return
+    with pytest.warns(match="is left out"):
+        assert pick() == found[max(found.keys() - fails)]
+    with open(tmp_path / "seeds.csv", newline="", encoding="utf-8") as file:
+        assert {int(row["seed"]) for row in csv.DictReader(file)} == found.keys() - fails
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"seeds": 0}, "`seeds` must be"),
         ({"seeds": 2, "pick_epochs": 0}, "`pick_epochs` must be"),
+        ({"pick_epochs": 3}, "`pick_epochs` has no effect on one search"),
+        ({"seeds": 2, "seed": 2**31 - 1}, "`seed` must be a whole number from 0 to 2147483646"),
+        (
+            {"seeds": 2, "callbacks": [tf.keras.callbacks.ModelCheckpoint("search")]},
+            "stage `search`, whose many trainings write over",
+        ),
         ({"seeds": 2, "time_limit": "1h"}, "`time_limit` is for one search"),
     ],
 )
@@ -187,3 +290,16 @@ def test_seeds_that_cannot_be_searched_are_refused(options: Any, message: str) -
     train = tf.data.Dataset.from_tensor_slices(_examples(20, 0)).batch(10)
     with pytest.raises(InputError, match=message):
         larq_nas.search(train, train, CELLS, verbose=0, **options)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_data_that_seeds_cannot_be_compared_on_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("larq_nas.data.validation._HELD_BYTES", 0)
+    train = tf.data.Dataset.from_tensor_slices(_examples(20, 0)).shuffle(20).batch(10)
+    measured = tf.data.Dataset.from_tensor_slices(_examples(20, 1)).batch(10)
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match="only if it comes in one"):
+        larq_nas.search(train, measured, CELLS, epochs=1, seeds=2, directory=run, verbose=0)
+    assert not run.exists()

@@ -539,7 +539,10 @@ class StageEpochs(click.ParamType):
         try:
             if pairs == [[value]]:
                 return int(value)
-            return {name.strip(): int(number) for name, number in pairs}
+            found = {name.strip(): int(number) for name, number in pairs}
+            if len(found) < len(pairs):
+                raise ValueError
+            return found
         except ValueError:
             self.fail(
                 f"expected 600, or such as real=200,binary=400, but got {value!r}", param, ctx

@@ -37,7 +37,6 @@ ClassWeight: TypeAlias = Mapping[Any, float] | str
 """A weight for each class, by number or name, or `"balanced"`."""
 
 _SEEDS = 2**31
-_SPLIT = 1  # tells the draw of a split from others by the same seed
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,13 @@ class Data:
         """The validation data as a whole network reads it, its preprocessing included."""
         return self.first_layers.validation if self.first_layers else self.validation
 
-    def to_search(self, share: float, tell: Tell = lambda line: None) -> "Data":
+    def to_search(self, share: float, tell: Tell = lambda line: None, split: int = 1) -> "Data":
         """Return data to search with, which has no image that is reported.
 
         A share of each class of the training images is held out by the seed, as `validation`, for a
         searcher to compare candidates on. Without a share that is empty. Its images have passed
-        `preprocessing`, which is put before the found network alone.
+        `preprocessing`, which is put before the found network alone. The number of the `split`
+        tells several by one seed apart.
 
         # Raises
             InputError: if the training data comes in another order on each pass.
@@ -78,11 +78,16 @@ class Data:
             none = self.validation.take(0)
             return dataclasses.replace(self, validation=none, facts=facts, first_layers=None)
         examples = self._examples()
-        drawn = np.random.default_rng([self.seed, _SPLIT])
+        drawn = np.random.default_rng([self.seed, split])
+        if len(np.unique(examples.classes)) == len(examples.classes):
+            raise InputError(
+                f"The search compares candidates on {share:.2g} of the training images, held out "
+                "of each class, but each class has one image: give more."
+            )
         held_out = hold_out(examples.classes, examples.copies, share, drawn)
         number, missing = int(held_out.sum()), len(set(examples.classes[~held_out]))
         missing -= len(set(examples.classes[held_out]))
-        none = f", none of {missing} classes of one image" if missing else ""
+        none = f" (of classes with one image, {missing}, none)" if missing else ""
         tell(
             f"Search: candidates are compared on {number:,} of {len(held_out):,} training images, "
             f"held out by the seed{none}; `validation` is only reported"
@@ -179,10 +184,14 @@ def _even(classes: np.ndarray, size: int, generator: np.random.Generator) -> np.
     return order[:size]
 
 
-def check_seed(seed: int) -> None:
-    """Raise `InputError` for a seed, or a state of TensorFlow or Keras, that cannot be used."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < _SEEDS:
-        raise InputError(f"`seed` must be a whole number from 0 to {_SEEDS - 1}, but got {seed!r}.")
+def check_seed(seed: int, number: int = 1) -> None:
+    """Raise `InputError` for a seed, or a state of TensorFlow or Keras, that cannot be used.
+
+    `number` is how many seeds are used, from that one on.
+    """
+    most = _SEEDS - number
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed <= most:
+        raise InputError(f"`seed` must be a whole number from 0 to {most}, but got {seed!r}.")
     if not tf.executing_eagerly():
         raise InputError(
             "larq_nas must run eagerly: leave `with tf.Graph()` and "

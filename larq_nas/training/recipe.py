@@ -11,6 +11,7 @@ from larq_nas.errors import (
     InputError,
     require_count,
     require_fields,
+    require_known,
     require_not_negative,
     require_positive,
     require_whole,
@@ -195,7 +196,7 @@ _STAGES: tuple[tuple[StageName, ...], ...] = (
     ("float", "binary"),
 )
 _DOMAINS = {"float": FLOAT, "real": REAL_WEIGHTS, "binary": DEPLOYED}
-_OF_STAGES = ("learning_rate", "optimizer", "schedule", "milestones", "weight_decay")
+OF_STAGES = ("learning_rate", "optimizer", "schedule", "milestones", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -226,8 +227,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         use_plain_numbers(self)
-        if self.name not in _DOMAINS:
-            raise unknown_name("stage", self.name, _DOMAINS)
+        require_known("stage", self.name, tuple(_DOMAINS))
         # Options of a command are named as the settings are, and would be meant otherwise.
         where = f" of stage {self.name}"
         if self.epochs is not None:
@@ -396,7 +396,7 @@ class Recipe:
 
     def of(self, stage: Stage) -> "Recipe":
         """Return the recipe with the settings of a stage in place of its own."""
-        own = {name: getattr(stage, name) for name in _OF_STAGES}
+        own = {name: getattr(stage, name) for name in OF_STAGES}
         return dataclasses.replace(self, **{k: v for k, v in own.items() if v is not None})
 
     def rate(self, batch_size: int) -> float:
@@ -445,10 +445,10 @@ class Recipe:
                     raise unknown_name("stage of a training", name, names)
             if missing := [name for name in names if name not in epochs]:
                 raise InputError(
-                    f"`epochs` of stages must be given for each, but {', '.join(missing)} of "
+                    f"Epochs of stages must be given for each, but {', '.join(missing)} of "
                     f"{', '.join(names)} is missing: 0 leaves a stage out."
                 )
-            require_count(**epochs)
+            require_count(**{f"epochs of stage {name}": n for name, n in epochs.items()})
             return {name: epochs[name] for name in names}
         weights = [stage.epochs or 0 if self.epochs else 1 for stage in self.stages]
         ends = [epochs * sum(weights[: n + 1]) // sum(weights) for n in range(len(weights))]

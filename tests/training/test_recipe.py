@@ -1,10 +1,13 @@
 import dataclasses
 import json
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from larq_nas.errors import InputError
+from larq_nas.train import read_epochs
 from larq_nas.training import Recipe, Stage
 
 
@@ -103,6 +106,19 @@ def test_epochs_are_split_as_those_of_the_stages() -> None:
     }.items():
         with pytest.raises(InputError, match=message):
             recipe.split({wrong: 3})
+    with pytest.raises(InputError, match="`epochs of stage binary` must be 0 or more"):
+        recipe.split({"float": 3, "binary": -1})
+
+
+def test_epochs_by_stage_are_numbers_that_a_run_can_keep() -> None:
+    given = MappingProxyType({"real": np.int64(2), "binary": 3})
+    assert json.loads(json.dumps(read_epochs("epochs", given, Recipe()))) == dict(given)
+
+
+def test_what_is_no_name_is_no_stage() -> None:
+    name: Any = ["binary"]
+    with pytest.raises(InputError, match="Unknown stage"):
+        Stage(name)
 
 
 def test_a_stage_has_its_own_settings_or_those_of_the_recipe() -> None:

@@ -1,6 +1,7 @@
 """What a recipe says is what is done."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from larq_nas.layers import BinaryConv2D, classifier
 from larq_nas.run_directory import RunDirectory
 from larq_nas.spaces import Bats, VggSmall
 from larq_nas.training import Recipe, Stage
+from larq_nas.training.callbacks import resolve_callbacks
+from larq_nas.training.metrics import NO_METRICS
 from larq_nas.training.recipe import learning_rate
-from larq_nas.training.trainer import Trainer, check_training
+from larq_nas.training.trainer import Trainer, check_training, training_stages
 
 SPACE = Bats(cells=1, channels=4, nodes=1, operations=("group_conv_3x3", "max_pool_3x3"))
 ARCHITECTURE = random_architecture(SPACE, 0)
@@ -148,6 +151,31 @@ def test_the_schedule_runs_over_each_stage(schedule) -> None:
     np.testing.assert_allclose(
         rates.seen, [float(expected(step)) for step in range(6)] * 2, rtol=1e-5
     )
+
+
+class Kill(tf.keras.callbacks.Callback):
+    """Ends the process, as it were, in the second epoch of a stage."""
+
+    def on_train_batch_end(self, batch: int, logs=None) -> None:
+        if self.model.optimizer.iterations == 4:
+            raise KeyboardInterrupt
+
+
+def test_killed_in_each_stage_the_momentum_of_a_cycle_goes_on(tmp_path: Path) -> None:
+    """Three batches in an epoch, so that the fourth step is in the second."""
+    stages = (Stage("real", 3, schedule="one_cycle"), Stage("binary", 2, schedule="one_cycle"))
+    recipe = Recipe(0.05, stages=stages, optimizer="sgd")
+    trainer = Trainer(ARCHITECTURE, SPACE, noise((8, 8, 1)), recipe)
+
+    def kernel(run: RunDirectory, callbacks: Any = ()) -> np.ndarray:
+        model = trainer.train({"real": 3, "binary": 2}, run, callbacks, 0)
+        return np.asarray(model.get_layer("head_dense").kernel)
+
+    killed, groups = RunDirectory(tmp_path, {}), {"train": training_stages(recipe, NO_METRICS)}
+    for stage in ("train_real", "train_binary"):
+        with pytest.raises(KeyboardInterrupt):
+            kernel(killed, resolve_callbacks({stage: [Kill()]}, groups, {}))
+    np.testing.assert_array_equal(kernel(killed), kernel(RunDirectory(None, {})))
 
 
 def test_each_stage_has_its_own_schedule_epochs_and_optimizer() -> None:

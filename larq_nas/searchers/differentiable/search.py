@@ -233,6 +233,9 @@ class DifferentiableSearch:
             for row in read_history(run.history)
             if row["stage"] == self.stage and SEARCH_LEVEL[1] in row
         }
+        if not accuracy:
+            # It was ended while the weights learned alone, which is told.
+            return scores_of(choose, self.transfer_factor)
         # The first of equals, and of the last the last.
         order = sorted(accuracy, key=lambda epoch: (-accuracy[epoch], epoch))
         if self.derived_epoch == "last":
@@ -251,9 +254,11 @@ class DifferentiableSearch:
                 warn("Every epoch of the search collapsed: none is before that.")
         epoch = order[0] if order else first
         if verbose:
-            passed = f"; epoch {first} collapsed" if epoch != first else ""
+            # Counted as `larq_nas.derive` does, through the stages.
+            before = self.epochs_before
+            passed = f"; epoch {before + first} collapsed" if epoch != first else ""
             log.info(
-                f"Derived: epoch {epoch} of {self.epochs}, search accuracy "
+                f"Derived: epoch {before + epoch} of {before + self.epochs}, search accuracy "
                 f"{accuracy[epoch]:.2%}{passed}"
             )
         return self._weakened(recorded[self.epochs_before + epoch])

@@ -15,6 +15,7 @@ from larq_nas.choices import all_alive, revive
 from larq_nas.cost import Budget, Limits, SpaceCosts, require_feasible
 from larq_nas.errors import InputError
 from larq_nas.layers import binary_conv, classifier
+from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers import Differentiable
 from larq_nas.searchers.differentiable.derivation import derive, weakened
 from larq_nas.spaces import Bnas
@@ -275,6 +276,12 @@ def test_derived_for_more_data_it_has_fewer_zeros(run: Path) -> None:
         for architecture in (larq_nas.derive(run), larq_nas.derive(run, transfer_factor=100.0))
     ]
     assert counts[0] >= counts[1] == 0
+
+
+def test_a_run_of_several_seeds_names_the_directory_of_one(tmp_path: Path) -> None:
+    settings = {"space": {"name": "bats"}, "data": {}, "searcher": {}, "seeds": 2, "seed": 3}
+    with RunDirectory(tmp_path, settings), pytest.raises(InputError, match=r"such as `.*/seed3`"):
+        larq_nas.derive(tmp_path)
 
 
 @pytest.mark.slow

@@ -192,6 +192,27 @@ def test_the_epoch_that_is_derived(
     assert any("collapsed" in str(one.message) for one in recwarn) == warns
 
 
+@pytest.mark.parametrize(
+    "settings", [{"derived_epoch": "best"}, {"on_collapse": "before"}], ids=str
+)
+def test_a_search_that_ended_before_it_chose_derives_what_it_has(
+    task: Data, settings: dict[str, Any]
+) -> None:
+    searcher = Differentiable(weights_only=0.5, **settings)
+    search = searcher.prepare(FunctionSpace(_pool_or_conv), task, None, 4, Recipe())
+    with RunDirectory(None, {}) as run:
+        # The first epoch trains the weights alone.
+        rows = [
+            {"epoch": 1, "choice": "a", "input": 0, "operation": name, "probability": 0.5}
+            for name in ("pool", "conv")
+        ]
+        write_table(run.probabilities, rows)
+        write_table(run.history, [{"stage": "search", "epoch": 1, "accuracy": 0.5}])
+        with pytest.warns(UserWarning, match="before it began"):
+            found = search.derive(run)
+    assert found.choices["a"] in ("pool", "conv")
+
+
 def test_a_collapse_can_end_the_run(task: Data, tmp_path: Any) -> None:
     with pytest.raises(DivergenceError, match=r"collapsed .*100% a.*nothing was trained: train wh"):
         _derived(task, RunDirectory(tmp_path, {}), on_collapse="stop")

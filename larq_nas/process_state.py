@@ -89,13 +89,15 @@ def _keras_seeds() -> Any:
 def _state(generator: Any) -> Any:
     if isinstance(generator, random.Random):
         return generator.getstate()
-    return tf.identity(generator.state) if isinstance(generator, tf.random.Generator) else None
+    # In a graph nothing is drawn eagerly: what is called refuses to run there.
+    is_readable = isinstance(generator, tf.random.Generator) and tf.executing_eagerly()
+    return tf.identity(generator.state) if is_readable else None
 
 
 def _restore(generator: Any, state: Any) -> None:
     if isinstance(generator, random.Random):
         generator.setstate(state)
-    elif isinstance(generator, tf.random.Generator):
+    elif state is not None:
         generator.state.assign(state)
 
 

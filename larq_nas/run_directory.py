@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 import tempfile
-import threading
 import time
 import weakref
 import zlib
@@ -24,6 +23,7 @@ from larq_nas.files import (
     unwritable,
     write_atomically,
 )
+from larq_nas.heartbeat import heartbeat
 
 __all__ = [
     "RunDirectory",
@@ -217,23 +217,16 @@ class RunDirectory:
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
         """Add the seconds of a `with` block to those of a part, also if the process is killed."""
-        before, began, ended = self.read_times(), time.monotonic(), threading.Event()
+        before, began = self.read_times(), time.monotonic()
 
         def keep() -> None:
             taken = before.get(part, 0.0) + time.monotonic() - began
             write_atomically(self.times, json.dumps({**before, part: round(taken, 1)}) + "\n")
 
-        def watch() -> None:
-            while not ended.wait(_KEEP_SECONDS):
-                keep()
-
-        watching = threading.Thread(target=watch, daemon=True)
-        watching.start()
         try:
-            yield
+            with heartbeat(keep, _KEEP_SECONDS):
+                yield
         finally:
-            ended.set()
-            watching.join()
             keep()
 
     def _keep_warnings(self, texts: list[str]) -> None:

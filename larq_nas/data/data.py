@@ -75,8 +75,8 @@ class Data:
         """
         if not share:
             facts = dataclasses.replace(self.facts, validation_examples=0)
-            none = self.validation.take(0)
-            return dataclasses.replace(self, validation=none, facts=facts, first_layers=None)
+            empty = self.validation.take(0)
+            return dataclasses.replace(self, validation=empty, facts=facts, first_layers=None)
         examples = self._examples()
         drawn = np.random.default_rng([self.seed, split])
         if len(np.unique(examples.classes)) == len(examples.classes):
@@ -87,10 +87,10 @@ class Data:
         held_out = hold_out(examples.classes, examples.copies, share, drawn)
         number, missing = int(held_out.sum()), len(set(examples.classes[~held_out]))
         missing -= len(set(examples.classes[held_out]))
-        none = f" (of classes with one image, {missing}, none)" if missing else ""
+        without = f" (of classes with one image, {missing}, none)" if missing else ""
         tell(
             f"Search: candidates are compared on {number:,} of {len(held_out):,} training images, "
-            f"held out by the seed{none}; `validation` is only reported"
+            f"held out by the seed{without}; `validation` is only reported"
         )
         rest = np.flatnonzero(~held_out)
         train = dataclasses.replace(

@@ -106,7 +106,7 @@ class Relax(Chooser):
 
 
 class Light(Relax):
-    """Answers with the operations alone that have no weights on any input, where there are some."""
+    """Answers with the operations without weights; with all of a choice where each has weights."""
 
     def __init__(self) -> None:
         super().__init__()

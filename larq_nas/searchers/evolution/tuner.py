@@ -8,12 +8,12 @@ import json
 import os
 import shutil
 import sys
-import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
@@ -23,6 +23,7 @@ import numpy as np
 
 from larq_nas.errors import InputError, LarqNasError, first_line, warn
 from larq_nas.files import replacing, write_atomically
+from larq_nas.heartbeat import heartbeat
 from larq_nas.log import counted
 from larq_nas.searchers.evolution.candidates import Rebuilt, Shared
 from larq_nas.searchers.evolution.fitness import scores_of
@@ -531,19 +532,8 @@ class EvolutionTuner(keras_tuner.Tuner):
         if current_role() != "worker":
             yield
             return
-        ended = threading.Event()
-
-        def beat() -> None:
-            while not ended.wait(self._heartbeat):
-                self.oracle.update_trial(trial.trial_id, {})
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
+        with heartbeat(partial(self.oracle.update_trial, trial.trial_id, {}), self._heartbeat):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
     def _best(self) -> list[Trial]:
         best = self.oracle.get_best_trials(self._keep)

@@ -95,14 +95,16 @@ def test_binary_network_converts(images: np.ndarray) -> None:
 @pytest.mark.slow
 def test_it_is_searched_with_batch_norm_behind_pools_alone() -> None:
     """As released: without scale and offset, and not in the network that is trained."""
-    space = Darts(cells=1, channels=4, nodes=1)
+    space = Darts(cells=3, channels=4, nodes=1)
     choose = Relax()
     with building_in(space.search_domain):
         names = {layer.name: layer for layer in space.build(choose, (8, 8, 1), 10).layers}
     for pool in ("max_pool_3x3", "average_pool_3x3"):
         norm = names[f"cell0_node2_in1_{pool}_bn"]
         assert (norm.center, norm.scale) == (False, False)
+    # An identity that halves the image is DARTS' FactorizedReduce, which has its own.
     assert "cell0_node2_in1_identity_bn" not in names
+    assert "cell1_node2_in1_identity_bn" in names
     names = {layer.name for layer in space.build(Relax(), (8, 8, 1), 10).layers}
     assert "cell0_node2_in1_max_pool_3x3_bn" not in names
 

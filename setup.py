@@ -28,27 +28,35 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["larq_nas", "larq_nas.*"]),
     package_data={
-        "larq_nas": ["py.typed", "architectures/*.json", "deploy/package/templates/*.txt"]
+        "larq_nas": [
+            "py.typed",
+            "architectures/*.json",
+            "deploy/package/templates/*.txt",
+            "report/template.html",
+        ]
     },
     python_requires=">=3.10,<3.13",
     install_requires=[
+        "altair>=5.5",
         "click>=8",
         "filelock>=3.12",
+        "jinja2>=3.1",
         "keras-tuner>=1.4.8,<1.5",
         "larq>=0.14,<0.15",
         # No wheel exists for Linux on ARM: search there, convert elsewhere.
         "larq-compute-engine>=0.16,<0.17; platform_machine != 'aarch64'",
+        "networkx>=3.2",
         "numpy>=1.26,<2",
         "quantiphy>=2.19",
         "scikit-learn>=1.3",
         "scipy>=1.10",
         "terminaltables>=3.1",
+        "vl-convert-python>=1.7",
     ],
     extras_require={
         "tensorflow": ["tensorflow==2.15.1; python_version < '3.12'", *newer_python],
         "tensorflow-cpu": ["tensorflow-cpu==2.15.1; python_version < '3.12'", *newer_python],
         "datasets": datasets,
-        "plots": ["matplotlib>=3.7"],
         "testing": ["pytest>=8"],
         "dev": [
             *datasets,

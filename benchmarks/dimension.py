@@ -15,7 +15,8 @@ import tensorflow as tf
 from larq_nas.choices import at
 from larq_nas.methods import recipe as recipe_of
 from larq_nas.searchers import Dms
-from larq_nas.searchers.dms.search import DimensionModel, read_widths
+from larq_nas.searchers.dms.record import read_widths
+from larq_nas.searchers.dms.search import DimensionModel
 from larq_nas.searchers.dms.supernet import Masks
 from larq_nas.searchers.dms.widths import channel_shares
 from larq_nas.spaces import Vgg11

@@ -9,7 +9,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-
 from larq_nas.report.plots import plot_comparison
 
 RESULTS = Path(__file__).parent / "results"

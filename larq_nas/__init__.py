@@ -20,6 +20,7 @@ from larq_nas.architecture import Architecture  # noqa: E402
 from larq_nas.compare import compare  # noqa: E402
 from larq_nas.data import datasets  # noqa: E402
 from larq_nas.deploy import Conversion, convert  # noqa: E402
+from larq_nas.report.report import report  # noqa: E402
 from larq_nas.result import Result, load  # noqa: E402
 from larq_nas.search import search  # noqa: E402
 from larq_nas.select import derive  # noqa: E402
@@ -40,6 +41,7 @@ __all__ = [
     "load",
     "methods",
     "quantizers",
+    "report",
     "search",
     "searchers",
     "spaces",

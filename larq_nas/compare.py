@@ -41,7 +41,6 @@ from larq_nas.log import counted, log
 from larq_nas.methods import RecipeLike
 from larq_nas.methods import resolve as resolve_method
 from larq_nas.process_state import keeps_process_state
-from larq_nas.report.plots import plot_comparison
 from larq_nas.run_directory import RunDirectory, differences, flat, read_times
 from larq_nas.spaces import Space, SpaceLike, WidthSpace, names, resolve
 from larq_nas.train import read_epochs, require_living, run_of, train_architecture
@@ -393,18 +392,15 @@ class Record:
         return whole + self.others([row["architecture"] for row in rows])
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write `comparison.json`, `comparison.csv` and, if it can be drawn, the plot."""
+        """Write `comparison.json` and `comparison.csv`."""
         record = {"terms": self._terms, "rows": list(rows)}
         write_atomically(self._path, json.dumps(record, indent=1) + "\n")
         scalars = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in rows]
         write_table(self._directory / "comparison.csv", scalars)
-        plot_comparison(rows, self._directory / "comparison.png")
 
     def show(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Print the rows as a table, and where they are."""
         log.info(table(rows))
-        if not (self._directory / "comparison.png").exists():
-            log.info("No plot: matplotlib is not installed; pip install 'larq_nas[plots]'")
         log.info(f"written: {self._directory}")
 
     def _read(self) -> dict[str, dict[str, Any]]:
@@ -456,8 +452,8 @@ def compare(
     Real cells, and networks by name, are binarized by one process, as in BATS' Table 5 (section 3),
     and all are trained by one recipe.
     Killed at any moment, the same call goes on; further architectures and seeds are added to what
-    a call has left. In `directory` that is each run, `comparison.json`, `comparison.csv` and,
-    where matplotlib is installed, `comparison.png`.
+    a call has left. In `directory` that is each run, `comparison.json`, `comparison.csv` and
+    `report.html`.
 
     !!! example
         ```python

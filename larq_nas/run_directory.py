@@ -49,6 +49,7 @@ class RunDirectory:
         directory: the directory; `None` for a temporary one.
         settings: the settings of the run.
         resume: whether a run that is there may be continued.
+        start: what is kept of the call that starts it, and not compared: versions, the call, cells.
 
     # Attributes
         is_temporary: whether it will be deleted.
@@ -59,7 +60,11 @@ class RunDirectory:
     """
 
     def __init__(
-        self, directory: str | Path | None, settings: Mapping[str, Any], resume: bool = True
+        self,
+        directory: str | Path | None,
+        settings: Mapping[str, Any],
+        resume: bool = True,
+        start: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(directory, str | Path | None):
             raise InputError(f"`directory` must be a path, but got {directory!r}.")
@@ -71,6 +76,7 @@ class RunDirectory:
         self.directory = Path(directory).expanduser()
         self.settings = json.loads(json.dumps(dict(settings)))
         self._resume = resume
+        self.start = dict(start or {})
         self._lock: FileLock | None = None
         self._keeping: AbstractContextManager[None] | None = None
         self.is_copy = False
@@ -78,7 +84,6 @@ class RunDirectory:
         self.history = self.directory / "history.csv"
         self.probabilities = self.directory / "probabilities.csv"
         self.widths = self.directory / "widths.csv"
-        self.plot = self.directory / "widths.png"
         self.stages = self.directory / "stages.json"
         self.candidates = self.directory / "candidates.csv"
         self.pareto = self.directory / "pareto"
@@ -91,6 +96,7 @@ class RunDirectory:
         self.warnings = self.directory / "warnings.json"
         self.times = self.directory / "times.json"
         self.result = self.directory / "result.json"
+        self.report = self.directory / "report.html"
 
     @classmethod
     def copy_of(cls, run: "RunDirectory") -> "RunDirectory":
@@ -123,7 +129,7 @@ class RunDirectory:
             (path.relative_to(self.directory).as_posix(), path.stat().st_size)
             for path in self.directory.rglob("*")
             if path.is_file()
-            and path.name not in (LOCK, self.warnings.name, self.times.name)
+            and path.name not in (LOCK, self.warnings.name, self.times.name, self.report.name)
             and not path.match(f"{LEFTOVERS}/*")
         )
         return zlib.crc32(json.dumps(held).encode()) & 0xFFFFFF
@@ -238,7 +244,7 @@ class RunDirectory:
         for path in self.directory.glob(LEFTOVERS):
             shutil.rmtree(path, ignore_errors=True)
         if not settings_path.exists():
-            record = {"schema": _SCHEMA, "settings": self.settings}
+            record = {"schema": _SCHEMA, "settings": self.settings, "start": self.start}
             write_atomically(settings_path, json.dumps(record, indent=2, sort_keys=True) + "\n")
 
     def _compare(self, found: Mapping[str, Any], what: str = "a run") -> None:
@@ -273,7 +279,13 @@ def read_times(directory: Path) -> dict[str, float]:
 
 
 def read_settings(directory: Path, to_continue: bool = False) -> dict[str, Any]:
-    """Return the settings of the run in `directory`.
+    """Return the settings of the run in `directory`; see `read_record`."""
+    settings: dict[str, Any] = read_record(directory, to_continue)["settings"]
+    return settings
+
+
+def read_record(directory: Path, to_continue: bool = False) -> dict[str, Any]:
+    """Return the settings of the run in `directory`, and what is kept of its start.
 
     # Raises
         InputError: if there is none, or it is of a later larq_nas, or of an earlier one and is to
@@ -299,7 +311,7 @@ def read_settings(directory: Path, to_continue: bool = False) -> dict[str, Any]:
             f"`{directory}` is a run of an earlier larq_nas, which this one cannot go on with: use "
             "another directory; an architecture.json in it is read by larq-nas train."
         )
-    return settings
+    return {"settings": settings, "start": record.get("start", {})}
 
 
 # What hashes, and many values at once, stand for.

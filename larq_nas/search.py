@@ -30,6 +30,8 @@ from larq_nas.latency import LatencyTable
 from larq_nas.log import log
 from larq_nas.methods import Method, RecipeLike, SearcherLike, SpaceLike, resolve
 from larq_nas.process_state import keeps_process_state
+from larq_nas.provenance import provenance
+from larq_nas.report.report import write_report
 from larq_nas.result import Result
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers import Differentiable, Search, Searcher
@@ -179,9 +181,9 @@ def search(
     A run can be killed at any moment: the same call goes on where it was, with the same
     result. In `directory` it leaves `architecture.json`, `history.csv`, `probabilities.csv`
     (of a progressive search `stages.json` too; of an evolution `candidates.csv`, `pareto/` and
-    keras-tuner's `trials/`; of DMS `widths.csv` and, where matplotlib is installed,
-    `widths.png`), `model.keras`, `model.tflite`, `result.json`, `sample.npy` (the validation
-    images it was checked on), `checkpoints/` and TensorBoard's `logs/`.
+    keras-tuner's `trials/`; of DMS `widths.csv`), `model.keras`, `model.tflite`, `result.json`,
+    `report.html`, `sample.npy` (the validation images it was checked on), `checkpoints/` and
+    TensorBoard's `logs/`.
 
     !!! example
         ```python
@@ -279,6 +281,7 @@ def search(
         DivergenceError: if a loss becomes NaN or infinite.
         ProcessLostError: if another process of `strategy` ends.
     """
+    start = provenance(search, locals())
     plan = resolve(method, space, searcher, recipe)
     epochs = plan.epochs if epochs is None else epochs
     train_epochs = plan.train_epochs if train_epochs is None else train_epochs
@@ -337,9 +340,10 @@ def search(
     if table:
         table.require_for(plan.space, facts.input_shape, facts.classes)
     resolved_teacher = None if teacher is None else Teacher(teacher, data)
+    survey = plan.space.survey(facts.input_shape, facts.classes)
     settings = {
         "space": {"name": plan.space.name, **plan.space.settings()},
-        "choices": plan.space.questions(facts.input_shape, facts.classes),
+        "choices": survey.questions(),
         **_own_network(plan.space, facts),
         "searcher": plan.searcher.settings(),
         "recipe": plan.recipe.settings(),
@@ -352,7 +356,7 @@ def search(
         "train_epochs": train_epochs,
         **({"seeds": seeds, "pick_epochs": pick_epochs} if seeds > 1 else {}),
     }
-    run = RunDirectory(directory, settings, resume)
+    run = RunDirectory(directory, settings, resume, {**start, **survey.structure()})
     # A searcher without stages is given its callbacks, and no others.
     has_stages = hasattr(plan.searcher, "stages")
     searching = resolved_callbacks if has_stages else resolved_callbacks.of("search")
@@ -431,6 +435,7 @@ def search(
             result = train_and_finish(
                 trainer(run), train_epochs, run, resolved_budget, table, resolved_callbacks, verbose
             )
+            write_report(run, plan.searcher, verbose)
             return result if return_result else result.model
 
 

@@ -37,6 +37,8 @@ from larq_nas.layers.serialization import save
 from larq_nas.log import log
 from larq_nas.methods import DEFAULT_EPOCHS, RecipeLike, resolve
 from larq_nas.process_state import keeps_process_state
+from larq_nas.provenance import provenance
+from larq_nas.report.report import write_report
 from larq_nas.result import Result
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.estimate import require_training_memory
@@ -71,6 +73,7 @@ __all__ = [
 ]
 
 
+_OF_LAYERS = ("name", "kind", "shape", "macs", "binary_macs", "weight_bytes")
 _SMALLEST_SAMPLE, _LARGEST_SAMPLE, _SAMPLE_BYTES = 32, 512, 2**25
 
 
@@ -235,10 +238,13 @@ def _convert(
     result |= trainer.accuracies(model)
     told = {"class_names": data.class_names, "preprocessing": data.preprocessing}
     result |= {name: value for name, value in told.items() if value}
-    result["costs"] = {k: v for k, v in profile(model).summary().items() if k != "layers"}
+    result["costs"] = profile(model).summary()
+    layers = result["costs"].pop("layers")
+    result["layers"] = [{name: layer[name] for name in _OF_LAYERS} for layer in layers]
     if table:
         predicted = table.predict(read_structure(model))
         result["costs"][LATENCY] = float(predicted.microseconds)
+        result["device"] = table.device
     images = first_images(data.measured, _sample_size(data))
     with replacing(run.sample) as path:
         np.save(path, images)
@@ -345,6 +351,8 @@ def train(
         DivergenceError: if a loss becomes NaN or infinite.
         ProcessLostError: if another process of `strategy` ends.
     """
+    # Its argument `train` hides the function here.
+    start = provenance(globals()["train"], locals())
     check_seed(seed)
     require_bool(resume=resume, return_result=return_result)
     classes, seed = map(plain_number, (classes, seed))
@@ -372,6 +380,7 @@ def train(
     check_metrics(further, data)
     resolved_teacher = None if teacher is None else Teacher(teacher, data)
     run = run_of(found, data, plan.recipe, resolved_teacher, epochs, directory, resume, further)
+    run.start |= start
     result = train_architecture(
         found,
         resolved,
@@ -384,6 +393,7 @@ def train(
         verbose,
         further,
     )
+    write_report(run, None, verbose)
     return result if return_result else result.model
 
 
@@ -443,7 +453,8 @@ def train_architecture(
         run.check()
         if not run.model.exists():
             shape, number = data.facts.input_shape, data.facts.classes
-            network = require_living(architecture, space, data.facts)
+            network, structure = require_living(architecture, space, data.facts)
+            run.start |= structure
             if not is_binary(network, space):
                 warn_of_real_layers(space)
             batch_size = data.facts.batch_size // process_count(data.strategy)
@@ -476,8 +487,14 @@ def warn_of_real_layers(space: Space) -> None:
     )
 
 
-def require_living(architecture: Architecture, space: Space, facts: DataFacts) -> tf.keras.Model:
-    """Return the network, or raise `InputError` for a cell that is zero on every path."""
+def require_living(
+    architecture: Architecture, space: Space, facts: DataFacts
+) -> tuple[tf.keras.Model, dict[str, Any]]:
+    """Return the network and its structure, see `larq_nas.spaces.Chooser.structure`.
+
+    # Raises
+        InputError: if a cell is zero on every path.
+    """
     choose = Fix(architecture.choices)
     network = space.build(choose, facts.input_shape, facts.classes)
     values = architecture.choices
@@ -488,4 +505,4 @@ def require_living(architecture: Architecture, space: Space, facts: DataFacts) -
                 f"Every path of cell `{cell.name}` is zero: choose another operation in one of "
                 f"{', '.join(cell.questions.values())}."
             )
-    return network
+    return network, choose.structure()

@@ -184,7 +184,7 @@ def plan_of(
     """Return the method that the options describe, with `settings` changed in its parts."""
     changes = settings_by_part(settings)
     named_space = None if space is None else read_space(space)
-    named_searcher = None if searcher is None else _read_searcher(searcher)
+    named_searcher = None if searcher is None else read_searcher(searcher)
     plan = resolve(method, named_space, named_searcher, recipe)
     if changes["space"]:
         # The settings may make it the network of another method.
@@ -292,7 +292,7 @@ def _parsed(text: str) -> Any:
     return [_parsed(part) for part in named(text)] if "," in text else text
 
 
-def _read_searcher(reference: str) -> str | Searcher:
+def read_searcher(reference: str) -> str | Searcher:
     """Return the name of a searcher, or the searcher that a file or module defines."""
     if ":" not in reference:
         return reference

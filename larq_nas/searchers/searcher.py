@@ -69,6 +69,10 @@ class Searcher(Protocol):
     # callbacks are given by (`larq_nas.training.callbacks.StageLogs`). Without, there is one stage
     # `"search"`, and what monitors a metric it has not is not refused before it starts.
     #
+    # Where it has a method `report(directory)`, this returns the sections that a report of its runs
+    # shows, `larq_nas.report.charts.Section`, of what the directory holds by then: while a search
+    # goes on too.
+    #
     # Where it has a method `require_epochs(epochs)`, this refuses a number before data is read.
     #
     # Its data has no image that is reported: `data.validation` is a share of the training images,

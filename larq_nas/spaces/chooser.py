@@ -1,5 +1,6 @@
 """Choosers: the contract, and choosers that fix, sample or take the widest."""
 
+import dataclasses
 import random
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -224,6 +225,13 @@ class Chooser(ABC):
                 "give it a name of its own."
             )
         return self._answer_filters(expansion)
+
+    def structure(self) -> dict[str, Any]:
+        """Return the cells, and the filters at ratio 1 of each width, as JSON holds them."""
+        return {
+            "cells": {name: dataclasses.asdict(cell) for name, cell in self.cells.items()},
+            "filters": {name: asked.filters for name, asked in self.expansions.items()},
+        }
 
     @abstractmethod
     def _answer_filters(self, expansion: Expansion) -> int:

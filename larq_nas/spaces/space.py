@@ -62,20 +62,19 @@ class Space(ABC):
         """Return the smaller space that is searched in place of this one, or itself."""
         return self
 
-    def questions(self, input_shape: ImageShape, classes: int) -> dict[str, list[Any]]:
-        """Return what the space asks, by name: operations, inputs, inputs kept.
+    def survey(self, input_shape: ImageShape, classes: int) -> Survey:
+        """Return a chooser that knows what the space asks: `questions()`, and its `cells`.
 
         # Raises
             InputError: if the space that is searched in place of this one asks otherwise.
         """
         return self.require_like(self.proxy(), input_shape, classes)
 
-    def require_like(
-        self, proxy: "Space", input_shape: ImageShape, classes: int
-    ) -> dict[str, list[Any]]:
+    def require_like(self, proxy: "Space", input_shape: ImageShape, classes: int) -> Survey:
         """Return what the space asks, or raise `InputError` if `proxy` asks otherwise."""
-        asked = _survey(self, input_shape, classes)
-        asked_by_proxy = asked if proxy == self else _survey(proxy, input_shape, classes)
+        survey = _survey(self, input_shape, classes)
+        survey_of_proxy = survey if proxy == self else _survey(proxy, input_shape, classes)
+        asked, asked_by_proxy = survey.questions(), survey_of_proxy.questions()
         for name in sorted(asked.keys() ^ asked_by_proxy.keys()):
             where, other = ("network", "supernet") if name in asked else ("supernet", "network")
             raise InputError(
@@ -83,7 +82,7 @@ class Space(ABC):
                 "give both the same kinds of cells, of which 3 cells or more have all (`cells`, "
                 "`search_cells`, `stage_cells`)."
             )
-        return asked
+        return survey
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as an `Architecture` holds them."""
@@ -214,7 +213,7 @@ def create(kind: type[Space], settings: Mapping[str, Any]) -> Space:
     return kind(**values)
 
 
-def _survey(space: Space, input_shape: ImageShape, classes: int) -> dict[str, list[Any]]:
+def _survey(space: Space, input_shape: ImageShape, classes: int) -> Survey:
     choose = Survey()
     model = space.build(choose, input_shape, classes)
     outputs, last = model.output_shape, tf.nest.flatten(model.output)[0]._keras_history.layer
@@ -229,7 +228,7 @@ def _survey(space: Space, input_shape: ImageShape, classes: int) -> dict[str, li
             f"Space `{space.name}` must end in logits of shape (None, {classes}), but got "
             f"{outputs}."
         )
-    return choose.questions()
+    return choose
 
 
 def _fields(space: Space) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def zoo_network(name: str, size: int) -> tf.keras.Model:
 )
 def test_zoo_networks_are_spaces(name: str, groups: int) -> None:
     space = ModelWidths(zoo_network(name, 64), (0.125, 0.25))
-    assert len(space.questions((64, 64, 3), 10)) == groups
+    assert len(space.survey((64, 64, 3), 10).questions()) == groups
 
 
 @pytest.mark.parametrize("name", quick(["BiRealNet", "QuickNetSmall"]))

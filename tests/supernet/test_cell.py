@@ -58,7 +58,7 @@ def fewer(space: Space, number: int) -> dict[str, np.ndarray]:
     """Keep so many operations of each edge, with no order in it."""
     generator = np.random.default_rng(1)
     kept = {}
-    for name, (operations, inputs, _) in space.questions(SHAPE, CLASSES).items():
+    for name, (operations, inputs, _) in space.survey(SHAPE, CLASSES).questions().items():
         drawn = generator.random((inputs, len(operations)))
         kept[name] = (np.argsort(drawn, axis=1).argsort(axis=1) < number).tolist()
     return kept

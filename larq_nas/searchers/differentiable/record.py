@@ -1,7 +1,11 @@
 """Record of a differentiable search: probabilities, entropies, chosen operations."""
 
 import csv
-from collections.abc import Mapping
+import itertools
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,10 @@ import tensorflow as tf
 from larq_nas.choices import Choice, share_parameter_free, share_zero, strongest
 from larq_nas.errors import InputError
 from larq_nas.files import write_table
+from larq_nas.report.charts import Section, lines, read_rows, thinned
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.differentiable.derivation import scores_of
+from larq_nas.searchers.searcher import BUDGET_PENALTY
 from larq_nas.supernet.relax import Relax
 from larq_nas.training.trainer import FlipRatio
 
@@ -147,3 +153,99 @@ def _is_whole(row: dict[str, Any]) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+_HEALTH = ("entropy", "max_probability", WITHOUT_WEIGHTS, ZEROS, "flip_ratio", "diversity")
+
+
+def sections(run: RunDirectory) -> list[Section]:
+    """Return what a report shows of a search: how the operations were decided, and its health."""
+    found = []
+    if run.probabilities.exists():
+        found += _decisions(read_rows(run.probabilities))
+    health = [row for row in read_rows(run.history) if row["stage"].startswith("search")]
+    number = itertools.count(1)
+    health = [{**row, "epoch": next(number)} for row in health]
+    charts = [
+        lines(thinned(rows), "epoch", name, title=name)
+        for name in (*_HEALTH, BUDGET_PENALTY)
+        if (rows := [row for row in health if name in row])
+    ]
+    if charts:
+        text = (
+            f"Entropy falls as the search decides. {WITHOUT_WEIGHTS} is the share of operations "
+            "without weights in the cells as they would be derived: above three quarters, they "
+            "have collapsed. flip_ratio is the share of binary weights that changed their sign."
+        )
+        found.append(Section("Health of the search", text, charts))
+    if run.stages.exists():
+        found.append(_stages(json.loads(run.stages.read_text(encoding="utf-8"))["stages"]))
+    return found
+
+
+def _decisions(rows: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """Return the probabilities over time, and the two that are the largest in the end."""
+    edges: dict[str, dict[int, dict[str, float]]] = {}
+    for row in rows:
+        epochs = edges.setdefault(f"{row['choice']}, input {row['input']}", {})
+        epochs.setdefault(row["epoch"], {})[row["operation"]] = row["probability"]
+    entropies = [
+        {"edge": edge, "epoch": epoch, "entropy": -sum(p * math.log(p) for p in ps.values() if p)}
+        for edge, epochs in edges.items()
+        for epoch, ps in epochs.items()
+    ]
+    told = [
+        {"edge": edge, "epoch": epoch, "operation": operation, "probability": round(p, 4)}
+        for edge, epochs in edges.items()
+        for epoch, ps in epochs.items()
+        for operation, p in ps.items()
+    ]
+    table = []
+    for edge, epochs in edges.items():
+        ordered = sorted(epochs[max(epochs)].items(), key=lambda pair: -pair[1])
+        row = {"edge": edge, "entropy": f"{_last(entropies, edge):.3f}"}
+        for place, (operation, p) in zip(("first", "second"), ordered, strict=False):
+            row |= {place: operation, f"{place}, probability": f"{p:.3f}"}
+        table.append(row)
+    charts = [
+        lines(
+            thinned(told),
+            "epoch",
+            "probability",
+            color="operation",
+            select="edge",
+            title="Probabilities of an edge",
+        ),
+        lines(thinned(entropies), "epoch", "entropy", color="edge", title="Entropy of each edge"),
+    ]
+    text = (
+        "Each edge of a cell holds all operations at first; the search raises the probability of "
+        "those that serve best. Of each node, the strongest inputs are kept, each with its most "
+        "probable operation. The table has the end of the search."
+    )
+    return [Section("Why these operations", text, charts, rows=table)]
+
+
+def _last(entropies: Sequence[Mapping[str, Any]], edge: str) -> float:
+    return float([row["entropy"] for row in entropies if row["edge"] == edge][-1])
+
+
+def _stages(records: Sequence[Mapping[str, Any]]) -> Section:
+    rows = [
+        {
+            "stage": number,
+            "cells": record["cells"],
+            "operations of an edge": record["operations"],
+            "parameters": f"{record['parameters']:,}",
+            "dropped most often": ", ".join(
+                f"{operation} ({count})"
+                for operation, count in Counter(
+                    operation for dropped in record["dropped"].values() for operation, *_ in dropped
+                ).most_common(4)
+            ),
+        }
+        for number, record in enumerate(records, 1)
+    ]
+    return Section(
+        "Stages", "Each stage is deeper, and leaves the least probable operations out.", rows=rows
+    )

@@ -33,6 +33,7 @@ from larq_nas.layers.mixture import Kept
 from larq_nas.layers.precision import require_precision, warn_if_unused
 from larq_nas.log import counted, log
 from larq_nas.process_state import seed_everything
+from larq_nas.report.charts import Section
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.differentiable.derivation import (
     collapsed_kinds,
@@ -52,7 +53,13 @@ from larq_nas.searchers.differentiable.model import (
     EpochTerm,
     mean_entropy,
 )
-from larq_nas.searchers.differentiable.record import WITHOUT_WEIGHTS, ZEROS, Health, read_scores
+from larq_nas.searchers.differentiable.record import (
+    WITHOUT_WEIGHTS,
+    ZEROS,
+    Health,
+    read_scores,
+    sections,
+)
 from larq_nas.searchers.estimate import estimate, fitting_data, require_memory
 from larq_nas.searchers.searcher import BUDGET_PENALTY, Callbacks
 from larq_nas.spaces import Space
@@ -483,6 +490,10 @@ class Differentiable:
     def held_out(self, train_examples: int) -> float:
         """Return 0: the architecture learns from a half of the training images."""
         return 0.0
+
+    def report(self, directory: RunDirectory) -> list[Section]:
+        """Return what a report of a run shows of the search."""
+        return sections(directory)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as a run keeps them."""

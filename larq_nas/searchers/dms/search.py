@@ -1,10 +1,8 @@
 """Search of widths by DMS: settings, turns, penalties (Eq. 7) and run."""
 
-import csv
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +16,6 @@ from larq_nas.data.data import Data
 from larq_nas.data.streams import Stream, bilevel_stream
 from larq_nas.errors import (
     InputError,
-    first_line,
     require_at_least,
     require_bool,
     require_falling,
@@ -29,13 +26,13 @@ from larq_nas.errors import (
     use_plain_numbers,
     warn,
 )
-from larq_nas.files import write_table
 from larq_nas.layers import DEPLOYED
 from larq_nas.log import counted, log
 from larq_nas.memory import free_memory
 from larq_nas.process_state import seed_everything
-from larq_nas.report.plots import plot_widths
+from larq_nas.report.charts import Section
 from larq_nas.run_directory import RunDirectory
+from larq_nas.searchers.dms.record import WidthRecord, sections
 from larq_nas.searchers.dms.supernet import Supernet, require_widths
 from larq_nas.searchers.dms.widths import Dimensions
 from larq_nas.searchers.estimate import (
@@ -242,64 +239,6 @@ def narrowed(limits: Limits, ratios: Mapping[str, float], least: float) -> dict[
     return at(low)
 
 
-_COLUMNS = ("epoch", "choice", "mean", "sigma", "low", "middle", "high")
-
-
-class WidthRecord(tf.keras.callbacks.Callback):
-    """Keeps `widths.csv`: after each epoch the mean of each choice, sigma and the widths tried."""
-
-    def __init__(self, dimensions: Dimensions, run: RunDirectory) -> None:
-        super().__init__()
-        self._dimensions = dimensions
-        self._path = run.widths
-        self._logs = run.logs("search") / "widths"
-        self._rows: list[dict[str, Any]] | None = None
-        self._writer: tf.summary.SummaryWriter | None = None
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if self._rows is None:
-            rows: list[Any] = read_widths(self._path) if self._path.exists() else []
-            self._rows = [row for row in rows if int(row["epoch"]) <= epoch]
-            self._writer = tf.summary.create_file_writer(str(self._logs))
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        assert self._rows is not None
-        assert self._writer is not None
-        dimensions = self._dimensions
-        scale = float(dimensions.scale.numpy())
-        if logs is not None:
-            logs["sigma"] = scale
-        figures = zip(
-            dimensions.names, dimensions.mean.numpy(), dimensions.widths.numpy(), strict=True
-        )
-        with self._writer.as_default(step=epoch):
-            tf.summary.scalar("sigma", scale)
-            for name, mean, widths in figures:
-                row = (epoch + 1, name, f"{mean:.7g}", f"{scale:.7g}", *widths)
-                self._rows.append(dict(zip(_COLUMNS, map(str, row), strict=True)))
-                tf.summary.scalar(f"mean/{name}", mean)
-                for label, width in zip(_COLUMNS[-3:], widths, strict=True):
-                    tf.summary.scalar(f"width/{name}/{label}", width)
-        write_table(self._path, self._rows)
-
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        if self._writer:
-            self._writer.close()
-
-
-def read_widths(path: Path) -> list[dict[str, str]]:
-    """Return the rows of `widths.csv`.
-
-    # Raises
-        InputError: if `path` is not the record of a search.
-    """
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not all(tuple(row) == _COLUMNS and str(row["epoch"]).isdigit() for row in rows):
-        raise InputError(f"`{path}` is not the record of a search: restore or delete it.")
-    return rows
-
-
 @dataclass(frozen=True)
 class DmsSearch:
     """A search of widths that is ready to run."""
@@ -370,15 +309,9 @@ class DmsSearch:
     def _report(self, ratios: dict[str, float], run: RunDirectory, verbose: int | str) -> None:
         uniform = {name: asked.filters for name, asked in self.costs.expansions.items()}
         found = {name: expand(filters, ratios[name]) for name, filters in uniform.items()}
-        try:
-            plotted = plot_widths(read_widths(run.widths), uniform, found, run.plot)
-            told = f"plotted in {run.plot.name}" if plotted else "not plotted: no matplotlib"
-            told = "not plotted: no `directory`" if run.is_temporary else told
-        except Exception as error:  # noqa: BLE001 - a plot must not cost what was found
-            told = f"not plotted: {first_line(error)}"
         if verbose:
             widths = ", ".join(f"{name} {filters}" for name, filters in found.items())
-            log.info(f"Widths found: {widths} ({told})")
+            log.info(f"Widths found: {widths}")
 
 
 def memory_of(costs: SpaceCosts, dimensions: Dimensions, batch_size: int) -> float:
@@ -562,6 +495,10 @@ class Dms:
     def held_out(self, train_examples: int) -> float:
         """Return 0: the means learn from a half of the training images."""
         return 0.0
+
+    def report(self, directory: RunDirectory) -> list[Section]:
+        """Return what a report of a run shows of the search."""
+        return sections(directory)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as a run keeps them."""

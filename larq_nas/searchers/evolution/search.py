@@ -28,6 +28,7 @@ from larq_nas.errors import (
 from larq_nas.files import write_table
 from larq_nas.log import counted, log
 from larq_nas.process_state import seed_everything
+from larq_nas.report.charts import Section, dots, lines, read_rows
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.estimate import require_training_memory
 from larq_nas.searchers.evolution.candidates import (
@@ -91,6 +92,64 @@ def write_front(run: RunDirectory, found: Sequence[tuple[Architecture, Mapping[s
         architecture.save(run.pareto / name)
         rows.append({"file": name, **figures})
     write_table(run.pareto / "front.csv", rows)
+
+
+_FIGURES = ("binary_macs", "weight_bytes", "flatbuffer_bytes", "flops")
+
+
+def sections(run: RunDirectory) -> list[Section]:
+    """Return what a report shows of an evolution: its candidates, and the front of the best."""
+    if not run.candidates.exists():
+        return []
+    rows = read_rows(run.candidates)
+    done = [row for row in rows if "accuracy" in row]
+    if not done:
+        return []
+    best = max(done, key=lambda row: (row["fitness"], -row["candidate"]))
+    told = [{**row, "kind": "chosen" if row is best else "candidate"} for row in done]
+    charts = []
+    for cost in (name for name in _FIGURES if name in best):
+        chart = dots(
+            told,
+            cost,
+            "accuracy",
+            color="kind",
+            line=_front(done, cost),
+            title=f"Candidates by {cost}, and their Pareto front",
+            percent=True,
+        )
+        charts.append(chart)
+    fitness = []
+    for generation in sorted({row["generation"] for row in done}):
+        own = [row["fitness"] for row in done if row["generation"] == generation]
+        all_so_far = [row["fitness"] for row in done if row["generation"] <= generation]
+        for label, value in (("best so far", max(all_so_far)), ("mean", sum(own) / len(own))):
+            fitness.append({"generation": generation, "value": label, "fitness": value})
+    charts.append(lines(fitness, "generation", "fitness", color="value", title="Fitness"))
+    lost = len(rows) - len(done)
+    text = (
+        f"{len(done)} candidates were trained briefly and measured on images held out of the "
+        "training data, never on those that are reported. Fitness is accuracy less the price of "
+        f"operations.{f' {lost} failed.' if lost else ''}"
+    )
+    table = sorted(done, key=lambda row: -row["fitness"])[:_BEST]
+    return [Section("Candidates", text, charts, rows=[_rounded(row) for row in table])]
+
+
+_BEST = 20
+
+
+def _front(rows: Sequence[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
+    """Return the rows that no cheaper one is as accurate as, from the cheapest on."""
+    found: list[Mapping[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (row[cost], -row["accuracy"])):
+        if not found or row["accuracy"] > found[-1]["accuracy"]:
+            found.append(row)
+    return [{cost: row[cost], "accuracy": row["accuracy"]} for row in found]
+
+
+def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
 
 
 _WAIT_SECONDS = 0.5
@@ -323,6 +382,10 @@ class Evolution:
         """Return the share of the training images that candidates are compared on."""
         images = min(self.subset or train_examples, train_examples)
         return self.search_split * images / train_examples
+
+    def report(self, directory: RunDirectory) -> list[Section]:
+        """Return what a report of a run shows of the search."""
+        return sections(directory)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as a run keeps them."""

@@ -1,0 +1,233 @@
+"""Sections of a report, and the charts in them."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from larq_nas.errors import InputError
+
+__all__ = [
+    "Section",
+    "bars",
+    "dots",
+    "lines",
+    "read_rows",
+    "thinned",
+]
+
+_EPOCHS = 50
+_WIDTH, _HEIGHT = 440, 240
+_LEGEND: Mapping[str, Any] = {"orient": "bottom", "columns": 3, "labelLimit": 140, "symbolLimit": 0}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report.
+
+    !!! example
+        ```python
+        from larq_nas.report.charts import Section, lines, read_rows
+
+        rows = read_rows(directory.history)
+        curve = lines(rows, "epoch", "loss", title="loss of the search")
+        Section("My search", "The loss falls as candidates learn.", charts=[curve])
+        ```
+
+    # Arguments
+        title: its heading.
+        text: what it shows, in a sentence or two.
+        charts: charts of this module, or other `altair` charts.
+        drawings: SVG or HTML, each with what it shows.
+        rows: a table, with the columns of its first row.
+    """
+
+    title: str
+    text: str = ""
+    charts: Sequence[Any] = ()
+    drawings: Sequence[tuple[str, str]] = ()
+    rows: Sequence[Mapping[str, Any]] = ()
+
+
+def lines(
+    rows: Sequence[Mapping[str, Any]],
+    x: str,
+    y: str,
+    *,
+    color: str | None = None,
+    select: str | None = None,
+    title: str = "",
+    y_title: str | None = None,
+    percent: bool = False,
+) -> Any:
+    """Return a chart of lines; values are shown where the mouse is.
+
+    # Arguments
+        rows: a row for each point.
+        x: the column of whole numbers along the axis, such as `"epoch"`.
+        y: the column of values.
+        color: the column that tells the lines apart.
+        select: a column of which one value is shown at a time, chosen from a list.
+        title: the heading of the chart.
+        y_title: what the values are; by default the name of the column.
+        percent: whether values are shares.
+    """
+    import altair as alt
+
+    y_axis = alt.Axis(format="%") if percent else alt.Axis()
+    chart = alt.Chart(_data(rows), title=title, width=_WIDTH, height=_HEIGHT).encode(
+        x=alt.X(field=_escaped(x), type="quantitative", title=x).axis(tickMinStep=1),
+        y=alt.Y(field=_escaped(y), type="quantitative", title=y_title or y, axis=y_axis).scale(
+            zero=False
+        ),
+        tooltip=[_told(name) for name in dict.fromkeys((color, select, x, y)) if name],
+    )
+    if color:
+        order = list(dict.fromkeys(str(row[color]) for row in rows))
+        shade = alt.Color(field=_escaped(color), type="nominal", sort=order, title=color)
+        chart = chart.encode(color=shade.legend(**_LEGEND))
+    drawn = chart.mark_line(point=alt.OverlayMarkDef(size=16))
+    if select:
+        options = list(dict.fromkeys(str(row[select]) for row in rows))
+        chosen = alt.selection_point(
+            fields=[select],
+            bind=alt.binding_select(options=options, name=f"{select}: "),
+            value=options[0],
+        )
+        drawn = drawn.add_params(chosen).transform_filter(chosen)
+    return drawn
+
+
+def bars(
+    rows: Sequence[Mapping[str, Any]],
+    x: str,
+    y: str,
+    *,
+    color: str | None = None,
+    title: str = "",
+    x_title: str | None = None,
+    stacked: bool = False,
+    percent: bool = False,
+) -> Any:
+    """Return a chart of horizontal bars: of a column `x`, for each `y` in the order of the rows."""
+    import altair as alt
+
+    order = list(dict.fromkeys(str(row[y]) for row in rows))
+    axis = alt.Axis(format="%") if percent else alt.Axis(format="~s")
+    chart = alt.Chart(_data(rows), title=title, width=_WIDTH).encode(
+        x=alt.X(field=_escaped(x), type="quantitative", title=x_title or x, axis=axis),
+        y=alt.Y(field=_escaped(y), type="nominal", sort=order, title=None),
+        tooltip=[_told(name) for name in dict.fromkeys((y, color, x)) if name],
+    )
+    if color:
+        colors = list(dict.fromkeys(str(row[color]) for row in rows))
+        shade = alt.Color(field=_escaped(color), type="nominal", sort=colors, title=None)
+        shade = shade.legend(**_LEGEND)
+        chart = chart.encode(color=shade)
+        if not stacked:
+            offset = alt.YOffset(field=_escaped(color), type="nominal", sort=colors)
+            chart = chart.encode(yOffset=offset)
+    return chart.mark_bar()
+
+
+def dots(
+    rows: Sequence[Mapping[str, Any]],
+    x: str,
+    y: str,
+    *,
+    color: str | None = None,
+    line: Sequence[Mapping[str, Any]] = (),
+    title: str = "",
+    x_title: str | None = None,
+    y_title: str | None = None,
+    percent: bool = False,
+) -> Any:
+    """Return a chart of a dot for each row, which shows all of the row where the mouse is.
+
+    # Arguments
+        rows: a row for each dot.
+        x: the column along the axis.
+        y: the column of values.
+        color: the column that tells kinds of dots apart.
+        line: rows that a line connects, such as a Pareto front.
+        title: the heading of the chart.
+        x_title: what is along the axis; by default the name of the column.
+        y_title: what the values are; by default the name of the column.
+        percent: whether values are shares.
+    """
+    import altair as alt
+
+    axis = alt.Axis(format="%") if percent else alt.Axis()
+    x_axis = alt.Axis(format="~s")
+    places = {
+        "x": alt.X(field=_escaped(x), type="quantitative", title=x_title or x, axis=x_axis),
+        "y": alt.Y(field=_escaped(y), type="quantitative", title=y_title or y, axis=axis),
+    }
+    places = {name: place.scale(zero=False) for name, place in places.items()}
+    columns = dict.fromkeys(name for row in rows for name in row)
+    chart = alt.Chart(_data(rows), title=title, width=_WIDTH, height=1.2 * _HEIGHT)
+    drawn = chart.mark_circle(size=60, opacity=0.8).encode(
+        **places, tooltip=[_told(name) for name in columns]
+    )
+    if color:
+        shade = alt.Color(field=_escaped(color), type="nominal", title=None).legend(**_LEGEND)
+        drawn = drawn.encode(color=shade)
+    if not line:
+        return drawn
+    front = alt.Chart(_data(line)).mark_line(interpolate="step-after", color="#444")
+    return front.encode(**places) + drawn
+
+
+def _data(rows: Sequence[Mapping[str, Any]]) -> Any:
+    import altair as alt
+
+    return alt.InlineData(values=[dict(row) for row in rows])
+
+
+def _told(name: str) -> Any:
+    """Return what the mouse shows of a column."""
+    import altair as alt
+
+    return alt.Tooltip(field=_escaped(name), type="nominal", title=name)
+
+
+def _escaped(name: str) -> str:
+    """Return the name of a column as Vega-Lite reads it, for which dots are of nested objects."""
+    for character in "\\.[]":
+        name = name.replace(character, f"\\{character}")
+    return name
+
+
+def thinned(rows: Iterable[Mapping[str, Any]], key: str = "epoch") -> list[Mapping[str, Any]]:
+    """Return the rows of at most 50 values of a column, the first and the last among them."""
+    rows = list(rows)
+    values = sorted({int(row[key]) for row in rows})
+    if len(values) > _EPOCHS:
+        step = (len(values) - 1) / (_EPOCHS - 1)
+        values = [values[round(step * number)] for number in range(_EPOCHS)]
+    shown = set(values)
+    return [row for row in rows if int(row[key]) in shown]
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a CSV file of a run, numbers as such; those without a value lack it.
+
+    # Raises
+        InputError: if the file cannot be read.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return [{name: _value(text) for name, text in row.items() if text} for row in rows]
+    except (OSError, UnicodeDecodeError, csv.Error, TypeError, AttributeError) as error:
+        raise InputError(f"`{path}` cannot be read ({type(error).__name__}).") from None
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

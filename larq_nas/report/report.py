@@ -1,0 +1,662 @@
+"""HTML report of runs and comparisons: one file that needs no network."""
+
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from larq_nas.architecture import Architecture
+from larq_nas.choices import expand
+from larq_nas.cost import LATENCY, Budget
+from larq_nas.cost.profile import size
+from larq_nas.errors import InputError, first_line, warn
+from larq_nas.files import write_atomically
+from larq_nas.log import log
+from larq_nas.methods import SEARCHERS
+from larq_nas.report.charts import Section, bars, dots, lines, read_rows, thinned
+from larq_nas.report.drawing import draw_cell, draw_chain
+from larq_nas.run_directory import RunDirectory, flat, read_record
+from larq_nas.searchers import Searcher
+from larq_nas.training.callbacks import duration
+
+__all__ = ["report", "write_report"]
+
+_COMPARISON = "comparison.json"
+_PARTS = {"train": "training"}
+_SCORES = {
+    "accuracy": ("accuracy", "search_accuracy", "val_accuracy"),
+    "loss": ("loss", "search_loss", "val_loss"),
+}
+_COSTS = {
+    "parameters": "weights",
+    "weight_bytes": "bytes of weights",
+    "activation_bytes": "bytes of activations",
+    "binary_macs": "binary MACs",
+    "macs": "real MACs",
+}
+
+
+def report(
+    *runs: str | Path,
+    output: str | Path | None = None,
+    searcher: Searcher | None = None,
+) -> Path:
+    """Write an HTML report of runs and comparisons: one file, readable without a network.
+
+    It shows how good each network is, what it costs, what it looks like and why, what became of
+    each layer, and what repeats it. A run that still goes on is shown as far as it is.
+
+    !!! example
+        ```python
+        larq_nas.report("runs/digits")  # runs/digits/report.html
+        larq_nas.report("runs/bats", "runs/bnas", "runs/comparison", output="report.html")
+        ```
+
+    # Arguments
+        runs: directories of runs (`larq_nas.search`, `larq_nas.train`) and of comparisons
+            (`larq_nas.compare`).
+        output: the file to write; by default `report.html` in the directory of a single run.
+        searcher: the searcher of the runs, where it is one of your own: only then its sections
+            are shown.
+
+    # Returns
+        The path of the file.
+
+    # Raises
+        InputError: if a directory holds neither, or the file cannot be written.
+    """
+    if not runs:
+        raise InputError("`runs` must name the directory of a run, or several, but is empty.")
+    if output is None and len(runs) > 1:
+        raise InputError("`output` must be given with several runs, such as report.html.")
+    subjects = [_read(_path(run), searcher) for run in runs]
+    path = Path(output).expanduser() if output else subjects[0].path / "report.html"
+    try:
+        write_atomically(path, _page(subjects))
+    except OSError as error:
+        raise InputError(f"Cannot write `{path}`: {first_line(error)}.") from None
+    return path
+
+
+def write_report(run: RunDirectory, searcher: Searcher | None, verbose: int | str) -> None:
+    """Write `report.html` of a run that has ended; a report that fails costs nothing else."""
+    if run.is_temporary or run.is_copy:
+        return
+    try:
+        path = report(run.directory, searcher=searcher)
+    except Exception as error:  # noqa: BLE001 - a report must not cost what was found
+        warn(f"No `{run.report.name}` was written: {first_line(error)}.")
+        return
+    if verbose:
+        log.info(f"report: {path}")
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What a report shows of a run or a comparison."""
+
+    path: Path
+    status: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    sections: Sequence[Section] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
+    warnings: Sequence[str] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    summary: str = ""
+    tiles: Sequence[tuple[str, str, str]] = ()
+
+    @property
+    def data(self) -> tuple[Any, ...]:
+        """What two runs must share for their accuracies to be compared: images and classes."""
+        facts = self.settings.get("data") or {}
+        return tuple(facts.get(name) for name in ("validation_content", "classes"))
+
+
+def _path(run: object) -> Path:
+    if not isinstance(run, str | Path):
+        raise InputError(f"`runs` must be directories of runs, but got {run!r}.")
+    return Path(run).expanduser()
+
+
+def _read(path: Path, searcher: Searcher | None) -> _Subject:
+    if (path / _COMPARISON).exists():
+        return _comparison(path)
+    return _Run(path, searcher).subject()
+
+
+class _Run:
+    """Reads a run as far as it is; what is damaged is named, and the rest is shown."""
+
+    def __init__(self, path: Path, searcher: Searcher | None) -> None:
+        record = read_record(path)
+        self.path = path
+        self.settings: Mapping[str, Any] = record["settings"]
+        self.start: Mapping[str, Any] = record.get("start") or {}
+        self.directory = RunDirectory(path, self.settings)
+        self.problems: list[str] = []
+        self.result: Mapping[str, Any] = self._json(self.directory.result)
+        self.architecture = self._architecture()
+        self.history = self._rows(self.directory.history)
+        self.seeds = self._rows(self.directory.seeds)
+        self.searcher = searcher or self._searcher()
+
+    def subject(self) -> _Subject:
+        """Return what a report shows of it."""
+        sections = [
+            *self._network(),
+            *self._search(),
+            *self._training(),
+            *self._classes(),
+            *self._costs(),
+            *self._deployment(),
+        ]
+        warned = [*self.directory.read_warnings(), *self.result.get("warnings", ())]
+        refused = self.result.get("refused")
+        return _Subject(
+            self.path,
+            self._status(),
+            self._figures(),
+            sections,
+            self.settings,
+            self.history,
+            list(dict.fromkeys([*self.problems, *([refused] if refused else []), *warned])),
+            self.start,
+            self._summary(),
+            self._tiles(),
+        )
+
+    def _json(self, path: Path) -> Mapping[str, Any]:
+        if not path.exists():
+            return {}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise TypeError
+        except (OSError, ValueError, TypeError):
+            self._damaged(path)
+            return {}
+        return found
+
+    def _rows(self, path: Path) -> list[dict[str, Any]]:
+        if not path.exists():
+            return []
+        try:
+            rows = read_rows(path)
+            if path == self.directory.history:
+                rows = [{**row, "epoch": int(row["epoch"]), "stage": row["stage"]} for row in rows]
+            return rows
+        except (InputError, KeyError, ValueError, TypeError):
+            self._damaged(path)
+            return []
+
+    def _damaged(self, path: Path) -> None:
+        self.problems.append(
+            f"`{path.name}` is damaged and left out here: restore it, or run the same call again."
+        )
+
+    def _architecture(self) -> Architecture | None:
+        if not self.directory.architecture.exists():
+            return None
+        try:
+            return Architecture.load(self.directory.architecture)
+        except InputError:
+            self._damaged(self.directory.architecture)
+            return None
+
+    def _searcher(self) -> Searcher | None:
+        name = str((self.settings.get("searcher") or {}).get("name", ""))
+        if name and name not in SEARCHERS:
+            self.problems.append(
+                f"Searcher `{name}` is not one of larq_nas: give it as `searcher` to show its part."
+            )
+        return SEARCHERS[name]() if name in SEARCHERS else None
+
+    def _figures(self) -> dict[str, Any]:
+        """Return the figures of `result.json` that a report shows, by their names there."""
+        names = ("accuracy", "top5_accuracy", "loss", "bytes", "metrics", "costs", "budget")
+        return {name: self.result[name] for name in names if name in self.result}
+
+    def _status(self) -> str:
+        if "refused" in self.result:
+            return "trained, not converted"
+        if self.result:
+            return "finished"
+        changed = max((p.stat().st_mtime for p in self.path.glob("*")), default=0.0)
+        when = datetime.fromtimestamp(changed).strftime("%Y-%m-%d %H:%M:%S")
+        done = "has not ended an epoch"
+        if self.history:
+            last = self.history[-1]
+            total = self.settings.get("epochs") if last["stage"] == "search" else None
+            done = f"stage {last['stage']}, epoch {last['epoch']}{f' of {total}' if total else ''}"
+        return f"not finished: {done}; last file written {when}"
+
+    def _summary(self) -> str:
+        """Return what was found, in sentences for a colleague."""
+        space = (self.settings.get("space") or self.settings.get("architecture") or {}).get(
+            "name", self.architecture.space if self.architecture else "of one's own"
+        )
+        found = "found" if "searcher" in self.settings else "trained"
+        if not self.result:
+            return f"A network of space {space} is being {found}."
+        data = self.settings.get("data") or {}
+        images, classes = data.get("validation_examples"), data.get("classes")
+        told = (
+            f"A network of space {space} was {found}. It classifies "
+            f"{self.result['accuracy']:.2%} of {_number(images)} validation images rightly "
+            f"({classes} classes)."
+        )
+        if "bytes" in self.result:
+            told += f" Its .tflite has {_number(self.result['bytes'])} bytes."
+        took = self.directory.read_times()
+        if took:
+            parts = [f"the {_PARTS.get(p, p)} took {duration(s)}" for p, s in took.items()]
+            told += f" {' and '.join(parts).capitalize()}."
+        return told
+
+    def _tiles(self) -> list[tuple[str, str, str]]:
+        """Return the figures at the top: what each is, its value and a remark."""
+        result = self.result
+        if not result:
+            return []
+        top5 = f"top-5 {result['top5_accuracy']:.2%}" if result.get("top5_accuracy") else ""
+        tiles = [("accuracy on validation data", f"{result['accuracy']:.2%}", top5)]
+        if len(self.seeds) > 1:
+            accuracies = [row["accuracy"] for row in self.seeds]
+            spread = f"{min(accuracies):.2%} to {max(accuracies):.2%}"
+            tiles.append((f"{len(accuracies)} seeds, briefly trained", spread, "the best went on"))
+        if "bytes" in result:
+            tiles.append((".tflite", size(result["bytes"]), f"{result['bytes']:,} bytes"))
+        costs = result.get("costs", {})
+        if "binary_macs" in costs:
+            real = f"{costs['macs']:,} real"
+            tiles.append(("binary MACs of an image", _short(costs["binary_macs"]), real))
+        if LATENCY in costs:
+            device = result.get("device", "the device of the latency table")
+            tiles.append(("latency, predicted", f"{costs[LATENCY] / 1000:.3g} ms", device))
+        if result.get("budget") and "bytes" in result:
+            used = {**costs, "flatbuffer_bytes": result["bytes"]}
+            over = [name for name, limit in result["budget"].items() if used[name] > limit]
+            told = "exceeded" if over else "kept"
+            tiles.append(("budget", told, Budget(dict(result["budget"])).report(used)))
+        return tiles
+
+    def _network(self) -> list[Section]:
+        """Return the drawings of the network: blocks, cells, and widths."""
+        drawings = []
+        if self.result.get("layers"):
+            drawings.append(("Blocks, and the shape of what each gives", self._chain()))
+        charts: list[Any] = []
+        if self.architecture:
+            choices = self.architecture.choices
+            for name, cell in (self.start.get("cells") or {}).items():
+                nodes = {int(k): _pairs(choices[q]) for k, q in cell["questions"].items()}
+                drawn = draw_cell(cell["inputs"], nodes, cell["concat"])
+                drawings.append((f"Cells of kind {name}", drawn))
+            rows = self._widths(choices)
+            if rows:
+                charts.append(bars(rows, "filters", "layer", color="network", title="Widths found"))
+        if not drawings and not charts:
+            return []
+        return [Section("The network", "", charts, drawings)]
+
+    def _chain(self) -> str:
+        blocks: dict[str, list[Mapping[str, Any]]] = {}
+        for layer in self.result["layers"]:
+            blocks.setdefault(layer["name"].partition("_")[0], []).append(layer)
+        told = []
+        for name, layers in blocks.items():
+            shape = "x".join(map(str, layers[-1]["shape"]))
+            binary = sum(layer["binary_macs"] for layer in layers)
+            macs = sum(layer["macs"] for layer in layers)
+            weights = sum(layer["weight_bytes"] for layer in layers)
+            told.append(
+                (
+                    name,
+                    shape,
+                    f"{name}: {len(layers)} layers to {shape}; {binary:,} binary and {macs:,} real "
+                    f"MACs, {weights:,.0f} bytes of weights",
+                )
+            )
+        return draw_chain(told)
+
+    def _widths(self, choices: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the filters of each width that was chosen, beside the uniform ones."""
+        rows = []
+        for name, uniform in (self.start.get("filters") or {}).items():
+            if name in choices:
+                widths = {"found": expand(uniform, choices[name]), "uniform": uniform}
+                rows += [
+                    {"layer": name, "network": label, "filters": filters}
+                    for label, filters in widths.items()
+                ]
+        return rows
+
+    def _search(self) -> list[Section]:
+        """Return what the searcher shows of its search, and the seeds."""
+        sections: list[Section] = []
+        if self.searcher is not None and hasattr(self.searcher, "report"):
+            try:
+                sections += self.searcher.report(self.directory)
+            except (InputError, OSError, ValueError, KeyError, TypeError) as error:
+                self.problems.append(f"The searcher's part is left out: {first_line(error)}.")
+        if self.seeds:
+            text = "What the search of each seed has found, trained briefly on the same images."
+            sections.append(Section("Seeds", text, rows=self.seeds))
+        return sections
+
+    def _training(self) -> list[Section]:
+        """Return the curves of each stage."""
+        charts = []
+        for stage in dict.fromkeys(row["stage"] for row in self.history):
+            rows = thinned(row for row in self.history if row["stage"] == stage)
+            for title, names in _SCORES.items():
+                told = [
+                    {"epoch": row["epoch"], "metric": name, "value": row[name]}
+                    for row in rows
+                    for name in names
+                    if _is_finite(row.get(name))
+                ]
+                if told:
+                    label = f"{stage}: {title}"
+                    charts.append(
+                        lines(told, "epoch", "value", color="metric", title=label, y_title=title)
+                    )
+        return [Section("Training", "Each stage, epoch by epoch.", charts)] if charts else []
+
+    def _classes(self) -> list[Section]:
+        accuracies = self.result.get("class_accuracy") or {}
+        ordered = sorted(accuracies.items(), key=lambda pair: pair[1])[:_MOST_CLASSES]
+        if not ordered:
+            return []
+        rows = [{"class": str(name), "accuracy": value} for name, value in ordered]
+        few = f" The {_MOST_CLASSES} lowest are shown." if len(accuracies) > len(rows) else ""
+        text = f"The accuracy of the images of each class, the lowest first.{few}"
+        return [Section("Classes", text, [bars(rows, "accuracy", "class", percent=True)])]
+
+    def _costs(self) -> list[Section]:
+        costs = self.result.get("costs")
+        if not costs:
+            return []
+        rows = [{"cost": _COSTS[name], "of one image": _number(costs[name])} for name in _COSTS]
+        if "bytes" in self.result:
+            rows.append(
+                {"cost": "bytes of the .tflite", "of one image": _number(self.result["bytes"])}
+            )
+        layers = [
+            {"layer": layer["name"], "kind": kind, "MACs": layer[name]}
+            for layer in self.result.get("layers", ())
+            for kind, name in (("binary", "binary_macs"), ("real", "macs"))
+            if layer[name]
+        ]
+        charts = []
+        if layers:
+            title = "Multiply-accumulates of each layer"
+            charts.append(bars(layers, "MACs", "layer", color="kind", title=title, stacked=True))
+        return [Section("Costs", "", charts, rows=rows)]
+
+    def _deployment(self) -> list[Section]:
+        if "audit" not in self.result:
+            return []
+        rows = [
+            {
+                "layer": layer["layer"],
+                "by definition": "binary" if layer["binary"] else "real",
+                "runs as": layer["runs_as"],
+                "remark": layer["cause"] or layer["note"],
+            }
+            for layer in self.result["audit"]["layers"]
+        ]
+        parity = [
+            {
+                "kernel": one["kernel"],
+                "images compared": one["examples"],
+                "operations compared": one["operations"],
+                "same class": "" if one["agreement"] is None else f"{one['agreement']:.2%}",
+                "images equal to rounding": f"{one['exact']:.2%}",
+            }
+            for one in self.result["parity"]
+        ]
+        counts = self.result["audit"]["operations"]
+        operations = [{"operation": kind, "number": number} for kind, number in counts.items()]
+        fallen = sum(bool(layer["cause"]) for layer in self.result["audit"]["layers"])
+        binary = sum(layer["binary"] for layer in self.result["audit"]["layers"])
+        text = f"{binary - fallen} of {binary} binary layers run in binary on the device."
+        return [
+            Section("Deployment: layer by layer", text, rows=rows),
+            Section("Deployment: operations of the .tflite", "", rows=operations),
+            Section("Deployment: the .tflite beside Keras", "", rows=parity),
+        ]
+
+
+_MOST_CLASSES = 40
+
+
+def _comparison(path: Path) -> _Subject:
+    """Return what a report shows of a comparison."""
+    try:
+        record = json.loads((path / _COMPARISON).read_text(encoding="utf-8"))
+        rows, terms = record["rows"], record["terms"]
+        shown = [
+            {
+                "architecture": row["architecture"],
+                "accuracy": f"{row['accuracy']:.2%}",
+                "spread": "" if row.get("spread") is None else f"{row['spread']:.2%}",
+                "runs": row["runs"],
+                "binary MACs": _number(round(row["binary_macs"])),
+                "real MACs": _number(round(row["macs"])),
+                "bytes of weights": _number(round(row["weight_bytes"])),
+                ".tflite bytes": _number(row.get("flatbuffer_bytes")),
+                "latency here": ""
+                if row.get("microseconds") is None
+                else f"{row['microseconds'] / 1000:.2f} ms",
+            }
+            for row in sorted(rows, key=lambda row: -row.get("accuracy", -1.0))
+            if "accuracy" in row
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"`{path / _COMPARISON}` is damaged, or not of a comparison: compare again."
+        ) from None
+    every = [
+        {
+            "architecture": row["architecture"],
+            "accuracy": accuracy,
+            "binary MACs": row["binary_macs"],
+            "weight bytes": row["weight_bytes"],
+        }
+        for row in rows
+        for accuracy in row.get("accuracies", ())
+    ]
+    charts = [
+        dots(
+            every,
+            name,
+            "accuracy",
+            color="architecture",
+            percent=True,
+            title=f"Accuracy and {name}",
+        )
+        for name in ("binary MACs", "weight bytes")
+        if every
+    ]
+    lost = [f"{r['architecture']}: {text}" for r in rows for text in r.get("failures", ())]
+    text = (
+        "Architectures trained alike on the same images. Accuracies are means over runs, with "
+        "their standard deviation; each run is a dot. Latencies are of the machine of the "
+        "comparison."
+    )
+    section = Section("Comparison", text, charts, rows=shown)
+    return _Subject(path, "comparison", {"rows": rows}, [section], terms, (), lost)
+
+
+def _pairs(value: Any) -> list[tuple[str, int]]:
+    return [(value, 0)] if isinstance(value, str) else [(name, index) for name, index in value]
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if isinstance(value, float) else f"{value:,}"
+
+
+def _short(number: float) -> str:
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= factor:
+            return f"{number / factor:.3g} {unit}"
+    return f"{number:g}"
+
+
+def _overview(subjects: Sequence[_Subject]) -> list[Section]:
+    """Return runs side by side; those of other data are apart."""
+    runs = [subject for subject in subjects if subject.status != "comparison"]
+    if len(runs) < 2:
+        return []
+    groups: dict[tuple[Any, ...], list[_Subject]] = {}
+    for run in runs:
+        groups.setdefault(run.data, []).append(run)
+    sections = []
+    for number, group in enumerate(groups.values(), 1):
+        title = "Runs side by side"
+        text = "All are measured on the same validation images."
+        if len(groups) > 1:
+            title += f": data {number} of {len(groups)}"
+            text += " Runs of other data cannot be compared with them, and are shown apart."
+        rows = [_row(run) for run in group]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        rows = [{name: row.get(name, "") for name in columns} for row in rows]
+        sections.append(Section(title, text, _charts_of(group), rows=rows))
+        changed = _differences(group)
+        if changed:
+            sections.append(Section("What was set otherwise", "", rows=changed))
+    return sections
+
+
+def _row(run: _Subject) -> dict[str, Any]:
+    figures = run.figures
+    costs = figures.get("costs", {})
+    row: dict[str, Any] = {"run": str(run.path), "status": run.status.partition(":")[0]}
+    if figures:
+        row["accuracy"] = f"{figures['accuracy']:.2%}"
+        row[".tflite bytes"] = _number(figures.get("bytes"))
+        row |= {_COSTS[name]: _number(costs[name]) for name in _COSTS if name in costs}
+        if LATENCY in costs:
+            row["latency, predicted"] = f"{costs[LATENCY] / 1000:.3g} ms"
+    return row
+
+
+def _charts_of(runs: Sequence[_Subject]) -> list[Any]:
+    found = [
+        {
+            "run": str(run.path),
+            "accuracy": run.figures["accuracy"],
+            ".tflite bytes": run.figures["bytes"],
+            "binary MACs": run.figures["costs"]["binary_macs"],
+        }
+        for run in runs
+        if "bytes" in run.figures
+    ]
+    charts = [
+        dots(found, name, "accuracy", color="run", percent=True, title=f"Accuracy and {name}")
+        for name in ("tflite bytes", "binary MACs")
+        if found
+    ]
+    curves = [
+        {"run": str(run.path), "epoch": row["epoch"], "accuracy": row["val_accuracy"]}
+        for run in runs
+        for row in thinned(row for row in run.history if _is_finite(row.get("val_accuracy")))
+    ]
+    if curves:
+        title = "Accuracy on validation data, last stage"
+        charts.append(lines(curves, "epoch", "accuracy", color="run", title=title, percent=True))
+    return charts
+
+
+def _differences(runs: Sequence[_Subject]) -> list[dict[str, Any]]:
+    """Return the settings that differ between runs."""
+    settings = [_readable(run.settings) for run in runs]
+    names = sorted({name for one in settings for name in one})
+    rows = []
+    for name in names:
+        values = [one.get(name, "") for one in settings]
+        if len(set(values)) > 1:
+            rows.append(
+                {"setting": name, **{str(r.path): v for r, v in zip(runs, values, strict=True)}}
+            )
+    return rows
+
+
+def _readable(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return settings by their full names; questions of the space are drawn, not listed."""
+    told = {name: one for name, one in settings.items() if name != "choices"}
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in flat(told).items()
+    }
+
+
+@functools.lru_cache(maxsize=1)
+def _script() -> str:
+    """Return the code of Vega, which draws the charts."""
+    import altair as alt
+    import vl_convert
+
+    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+    code: str = vl_convert.javascript_bundle("window.draw = vegaEmbed;", vl_version=version)
+    return code.replace("</script", "<\\/script")
+
+
+def _page(subjects: Sequence[_Subject]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    charts: list[Any] = []
+
+    def chart_id(chart: Any) -> str:
+        charts.append(chart.to_dict() if hasattr(chart, "to_dict") else chart)
+        return f"chart{len(charts)}"
+
+    template = environment.get_template("template.html")
+    page = template.render(
+        title=", ".join(str(subject.path) for subject in subjects),
+        overview=_overview(subjects),
+        subjects=subjects,
+        settings=[_readable(subject.settings) for subject in subjects],
+        chart_id=chart_id,
+        figures=_embedded([dict(subject.figures) for subject in subjects]),
+    )
+    # The charts are numbered while the template is rendered.
+    scripts = {"@@SCRIPT@@": _script(), "@@CHARTS@@": _embedded(charts)}
+    for mark, text in scripts.items():
+        page = page.replace(mark, text)
+    return page
+
+
+def _embedded(value: Any) -> str:
+    """Return JSON that cannot end the script it stands in."""
+    return json.dumps(_plain(value), separators=(",", ":")).replace("</", "<\\/")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with what JSON does not have, such as NaN, as text."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

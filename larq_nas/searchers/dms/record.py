@@ -1,0 +1,110 @@
+"""Record of a search of widths: the means, sigma, and the widths tried."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from larq_nas.errors import InputError
+from larq_nas.files import write_table
+from larq_nas.report.charts import Section, lines, read_rows, thinned
+from larq_nas.run_directory import RunDirectory
+from larq_nas.searchers.dms.widths import Dimensions
+from larq_nas.searchers.searcher import BUDGET_PENALTY
+
+_COLUMNS = ("epoch", "choice", "mean", "sigma", "low", "middle", "high")
+
+
+class WidthRecord(tf.keras.callbacks.Callback):
+    """Keeps `widths.csv`: after each epoch the mean of each choice, sigma and the widths tried."""
+
+    def __init__(self, dimensions: Dimensions, run: RunDirectory) -> None:
+        super().__init__()
+        self._dimensions = dimensions
+        self._path = run.widths
+        self._logs = run.logs("search") / "widths"
+        self._rows: list[dict[str, Any]] | None = None
+        self._writer: tf.summary.SummaryWriter | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if self._rows is None:
+            rows: list[Any] = read_widths(self._path) if self._path.exists() else []
+            self._rows = [row for row in rows if int(row["epoch"]) <= epoch]
+            self._writer = tf.summary.create_file_writer(str(self._logs))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        assert self._rows is not None
+        assert self._writer is not None
+        dimensions = self._dimensions
+        scale = float(dimensions.scale.numpy())
+        if logs is not None:
+            logs["sigma"] = scale
+        figures = zip(
+            dimensions.names, dimensions.mean.numpy(), dimensions.widths.numpy(), strict=True
+        )
+        with self._writer.as_default(step=epoch):
+            tf.summary.scalar("sigma", scale)
+            for name, mean, widths in figures:
+                row = (epoch + 1, name, f"{mean:.7g}", f"{scale:.7g}", *widths)
+                self._rows.append(dict(zip(_COLUMNS, map(str, row), strict=True)))
+                tf.summary.scalar(f"mean/{name}", mean)
+                for label, width in zip(_COLUMNS[-3:], widths, strict=True):
+                    tf.summary.scalar(f"width/{name}/{label}", width)
+        write_table(self._path, self._rows)
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        if self._writer:
+            self._writer.close()
+
+
+def read_widths(path: Path) -> list[dict[str, str]]:
+    """Return the rows of `widths.csv`.
+
+    # Raises
+        InputError: if `path` is not the record of a search.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not all(tuple(row) == _COLUMNS and str(row["epoch"]).isdigit() for row in rows):
+        raise InputError(f"`{path}` is not the record of a search: restore or delete it.")
+    return rows
+
+
+def sections(run: RunDirectory) -> list[Section]:
+    """Return what a report shows of a search of widths: the means, and sigma, over time."""
+    if not run.widths.exists():
+        return []
+    rows = thinned(read_rows(run.widths))
+    means = [
+        {
+            "epoch": row["epoch"],
+            "layer": row["choice"],
+            "mean": row["mean"],
+            "filters": row["middle"],
+        }
+        for row in rows
+    ]
+    sigma = list(
+        {row["epoch"]: {"epoch": row["epoch"], "sigma": row["sigma"]} for row in rows}.values()
+    )
+    history = thinned(row for row in read_rows(run.history) if row["stage"] == "search")
+    charts = [
+        lines(means, "epoch", "mean", color="layer", title="Mean of each width (DMS, figure 4)"),
+        lines(means, "epoch", "filters", color="layer", title="Filters of the middle network"),
+        lines(sigma, "epoch", "sigma", title="Sigma"),
+    ]
+    penalties = [row for row in history if BUDGET_PENALTY in row]
+    if penalties:
+        charts.append(lines(penalties, "epoch", BUDGET_PENALTY, title="Penalty of the budget"))
+    last = max((row["epoch"] for row in rows), default=0)
+    table = [
+        {"layer": row["choice"], "mean": f"{row['mean']:.3f}", "filters": row["middle"]}
+        for row in rows
+        if row["epoch"] == last
+    ]
+    text = (
+        "A width is its mean times the filters of the uniform network. The gradient of the loss "
+        "moves the means; sigma, how far widths are tried around them, falls as the search ends."
+    )
+    return [Section("Widths over time", text, charts, rows=table)]

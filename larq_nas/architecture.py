@@ -36,6 +36,7 @@ class Architecture:
         architecture = larq_nas.Architecture.load("runs/digits/architecture.json")
         model = architecture.build((32, 32, 3), classes=10)
         deeper = architecture.with_settings(cells=20).build((32, 32, 3), classes=10)
+        print(architecture)  # each node as a sum of operations on states, such as conv_3x3(0)
         ```
 
     # Arguments
@@ -210,6 +211,19 @@ class Architecture:
                     f"but got {record[key]!r}."
                 )
         return cls(record["space"], record["settings"], record["choices"])
+
+    def __str__(self) -> str:
+        settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        lines, group = [f"{self.space}: {settings}"], ""
+        for name, value in self.choices.items():
+            kind, _, rest = name.partition("/")
+            if rest and kind != group:
+                lines.append(kind)
+            group = kind
+            if isinstance(value, list):
+                value = " + ".join(f"{operation}({index})" for operation, index in value)
+            lines.append(f"  {rest or name}: {value}")
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())

@@ -14,8 +14,9 @@ from larq_nas.architecture import Architecture
 from larq_nas.cost import LATENCY, Budget
 from larq_nas.cost.profile import size
 from larq_nas.deploy import Conversion
-from larq_nas.errors import InputError, first_line
+from larq_nas.errors import InputError, first_line, require_whole
 from larq_nas.report import notebook
+from larq_nas.report.charts import read_rows
 from larq_nas.run_directory import RunDirectory, read_settings
 from larq_nas.training.callbacks import duration, read_ended
 from larq_nas.training.loop import read_history
@@ -171,6 +172,22 @@ class Result:
         rows += [("warning", warning) for warning in self.warnings]
         return [*rows, ("directory", str(self.directory) if self.directory else "not kept")]
 
+    def results_summary(self, number: int = 10) -> None:
+        """Print the result, and the best candidates of a search that has measured some.
+
+        As `results_summary` of a keras-tuner `Tuner` does. Candidates are measured on images held
+        out of the training data.
+
+        # Arguments
+            number: number of candidates at most, from the fittest on.
+        """
+        require_whole(number=number)
+        print(self)
+        rows = [] if self.directory is None else _candidates(self.directory)
+        if rows:
+            grid = AsciiTable([list(rows[0]), *(list(row.values()) for row in rows[:number])])
+            print(f"The best of {len(rows)} candidates:\n{grid.table}")
+
     def __str__(self) -> str:
         grid = AsciiTable([list(row) for row in self.rows()])
         grid.inner_heading_row_border = False
@@ -183,6 +200,14 @@ class Result:
 
     def _repr_html_(self) -> str:
         return notebook.table(self.rows())
+
+
+def _candidates(directory: Path) -> list[dict[str, Any]]:
+    """Return the rows of the candidates that were measured, the fittest first."""
+    path = RunDirectory(directory, {}).candidates
+    rows = [row for row in read_rows(path) if "accuracy" in row] if path.exists() else []
+    best = sorted(rows, key=lambda row: -row["fitness"])
+    return [{k: round(v, 4) if isinstance(v, float) else v for k, v in r.items()} for r in best]
 
 
 def load(path: str | Path) -> Any:

@@ -17,7 +17,7 @@ __all__ = [
     "thinned",
 ]
 
-_EPOCHS = 50
+_EPOCHS, _TICKS = 50, 12
 _WIDTH, _HEIGHT = 440, 240
 _LEGEND: Mapping[str, Any] = {"orient": "bottom", "columns": 3, "labelLimit": 140, "symbolLimit": 0}
 
@@ -76,8 +76,11 @@ def lines(
     import altair as alt
 
     y_axis = alt.Axis(format="%") if percent else alt.Axis()
+    steps = sorted({int(row[x]) for row in rows})
+    # Between few whole numbers, Vega would put fractions.
+    ticks = {"values": steps} if len(steps) <= _TICKS else {}
     chart = alt.Chart(_data(rows), title=title, width=_WIDTH, height=_HEIGHT).encode(
-        x=alt.X(field=_escaped(x), type="quantitative", title=x).axis(tickMinStep=1),
+        x=alt.X(field=_escaped(x), type="quantitative", title=x).axis(format="d", **ticks),
         y=alt.Y(field=_escaped(y), type="quantitative", title=y_title or y, axis=y_axis).scale(
             zero=False
         ),

@@ -306,12 +306,16 @@ class _Run:
             return []
         return [Section("The network", "", charts, drawings)]
 
-    def _chain(self) -> str:
+    def _blocks(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Return the layers of each block: those whose names begin alike."""
         blocks: dict[str, list[Mapping[str, Any]]] = {}
-        for layer in self.result["layers"]:
+        for layer in self.result.get("layers", ()):
             blocks.setdefault(layer["name"].partition("_")[0], []).append(layer)
+        return blocks
+
+    def _chain(self) -> str:
         told = []
-        for name, layers in blocks.items():
+        for name, layers in self._blocks().items():
             shape = "x".join(map(str, layers[-1]["shape"]))
             binary = sum(layer["binary_macs"] for layer in layers)
             macs = sum(layer["macs"] for layer in layers)
@@ -365,9 +369,16 @@ class _Run:
                 ]
                 if told:
                     label = f"{stage}: {title}"
-                    charts.append(
-                        lines(told, "epoch", "value", color="metric", title=label, y_title=title)
+                    chart = lines(
+                        told,
+                        "epoch",
+                        "value",
+                        color="metric",
+                        title=label,
+                        y_title=title,
+                        percent=title == "accuracy",
                     )
+                    charts.append(chart)
         return [Section("Training", "Each stage, epoch by epoch.", charts)] if charts else []
 
     def _classes(self) -> list[Section]:
@@ -389,16 +400,16 @@ class _Run:
             rows.append(
                 {"cost": "bytes of the .tflite", "of one image": _number(self.result["bytes"])}
             )
-        layers = [
-            {"layer": layer["name"], "kind": kind, "MACs": layer[name]}
-            for layer in self.result.get("layers", ())
-            for kind, name in (("binary", "binary_macs"), ("real", "macs"))
-            if layer[name]
-        ]
         charts = []
-        if layers:
-            title = "Multiply-accumulates of each layer"
-            charts.append(bars(layers, "MACs", "layer", color="kind", title=title, stacked=True))
+        macs = [
+            {"block": name, "kind": kind, "MACs": total}
+            for name, layers in self._blocks().items()
+            for kind, of in (("binary", "binary_macs"), ("real", "macs"))
+            if (total := sum(layer[of] for layer in layers))
+        ]
+        if macs:
+            title = "Multiply-accumulates of each block"
+            charts.append(bars(macs, "MACs", "block", color="kind", title=title, stacked=True))
         return [Section("Costs", "", charts, rows=rows)]
 
     def _deployment(self) -> list[Section]:

@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
+
+import tensorflow as tf
 
 from larq_nas.architecture import Architecture
 from larq_nas.choices import Expansion
@@ -64,7 +67,7 @@ from larq_nas.training.recipe import Recipe
 
 
 def write_candidates(run: RunDirectory, oracle: EvolutionOracle) -> None:
-    """Write `candidates.csv`: a row for each candidate so far, in the order of their numbers."""
+    """Write `candidates.csv` and the logs: a row for each candidate so far, by their numbers."""
     rows = []
     number = 0
     for generation, candidates in enumerate(oracle.generations, 1):
@@ -77,8 +80,25 @@ def write_candidates(run: RunDirectory, oracle: EvolutionOracle) -> None:
             failure = cause(trial) if trial.status == TrialStatus.FAILED else ""
             row = {"candidate": number, "generation": generation, **candidate, **figures}
             rows.append({**row, "failure": failure})
+            if figures:
+                _write_hparams(run.logs("candidates") / f"{number:04d}", candidate, figures)
     if rows:
         write_table(run.candidates, rows)
+
+
+def _write_hparams(folder: Path, values: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+    """Write a candidate for the page "HParams" of TensorBoard, once."""
+    # It takes a while to import, and an evolution alone needs it.
+    from tensorboard.plugins.hparams import api
+
+    if any(path.stat().st_size for path in folder.glob("*")):
+        return
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default(step=0):
+        api.hparams(dict(values), trial_id=folder.name)
+        for name, figure in figures.items():
+            tf.summary.scalar(name, float(figure))
+    writer.close()
 
 
 def write_front(run: RunDirectory, found: Sequence[tuple[Architecture, Mapping[str, Any]]]) -> None:

@@ -78,7 +78,7 @@ def lines(
     y_axis = alt.Axis(format="%") if percent else alt.Axis()
     steps = sorted({int(row[x]) for row in rows})
     # Between few whole numbers, Vega would put fractions.
-    ticks = {"values": steps} if len(steps) <= _TICKS else {}
+    ticks: dict[str, Any] = {"values": steps} if len(steps) <= _TICKS else {}
     chart = alt.Chart(_data(rows), title=title, width=_WIDTH, height=_HEIGHT).encode(
         x=alt.X(field=_escaped(x), type="quantitative", title=x).axis(format="d", **ticks),
         y=alt.Y(field=_escaped(y), type="quantitative", title=y_title or y, axis=y_axis).scale(

@@ -3,11 +3,11 @@
 import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 
@@ -29,6 +29,8 @@ __all__ = ["report", "write_report"]
 
 _COMPARISON = "comparison.json"
 _PARTS = {"train": "training"}
+_DAMAGES = (ValueError, KeyError, TypeError, AttributeError, IndexError)
+_Part = TypeVar("_Part")
 _SCORES = {
     "accuracy": ("accuracy", "search_accuracy", "val_accuracy"),
     "loss": ("loss", "search_loss", "val_loss"),
@@ -149,14 +151,18 @@ class _Run:
 
     def subject(self) -> _Subject:
         """Return what a report shows of it."""
+        parts = {
+            self._network: "architecture.json",
+            self._search: "what the search has left",
+            self._training: "history.csv",
+            self._classes: "result.json",
+            self._costs: "result.json",
+            self._deployment: "result.json",
+        }
         sections = [
-            *self._network(),
-            *self._search(),
-            *self._training(),
-            *self._classes(),
-            *self._costs(),
-            *self._deployment(),
+            section for part, source in parts.items() for section in self._whole(part, source)
         ]
+        tiles = self._whole(self._tiles, "result.json")
         warned = [*self.directory.read_warnings(), *self.result.get("warnings", ())]
         refused = self.result.get("refused")
         return _Subject(
@@ -169,18 +175,28 @@ class _Run:
             list(dict.fromkeys([*self.problems, *([refused] if refused else []), *warned])),
             self.start,
             self._summary(),
-            self._tiles(),
+            tiles,
         )
 
+    def _whole(self, part: Callable[[], list[_Part]], source: str) -> list[_Part]:
+        """Return a part of the report; of a damaged file there is none."""
+        try:
+            return part()
+        except (InputError, *_DAMAGES) as error:
+            cause = f": {error}" if isinstance(error, InputError) else ""
+            self._damaged(source, cause)
+            return []
+
     def _json(self, path: Path) -> Mapping[str, Any]:
+        """Return `result.json`, if it is there and whole."""
         if not path.exists():
             return {}
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(found, dict):
+            found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if not _is_finite(found["accuracy"]) or not isinstance(found["costs"], dict):
                 raise TypeError
-        except (OSError, ValueError, TypeError):
-            self._damaged(path)
+        except (OSError, *_DAMAGES):
+            self._damaged(path.name)
             return {}
         return found
 
@@ -193,13 +209,13 @@ class _Run:
                 rows = [{**row, "epoch": int(row["epoch"]), "stage": row["stage"]} for row in rows]
             return rows
         except (InputError, KeyError, ValueError, TypeError):
-            self._damaged(path)
+            self._damaged(path.name)
             return []
 
-    def _damaged(self, path: Path) -> None:
-        self.problems.append(
-            f"`{path.name}` is damaged and left out here: restore it, or run the same call again."
-        )
+    def _damaged(self, source: str, cause: str = "") -> None:
+        told = f"`{source}` is damaged, and left out here{cause or ': run the same call again.'}"
+        if told not in self.problems:
+            self.problems.append(told)
 
     def _architecture(self) -> Architecture | None:
         if not self.directory.architecture.exists():
@@ -207,7 +223,7 @@ class _Run:
         try:
             return Architecture.load(self.directory.architecture)
         except InputError:
-            self._damaged(self.directory.architecture)
+            self._damaged(self.directory.architecture.name)
             return None
 
     def _searcher(self) -> Searcher | None:
@@ -346,14 +362,14 @@ class _Run:
         """Return what the searcher shows of its search, and the seeds."""
         sections: list[Section] = []
         if self.searcher is not None and hasattr(self.searcher, "report"):
-            try:
-                sections += self.searcher.report(self.directory)
-            except (InputError, OSError, ValueError, KeyError, TypeError) as error:
-                self.problems.append(f"The searcher's part is left out: {first_line(error)}.")
+            sections += self._whole(self._of_searcher, "the record of the search")
         if self.seeds:
             text = "What the search of each seed has found, trained briefly on the same images."
             sections.append(Section("Seeds", text, rows=self.seeds))
         return sections
+
+    def _of_searcher(self) -> list[Section]:
+        return list(self.searcher.report(self.directory))  # type: ignore[union-attr]
 
     def _training(self) -> list[Section]:
         """Return the curves of each stage."""

@@ -9,7 +9,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from larq_nas.report.plots import plot_comparison
 
 RESULTS = Path(__file__).parent / "results"
 OPERATIONS = {
@@ -37,6 +36,25 @@ def diversity() -> None:
     axes[1, 0].set_ylabel("mean probability on an edge")
     axes[0, 1].legend()
     save(figure, "diversity")
+
+
+def comparison() -> None:
+    """Plot the accuracy of each row, with its spread, over binary MACs."""
+    figure, axes = plt.subplots(figsize=(8, 5))
+    for row in read("comparison")["measured"]:
+        if "accuracy" in row:
+            axes.errorbar(
+                row["binary_macs"] / 1e6,
+                100 * row["accuracy"],
+                yerr=100 * (row["spread"] or 0),
+                fmt="o",
+                capsize=4,
+                label=row["architecture"],
+            )
+    axes.set_xlabel("binary MACs of an image (millions)")
+    axes.set_ylabel("accuracy on validation data (%)")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    save(figure, "comparison")
 
 
 def skips() -> None:
@@ -124,4 +142,4 @@ if __name__ == "__main__":
     if list(RESULTS.glob("ablation_*.json")):
         ablations()
     if (RESULTS / "comparison.json").exists():
-        plot_comparison(read("comparison")["measured"], RESULTS / "comparison.png")
+        comparison()

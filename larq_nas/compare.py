@@ -41,6 +41,7 @@ from larq_nas.log import counted, log
 from larq_nas.methods import RecipeLike
 from larq_nas.methods import resolve as resolve_method
 from larq_nas.process_state import keeps_process_state
+from larq_nas.report.report import write_report
 from larq_nas.run_directory import RunDirectory, differences, flat, read_times
 from larq_nas.spaces import Space, SpaceLike, WidthSpace, names, resolve
 from larq_nas.train import read_epochs, require_living, run_of, train_architecture
@@ -425,7 +426,7 @@ class Record:
 
 
 def _is_comparison(path: Path) -> bool:
-    return path.name.startswith("comparison.") or any(path.glob("*seed*/"))
+    return path.name.startswith(("comparison.", "report.")) or any(path.glob("*seed*/"))
 
 
 @keeps_process_state
@@ -539,6 +540,7 @@ def compare(
         if latency:
             _time(rows, place, verbose)
             record.write(rows)
+    write_report(place, None, verbose)
     if verbose:
         record.show(rows)
     return rows

@@ -435,7 +435,8 @@ def search(
             result = train_and_finish(
                 trainer(run), train_epochs, run, resolved_budget, table, resolved_callbacks, verbose
             )
-            write_report(run, plan.searcher, verbose)
+            if result.directory:
+                write_report(result.directory, plan.searcher, verbose)
             return result if return_result else result.model
 
 

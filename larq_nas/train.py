@@ -393,7 +393,8 @@ def train(
         verbose,
         further,
     )
-    write_report(run, None, verbose)
+    if result.directory:
+        write_report(result.directory, None, verbose)
     return result if return_result else result.model
 
 

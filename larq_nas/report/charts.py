@@ -213,16 +213,19 @@ def thinned(rows: Iterable[Mapping[str, Any]], key: str = "epoch") -> list[Mappi
     return [row for row in rows if int(row[key]) in shown]
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path, *columns: str) -> list[dict[str, Any]]:
     """Return the rows of a CSV file of a run, numbers as such; those without a value lack it.
 
     # Raises
-        InputError: if the file cannot be read.
+        InputError: if the file cannot be read, or a row lacks one of `columns`.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        return [{name: _value(text) for name, text in row.items() if text} for row in rows]
+        found = [{name: _value(text) for name, text in row.items() if text} for row in rows]
+        if all(name in row for row in found for name in columns):
+            return found
+        raise TypeError
     except (OSError, UnicodeDecodeError, csv.Error, TypeError, AttributeError) as error:
         raise InputError(f"`{path}` cannot be read ({type(error).__name__}).") from None
 

@@ -86,14 +86,12 @@ def report(
     return path
 
 
-def write_report(run: RunDirectory, searcher: Searcher | None, verbose: int | str) -> None:
-    """Write `report.html` of a run that has ended; a report that fails costs nothing else."""
-    if run.is_temporary or run.is_copy:
-        return
+def write_report(directory: Path, searcher: Searcher | None, verbose: int | str) -> None:
+    """Write `report.html` of what has ended; a report that fails costs nothing else."""
     try:
-        path = report(run.directory, searcher=searcher)
+        path = report(directory, searcher=searcher)
     except Exception as error:  # noqa: BLE001 - a report must not cost what was found
-        warn(f"No `{run.report.name}` was written: {first_line(error)}.")
+        warn(f"No `report.html` was written in `{directory}`: {first_line(error)}.")
         return
     if verbose:
         log.info(f"report: {path}")
@@ -283,10 +281,7 @@ class _Run:
             return []
         top5 = f"top-5 {result['top5_accuracy']:.2%}" if result.get("top5_accuracy") else ""
         tiles = [("accuracy on validation data", f"{result['accuracy']:.2%}", top5)]
-        if len(self.seeds) > 1:
-            accuracies = [row["accuracy"] for row in self.seeds]
-            spread = f"{min(accuracies):.2%} to {max(accuracies):.2%}"
-            tiles.append((f"{len(accuracies)} seeds, briefly trained", spread, "the best went on"))
+        tiles += self._whole(self._tile_of_seeds, "seeds.csv")
         if "bytes" in result:
             tiles.append((".tflite", size(result["bytes"]), f"{result['bytes']:,} bytes"))
         costs = result.get("costs", {})
@@ -302,6 +297,13 @@ class _Run:
             told = "exceeded" if over else "kept"
             tiles.append(("budget", told, Budget(dict(result["budget"])).report(used)))
         return tiles
+
+    def _tile_of_seeds(self) -> list[tuple[str, str, str]]:
+        if len(self.seeds) < 2:
+            return []
+        accuracies = [row["accuracy"] for row in self.seeds]
+        spread = f"{min(accuracies):.2%} to {max(accuracies):.2%}"
+        return [(f"{len(accuracies)} seeds, briefly trained", spread, "the best went on")]
 
     def _network(self) -> list[Section]:
         """Return the drawings of the network: blocks, cells, and widths."""

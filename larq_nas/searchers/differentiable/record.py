@@ -162,7 +162,7 @@ def sections(run: RunDirectory) -> list[Section]:
     """Return what a report shows of a search: how the operations were decided, and its health."""
     found = []
     if run.probabilities.exists():
-        found += _decisions(read_rows(run.probabilities))
+        found += _decisions(read_rows(run.probabilities, *_COLUMNS))
     health = [row for row in read_rows(run.history) if row["stage"].startswith("search")]
     number = itertools.count(1)
     health = [{**row, "epoch": next(number)} for row in health]
@@ -179,7 +179,7 @@ def sections(run: RunDirectory) -> list[Section]:
         )
         found.append(Section("Health of the search", text, charts))
     if run.stages.exists():
-        found.append(_stages(json.loads(run.stages.read_text(encoding="utf-8"))["stages"]))
+        found.append(_stages(run.stages))
     return found
 
 
@@ -230,7 +230,11 @@ def _last(entropies: Sequence[Mapping[str, Any]], edge: str) -> float:
     return float([row["entropy"] for row in entropies if row["edge"] == edge][-1])
 
 
-def _stages(records: Sequence[Mapping[str, Any]]) -> Section:
+def _stages(path: Path) -> Section:
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))["stages"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"`{path}` cannot be read ({type(error).__name__}).") from None
     rows = [
         {
             "stage": number,

@@ -75,7 +75,7 @@ def sections(run: RunDirectory) -> list[Section]:
     """Return what a report shows of a search of widths: the means, and sigma, over time."""
     if not run.widths.exists():
         return []
-    rows = thinned(read_rows(run.widths))
+    rows = thinned(read_rows(run.widths, *_COLUMNS))
     means = [
         {
             "epoch": row["epoch"],

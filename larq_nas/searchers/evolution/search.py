@@ -121,7 +121,7 @@ def sections(run: RunDirectory) -> list[Section]:
     """Return what a report shows of an evolution: its candidates, and the front of the best."""
     if not run.candidates.exists():
         return []
-    rows = read_rows(run.candidates)
+    rows = read_rows(run.candidates, "candidate", "generation")
     done = [row for row in rows if "accuracy" in row]
     if not done:
         return []

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import larq_nas  # isort: skip  (it prepares TensorFlow)
-import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import dimensions_of, quick
@@ -15,6 +14,7 @@ from larq_nas.cost import Budget, SpaceCosts
 from larq_nas.data.data import read_data
 from larq_nas.errors import InputError
 from larq_nas.latency import build_table, measure
+from larq_nas.run_directory import RunDirectory
 from larq_nas.search import stages_of
 from larq_nas.searchers import Dms
 from larq_nas.searchers.dms import search as dimensioning
@@ -95,17 +95,12 @@ def test_widths_are_learned_and_kept(found: Path) -> None:
 
 
 def test_widths_are_plotted(found: Path) -> None:
-    image = tf.io.decode_png((found / "widths.png").read_bytes()).numpy()
-    assert image.shape[:2] == (840, 1200)
-    assert len(np.unique(image.reshape(-1, image.shape[-1]), axis=0)) > 100
-
-
-@pytest.mark.slow
-def test_without_matplotlib_a_line_says_so(data: Any, tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    search(data, directory=tmp_path / "run", epochs=1, verbose=2)
-    assert "not plotted: no matplotlib" in capsys.readouterr().out
-    assert not (tmp_path / "run" / "widths.png").exists()
+    (section,) = Dms().report(RunDirectory(found, {}))
+    means = section.charts[0].to_dict()
+    drawn = [(one["epoch"], one["mean"]) for one in means["data"]["values"]]
+    widths = rows(found, "widths.csv")
+    assert drawn == [(int(row["epoch"]), float(row["mean"])) for row in widths]
+    assert [row["filters"] for row in section.rows] == [int(row["middle"]) for row in widths[-2:]]
 
 
 def test_history_has_what_an_epoch_trained(found: Path) -> None:

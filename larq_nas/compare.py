@@ -41,6 +41,7 @@ from larq_nas.log import counted, log
 from larq_nas.methods import RecipeLike
 from larq_nas.methods import resolve as resolve_method
 from larq_nas.process_state import keeps_process_state
+from larq_nas.provenance import provenance
 from larq_nas.report.report import write_report
 from larq_nas.run_directory import RunDirectory, differences, flat, read_times
 from larq_nas.spaces import Space, SpaceLike, WidthSpace, names, resolve
@@ -349,14 +350,18 @@ class Record:
     # Arguments
         directory: where it is kept.
         terms: settings that all of its trainings share.
+        start: versions, and the call, of which the last is kept.
 
     # Raises
         InputError: if the directory holds something else, or a comparison on other terms.
     """
 
-    def __init__(self, directory: Path, terms: Mapping[str, Any]) -> None:
+    def __init__(
+        self, directory: Path, terms: Mapping[str, Any], start: Mapping[str, Any] | None = None
+    ) -> None:
         self._directory, self._path = directory, directory / "comparison.json"
         self._terms = json.loads(json.dumps(terms))
+        self._start = dict(start or {})
         require_ours(directory, "a comparison", _is_comparison)
         self._earlier = self._read()
         self._lock: FileLock | None = None
@@ -394,7 +399,7 @@ class Record:
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `comparison.json` and `comparison.csv`."""
-        record = {"terms": self._terms, "rows": list(rows)}
+        record = {"terms": self._terms, "rows": list(rows), "start": self._start}
         write_atomically(self._path, json.dumps(record, indent=1) + "\n")
         scalars = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in rows]
         write_table(self._directory / "comparison.csv", scalars)
@@ -502,6 +507,7 @@ def compare(
     # References
         - [BATS: Binary ArchitecTure Search](https://arxiv.org/abs/2003.01711)
     """
+    start = provenance(compare, locals())
     _require(seeds, directory, settings)
     verbose = verbose_here(None, directory, verbose)
     drawn, place = drawn_from(space), Path(directory).expanduser()
@@ -521,7 +527,7 @@ def compare(
         class_weight=class_weight,
         preprocessing=preprocessing,
     )
-    record = Record(place, _terms(data, training, epochs, settings or {}))
+    record = Record(place, _terms(data, training, epochs, settings or {}), start)
     facts = data.facts
     entries = read_entries(architectures, settings or {}, drawn, facts, training, record.has_rows)
     jobs = [job for seed in seeds for entry in entries for job in jobs_of(entry, data, place, seed)]

@@ -522,7 +522,8 @@ def _comparison(path: Path) -> _Subject:
         "comparison."
     )
     section = Section("Comparison", text, charts, rows=shown)
-    return _Subject(path, "comparison", {"rows": rows}, [section], terms, (), lost)
+    start = record.get("start", {})
+    return _Subject(path, "comparison", {"rows": rows}, [section], terms, (), lost, start)
 
 
 def _pairs(value: Any) -> list[tuple[str, int]]:

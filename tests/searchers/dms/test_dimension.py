@@ -96,8 +96,8 @@ def test_widths_are_learned_and_kept(found: Path) -> None:
 
 def test_widths_are_plotted(found: Path) -> None:
     (section,) = Dms().report(RunDirectory(found, {}))
-    means = section.charts[0].to_dict()
-    drawn = [(one["epoch"], one["mean"]) for one in means["data"]["values"]]
+    means = section.charts[0].data
+    drawn = [(one["epoch"], one["mean"]) for one in means.values]
     widths = rows(found, "widths.csv")
     assert drawn == [(int(row["epoch"]), float(row["mean"])) for row in widths]
     assert [row["filters"] for row in section.rows] == [int(row["middle"]) for row in widths[-2:]]

@@ -214,15 +214,15 @@ class Architecture:
 
     def __str__(self) -> str:
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
-        lines, group = [f"{self.space}: {settings}"], ""
+        lines, group = [f"{self.space}{settings and f': {settings}'}"], ""
         for name, value in self.choices.items():
             kind, _, rest = name.partition("/")
             if rest and kind != group:
-                lines.append(kind)
+                lines.append(f"  {kind}")
             group = kind
             if isinstance(value, list):
                 value = " + ".join(f"{operation}({index})" for operation, index in value)
-            lines.append(f"  {rest or name}: {value}")
+            lines.append(f"    {rest} = {value}" if rest else f"  {name} = {value}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

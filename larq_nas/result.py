@@ -24,6 +24,7 @@ from larq_nas.training.loop import read_history
 __all__ = ["Result", "load"]
 
 _WORST = 3
+_TOLD = ("candidate", "fitness", "accuracy", "binary_macs", "flatbuffer_bytes")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -185,8 +186,19 @@ class Result:
         print(self)
         rows = [] if self.directory is None else _candidates(self.directory)
         if rows:
-            grid = AsciiTable([list(rows[0]), *(list(row.values()) for row in rows[:number])])
-            print(f"The best of {len(rows)} candidates:\n{grid.table}")
+            columns = list(rows[0])
+            names = columns[columns.index("generation") + 1 : columns.index("fitness")]
+            told = [name for name in _TOLD if name in columns]
+            cells = [
+                [
+                    *(f"{round(row[name], 4):,}" for name in told),
+                    " ".join(str(row[name]) for name in names),
+                ]
+                for row in rows[:number]
+            ]
+            grid = AsciiTable([[*told, "choices"], *cells])
+            print(f"The best of {len(rows)} candidates, with the choices {', '.join(names)}:")
+            print(grid.table)
 
     def __str__(self) -> str:
         grid = AsciiTable([list(row) for row in self.rows()])
@@ -206,8 +218,7 @@ def _candidates(directory: Path) -> list[dict[str, Any]]:
     """Return the rows of the candidates that were measured, the fittest first."""
     path = RunDirectory(directory, {}).candidates
     rows = [row for row in read_rows(path) if "accuracy" in row] if path.exists() else []
-    best = sorted(rows, key=lambda row: -row["fitness"])
-    return [{k: round(v, 4) if isinstance(v, float) else v for k, v in r.items()} for r in best]
+    return sorted(rows, key=lambda row: -row["fitness"])
 
 
 def load(path: str | Path) -> Any:

@@ -140,3 +140,16 @@ def test_a_random_architecture_is_never_zero_on_every_path() -> None:
 
     drawn = [larq_nas.Architecture.random(space, (4, 4, 1), 2, seed).choices for seed in range(6)]
     assert all("dense" in str(choices["cell/1"]) for choices in drawn)
+
+
+def test_it_prints_what_a_person_reads() -> None:
+    architecture = larq_nas.Architecture(
+        "mine",
+        {"cells": 3},
+        {"first": "conv", "normal/2": [["conv", 0], ["pool", 1]], "normal/3": "skip", "width": 1.5},
+    )
+    assert str(architecture) == (
+        "mine: cells=3\n  first = conv\n  normal\n    2 = conv(0) + pool(1)\n    3 = skip\n"
+        "  width = 1.5"
+    )
+    assert str(larq_nas.Architecture("mine")) == "mine"

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import Interrupt
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from larq_nas.cost import profile
 from larq_nas.errors import InputError, LarqNasError
@@ -53,6 +55,34 @@ def search(
 
 def rows(directory: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((directory / "candidates.csv").open(newline="")))
+
+
+def test_candidates_are_shown_in_tensorboard_and_in_the_summary(
+    data: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search(data, SPACE, tmp_path / "run")
+    told = {int(row["candidate"]): row for row in rows(tmp_path / "run")}
+    folders = sorted((tmp_path / "run" / "logs" / "candidates").iterdir())
+    assert [int(folder.name) for folder in folders] == sorted(told)
+    for folder in folders:
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        row = told[int(folder.name)]
+        accuracy = tf.make_ndarray(events.Tensors("accuracy")[0].tensor_proto)
+        assert accuracy == pytest.approx(float(row["accuracy"]))
+        content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+        start = HParamsPluginData.FromString(content).session_start_info
+        values = {name: value.number_value for name, value in start.hparams.items()}
+        assert values == {name: float(row[name]) for name in values}
+        assert len(values) == len(SPACE.layers)
+    larq_nas.load(tmp_path / "run").results_summary(2)
+    printed = capsys.readouterr().out
+    best = max(told.values(), key=lambda row: float(row["fitness"]))
+    assert f"The best of {len(told)} candidates" in printed
+    first = next(
+        line for line in printed.splitlines() if line.startswith(f"| {best['candidate']} ")
+    )
+    assert " ".join(best[name] for name in SPACE.layers) in first
 
 
 def test_the_found_network_is_the_best_candidate_and_every_figure_is_kept(

@@ -97,6 +97,7 @@ class RunDirectory:
         self.times = self.directory / "times.json"
         self.result = self.directory / "result.json"
         self.report = self.directory / "report.html"
+        self.latencies = self.directory / "latencies.json"
 
     @classmethod
     def copy_of(cls, run: "RunDirectory") -> "RunDirectory":
@@ -129,7 +130,8 @@ class RunDirectory:
             (path.relative_to(self.directory).as_posix(), path.stat().st_size)
             for path in self.directory.rglob("*")
             if path.is_file()
-            and path.name not in (LOCK, self.warnings.name, self.times.name, self.report.name)
+            and path not in (self.warnings, self.times, self.report, self.latencies)
+            and path.name != LOCK
             and not path.match(f"{LEFTOVERS}/*")
         )
         return zlib.crc32(json.dumps(held).encode()) & 0xFFFFFF
@@ -219,6 +221,31 @@ class RunDirectory:
     def read_times(self) -> dict[str, float]:
         """Return the seconds that the search and the training have taken, in all calls together."""
         return read_times(self.directory)
+
+    def keep_latency(self, measured: Mapping[str, Any]) -> None:
+        """Keep a latency of `model.tflite`, in place of one of that device, kernel and threads.
+
+        # Arguments
+            measured: see `larq_nas.latency.Latency.summary`.
+        """
+        bytes_ = self.flatbuffer.read_bytes()
+        record = {"flatbuffer": f"{zlib.crc32(bytes_):08x}", **measured}
+        alike = ("flatbuffer", "device", "kernel", "threads")
+        others = [
+            one
+            for one in self.read_latencies()
+            if any(one.get(name) != record[name] for name in alike)
+        ]
+        write_atomically(self.latencies, json.dumps([*others, record], indent=1) + "\n")
+
+    def read_latencies(self) -> list[dict[str, Any]]:
+        """Return the latencies that were measured of `model.tflite` as it is."""
+        try:
+            kept = json.loads(self.latencies.read_text(encoding="utf-8"))
+            digest = f"{zlib.crc32(self.flatbuffer.read_bytes()):08x}"
+            return [one for one in kept if one["flatbuffer"] == digest]
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return []
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:

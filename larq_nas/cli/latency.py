@@ -18,6 +18,7 @@ from larq_nas.errors import InputError
 from larq_nas.latency import Latency, LatencyTable, build_table, measure
 from larq_nas.latency.devices.transport import OutputsError
 from larq_nas.latency.measure import HERE
+from larq_nas.run_directory import RunDirectory
 from larq_nas.spaces import resolve
 
 __all__ = ["latency"]
@@ -140,6 +141,10 @@ def latency(
         measured = measure(model, golden=golden, **options)
     else:
         measured = _compared_if_possible(model, beside, options)
+    if source.is_dir() and (source / "settings.json").exists():
+        run = RunDirectory(source, {})
+        run.keep_latency(measured.summary())
+        click.echo(f"kept in {run.latencies}, for larq-nas report", err=True)
     click.echo(json.dumps(measured.summary(), indent=2) if as_json else f"{measured}")
 
 

@@ -155,6 +155,7 @@ class _Run:
             self._training: "history.csv",
             self._classes: "result.json",
             self._costs: "result.json",
+            self._latency: "latencies.json",
             self._deployment: "result.json",
         }
         sections = [
@@ -291,6 +292,9 @@ class _Run:
         if LATENCY in costs:
             device = result.get("device", "the device of the latency table")
             tiles.append(("latency, predicted", f"{costs[LATENCY] / 1000:.3g} ms", device))
+        for one in self.directory.read_latencies():
+            told = f"{one['device']}, {one['kernel']} kernel, threads: {one['threads']}"
+            tiles.append(("latency, measured", f"{one['microseconds'] / 1000:.3g} ms", told))
         if result.get("budget") and "bytes" in result:
             used = {**costs, "flatbuffer_bytes": result["bytes"]}
             over = [name for name, limit in result["budget"].items() if used[name] > limit]
@@ -430,6 +434,19 @@ class _Run:
             charts.append(bars(macs, "MACs", "block", color="kind", title=title, stacked=True))
         return [Section("Costs", "", charts, rows=rows)]
 
+    def _latency(self) -> list[Section]:
+        """Return what each operation takes, where it was measured."""
+        charts = []
+        for one in self.directory.read_latencies():
+            rows = [
+                {"operation": f"{number} {operation['kind']}", "microseconds": operation[_TIME]}
+                for number, operation in enumerate(one["operations"], 1)
+            ]
+            if rows:
+                title = f"{one['device']}, {one['kernel']} kernel"
+                charts.append(bars(rows, _TIME, "operation", title=title))
+        return [Section("Latency by operation", "", charts)] if charts else []
+
     def _deployment(self) -> list[Section]:
         if "audit" not in self.result:
             return []
@@ -465,6 +482,7 @@ class _Run:
 
 
 _MOST_CLASSES = 40
+_TIME = "microseconds"
 
 
 def _comparison(path: Path) -> _Subject:

@@ -210,6 +210,23 @@ def test_the_command_writes_it(run: Path, tmp_path: Path) -> None:
     assert "holds no run" in refused.output
 
 
+def test_a_latency_that_was_measured_is_shown_with_its_device(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    command = ["latency", str(tmp_path / "run"), "--kernel", "indirect", "--runs", "5"]
+    for _ in range(2):
+        result = CliRunner().invoke(main, [*command, "--per-operation"])
+        assert result.exit_code == 0, result.output
+    (kept,) = json.loads((tmp_path / "run" / "latencies.json").read_text())
+    text = report(tmp_path / "run").read_text()
+    assert f"{kept['microseconds'] / 1000:.3g} ms" in text
+    assert kept["device"] in text
+    assert "Latency by operation" in text
+    # Of another flatbuffer it says nothing.
+    with open(tmp_path / "run" / "model.tflite", "ab") as file:
+        file.write(b"1")
+    assert "latency, measured" not in report(tmp_path / "run").read_text()
+
+
 def test_runs_of_other_data_are_shown_apart(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "other")
     record = json.loads((run / "settings.json").read_text())

@@ -17,7 +17,7 @@ __all__ = [
     "thinned",
 ]
 
-_EPOCHS, _TICKS = 50, 12
+_EPOCHS, _ROWS, _TICKS = 50, 6000, 12
 _WIDTH, _HEIGHT = 440, 240
 _LEGEND: Mapping[str, Any] = {"orient": "bottom", "columns": 3, "labelLimit": 140, "symbolLimit": 0}
 
@@ -202,13 +202,20 @@ def _escaped(name: str) -> str:
     return name
 
 
-def thinned(rows: Iterable[Mapping[str, Any]], key: str = "epoch") -> list[Mapping[str, Any]]:
-    """Return the rows of at most 50 values of a column, the first and the last among them."""
+def thinned(
+    rows: Iterable[Mapping[str, Any]], key: str = "epoch", most: int = _ROWS
+) -> list[Mapping[str, Any]]:
+    """Return the rows of some values of a column, the first and the last among them.
+
+    A report would be too large with all of a long search: of so many rows at most, but of two
+    values at least, and of no more than 50.
+    """
     rows = list(rows)
     values = sorted({int(row[key]) for row in rows})
-    if len(values) > _EPOCHS:
-        step = (len(values) - 1) / (_EPOCHS - 1)
-        values = [values[round(step * number)] for number in range(_EPOCHS)]
+    number = max(2, min(_EPOCHS, most * len(values) // max(1, len(rows))))
+    if len(values) > number:
+        step = (len(values) - 1) / (number - 1)
+        values = [values[round(step * place)] for place in range(number)]
     shown = set(values)
     return [row for row in rows if int(row[key]) in shown]
 

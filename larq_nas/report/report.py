@@ -659,7 +659,9 @@ def _script() -> str:
     import altair as alt
     import vl_convert
 
-    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+    major = alt.SCHEMA_VERSION.lstrip("v").partition(".")[0]
+    known = [one for one in vl_convert.get_vegalite_versions() if one.partition(".")[0] == major]
+    version = max(known, key=lambda one: int(one.partition(".")[2]))
     code: str = vl_convert.javascript_bundle("window.draw = vegaEmbed;", vl_version=version)
     return code.replace("</script", "<\\/script")
 
@@ -696,7 +698,7 @@ def _page(subjects: Sequence[_Subject]) -> str:
 
 def _embedded(value: Any) -> str:
     """Return JSON that cannot end the script it stands in."""
-    return json.dumps(_plain(value), separators=(",", ":")).replace("</", "<\\/")
+    return json.dumps(_plain(value), separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _plain(value: Any) -> Any:

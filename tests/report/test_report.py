@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from larq_nas.cli import main
 from larq_nas.errors import InputError
-from larq_nas.report.charts import Section
+from larq_nas.report.charts import Section, thinned
 from larq_nas.report.report import report
 
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "google-chrome")) if path), None)
@@ -267,3 +267,21 @@ def test_each_method_is_shown_alone_and_beside_the_others(
     assert "Runs side by side" in text
     assert "2 random bats" in text
     assert len(figures(tmp_path / "report.html")) == 5
+
+
+def test_a_long_search_is_thinned_and_its_ends_are_shown() -> None:
+    rows = [{"epoch": epoch, "edge": edge} for epoch in range(1, 601) for edge in range(300)]
+    told = thinned(rows)
+    assert len(told) <= 6000
+    assert {told[0]["epoch"], told[-1]["epoch"]} == {1, 600}
+    assert thinned(rows[:600]) == rows[:600]
+
+
+def test_text_of_a_run_cannot_become_part_of_the_page(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    evil = "</script><script>alert(1)</script><!--"
+    result = json.loads((run / "result.json").read_text())
+    result["class_accuracy"] = {evil: 0.5}
+    result["warnings"] = [evil]
+    (tmp_path / "run" / "result.json").write_text(json.dumps(result))
+    assert evil not in report(tmp_path / "run").read_text()

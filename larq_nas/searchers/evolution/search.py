@@ -127,6 +127,8 @@ def sections(run: RunDirectory) -> list[Section]:
         return []
     best = max(done, key=lambda row: (row["fitness"], -row["candidate"]))
     told = [{**row, "kind": "chosen" if row is best else "candidate"} for row in done]
+    step = -(-len(told) // _DRAWN)
+    told = [row for place, row in enumerate(told) if place % step == 0 or row["kind"] == "chosen"]
     charts = []
     for cost in (name for name in _FIGURES if name in best):
         chart = dots(
@@ -151,12 +153,13 @@ def sections(run: RunDirectory) -> list[Section]:
         f"{len(done)} candidates were trained briefly and measured on images held out of the "
         "training data, never on those that are reported. Fitness is accuracy less the price of "
         f"operations.{f' {lost} failed.' if lost else ''}"
+        f"{f' {len(told)} are drawn.' if len(told) < len(done) else ''}"
     )
     table = sorted(done, key=lambda row: -row["fitness"])[:_BEST]
     return [Section("Candidates", text, charts, rows=[_rounded(row) for row in table])]
 
 
-_BEST = 20
+_BEST, _DRAWN = 20, 400
 
 
 def _front(rows: Sequence[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:

@@ -3,45 +3,22 @@
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jinja2
 
-from larq_nas.architecture import Architecture
-from larq_nas.choices import expand
-from larq_nas.cost import LATENCY, Budget
-from larq_nas.cost.profile import size
+from larq_nas.cost import LATENCY
 from larq_nas.errors import InputError, first_line, warn
 from larq_nas.files import write_atomically
 from larq_nas.log import log
-from larq_nas.methods import SEARCHERS
-from larq_nas.report.charts import Section, bars, dots, lines, read_rows, thinned
-from larq_nas.report.drawing import draw_cell, draw_chain
-from larq_nas.run_directory import RunDirectory, flat, read_record
+from larq_nas.report.charts import Section, dots, lines, thinned
+from larq_nas.report.subjects import COSTS, Subject, is_finite, number_text, read
+from larq_nas.run_directory import flat
 from larq_nas.searchers import Searcher
-from larq_nas.training.callbacks import duration
 
 __all__ = ["report", "write_report"]
-
-_COMPARISON = "comparison.json"
-_PARTS = {"train": "training"}
-_DAMAGES = (ValueError, KeyError, TypeError, AttributeError, IndexError)
-_Part = TypeVar("_Part")
-_SCORES = {
-    "accuracy": ("accuracy", "search_accuracy", "val_accuracy"),
-    "loss": ("loss", "search_loss", "val_loss"),
-}
-_COSTS = {
-    "parameters": "weights",
-    "weight_bytes": "bytes of weights",
-    "activation_bytes": "bytes of activations",
-    "binary_macs": "binary MACs",
-    "macs": "real MACs",
-}
 
 
 def report(
@@ -77,7 +54,7 @@ def report(
         raise InputError("`runs` must name the directory of a run, or several, but is empty.")
     if output is None and len(runs) > 1:
         raise InputError("`output` must be given with several runs, such as report.html.")
-    subjects = [_read(_path(run), searcher) for run in runs]
+    subjects = [read(_path(run), searcher) for run in runs]
     path = Path(output).expanduser() if output else subjects[0].path / "report.html"
     try:
         write_atomically(path, _page(subjects))
@@ -97,480 +74,18 @@ def write_report(directory: Path, searcher: Searcher | None, verbose: int | str)
         log.info(f"report: {path}")
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """What a report shows of a run or a comparison."""
-
-    path: Path
-    status: str
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    sections: Sequence[Section] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    history: Sequence[Mapping[str, Any]] = ()
-    warnings: Sequence[str] = ()
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    summary: str = ""
-    tiles: Sequence[tuple[str, str, str]] = ()
-
-    @property
-    def data(self) -> tuple[Any, ...]:
-        """What two runs must share for their accuracies to be compared: images and classes."""
-        facts = self.settings.get("data") or {}
-        return tuple(facts.get(name) for name in ("validation_content", "classes"))
-
-
 def _path(run: object) -> Path:
     if not isinstance(run, str | Path):
         raise InputError(f"`runs` must be directories of runs, but got {run!r}.")
     return Path(run).expanduser()
 
 
-def _read(path: Path, searcher: Searcher | None) -> _Subject:
-    if (path / _COMPARISON).exists():
-        return _comparison(path)
-    return _Run(path, searcher).subject()
-
-
-class _Run:
-    """Reads a run as far as it is; what is damaged is named, and the rest is shown."""
-
-    def __init__(self, path: Path, searcher: Searcher | None) -> None:
-        record = read_record(path)
-        self.path = path
-        self.settings: Mapping[str, Any] = record["settings"]
-        self.start: Mapping[str, Any] = record.get("start") or {}
-        self.directory = RunDirectory(path, self.settings)
-        self.problems: list[str] = []
-        self.result: Mapping[str, Any] = self._json(self.directory.result)
-        self.architecture = self._architecture()
-        self.history = self._rows(self.directory.history)
-        self.seeds = self._rows(self.directory.seeds)
-        self.searcher = searcher or self._searcher()
-
-    def subject(self) -> _Subject:
-        """Return what a report shows of it."""
-        parts = {
-            self._network: "architecture.json",
-            self._search: "what the search has left",
-            self._training: "history.csv",
-            self._classes: "result.json",
-            self._costs: "result.json",
-            self._latency: "latencies.json",
-            self._deployment: "result.json",
-        }
-        sections = [
-            section for part, source in parts.items() for section in self._whole(part, source)
-        ]
-        tiles = self._whole(self._tiles, "result.json")
-        warned = [*self.directory.read_warnings(), *self.result.get("warnings", ())]
-        refused = self.result.get("refused")
-        return _Subject(
-            self.path,
-            self._status(),
-            self._figures(),
-            sections,
-            self.settings,
-            self.history,
-            list(dict.fromkeys([*self.problems, *([refused] if refused else []), *warned])),
-            self.start,
-            self._summary(),
-            tiles,
-        )
-
-    def _whole(self, part: Callable[[], list[_Part]], source: str) -> list[_Part]:
-        """Return a part of the report; of a damaged file there is none."""
-        try:
-            return part()
-        except (InputError, *_DAMAGES) as error:
-            cause = f": {error}" if isinstance(error, InputError) else ""
-            self._damaged(source, cause)
-            return []
-
-    def _json(self, path: Path) -> Mapping[str, Any]:
-        """Return `result.json`, if it is there and whole."""
-        if not path.exists():
-            return {}
-        try:
-            found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if not _is_finite(found["accuracy"]) or not isinstance(found["costs"], dict):
-                raise TypeError
-        except (OSError, *_DAMAGES):
-            self._damaged(path.name)
-            return {}
-        return found
-
-    def _rows(self, path: Path) -> list[dict[str, Any]]:
-        if not path.exists():
-            return []
-        try:
-            rows = read_rows(path)
-            if path == self.directory.history:
-                rows = [{**row, "epoch": int(row["epoch"]), "stage": row["stage"]} for row in rows]
-            return rows
-        except (InputError, KeyError, ValueError, TypeError):
-            self._damaged(path.name)
-            return []
-
-    def _damaged(self, source: str, cause: str = "") -> None:
-        told = f"`{source}` is damaged, and left out here{cause or ': run the same call again.'}"
-        if told not in self.problems:
-            self.problems.append(told)
-
-    def _architecture(self) -> Architecture | None:
-        if not self.directory.architecture.exists():
-            return None
-        try:
-            return Architecture.load(self.directory.architecture)
-        except InputError:
-            self._damaged(self.directory.architecture.name)
-            return None
-
-    def _searcher(self) -> Searcher | None:
-        name = str((self.settings.get("searcher") or {}).get("name", ""))
-        if name and name not in SEARCHERS:
-            self.problems.append(
-                f"Searcher `{name}` is not one of larq_nas: give it as `searcher` to show its part."
-            )
-        return SEARCHERS[name]() if name in SEARCHERS else None
-
-    def _figures(self) -> dict[str, Any]:
-        """Return the figures of `result.json` that a report shows, by their names there."""
-        names = ("accuracy", "top5_accuracy", "loss", "bytes", "metrics", "costs", "budget")
-        return {name: self.result[name] for name in names if name in self.result}
-
-    def _status(self) -> str:
-        if "refused" in self.result:
-            return "trained, not converted"
-        if self.result:
-            return "finished"
-        changed = max((p.stat().st_mtime for p in self.path.glob("*")), default=0.0)
-        when = datetime.fromtimestamp(changed).strftime("%Y-%m-%d %H:%M:%S")
-        done = "has not ended an epoch"
-        if self.history:
-            last = self.history[-1]
-            total = self.settings.get("epochs") if last["stage"] == "search" else None
-            done = f"stage {last['stage']}, epoch {last['epoch']}{f' of {total}' if total else ''}"
-        return f"not finished: {done}; last file written {when}"
-
-    def _summary(self) -> str:
-        """Return what was found, in sentences for a colleague."""
-        space = (self.settings.get("space") or self.settings.get("architecture") or {}).get(
-            "name", self.architecture.space if self.architecture else "of one's own"
-        )
-        found = "found" if "searcher" in self.settings else "trained"
-        if not self.result:
-            return f"A network of space {space} is being {found}."
-        data = self.settings.get("data") or {}
-        images, classes = data.get("validation_examples"), data.get("classes")
-        told = (
-            f"A network of space {space} was {found}. It classifies "
-            f"{self.result['accuracy']:.2%} of {_number(images)} validation images rightly "
-            f"({classes} classes)."
-        )
-        if "bytes" in self.result:
-            told += f" Its .tflite has {_number(self.result['bytes'])} bytes."
-        took = self.directory.read_times()
-        if took:
-            parts = [f"the {_PARTS.get(p, p)} took {duration(s)}" for p, s in took.items()]
-            told += f" {' and '.join(parts).capitalize()}."
-        return told
-
-    def _tiles(self) -> list[tuple[str, str, str]]:
-        """Return the figures at the top: what each is, its value and a remark."""
-        result = self.result
-        if not result:
-            return []
-        top5 = f"top-5 {result['top5_accuracy']:.2%}" if result.get("top5_accuracy") else ""
-        tiles = [("accuracy on validation data", f"{result['accuracy']:.2%}", top5)]
-        tiles += self._whole(self._tile_of_seeds, "seeds.csv")
-        if "bytes" in result:
-            tiles.append((".tflite", size(result["bytes"]), f"{result['bytes']:,} bytes"))
-        costs = result.get("costs", {})
-        if "binary_macs" in costs:
-            real = f"{costs['macs']:,} real"
-            tiles.append(("binary MACs of an image", _short(costs["binary_macs"]), real))
-        if LATENCY in costs:
-            device = result.get("device", "the device of the latency table")
-            tiles.append(("latency, predicted", f"{costs[LATENCY] / 1000:.3g} ms", device))
-        for one in self.directory.read_latencies():
-            told = f"{one['device']}, {one['kernel']} kernel, threads: {one['threads']}"
-            tiles.append(("latency, measured", f"{one['microseconds'] / 1000:.3g} ms", told))
-        if result.get("budget") and "bytes" in result:
-            used = {**costs, "flatbuffer_bytes": result["bytes"]}
-            over = [name for name, limit in result["budget"].items() if used[name] > limit]
-            told = "exceeded" if over else "kept"
-            tiles.append(("budget", told, Budget(dict(result["budget"])).report(used)))
-        return tiles
-
-    def _tile_of_seeds(self) -> list[tuple[str, str, str]]:
-        if len(self.seeds) < 2:
-            return []
-        accuracies = [row["accuracy"] for row in self.seeds]
-        spread = f"{min(accuracies):.2%} to {max(accuracies):.2%}"
-        return [(f"{len(accuracies)} seeds, briefly trained", spread, "the best went on")]
-
-    def _network(self) -> list[Section]:
-        """Return the drawings of the network: blocks, cells, and widths."""
-        drawings = []
-        if self.result.get("layers"):
-            drawings.append(("Blocks, and the shape of what each gives", self._chain()))
-        charts: list[Any] = []
-        if self.architecture:
-            choices = self.architecture.choices
-            for name, cell in (self.start.get("cells") or {}).items():
-                nodes = {int(k): _pairs(choices[q]) for k, q in cell["questions"].items()}
-                drawn = draw_cell(cell["inputs"], nodes, cell["concat"])
-                drawings.append((f"Cells of kind {name}", drawn))
-            rows = self._widths(choices)
-            if rows:
-                charts.append(bars(rows, "filters", "layer", color="network", title="Widths found"))
-        if not drawings and not charts:
-            return []
-        return [Section("The network", "", charts, drawings)]
-
-    def _blocks(self) -> dict[str, list[Mapping[str, Any]]]:
-        """Return the layers of each block: those whose names begin alike."""
-        blocks: dict[str, list[Mapping[str, Any]]] = {}
-        for layer in self.result.get("layers", ()):
-            blocks.setdefault(layer["name"].partition("_")[0], []).append(layer)
-        return blocks
-
-    def _chain(self) -> str:
-        told = []
-        for name, layers in self._blocks().items():
-            shape = "x".join(map(str, layers[-1]["shape"]))
-            binary = sum(layer["binary_macs"] for layer in layers)
-            macs = sum(layer["macs"] for layer in layers)
-            weights = sum(layer["weight_bytes"] for layer in layers)
-            told.append(
-                (
-                    name,
-                    shape,
-                    f"{name}: {len(layers)} layers to {shape}; {binary:,} binary and {macs:,} real "
-                    f"MACs, {weights:,.0f} bytes of weights",
-                )
-            )
-        return draw_chain(told)
-
-    def _widths(self, choices: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the filters of each width that was chosen, beside the uniform ones."""
-        rows = []
-        for name, uniform in (self.start.get("filters") or {}).items():
-            if name in choices:
-                widths = {"found": expand(uniform, choices[name]), "uniform": uniform}
-                rows += [
-                    {"layer": name, "network": label, "filters": filters}
-                    for label, filters in widths.items()
-                ]
-        return rows
-
-    def _search(self) -> list[Section]:
-        """Return what the searcher shows of its search, and the seeds."""
-        sections: list[Section] = []
-        if self.searcher is not None and hasattr(self.searcher, "report"):
-            sections += self._whole(self._of_searcher, "the record of the search")
-        if self.seeds:
-            text = "What the search of each seed has found, trained briefly on the same images."
-            sections.append(Section("Seeds", text, rows=self.seeds))
-        return sections
-
-    def _of_searcher(self) -> list[Section]:
-        return list(self.searcher.report(self.directory))  # type: ignore[union-attr]
-
-    def _training(self) -> list[Section]:
-        """Return the curves of each stage."""
-        charts = []
-        for stage in dict.fromkeys(row["stage"] for row in self.history):
-            rows = thinned(row for row in self.history if row["stage"] == stage)
-            for title, names in _SCORES.items():
-                told = [
-                    {"epoch": row["epoch"], "metric": name, "value": row[name]}
-                    for row in rows
-                    for name in names
-                    if _is_finite(row.get(name))
-                ]
-                if told:
-                    label = f"{stage}: {title}"
-                    chart = lines(
-                        told,
-                        "epoch",
-                        "value",
-                        color="metric",
-                        title=label,
-                        y_title=title,
-                        percent=title == "accuracy",
-                    )
-                    charts.append(chart)
-        return [Section("Training", "Each stage, epoch by epoch.", charts)] if charts else []
-
-    def _classes(self) -> list[Section]:
-        accuracies = self.result.get("class_accuracy") or {}
-        ordered = sorted(accuracies.items(), key=lambda pair: pair[1])[:_MOST_CLASSES]
-        if not ordered:
-            return []
-        rows = [{"class": str(name), "accuracy": value} for name, value in ordered]
-        few = f" The {_MOST_CLASSES} lowest are shown." if len(accuracies) > len(rows) else ""
-        text = f"The accuracy of the images of each class, the lowest first.{few}"
-        return [Section("Classes", text, [bars(rows, "accuracy", "class", percent=True)])]
-
-    def _costs(self) -> list[Section]:
-        costs = self.result.get("costs")
-        if not costs:
-            return []
-        rows = [{"cost": _COSTS[name], "of one image": _number(costs[name])} for name in _COSTS]
-        if "bytes" in self.result:
-            rows.append(
-                {"cost": "bytes of the .tflite", "of one image": _number(self.result["bytes"])}
-            )
-        charts = []
-        macs = [
-            {"block": name, "kind": kind, "MACs": total}
-            for name, layers in self._blocks().items()
-            for kind, of in (("binary", "binary_macs"), ("real", "macs"))
-            if (total := sum(layer[of] for layer in layers))
-        ]
-        if macs:
-            title = "Multiply-accumulates of each block"
-            charts.append(bars(macs, "MACs", "block", color="kind", title=title, stacked=True))
-        return [Section("Costs", "", charts, rows=rows)]
-
-    def _latency(self) -> list[Section]:
-        """Return what each operation takes, where it was measured."""
-        charts = []
-        for one in self.directory.read_latencies():
-            rows = [
-                {"operation": f"{number} {operation['kind']}", "microseconds": operation[_TIME]}
-                for number, operation in enumerate(one["operations"], 1)
-            ]
-            if rows:
-                title = f"{one['device']}, {one['kernel']} kernel"
-                charts.append(bars(rows, _TIME, "operation", title=title))
-        return [Section("Latency by operation", "", charts)] if charts else []
-
-    def _deployment(self) -> list[Section]:
-        if "audit" not in self.result:
-            return []
-        rows = [
-            {
-                "layer": layer["layer"],
-                "by definition": "binary" if layer["binary"] else "real",
-                "runs as": layer["runs_as"],
-                "remark": layer["cause"] or layer["note"],
-            }
-            for layer in self.result["audit"]["layers"]
-        ]
-        parity = [
-            {
-                "kernel": one["kernel"],
-                "images compared": one["examples"],
-                "operations compared": one["operations"],
-                "same class": "" if one["agreement"] is None else f"{one['agreement']:.2%}",
-                "images equal to rounding": f"{one['exact']:.2%}",
-            }
-            for one in self.result["parity"]
-        ]
-        counts = self.result["audit"]["operations"]
-        operations = [{"operation": kind, "number": number} for kind, number in counts.items()]
-        fallen = sum(bool(layer["cause"]) for layer in self.result["audit"]["layers"])
-        binary = sum(layer["binary"] for layer in self.result["audit"]["layers"])
-        text = f"{binary - fallen} of {binary} binary layers run in binary on the device."
-        return [
-            Section("Deployment: layer by layer", text, rows=rows),
-            Section("Deployment: operations of the .tflite", "", rows=operations),
-            Section("Deployment: the .tflite beside Keras", "", rows=parity),
-        ]
-
-
-_MOST_CLASSES = 40
-_TIME = "microseconds"
-
-
-def _comparison(path: Path) -> _Subject:
-    """Return what a report shows of a comparison."""
-    try:
-        record = json.loads((path / _COMPARISON).read_text(encoding="utf-8"))
-        rows, terms = record["rows"], record["terms"]
-        shown = [
-            {
-                "architecture": row["architecture"],
-                "accuracy": f"{row['accuracy']:.2%}",
-                "spread": "" if row.get("spread") is None else f"{row['spread']:.2%}",
-                "runs": row["runs"],
-                "binary MACs": _number(round(row["binary_macs"])),
-                "real MACs": _number(round(row["macs"])),
-                "bytes of weights": _number(round(row["weight_bytes"])),
-                ".tflite bytes": _number(row.get("flatbuffer_bytes")),
-                "latency here": ""
-                if row.get("microseconds") is None
-                else f"{row['microseconds'] / 1000:.2f} ms",
-            }
-            for row in sorted(rows, key=lambda row: -row.get("accuracy", -1.0))
-            if "accuracy" in row
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(
-            f"`{path / _COMPARISON}` is damaged, or not of a comparison: compare again."
-        ) from None
-    every = [
-        {
-            "architecture": row["architecture"],
-            "accuracy": accuracy,
-            "binary MACs": row["binary_macs"],
-            "weight bytes": row["weight_bytes"],
-        }
-        for row in rows
-        for accuracy in row.get("accuracies", ())
-    ]
-    charts = [
-        dots(
-            every,
-            name,
-            "accuracy",
-            color="architecture",
-            percent=True,
-            title=f"Accuracy and {name}",
-        )
-        for name in ("binary MACs", "weight bytes")
-        if every
-    ]
-    lost = [f"{r['architecture']}: {text}" for r in rows for text in r.get("failures", ())]
-    text = (
-        "Architectures trained alike on the same images. Accuracies are means over runs, with "
-        "their standard deviation; each run is a dot. Latencies are of the machine of the "
-        "comparison."
-    )
-    section = Section("Comparison", text, charts, rows=shown)
-    start = record.get("start", {})
-    return _Subject(path, "comparison", {"rows": rows}, [section], terms, (), lost, start)
-
-
-def _pairs(value: Any) -> list[tuple[str, int]]:
-    return [(value, 0)] if isinstance(value, str) else [(name, index) for name, index in value]
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if isinstance(value, float) else f"{value:,}"
-
-
-def _short(number: float) -> str:
-    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= factor:
-            return f"{number / factor:.3g} {unit}"
-    return f"{number:g}"
-
-
-def _overview(subjects: Sequence[_Subject]) -> list[Section]:
+def _overview(subjects: Sequence[Subject]) -> list[Section]:
     """Return runs side by side; those of other data are apart."""
     runs = [subject for subject in subjects if subject.status != "comparison"]
     if len(runs) < 2:
         return []
-    groups: dict[tuple[Any, ...], list[_Subject]] = {}
+    groups: dict[tuple[Any, ...], list[Subject]] = {}
     for run in runs:
         groups.setdefault(run.data, []).append(run)
     sections = []
@@ -590,20 +105,20 @@ def _overview(subjects: Sequence[_Subject]) -> list[Section]:
     return sections
 
 
-def _row(run: _Subject) -> dict[str, Any]:
+def _row(run: Subject) -> dict[str, Any]:
     figures = run.figures
     costs = figures.get("costs", {})
     row: dict[str, Any] = {"run": str(run.path), "status": run.status.partition(":")[0]}
     if figures:
         row["accuracy"] = f"{figures['accuracy']:.2%}"
-        row[".tflite bytes"] = _number(figures.get("bytes"))
-        row |= {_COSTS[name]: _number(costs[name]) for name in _COSTS if name in costs}
+        row[".tflite bytes"] = number_text(figures.get("bytes"))
+        row |= {COSTS[name]: number_text(costs[name]) for name in COSTS if name in costs}
         if LATENCY in costs:
             row["latency, predicted"] = f"{costs[LATENCY] / 1000:.3g} ms"
     return row
 
 
-def _charts_of(runs: Sequence[_Subject]) -> list[Any]:
+def _charts_of(runs: Sequence[Subject]) -> list[Any]:
     found = [
         {
             "run": str(run.path),
@@ -616,13 +131,13 @@ def _charts_of(runs: Sequence[_Subject]) -> list[Any]:
     ]
     charts = [
         dots(found, name, "accuracy", color="run", percent=True, title=f"Accuracy and {name}")
-        for name in ("tflite bytes", "binary MACs")
+        for name in (".tflite bytes", "binary MACs")
         if found
     ]
     curves = [
         {"run": str(run.path), "epoch": row["epoch"], "accuracy": row["val_accuracy"]}
         for run in runs
-        for row in thinned(row for row in run.history if _is_finite(row.get("val_accuracy")))
+        for row in thinned(row for row in run.history if is_finite(row.get("val_accuracy")))
     ]
     if curves:
         title = "Accuracy on validation data, last stage"
@@ -630,7 +145,7 @@ def _charts_of(runs: Sequence[_Subject]) -> list[Any]:
     return charts
 
 
-def _differences(runs: Sequence[_Subject]) -> list[dict[str, Any]]:
+def _differences(runs: Sequence[Subject]) -> list[dict[str, Any]]:
     """Return the settings that differ between runs."""
     settings = [_readable(run.settings) for run in runs]
     names = sorted({name for one in settings for name in one})
@@ -666,7 +181,7 @@ def _script() -> str:
     return code.replace("</script", "<\\/script")
 
 
-def _page(subjects: Sequence[_Subject]) -> str:
+def _page(subjects: Sequence[Subject]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

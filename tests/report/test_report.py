@@ -56,6 +56,20 @@ def figures(path: Path) -> Any:
     return json.loads(rest.partition("</script>")[0])
 
 
+def require_fields(path: Path) -> None:
+    """Fail if a chart draws a column that its rows do not have, which Vega leaves empty."""
+    (line,) = (line for line in path.read_text().splitlines() if line.startswith("const charts = "))
+    charts = json.loads(line.removeprefix("const charts = ").removesuffix(";"))
+    assert charts
+    for chart in charts:
+        for layer in chart.get("layer", [chart]):
+            rows = chart["datasets"][layer["data"]["name"]]
+            encoding = dict(layer["encoding"])
+            for place in [*encoding.pop("tooltip", []), *encoding.values()]:
+                field = place["field"].replace("\\", "")
+                assert any(field in row for row in rows), (chart.get("title"), field)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api")
@@ -75,6 +89,7 @@ def shown(browser: Any, path: Path) -> Any:
     page.on("console", lambda message: messages.append(message.text))
     page.on("pageerror", lambda error: messages.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
+    require_fields(path)
     page.goto(path.resolve().as_uri())
     places = page.locator(".charts > div").count()
     page.wait_for_function(
@@ -205,6 +220,7 @@ def test_the_command_writes_it(run: Path, tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     assert len(figures(tmp_path / "two.html")) == 2
+    require_fields(tmp_path / "two.html")
     refused = CliRunner().invoke(main, ["report", str(tmp_path)])
     assert refused.exit_code == 1
     assert "holds no run" in refused.output

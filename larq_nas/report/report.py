@@ -137,7 +137,8 @@ def _charts_of(runs: Sequence[Subject]) -> list[Any]:
     curves = [
         {"run": str(run.path), "epoch": row["epoch"], "accuracy": row["val_accuracy"]}
         for run in runs
-        for row in thinned(row for row in run.history if is_finite(row.get("val_accuracy")))
+        for row in thinned(row for row in run.history if row["stage"] == run.history[-1]["stage"])
+        if is_finite(row.get("val_accuracy"))
     ]
     if curves:
         title = "Accuracy on validation data, last stage"
@@ -162,10 +163,15 @@ def _differences(runs: Sequence[Subject]) -> list[dict[str, Any]]:
 def _readable(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return settings by their full names; questions of the space are drawn, not listed."""
     told = {name: one for name, one in settings.items() if name != "choices"}
-    return {
-        name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in flat(told).items()
-    }
+    return {name: _text(value) for name, value in flat(told).items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,27 +1,30 @@
 """A published row of each paper on CIFAR-10: its search, then its training of what was found.
 
 Run `python examples/published.py bats`, or bnas_v2, shen2019, dms_a. Each has all settings of its
-paper (`larq-nas search --method bats --settings` lists them) and takes days without a GPU.
+paper (`larq-nas search --method bats --settings` lists them); without a GPU it takes days.
 The network is runs/bats/model.tflite. docs/papers has each setting beside the paper's words.
 """
 
 import sys
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import larq_nas
 
 
 class Row(NamedTuple):
-    """What a paper says of its data: images of a batch, and how training images are changed."""
+    """The batches and augmentations of search and training, which are no part of a method."""
 
     search_batch: int
     batch: int
     search_augment: str | None = None
     augment: str | None = None
+    space: Mapping[str, Any] | None = None
 
 
 ROWS = {
-    "bats": Row(96, 256, augment="cutout"),
+    # BATS names no width of its supernets: these have three channels a group, as its networks.
+    "bats": Row(96, 256, augment="cutout", space={"search_channels": 24, "search_groups": 8}),
     "bnas_v2": Row(64, 256, "standard", "standard"),
     "shen2019": Row(100, 100, "standard", "standard"),
     "dms_a": Row(64, 64),
@@ -45,7 +48,7 @@ def main(
         augment=row.search_augment,
         train_epochs=0,
         directory=f"{directory}_search",
-        **settings,
+        **{"space": row.space, **settings},
     )
     train, validation = larq_nas.datasets.load(data, row.batch)
     larq_nas.train(

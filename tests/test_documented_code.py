@@ -9,6 +9,7 @@ import inspect
 import re
 import shlex
 import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
@@ -173,65 +174,45 @@ def own_space(choose: Any, input_shape: tuple[int, int, int], classes: int) -> t
     return tf.keras.Model(images, larq_nas.layers.classifier(x, classes))
 
 
+def write_data(folder: Path) -> None:
+    """Write a few images as each data set that the pages name."""
+    parts = [next(iter(part)) for part in larq_nas.datasets.load("digits", 40)]
+    arrays = dict(zip(("x_train", "y_train", "x_test", "y_test"), sum(parts, ()), strict=True))
+    names = list(map(str, range(10)))
+    np.savez(folder / "digits.npz", class_names=names, **arrays)
+    pixels = tf.cast((arrays["x_train"] + 1) * 127.5, tf.uint8)
+    colors = tf.image.grayscale_to_rgb(tf.image.resize(pixels, (32, 32), "nearest")).numpy()
+    np.savez(folder / "cifar10.npz", images=colors, labels=arrays["y_train"])
+    np.savez(folder / "imagenet.npz", images=colors[:20], labels=arrays["y_train"][:20])
+    recordings = {"signals": np.zeros((9, 16_000), "float32"), "labels": np.arange(9) % 3}
+    np.savez(folder / "recordings.npz", **recordings)
+    for number, image in enumerate(pixels):
+        path = folder / "photos" / ("cat", "dog")[number % 2] / f"{number // 2 + 1:04}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(tf.io.encode_jpeg(image).numpy())
+
+
 @pytest.fixture(scope="module")
 def readers_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages assume that their reader has: data, runs, a model, a package, a table."""
     folder = tmp_path_factory.mktemp("reader")
-    train, validation = larq_nas.datasets.load("digits", 40)
-    images, labels = next(iter(train))
-    held_out, of_held_out = next(iter(validation))
-    arrays = {"x_train": images, "y_train": labels, "x_test": held_out, "y_test": of_held_out}
-    numbers = {name: array.numpy() for name, array in arrays.items()}
-    np.savez(folder / "digits.npz", class_names=list(map(str, range(10))), **numbers)
-    for name, size, count in (("cifar10", 32, 40), ("imagenet", 32, 20)):
-        colors = tf.image.grayscale_to_rgb(
-            tf.image.resize((images[:count] + 1) * 127.5, (size, size))
-        )
-        pixels, own = colors.numpy().astype("uint8"), labels[:count].numpy()
-        np.savez(
-            folder / f"{name}.npz",
-            x_train=pixels,
-            y_train=own,
-            x_test=pixels[::-1],
-            y_test=own[::-1],
-        )
-    np.savez(
-        folder / "recordings.npz", signals=np.zeros((9, 16_000), "float32"), labels=np.arange(9) % 3
-    )
-    for number, image in enumerate(tf.cast((images + 1) * 127.5, tf.uint8)):
-        path = folder / "photos" / ("cat", "dog")[number % 2] / f"{number // 2 + 1:04}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(tf.io.encode_jpeg(image).numpy())
+    write_data(folder)
+    run, package = folder / "runs/digits", folder / "packages/digits"
     train, validation = larq_nas.datasets.load(folder / "digits.npz", 40)
     given = small_search({"train": train, "validation": validation})
-    for name in ("runs/digits", "runs/quick"):
-        if name == "runs/quick":
-            shutil.copytree(folder / "runs/digits", folder / name)
-        else:
-            result = larq_nas.search(
-                **given, directory=folder / name, return_result=True, verbose=0
-            )
-    for name in ("model.keras", "teacher.keras"):
-        shutil.copy(folder / "runs/digits/model.keras", folder / name)
-    shutil.copy(folder / "runs/digits/model.tflite", folder)
-    conversion = larq_nas.convert(result.model, held_out)
-    write_package(folder / "packages/digits", conversion, result.model, images=held_out)
-    shutil.copy(folder / "packages/digits/golden.bin", folder)
-    for name in ("bats.json",):
-        build_table(
-            given["space"],
-            measure,
-            path=folder / name,
-            input_shape=(8, 8, 1),
-            classes=10,
-            networks=1,
-            checks=1,
-        )
-    for name, shape in (("runs/dms-cifar/architecture.json", (32, 32, 3)),):
-        (folder / name).parent.mkdir(parents=True)
-        space = larq_nas.spaces.ResNet18Cifar()
-        larq_nas.Architecture.random(space, shape, 10, 0).save(folder / name)
+    result = larq_nas.search(**given, directory=run, return_result=True, verbose=0)
+    write_package(package, result.conversion, result.model, images=validation)
+    shutil.copytree(run, folder / "runs/quick")
+    shutil.copy(run / "model.keras", folder / "model.keras")
+    shutil.copy(run / "model.keras", folder / "teacher.keras")
+    shutil.copy(run / "model.tflite", folder)
+    shutil.copy(package / "golden.bin", folder)
     shutil.copy(EXAMPLES / "own_space.py", folder / "my_space.py")
+    of_table = {"input_shape": (8, 8, 1), "classes": 10, "networks": 1, "checks": 1}
+    build_table(given["space"], measure, path=folder / "bats.json", **of_table)
+    widths = larq_nas.Architecture.random(larq_nas.spaces.ResNet18Cifar(), (32, 32, 3), 10, 0)
+    (folder / "runs/dms-cifar").mkdir()
+    widths.save(folder / "runs/dms-cifar/architecture.json")
     return folder
 
 
@@ -245,10 +226,11 @@ def names(readers_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.syspath_prepend(path)
     train, validation = larq_nas.datasets.load("digits.npz", 40)
     (images, labels), result = next(iter(validation)), larq_nas.load("runs/digits")
-    for call, owners, change in SMALL:
-        for owner, name in owners:
-            owner = import_module(owner) if isinstance(owner, str) else owner
-            monkeypatch.setattr(owner, name, smaller(call, change))
+    for call, places, change in SMALL:
+        for owner, name in places:
+            module = import_module(owner) if isinstance(owner, str) else owner
+            monkeypatch.setattr(module, name, smaller(call, change))
+    monkeypatch.delitem(sys.modules, "network", raising=False)  # of the package that is here
     from own_searcher import RandomSearch
 
     return {

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -99,6 +100,8 @@ def small_load(given: dict[str, Any]) -> dict[str, Any]:
     if given["source"] not in DATA:
         return given
     arrays = {name: given[name] for name in given if not name.endswith("_split")}
+    if arrays.get("resize"):
+        arrays |= {"image_size": 64, "resize": 72}
     return {**arrays, "source": DATA[given["source"]], "data_dir": None}
 
 
@@ -263,19 +266,28 @@ def pages() -> Iterator[Any]:
             yield pytest.param(page, marks=slow, id=page.relative_to(ROOT).as_posix())
 
 
+def run(block: Block, names: dict[str, Any]) -> None:
+    if block.is_python:
+        # At its line of the page, which a traceback then shows.
+        exec(compile("\n" * block.line + block.code, str(block.page), "exec"), names)
+    else:
+        done = CliRunner().invoke(main, shlex.split(block.code, comments=True)[1:])
+        assert done.exit_code == 0, f"{block.code}: {done.output[-1000:]}"
+
+
 @pytest.mark.parametrize("page", pages())
 def test_the_code_of_a_page_runs(page: Path, names: dict[str, Any]) -> None:
     if "larq_zoo" in page.read_text() and not find_spec("larq_zoo"):
         pytest.skip("needs larq-zoo")
+    failures = []
     for block in BLOCKS[page]:
-        if block.reasons:
-            continue
-        if block.is_python:
-            # At its line of the page, which a traceback then shows.
-            exec(compile("\n" * block.line + block.code, str(page), "exec"), names)
-        else:
-            done = CliRunner().invoke(main, shlex.split(block.code, comments=True)[1:])
-            assert done.exit_code == 0, f"{block.code}\n{done.output[-2000:]}"
+        try:
+            if not block.reasons:
+                run(block, names)
+        except Exception as error:  # noqa: BLE001  what fails of a page is told at once
+            last = "".join(traceback.format_exception(error)[-3:])
+            failures.append(f"{page.name}:{block.line}: {last}")
+    assert not failures, "\n".join(failures)
 
 
 @pytest.mark.parametrize("text", NOT_RUN)

@@ -38,7 +38,6 @@ lint: $(VENV)/.installed
 
 # The sdist and the wheel, for `twine upload dist/*`. REPOSITORY=https://... is where the README's
 # links lead on the index; without it they are text.
-dist: export REPOSITORY := $(REPOSITORY)
 dist: $(VENV)/.installed
 	rm -rf build dist
 	$(RUN)/python -m build

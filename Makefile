@@ -8,7 +8,7 @@ VENV := .venv
 TENSORFLOW := $(if $(filter Linux,$(shell uname -s)),tensorflow-cpu,tensorflow)
 RUN := $(VENV)/bin
 
-.PHONY: demo test test-all test-tf219 lint clean
+.PHONY: demo test test-all test-tf219 lint dist clean
 
 # Images of 8x8 pixels are too small to be worth dividing: one thread per operation is faster.
 demo: export TF_NUM_INTRAOP_THREADS := 1
@@ -35,6 +35,13 @@ lint: $(VENV)/.installed
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 	$(RUN)/lint-imports
+
+# The sdist and the wheel, for `twine upload dist/*`. REPOSITORY=https://... is where the README's
+# links lead on the index; without it they are text.
+dist: $(VENV)/.installed
+	rm -rf build dist
+	$(RUN)/python -m build
+	$(RUN)/twine check --strict dist/*
 
 $(VENV)/.installed: setup.py
 	@[ -n "$(PYTHON)" ] || { echo "larq_nas needs Python 3.10 to 3.12: install one, or give PYTHON=..."; exit 1; }

@@ -1,3 +1,5 @@
+import os
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -7,6 +9,23 @@ version = next(
     line.split('"')[1]
     for line in (root / "larq_nas" / "__init__.py").read_text(encoding="utf-8").splitlines()
     if line.startswith("__version__")
+)
+# `make dist REPOSITORY=https://...`: where the sources are, for the README's links on the index.
+repository = os.environ.get("REPOSITORY", "").rstrip("/")
+
+
+def absolute(link: re.Match[str]) -> str:
+    """Return a relative link of the README as one to the repository, or its text without one."""
+    image, text, target = link.groups()
+    if not repository:
+        return "" if image else text
+    return f"{image}[{text}]({repository}/{'raw' if image else 'blob'}/main/{target})"
+
+
+long_description = re.sub(
+    r"(!?)\[([^\]]*)\]\((?!https?://|#)([^)]+)\)",
+    absolute,
+    (root / "README.md").read_text(encoding="utf-8"),
 )
 # TensorFlow 2.15 is the last with Keras 2 inside, and has no wheels for Python 3.12.
 newer_python = [
@@ -23,9 +42,28 @@ setup(
     name="larq_nas",
     version=version,
     description="Architecture search for binary neural networks, on Keras and Larq.",
-    long_description=(root / "README.md").read_text(encoding="utf-8"),
+    long_description=long_description,
     long_description_content_type="text/markdown",
+    author="The maintainers of larq_nas",
     license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=[
+        "binary neural networks",
+        "neural architecture search",
+        "larq",
+        "keras",
+        "tensorflow",
+        "tflite",
+        "raspberry pi",
+    ],
+    project_urls={
+        "Larq": "https://docs.larq.dev",
+        **(
+            {"Source": repository, "Changelog": f"{repository}/blob/main/CHANGELOG.md"}
+            if repository
+            else {}
+        ),
+    },
     packages=find_packages(include=["larq_nas", "larq_nas.*"]),
     package_data={
         "larq_nas": [
@@ -60,6 +98,7 @@ setup(
         "testing": ["pytest>=8"],
         "dev": [
             *datasets,
+            "build>=1.2",
             "matplotlib>=3.7",
             "import-linter>=2",
             "ipykernel>=6",
@@ -68,13 +107,22 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.6",
+            "twine>=6",
         ],
     },
     entry_points={"console_scripts": ["larq-nas=larq_nas.cli:main"]},
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Software Development :: Embedded Systems",
+        "Typing :: Typed",
     ],
 )

@@ -5,10 +5,16 @@ import importlib.util
 import os
 import sys
 from importlib import metadata
+from pathlib import Path
 
 _PYTHON = ((3, 10), (3, 13))
 _TENSORFLOW = ((2, 15), (2, 20))
-_ADVICE = "pip install tensorflow==2.15.1"
+# The last with Keras 2 inside, of which there are no wheels for Python 3.12.
+_ADVICE = (
+    "pip install tensorflow==2.15.1"
+    if sys.version_info < (3, 12)
+    else "pip install 'tensorflow==2.19.*' 'tf-keras==2.19.*'"
+)
 
 
 def _tensorflow_version() -> tuple[int, int]:
@@ -51,13 +57,29 @@ def _use_keras_2(version: tuple[int, int]) -> None:
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
 
 
-def prepare() -> None:
-    """Check the versions and set what TensorFlow reads when it is first imported."""
+def _is_command() -> bool:
+    """Return whether the program is `larq-nas`, by its name or as `python -m larq_nas`."""
+    if sys.argv[0] == "-m":
+        return not {"larq_nas", "larq_nas.cli"}.isdisjoint(sys.orig_argv[1:])
+    return Path(sys.argv[0]).name.startswith("larq-nas")
+
+
+def _check_versions() -> None:
     _require_python(sys.version_info[:2])
     version = _tensorflow_version()
     _require_tensorflow(version)
     if version >= (2, 16):
         _use_keras_2(version)
+
+
+def prepare() -> None:
+    """Check the versions and set what TensorFlow reads when it is first imported."""
+    try:
+        _check_versions()
+    except ImportError as error:
+        if _is_command():  # whose errors are one line
+            sys.exit(f"Error: {error}")
+        raise
     # Without a GPU, TensorFlow logs errors about CUDA as it starts. Errors that matter raise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" not in sys.modules and os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3":

@@ -18,7 +18,7 @@ import pytest
 from larq_nas.cli import main
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MADE = re.compile(r"larq_nas\.(spaces\.[A-Z]|searchers\.[A-Z]|Architecture\.published)")
 
 

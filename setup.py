@@ -50,6 +50,7 @@ setup(
         "datasets": datasets,
         "plots": ["matplotlib>=3.7"],
         "testing": ["pytest>=8"],
+        "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29,<2"],
         "dev": [
             *datasets,
             "matplotlib>=3.7",

@@ -3,7 +3,7 @@
 A method is a row of a paper's tables. No setting is inherited from another paper, but for rows that
 are versions of one; each names all that it sets otherwise than `larq_nas.spaces`,
 `larq_nas.searchers` and `larq_nas.training.Recipe` do for a network of one's own.
-`docs/methods.md` tells how to add one.
+`docs/own_method.md` tells how to add one.
 """
 
 import dataclasses

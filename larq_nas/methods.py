@@ -41,9 +41,13 @@ __all__ = [
 ]
 
 SpaceLike: TypeAlias = str | Space | SpaceFunction | Mapping[str, Any]
+"""The name of a space, a space, a function that builds networks, or settings to change."""
+
 SearcherLike: TypeAlias = str | Searcher | Mapping[str, Any]
+"""The name of a searcher, a searcher, or settings to change."""
+
 RecipeLike: TypeAlias = str | Recipe | Mapping[str, Any]
-"""The name of a part, the part itself, or settings to change in that of the method."""
+"""The name of the method whose recipe it is, a recipe, or settings to change."""
 
 
 DEFAULT_EPOCHS = 100

@@ -74,6 +74,8 @@ def test_messages_that_are_quoted_are_in_the_code() -> None:
     page = (DOCS / "errors.md").read_text()
     messages = re.findall(r"^```text\n(.+)\n```", page.partition("\n## ")[2], re.MULTILINE)
     assert len(messages) >= 15
+    causes = (DOCS / "converting.md").read_text().partition("| the error says |")[2]
+    messages += re.findall(r"^\| `(.+)` \| ", causes.partition("\n\n")[0], re.MULTILINE)
     texts = list(literals())
     for message in messages:
         pattern = re.compile(".*".join(map(re.escape, message.split("..."))), re.DOTALL)

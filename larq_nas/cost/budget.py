@@ -173,6 +173,7 @@ class Budget:
 
 
 BudgetLike: TypeAlias = Budget | Mapping[str, float | str]
+"""A budget, or limits by the names of costs, such as `{"flatbuffer_bytes": "64KB"}`."""
 
 
 def charged(name: str, costs: Mapping[str, Any]) -> Any:

@@ -8,7 +8,7 @@ VENV := .venv
 TENSORFLOW := $(if $(filter Linux,$(shell uname -s)),tensorflow-cpu,tensorflow)
 RUN := $(VENV)/bin
 
-.PHONY: demo test test-all test-tf219 lint docs clean
+.PHONY: demo test test-all test-tf219 lint clean
 
 # Images of 8x8 pixels are too small to be worth dividing: one thread per operation is faster.
 demo: export TF_NUM_INTRAOP_THREADS := 1
@@ -36,11 +36,6 @@ lint: $(VENV)/.installed
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 
-# The site, in site/: no page asks the internet for anything, so it can be opened as files.
-docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(RUN)/python -m mkdocs build --quiet --strict
-	@echo "Open site/index.html"
-
 $(VENV)/.installed: setup.py
 	@[ -n "$(PYTHON)" ] || { echo "larq_nas needs Python 3.10 to 3.12: install one, or give PYTHON=..."; exit 1; }
 	@echo "Installing TensorFlow and the rest into $(VENV): about a minute"
@@ -53,6 +48,12 @@ $(VENV)/.zoo: $(VENV)/.installed
 	@{ $(RUN)/python -m pip install --quiet --quiet 'typeguard>=4,<5' && \
 		$(RUN)/python -m pip install --quiet --quiet --no-deps larq-zoo==2.4.0 zookeeper==1.4.0 && \
 		touch $@; } || echo "larq-zoo could not be installed: the tests of its networks are skipped"
+
+# The site, in site/: no page asks the internet for anything, so it can be opened as files.
+.PHONY: docs
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(RUN)/python -m mkdocs build --quiet --strict
+	@echo "Open site/index.html"
 
 $(VENV)/.docs: $(VENV)/.installed
 	@$(RUN)/python -m pip install --quiet --quiet --editable '.[docs]'

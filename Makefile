@@ -56,5 +56,15 @@ $(VENV)/.zoo: $(VENV)/.installed
 		$(RUN)/python -m pip install --quiet --quiet --no-deps larq-zoo==2.4.0 zookeeper==1.4.0 && \
 		touch $@; } || echo "larq-zoo could not be installed: the tests of its networks are skipped"
 
+# The site, in site/: no page asks the internet for anything, so it can be opened as files.
+.PHONY: docs
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(RUN)/python -m mkdocs build --quiet --strict
+	@echo "Open site/index.html"
+
+$(VENV)/.docs: $(VENV)/.installed
+	@$(RUN)/python -m pip install --quiet --quiet --editable '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-tf219 runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-tf219 runs site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

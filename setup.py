@@ -96,6 +96,7 @@ setup(
         "tensorflow-cpu": ["tensorflow-cpu==2.15.1; python_version < '3.12'", *newer_python],
         "datasets": datasets,
         "testing": ["pytest>=8"],
+        "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29,<2"],
         "dev": [
             *datasets,
             "build>=1.2",

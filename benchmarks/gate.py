@@ -7,7 +7,7 @@ Written down before anything was run:
 3. For each that is handed out, the binary layers that `larq_nas.cost.profile` predicts are those
    that the audit found, and the bytes are predicted within 1 % or 512. Where `profile` names layers
    it cannot count, such as loops, its bytes are a lower bound, and have to be one; and fresh
-   networks are smaller than predicted, as docs/guide.md says: both are counted apart.
+   networks are smaller than predicted, as docs/budgets.md says: both are counted apart.
 
 Beside that it is counted which planted faults end as they should: refused, handed out right
 (rewritten exactly), or handed out with the warning that is due.

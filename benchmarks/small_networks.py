@@ -42,7 +42,7 @@ def smallest(name: str, settings: dict[str, Any], shape: tuple[int, int, int]) -
 
 
 def row(name: str, settings: dict[str, Any]) -> str:
-    """Return a line of the table in docs/own_data.md."""
+    """Return a line of the table in docs/budgets.md."""
     changed = " ".join(
         f"{setting}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
         for setting, value in settings.items()

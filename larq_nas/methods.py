@@ -3,7 +3,7 @@
 A method is a row of a paper's tables. No setting is inherited from another paper, but for rows that
 are versions of one; each names all that it sets otherwise than `larq_nas.spaces`,
 `larq_nas.searchers` and `larq_nas.training.Recipe` do for a network of one's own.
-`docs/methods.md` tells how to add one.
+`docs/own_method.md` tells how to add one.
 """
 
 import dataclasses
@@ -41,9 +41,13 @@ __all__ = [
 ]
 
 SpaceLike: TypeAlias = str | Space | SpaceFunction | Mapping[str, Any]
+"""The name of a space, a space, a function that builds networks, or settings to change."""
+
 SearcherLike: TypeAlias = str | Searcher | Mapping[str, Any]
+"""The name of a searcher, a searcher, or settings to change."""
+
 RecipeLike: TypeAlias = str | Recipe | Mapping[str, Any]
-"""The name of a part, the part itself, or settings to change in that of the method."""
+"""The name of the method whose recipe it is, a recipe, or settings to change."""
 
 
 DEFAULT_EPOCHS = 100

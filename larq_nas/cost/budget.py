@@ -173,6 +173,7 @@ class Budget:
 
 
 BudgetLike: TypeAlias = Budget | Mapping[str, float | str]
+"""A budget, or limits by the names of costs, such as `{"flatbuffer_bytes": "64KB"}`."""
 
 
 def charged(name: str, costs: Mapping[str, Any]) -> Any:
@@ -468,7 +469,7 @@ def _mend(costs: SpaceCosts, budget: Budget, lightest: Chosen) -> str:
     return f"use {'smaller images or ' if of_images else ''}another or a smaller space{tried}"
 
 
-# The spaces that need least, and ratios at which they do (docs/own_data.md).
+# The spaces that need least, and ratios at which they do (docs/budgets.md).
 _WIDTHS, _RATIOS = ("resnet18_cifar", "resnet18"), (0.125, 0.25, 0.5)
 
 

@@ -215,6 +215,7 @@ CONVENTIONS: Mapping[str, Convention] = {
         whole=True,
     ),
 }
+"""How papers count, by name: see `by_convention`."""
 
 
 def _has(profile: Profile, *kinds: str) -> bool:

@@ -44,10 +44,17 @@ class Domain:
 
 
 SEARCH = Domain(weights="real", affine=False)
+"""A supernet of BATS: real weights, batch norm without scale and offset."""
+
 BINARY_SEARCH = Domain(affine=False, preprocess="real", pool_norm=True)
+"""A supernet of BNAS: binary weights, real convolutions at a cell's inputs, norms behind pools."""
+
 REAL_WEIGHTS = Domain(weights="real")
+"""The first stage of a training in two: real weights and binary activations."""
+
 FLOAT = Domain(weights="real", activations="real")
 DEPLOYED = Domain()
+"""The network that is deployed: binary weights and activations."""
 
 _current: ContextVar[Domain] = ContextVar("larq_nas_domain", default=DEPLOYED)
 

@@ -16,6 +16,7 @@ from larq_nas.layers import SEARCH, Domain
 from larq_nas.spaces.chooser import Chooser, ImageShape, Survey
 
 SpaceFunction: TypeAlias = Callable[[Chooser, ImageShape, int], tf.keras.Model]
+"""A space as a function of `(choose, input_shape, classes)`."""
 
 
 Precision = Literal["binary", "real"]
@@ -117,6 +118,7 @@ class FunctionSpace(Space):
 
 
 SpaceLike: TypeAlias = str | Space | SpaceFunction
+"""The name of a space, a space, or a function that builds networks."""
 
 _registry: dict[str, type[Space]] = {}
 

@@ -1,4 +1,4 @@
-"""The table of the smallest networks in docs/own_data.md, and what a refused budget advises."""
+"""The table of the smallest networks in docs/budgets.md, and what a refused budget advises."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ from larq_nas.errors import InputError
 from larq_nas.spaces import Bats, ResNet18Cifar, VggSmall
 from larq_nas.spaces.space import FunctionSpace
 
-PAGE = Path(__file__).parents[2] / "docs" / "own_data.md"
+PAGE = Path(__file__).parents[2] / "docs" / "budgets.md"
 
 
 @pytest.mark.parametrize(("name", "settings"), quick(SPACES, 1, 7))

@@ -1,5 +1,7 @@
 """The papers' tables, to the digits they print."""
 
+import dataclasses
+
 import pytest
 import tensorflow as tf
 from conftest import quick
@@ -8,7 +10,8 @@ import larq_nas
 from larq_nas.cost import CONVENTIONS, by_convention, profile
 from larq_nas.cost.conventions import columns
 from larq_nas.errors import InputError
-from larq_nas.spaces import resolve
+from larq_nas.methods import METHODS
+from larq_nas.spaces import Fix, resolve
 
 CIFAR, IMAGENET = ((32, 32, 3), 10), ((224, 224, 3), 1000)
 
@@ -170,3 +173,13 @@ def test_conventions_that_do_not_apply(convention: str, name: str, message: str)
 def test_a_network_without_convolutions_has_no_convention() -> None:
     with pytest.raises(InputError, match="no convolution"):
         by_convention("shen2019", profile(dense()))
+
+
+@pytest.mark.parametrize(("method", "ratio"), [("dms_a", 1.0), ("dms_b", 3.0)])
+def test_dms_on_imagenet_aims_at_the_memory_of_a_uniform_network(method: str, ratio: float) -> None:
+    """Appendix B.2.1 matches the target to that of the 1x or 3x BNN."""
+    network = METHODS[method][2]
+    space = dataclasses.replace(network.space, expansion=ratio)
+    uniform = profile(space.build(Fix({}), *IMAGENET))
+    target = by_convention("dms", uniform)["megabytes"]
+    assert network.searcher.memory_target == pytest.approx(target, rel=0.005)

@@ -105,6 +105,7 @@ setup(
             "ipykernel>=6",
             "mypy>=1.11",
             "nbclient>=0.10",
+            "playwright>=1.40",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.6",

@@ -194,6 +194,19 @@ def drawn_from(space: SpaceLike) -> Space:
     return resolve(space)
 
 
+def _space_of(sources: Sequence[str | Path | Architecture]) -> Space:
+    """Return the space of the first run, file or `Architecture`, for random ones beside it."""
+    for source in sources if isinstance(sources, list | tuple) else ():
+        is_path = isinstance(source, str | Path) and Path(source).expanduser().exists()
+        if isinstance(source, Architecture) or (
+            is_path and source not in Architecture.published_names()
+        ):
+            found = Architecture.read(source)
+            if found.space in names():
+                return found.resolve()
+    return drawn_from("bats")
+
+
 def _backbone(name: str) -> Architecture:
     if not isinstance(resolve(name), WidthSpace):
         raise InputError(
@@ -445,7 +458,7 @@ def compare(
     epochs: Epochs | None = None,
     recipe: RecipeLike = "bats",
     settings: Mapping[str, Any] | None = None,
-    space: SpaceLike = "bats",
+    space: SpaceLike | None = None,
     classes: int | None = None,
     augment: AugmentLike | None = None,
     class_weight: ClassWeight | None = None,
@@ -490,7 +503,8 @@ def compare(
             the method whose recipe it is.
         settings: settings of spaces, such as `cells`, for each that has them.
         space: where random architectures are drawn from: by name in the settings of the
-            published architecture of that name, otherwise as given.
+            published architecture of that name, otherwise as given. By default it is that of the
+            first run, file or `Architecture` to compare, in its settings, or else `"bats"`.
         classes: number of classes; by default what the labels say.
         augment, class_weight, preprocessing: see `larq_nas.train`.
         latency: whether to time the flatbuffers on this machine.
@@ -510,7 +524,8 @@ def compare(
     start = provenance(compare, locals())
     _require(seeds, directory, settings)
     verbose = verbose_here(None, directory, verbose)
-    drawn, place = drawn_from(space), Path(directory).expanduser()
+    drawn = _space_of(architectures) if space is None else drawn_from(space)
+    place = Path(directory).expanduser()
     training = resolve_method(None, drawn, recipe=recipe).recipe
     epochs = read_epochs("epochs", epochs, training)
     total = sum(training.split(epochs).values())

@@ -17,7 +17,7 @@ from conftest import one_choice
 
 from larq_nas.architecture import Architecture
 from larq_nas.cli import main
-from larq_nas.compare import Record, drawn_from, read_entries, summarize, table
+from larq_nas.compare import Record, _space_of, drawn_from, read_entries, summarize, table
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import InputError
 from larq_nas.spaces import Bats
@@ -320,3 +320,11 @@ def test_published_architectures_are_listed() -> None:
         )
     with pytest.raises(InputError, match="did you mean `bats_large`"):
         larq_nas.Architecture.published("bats_larg")
+
+
+def test_random_ones_are_of_the_space_of_the_first_run_by_default(tmp_path: Path) -> None:
+    ONE.save(tmp_path / "architecture.json")
+    for sources in ([ONE, "bnas_cifar"], ["bnas_cifar", "random:2", tmp_path], [tmp_path]):
+        assert _space_of(sources) == SPACE
+    assert _space_of(["random:2", "bnas_cifar"]) == drawn_from("bats")
+    assert _space_of([Architecture("mine")]) == drawn_from("bats")

@@ -27,7 +27,9 @@ __all__ = ["compare"]
 @click.argument("architectures", nargs=-1, required=True)
 @settings_option("A setting of the spaces, such as cells=8, for each that has it; repeat for more.")
 @click.option(
-    "--space", default="bats", show_default=True, help="Where random architectures are drawn from."
+    "--space",
+    help="Where random architectures are drawn from; by default the space of the first run or file "
+    "to compare, or else bats.",
 )
 @click.option(
     "--recipe",
@@ -56,7 +58,7 @@ __all__ = ["compare"]
 def compare(
     architectures: tuple[str, ...],
     settings: dict[str, Any],
-    space: str,
+    space: str | None,
     recipe: str,
     data: DataOptions,
     epochs: int | dict[str, int] | None,
@@ -82,7 +84,7 @@ def compare(
         epochs=epochs,
         recipe=recipe,
         settings=space_settings(settings),
-        space=read_space(space),
+        space=read_space(space) if space else None,
         classes=data.classes,
         class_weight=data.class_weight,
         augment=data.augment,

@@ -497,12 +497,8 @@ METHODS: Mapping[str, tuple[Method, ...]] = {
     "darts": (_DARTS,),
     "shen2019": (_SHEN_VGG,),
     "shen2019_imagenet": (_SHEN_RESNET,),
-    "dms_a": _dms_networks(
-        initial_ratio=1.5, memory_target=0.12, weight_decay=1e-4, memory_on_imagenet=3.29
-    ),
-    "dms_b": _dms_networks(
-        initial_ratio=2.5, memory_target=1.0, weight_decay=2e-4, memory_on_imagenet=17.8
-    ),
+    "dms_a": _dms_networks(1.5, memory_target=0.12, weight_decay=1e-4, memory_on_imagenet=3.29),
+    "dms_b": _dms_networks(2.5, memory_target=1.0, weight_decay=2e-4, memory_on_imagenet=17.8),
 }
 """The methods by name, each with its networks; the first is the one that is meant by the name.
 

@@ -227,6 +227,7 @@ def test_a_damaged_run_is_one_line(finished: Path) -> None:
         path.write_text(whole)
 
 
+@pytest.mark.slow
 def test_sources_that_cannot_be_converted_are_one_line(tmp_path) -> None:
     (tmp_path / "model.keras").write_text("nothing")
     assert "Cannot load a Keras model" in refused("convert", str(tmp_path / "model.keras"))

@@ -221,6 +221,7 @@ def test_the_same_names_in_other_folders_are_told_apart(tmp_path: Path) -> None:
     assert len({entry.folder for entry in found}) == 3
 
 
+@pytest.mark.slow
 def test_random_architectures_differ_and_are_the_same_again() -> None:
     (one,), (other,) = entries("random:3"), entries("random:3")
     choices = [json.dumps(a.choices, sort_keys=True) for a in one.architectures]

@@ -95,6 +95,7 @@ def test_speech_commands_of_tensorflow_datasets_are_read(tmp_path: Path) -> None
     assert is_verified(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_network_keeps_to_a_latency_of_a_table_that_is_measured(tmp_path: Path) -> None:
     module, run, table = example("raspberry_pi"), tmp_path / "run", tmp_path / "new" / "table.json"
     given = {**QUICK, "table": str(table), "limit": "1s", "networks": 1, "checks": 1}

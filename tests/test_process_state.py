@@ -13,6 +13,7 @@ import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import quick
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
 
 from larq_nas.deploy.export import export
@@ -64,7 +65,7 @@ def refused() -> None:
         larq_nas.search(*data(), SPACE, budget={"weight_bytes": 1}, verbose=0)
 
 
-@pytest.mark.parametrize("call", [search, train, convert, refused])
+@pytest.mark.parametrize("call", quick([search, train, convert, refused], 1, 2, 3))
 def test_random_states_are_left_as_they_were(call: Callable[[], Any]) -> None:
     model = ARCHITECTURE.build((8, 8, 1), 10)  # its seeds are not of what is compared
     assert model

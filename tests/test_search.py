@@ -44,6 +44,7 @@ def test_leaves_everything_in_its_directory(whole: Path) -> None:
         "model.keras",
         "model.tflite",
         "result.json",
+        "report.html",
         "times.json",
         "warnings.json",
         "sample.npy",

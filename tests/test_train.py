@@ -70,6 +70,7 @@ def test_leaves_the_files_of_a_run(whole: Path) -> None:
         "model.keras",
         "model.tflite",
         "result.json",
+        "report.html",
         "times.json",
         "warnings.json",
         "sample.npy",

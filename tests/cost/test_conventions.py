@@ -175,7 +175,7 @@ def test_a_network_without_convolutions_has_no_convention() -> None:
         by_convention("shen2019", profile(dense()))
 
 
-@pytest.mark.parametrize(("method", "ratio"), [("dms_a", 1.0), ("dms_b", 3.0)])
+@pytest.mark.parametrize(("method", "ratio"), quick([("dms_a", 1.0), ("dms_b", 3.0)], 0))
 def test_dms_on_imagenet_aims_at_the_memory_of_a_uniform_network(method: str, ratio: float) -> None:
     """Appendix B.2.1 matches the target to that of the 1x or 3x BNN."""
     network = METHODS[method][2]

@@ -77,6 +77,7 @@ def test_a_list_of_layers_is_taken_as_their_sequence() -> None:
         resolve_augment([LAYERS.RandomFlip])
 
 
+@pytest.mark.slow
 def test_keras_layers_augment_the_same_by_seed_and_epoch() -> None:
     whole = batches(layers(), 0, 2)
     plain = batches(None, 0, 2)

@@ -76,6 +76,7 @@ def test_keras_folders_killed_and_resumed_give_the_same_bytes(folder: Path, tmp_
     assert run_files(tmp_path / "killed") == run_files(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_shuffle_without_a_seed_is_named_when_a_run_is_resumed(tmp_path) -> None:
     """Within a process such data keeps its order, and in another one it has another."""
     images = np.random.default_rng(0).random((24, 8, 8, 1)).astype("float32")

@@ -96,6 +96,7 @@ def test_where_nothing_says_what_is_free_nothing_is_said(tmp_path, monkeypatch) 
     require_memory(1e15, lighter)
 
 
+@pytest.mark.slow
 def test_what_a_refusal_names_fits(monkeypatch) -> None:
     """Each change that is named is enough, and the next larger batch is not."""
     space = Bats(cells=3, channels=16, nodes=2)

@@ -161,6 +161,7 @@ class Kill(tf.keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_killed_in_each_stage_the_momentum_of_a_cycle_goes_on(tmp_path: Path) -> None:
     """Three batches in an epoch, so that the fourth step is in the second."""
     stages = (Stage("real", 3, schedule="one_cycle"), Stage("binary", 2, schedule="one_cycle"))

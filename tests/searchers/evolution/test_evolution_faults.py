@@ -189,7 +189,7 @@ def refusing(error: Exception) -> Any:
     return refusing_space
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", quick([True, False], 0))
 @pytest.mark.parametrize(
     "error", [FailedTrialError("too narrow."), InputError("too narrow."), KeyError("too narrow")]
 )

@@ -12,6 +12,7 @@ __all__ = [
     "Section",
     "bars",
     "dots",
+    "heat",
     "lines",
     "read_rows",
     "thinned",
@@ -60,6 +61,7 @@ def lines(
     title: str = "",
     y_title: str | None = None,
     percent: bool = False,
+    domain: tuple[float, float] | None = None,
 ) -> Any:
     """Return a chart of lines; values are shown where the mouse is.
 
@@ -72,17 +74,19 @@ def lines(
         title: the heading of the chart.
         y_title: what the values are; by default the name of the column.
         percent: whether values are shares.
+        domain: the least and the largest value of the axis; by default those of the rows.
     """
     import altair as alt
 
+    scale = alt.Scale(domain=list(domain)) if domain else alt.Scale(zero=False)
     y_axis = alt.Axis(format="%") if percent else alt.Axis()
     steps = sorted({int(row[x]) for row in rows})
     # Between few whole numbers, Vega would put fractions.
     ticks: dict[str, Any] = {"values": steps} if len(steps) <= _TICKS else {}
     chart = alt.Chart(_data(rows), title=title, width=_WIDTH, height=_HEIGHT).encode(
         x=alt.X(field=_escaped(x), type="quantitative", title=x).axis(format="d", **ticks),
-        y=alt.Y(field=_escaped(y), type="quantitative", title=y_title or y, axis=y_axis).scale(
-            zero=False
+        y=alt.Y(
+            field=_escaped(y), type="quantitative", title=y_title or y, axis=y_axis, scale=scale
         ),
         tooltip=[_told(name) for name in dict.fromkeys((color, select, x, y)) if name],
     )
@@ -132,6 +136,24 @@ def bars(
             offset = alt.YOffset(field=_escaped(color), type="nominal", sort=colors)
             chart = chart.encode(yOffset=offset)
     return chart.mark_bar()
+
+
+def heat(rows: Sequence[Mapping[str, Any]], x: str, y: str, value: str, *, title: str = "") -> Any:
+    """Return a chart of a square for each row, dark for a `value` of 1 and light for 0."""
+    import altair as alt
+
+    order = list(dict.fromkeys(str(row[y]) for row in rows))
+    shade = alt.Color(field=_escaped(value), type="quantitative", title=value)
+    return (
+        alt.Chart(_data(rows), title=title, width=0.7 * _WIDTH)
+        .mark_rect()
+        .encode(
+            x=alt.X(field=_escaped(x), type="ordinal", title=x),
+            y=alt.Y(field=_escaped(y), type="nominal", sort=order, title=None),
+            color=shade.scale(domain=[0, 1], scheme="blues").legend(orient="bottom"),
+            tooltip=[_told(name) for name in (y, x, value)],
+        )
+    )
 
 
 def dots(

@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import networkx as nx
@@ -63,54 +64,83 @@ def _color(operation: str) -> str:
 
 
 def _draw(graph: "nx.DiGraph[Any]") -> str:
-    """Draw a graph from left to right, each node beside what it reads last."""
-    for column, layer in enumerate(nx.topological_generations(graph)):
-        for node in layer:
-            graph.nodes[node]["subset"] = column
-    # An operation stands next to the node that sums it, where a longer way leads there.
-    for node in reversed(list(nx.topological_sort(graph))):
-        following = [graph.nodes[after]["subset"] for after in graph.successors(node)]
-        if following and list(graph.predecessors(node)):
-            graph.nodes[node]["subset"] = min(following) - 1
-    places = _places(graph)
-    columns = 1 + max(x for x, _ in places.values())
-    rows = 1 + max(y for _, y in places.values())
+    """Draw a graph from left to right: each node in a column, and no line behind a box."""
+    columns = _columns(graph)
+    routes = [_route(before, after, columns) for before, after in graph.edges]
+    rows = _rows(columns, routes)
     parts = []
-    for before, after in graph.edges:
-        (x0, y0), (x1, y1) = places[before], places[after]
-        start, end = x0 * _COLUMN + _BOX + _MARGIN, x1 * _COLUMN + _MARGIN
-        top, bottom = (y * _ROW + _MARGIN + _LINE / 2 for y in (y0, y1))
-        bend = (end - start) / 2
-        parts.append(
-            f'<path d="M{start},{top:.0f} C{start + bend:.0f},{top:.0f} {end - bend:.0f},'
-            f'{bottom:.0f} {end},{bottom:.0f}" fill="none" stroke="#777"/>'
-        )
-    for node, (x, y) in places.items():
-        parts.append(_box(graph.nodes[node], x * _COLUMN + _MARGIN, y * _ROW + _MARGIN))
-    width = int(columns * _COLUMN - (_COLUMN - _BOX) + 2 * _MARGIN)
-    whole = int((rows - 1) * _ROW + _LINE + 2 * _MARGIN)
+    for route in routes:
+        x, y = _MARGIN + columns[route[0]] * _COLUMN + _BOX, _middle(rows[route[0]])
+        path = f"M{x},{y:.0f}"
+        for node in route[1:]:
+            end, bottom = _MARGIN + columns[node] * _COLUMN, _middle(rows[node])
+            bend = (x + end) / 2
+            path += f" C{bend:.0f},{y:.0f} {bend:.0f},{bottom:.0f} {end},{bottom:.0f}"
+            if node != route[-1]:
+                end += _BOX
+                path += f" H{end}"
+            x, y = end, bottom
+        parts.append(f'<path d="{path}" fill="none" stroke="#666" marker-end="url(#arrow)"/>')
+    for node, told in graph.nodes(data=True):
+        parts.append(_box(told, columns[node] * _COLUMN + _MARGIN, rows[node] * _ROW + _MARGIN))
+    width = int(max(columns.values()) * _COLUMN + _BOX + 2 * _MARGIN)
+    height = int(max(rows.values()) * _ROW + _LINE + 2 * _MARGIN)
+    arrow = (
+        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" '
+        'markerHeight="7" orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="#666"/></marker></defs>'
+    )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {whole}" width="{width}" '
-        f'height="{whole}" font-family="sans-serif" font-size="13">{"".join(parts)}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" font-family="sans-serif" font-size="13">{arrow}{"".join(parts)}</svg>'
     )
 
 
-def _places(graph: "nx.DiGraph[Any]") -> dict[Any, tuple[float, float]]:
-    """Return the column and row of each node: as near as can be to what it reads."""
+def _middle(row: float) -> float:
+    return row * _ROW + _MARGIN + _LINE / 2
+
+
+def _columns(graph: "nx.DiGraph[Any]") -> dict[Any, int]:
+    """Return the column of each node: behind all that it reads, and next to what reads it."""
+    columns = {
+        node: column
+        for column, layer in enumerate(nx.topological_generations(graph))
+        for node in layer
+    }
+    for node in reversed(list(nx.topological_sort(graph))):
+        following = [columns[after] for after in graph.successors(node)]
+        if following and list(graph.predecessors(node)):
+            columns[node] = min(following) - 1
+    return columns
+
+
+def _route(before: Any, after: Any, columns: dict[Any, int]) -> list[Any]:
+    """Return the places that a line passes, one in each column; they are given to `columns`."""
+    between = range(columns[before] + 1, columns[after])
+    places = [("line", before, after, column) for column in between]
+    columns.update({place: place[-1] for place in places})
+    return [before, *places, after]
+
+
+def _rows(columns: Mapping[Any, int], routes: Sequence[Sequence[Any]]) -> dict[Any, float]:
+    """Return the row of each place: as near as can be to the places that lead there."""
+    leading: dict[Any, list[Any]] = {}
+    for route in routes:
+        for before, after in pairwise(route):
+            leading.setdefault(after, []).append(before)
     layers: dict[int, list[Any]] = {}
-    for node in nx.topological_sort(graph):
-        layers.setdefault(graph.nodes[node]["subset"], []).append(node)
+    for place, column in columns.items():
+        layers.setdefault(column, []).append(place)
     most = max(map(len, layers.values()))
     rows: dict[Any, float] = {}
     for column in sorted(layers):
         wishes = {}
-        for node in layers[column]:
-            read = [rows[before] for before in graph.predecessors(node)]
-            wishes[node] = sum(read) / len(read) if read else 0.0
-        layer = sorted(wishes, key=wishes.__getitem__)
-        first = (most - len(layer)) / 2
-        rows |= {node: first + number for number, node in enumerate(layer)}
-    return {node: (graph.nodes[node]["subset"], row) for node, row in rows.items()}
+        for place in layers[column]:
+            read = [rows[before] for before in leading.get(place, ())]
+            wishes[place] = sum(read) / len(read) if read else 0.0
+        first = (most - len(wishes)) / 2
+        ordered = sorted(wishes, key=wishes.__getitem__)
+        rows |= {place: first + number for number, place in enumerate(ordered)}
+    return rows
 
 
 def _box(told: Mapping[str, Any], x: float, y: float) -> str:

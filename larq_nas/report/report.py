@@ -3,11 +3,13 @@
 import functools
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import markupsafe
 
 from larq_nas.cost import LATENCY
 from larq_nas.errors import InputError, first_line, warn
@@ -19,6 +21,8 @@ from larq_nas.run_directory import flat
 from larq_nas.searchers import Searcher
 
 __all__ = ["report", "write_report"]
+
+_QUOTED = re.compile("`([^`]*)`")
 
 
 def report(
@@ -101,7 +105,7 @@ def _overview(subjects: Sequence[Subject]) -> list[Section]:
         sections.append(Section(title, text, _charts_of(group), rows=rows))
         changed = _differences(group)
         if changed:
-            sections.append(Section("What was set otherwise", "", rows=changed))
+            sections.append(Section("Settings that differ", "", rows=changed))
     return sections
 
 
@@ -195,6 +199,7 @@ def _page(subjects: Sequence[Subject]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["code"] = _code
     charts: list[Any] = []
 
     def chart_id(chart: Any) -> str:
@@ -215,6 +220,11 @@ def _page(subjects: Sequence[Subject]) -> str:
     for mark, text in scripts.items():
         page = page.replace(mark, text)
     return page
+
+
+def _code(text: str) -> markupsafe.Markup:
+    """Return a text with what stands in backquotes as code."""
+    return markupsafe.Markup(_QUOTED.sub(r"<code>\1</code>", str(markupsafe.escape(text))))
 
 
 def _embedded(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from larq_nas.architecture import Architecture
 from larq_nas.choices import expand
-from larq_nas.cost import LATENCY, Budget
+from larq_nas.cost import LATENCY
 from larq_nas.cost.profile import size
 from larq_nas.errors import InputError
 from larq_nas.methods import SEARCHERS
@@ -31,9 +31,9 @@ _SCORES = {
     "loss": ("loss", "search_loss", "val_loss"),
 }
 COSTS = {
-    "parameters": "weights",
+    "parameters": "parameters",
     "weight_bytes": "bytes of weights",
-    "activation_bytes": "bytes of activations",
+    "activation_bytes": "bytes of activations at once",
     "binary_macs": "binary MACs",
     "macs": "real MACs",
 }
@@ -99,6 +99,8 @@ class RunReader:
         ]
         tiles = self._whole(self._tiles, "result.json")
         warned = [*self.directory.read_warnings(), *self.result.get("warnings", ())]
+        # This one is written.
+        warned = [text for text in warned if not text.startswith("No `report.html` was written")]
         refused = self.result.get("refused")
         return Subject(
             self.path,
@@ -198,11 +200,20 @@ class RunReader:
             return f"A network of space {space} is being {found}."
         data = self.settings.get("data") or {}
         images, classes = data.get("validation_examples"), data.get("classes")
+        accuracy = self.result["accuracy"]
         told = (
-            f"A network of space {space} was {found}. It classifies "
-            f"{self.result['accuracy']:.2%} of {number_text(images)} validation images rightly "
-            f"({classes} classes)."
+            f"A network of space {space} was {found}{self._by()}. It classifies {accuracy:.2%} of "
+            f"{number_text(images)} validation images correctly"
         )
+        if images:
+            # Of the binomial distribution: an accuracy is that of so many images.
+            margin = 1.96 * math.sqrt(accuracy * (1 - accuracy) / images)
+            told += f" (another such set would give {margin:.1%} more or less)"
+        told += f"; chance is {1 / classes:.1%}." if classes else "."
+        accuracies = self.result.get("class_accuracy") or {}
+        if len(accuracies) > 1 and sorted(accuracies.values())[-2] == 0:
+            name = max(accuracies, key=accuracies.__getitem__)
+            told += f" It takes every image for class {name}: it has learned nothing."
         if "bytes" in self.result:
             told += f" Its .tflite has {number_text(self.result['bytes'])} bytes."
         took = self.directory.read_times()
@@ -210,6 +221,14 @@ class RunReader:
             parts = [f"the {_PARTS.get(p, p)} took {duration(s)}" for p, s in took.items()]
             told += f" {' and '.join(parts).capitalize()}."
         return told
+
+    def _by(self) -> str:
+        """Return what found it, for how long and by which seed."""
+        searcher, seed = self.settings.get("searcher"), self.settings.get("seed")
+        if not searcher:
+            return "" if seed is None else f" (seed {seed})"
+        epochs = self.settings.get("epochs")
+        return f" by searcher {searcher.get('name')} (epochs {epochs}, seed {seed})"
 
     def _tiles(self) -> list[tuple[str, str, str]]:
         """Return the figures at the top: what each is, its value and a remark."""
@@ -233,9 +252,10 @@ class RunReader:
             tiles.append(("latency, measured", f"{one['microseconds'] / 1000:.3g} ms", told))
         if result.get("budget") and "bytes" in result:
             used = {**costs, "flatbuffer_bytes": result["bytes"]}
-            over = [name for name, limit in result["budget"].items() if used[name] > limit]
-            told = "exceeded" if over else "kept"
-            tiles.append(("budget", told, Budget(dict(result["budget"])).report(used)))
+            for name, limit in result["budget"].items():
+                told = "kept" if used[name] <= limit else "exceeded"
+                share = f"{number_text(math.ceil(used[name]))} of at most {limit:,}"
+                tiles.append((f"budget of {name}", told, f"{share} ({used[name] / limit:.0%})"))
         return tiles
 
     def _tile_of_seeds(self) -> list[tuple[str, str, str]]:
@@ -325,7 +345,7 @@ class RunReader:
                     for name in names
                     if is_finite(row.get(name))
                 ]
-                if told:
+                if len({one["epoch"] for one in told}) > 1:
                     label = f"{stage}: {title}"
                     chart = lines(
                         told,
@@ -409,11 +429,19 @@ class RunReader:
         operations = [{"operation": kind, "number": number} for kind, number in counts.items()]
         fallen = sum(bool(layer["cause"]) for layer in self.result["audit"]["layers"])
         binary = sum(layer["binary"] for layer in self.result["audit"]["layers"])
-        text = f"{binary - fallen} of {binary} binary layers run in binary on the device."
+        text = (
+            f"{binary - fallen} of {binary} binary layers run in binary. Layers that are real by "
+            "definition, such as the first and the last, run in float, or in int8 where asked for."
+        )
+        compared = (
+            "The .tflite is computed here by each kernel, operation by operation, and compared "
+            "with Keras; aarch64 has the rule for signs of ARM. No device has run it by that: see "
+            "larq-nas latency."
+        )
         return [
             Section("Deployment: layer by layer", text, rows=rows),
             Section("Deployment: operations of the .tflite", "", rows=operations),
-            Section("Deployment: the .tflite beside Keras", "", rows=parity),
+            Section("Deployment: the .tflite beside Keras (parity)", compared, rows=parity),
         ]
 
 

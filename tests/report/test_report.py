@@ -114,6 +114,9 @@ def test_a_browser_shows_the_figures_and_draws_every_chart(run: Path, browser: A
     text = page.locator("main").inner_text()
     assert f"{result['accuracy']:.2%}" in text
     assert f"{result['bytes']:,} bytes" in text
+    margin = 1.96 * (result["accuracy"] * (1 - result["accuracy"]) / 360) ** 0.5
+    assert f"another such set would give {margin:.1%} more or less" in text
+    assert "chance is 10.0%" in text
     assert f"{result['costs']['binary_macs']:,}" in text
     assert all(layer["layer"] in text for layer in result["audit"]["layers"])
     architecture = json.loads((run / "architecture.json").read_text())
@@ -177,7 +180,7 @@ def test_a_damaged_file_is_named_and_the_rest_is_shown(
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / name).write_bytes(damage)
     text = report(tmp_path / "run").read_text()
-    assert f"{name}` " in text
+    assert f"{name}</code> " in text
     assert "Cells of kind reduction" in text or name == "architecture.json"
     assert "Deployment" in text or name == "result.json"
 
@@ -301,3 +304,13 @@ def test_text_of_a_run_cannot_become_part_of_the_page(run: Path, tmp_path: Path)
     result["warnings"] = [evil]
     (tmp_path / "run" / "result.json").write_text(json.dumps(result))
     assert evil not in report(tmp_path / "run").read_text()
+
+
+def test_a_network_that_has_learned_nothing_is_told(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    result = json.loads((run / "result.json").read_text())
+    result["class_accuracy"] = {"cat": 0.0, "dog": 1.0, "bird": 0.0}
+    (tmp_path / "run" / "result.json").write_text(json.dumps(result))
+    told = "It takes every image for class dog: it has learned nothing."
+    assert told in report(tmp_path / "run").read_text()
+    assert "it has learned nothing" not in report(run).read_text()

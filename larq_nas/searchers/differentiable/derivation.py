@@ -104,8 +104,8 @@ def collapsed_kinds(choices: Mapping[str, Choice], chosen: Chosen) -> dict[str, 
 
 def describe_collapse(collapsed: Mapping[str, float]) -> str:
     """Return what a search collapsed to."""
-    listed = ", ".join(f"{share:.0%} {group}" for group, share in collapsed.items())
-    return f"The search collapsed to skips and pools ({listed} of the operations)"
+    listed = ", ".join(f"{share:.0%} in {group} cells" for group, share in collapsed.items())
+    return f"The search collapsed to skips and pools (of the operations {listed})"
 
 
 def warn_of_collapse(collapsed: Mapping[str, float], undecided: bool = False) -> None:

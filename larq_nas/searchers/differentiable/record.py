@@ -1,7 +1,6 @@
 """Record of a differentiable search: probabilities, entropies, chosen operations."""
 
 import csv
-import itertools
 import json
 import math
 from collections import Counter
@@ -15,7 +14,7 @@ import tensorflow as tf
 from larq_nas.choices import Choice, share_parameter_free, share_zero, strongest
 from larq_nas.errors import InputError
 from larq_nas.files import write_table
-from larq_nas.report.charts import Section, lines, read_rows, thinned
+from larq_nas.report.charts import Section, heat, lines, read_rows, thinned
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.differentiable.derivation import scores_of
 from larq_nas.searchers.searcher import BUDGET_PENALTY
@@ -156,100 +155,129 @@ def _is_whole(row: dict[str, Any]) -> bool:
 
 
 _HEALTH = ("entropy", "max_probability", WITHOUT_WEIGHTS, ZEROS, "flip_ratio", "diversity")
+_EPOCH = "epoch of the search"
 
 
 def sections(run: RunDirectory) -> list[Section]:
     """Return what a report shows of a search: how the operations were decided, and its health."""
     found = []
     if run.probabilities.exists():
-        found += _decisions(read_rows(run.probabilities, *_COLUMNS))
+        kept = _kept(run.architecture) if run.architecture.exists() else {}
+        found += _decisions(read_rows(run.probabilities, *_COLUMNS), kept)
     health = [row for row in read_rows(run.history) if row["stage"].startswith("search")]
-    number = itertools.count(1)
-    health = [{**row, "epoch": next(number)} for row in health]
+    # The epochs of a progressive search are counted on from stage to stage.
+    health = [{**row, _EPOCH: number} for number, row in enumerate(health, 1)]
     charts = [
-        lines(thinned(rows), "epoch", name, title=name)
+        lines(thinned(rows, _EPOCH), _EPOCH, name, title=name)
         for name in (*_HEALTH, BUDGET_PENALTY)
-        if (rows := [row for row in health if name in row])
+        if len(rows := [row for row in health if name in row]) > 1 and any(r[name] for r in rows)
     ]
     if charts:
-        text = (
-            f"Entropy falls as the search decides. {WITHOUT_WEIGHTS} is the share of operations "
-            "without weights in the cells as they would be derived: above three quarters, they "
-            "have collapsed. flip_ratio is the share of binary weights that changed their sign."
-        )
+        told = {
+            "entropy": "entropy and max_probability are means over all edges and over the steps of "
+            "an epoch: the first falls and the second rises as the search decides.",
+            WITHOUT_WEIGHTS: f"{WITHOUT_WEIGHTS} is the share of operations without weights in the "
+            "cells as they would be derived: above three quarters, they have collapsed.",
+            "flip_ratio": "flip_ratio is the share of binary weights that changed their sign.",
+            BUDGET_PENALTY: f"{BUDGET_PENALTY} is what the budget adds to the loss.",
+        }
+        text = " ".join(words for name, words in told.items() if any(name in row for row in health))
         found.append(Section("Health of the search", text, charts))
     if run.stages.exists():
-        found.append(_stages(run.stages))
+        found.append(_stages(run))
     return found
 
 
-def _decisions(rows: Sequence[Mapping[str, Any]]) -> list[Section]:
+def _kept(path: Path) -> dict[tuple[str, int], str]:
+    """Return the operation on each input that the network keeps."""
+    choices: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["choices"]
+    found: dict[tuple[str, int], str] = {}
+    for name, value in choices.items():
+        if isinstance(value, str):
+            found[name, 0] = value
+        elif isinstance(value, list):
+            found |= {(name, index): operation for operation, index in value}
+    return found
+
+
+def _decisions(
+    rows: Sequence[Mapping[str, Any]], kept: Mapping[tuple[str, int], str]
+) -> list[Section]:
     """Return the probabilities over time, and the two that are the largest in the end."""
-    edges: dict[str, dict[int, dict[str, float]]] = {}
+    edges: dict[tuple[str, int], dict[int, dict[str, float]]] = {}
     for row in rows:
-        epochs = edges.setdefault(f"{row['choice']}, input {row['input']}", {})
+        epochs = edges.setdefault((row["choice"], row["input"]), {})
         epochs.setdefault(row["epoch"], {})[row["operation"]] = row["probability"]
-    entropies = [
-        {"edge": edge, "epoch": epoch, "entropy": -sum(p * math.log(p) for p in ps.values() if p)}
-        for edge, epochs in edges.items()
-        for epoch, ps in epochs.items()
-    ]
-    told = [
-        {"edge": edge, "epoch": epoch, "operation": operation, "probability": round(p, 4)}
-        for edge, epochs in edges.items()
-        for epoch, ps in epochs.items()
-        for operation, p in ps.items()
-    ]
-    table = []
-    for edge, epochs in edges.items():
+    told, undecided, table = [], [], []
+    for (choice, index), epochs in edges.items():
+        edge = f"{choice}, input {index}"
+        for epoch, of_epoch in epochs.items():
+            undecided.append({"edge": edge, _EPOCH: epoch, "undecided": _undecided(of_epoch)})
+            told += [
+                {"edge": edge, _EPOCH: epoch, "operation": operation, "probability": round(p, 4)}
+                for operation, p in of_epoch.items()
+            ]
         ordered = sorted(epochs[max(epochs)].items(), key=lambda pair: -pair[1])
-        row = {"edge": edge, "entropy": f"{_last(entropies, edge):.3f}"}
+        line = {"edge": edge, "kept": kept.get((choice, index), "")}
         for place, (operation, p) in zip(("first", "second"), ordered, strict=False):
-            row |= {place: operation, f"{place}, probability": f"{p:.3f}"}
-        table.append(row)
-    charts = [
-        lines(
-            thinned(told),
-            "epoch",
-            "probability",
-            color="operation",
-            select="edge",
-            title="Probabilities of an edge",
-        ),
-        lines(thinned(entropies), "epoch", "entropy", color="edge", title="Entropy of each edge"),
-    ]
+            line |= {place: operation, f"{place}, probability": f"{p:.3f}"}
+        table.append({**line, "undecided": f"{undecided[-1]['undecided']:.3f}"})
+    probabilities = lines(
+        thinned(told, _EPOCH),
+        _EPOCH,
+        "probability",
+        color="operation",
+        select="edge",
+        title="Probabilities of an edge",
+        domain=(0, 1),
+    )
+    title = "How undecided each edge is"
+    squares = heat(thinned(undecided, _EPOCH), _EPOCH, "edge", "undecided", title=title)
     text = (
         "Each edge of a cell holds all operations at first; the search raises the probability of "
-        "those that serve best. Of each node, the strongest inputs are kept, each with its most "
-        "probable operation. The table has the end of the search."
+        "those that serve best. Each node keeps the inputs whose best operation is the most "
+        "probable, unless a budget, or a cell of zeros, changed that. Undecided is the entropy as "
+        "a share of its largest: 1 while all operations that are left are as probable, 0 when one "
+        "has all. The table has the end of the search."
     )
-    return [Section("Why these operations", text, charts, rows=table)]
+    return [Section("Why these operations", text, [probabilities, squares], rows=table)]
 
 
-def _last(entropies: Sequence[Mapping[str, Any]], edge: str) -> float:
-    return float([row["entropy"] for row in entropies if row["edge"] == edge][-1])
+def _undecided(probabilities: Mapping[str, float]) -> float:
+    """Return the entropy as a share of that of as many operations that are as probable."""
+    left = [p for p in probabilities.values() if p > 0]
+    if len(left) < 2:
+        return 0.0
+    return round(-sum(p * math.log(p) for p in left) / math.log(len(left)), 3)
 
 
-def _stages(path: Path) -> Section:
+def _stages(run: RunDirectory) -> Section:
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))["stages"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"`{path}` cannot be read ({type(error).__name__}).") from None
-    rows = [
-        {
-            "stage": number,
-            "cells": record["cells"],
-            "operations of an edge": record["operations"],
-            "parameters": f"{record['parameters']:,}",
-            "dropped most often": ", ".join(
-                f"{operation} ({count})"
-                for operation, count in Counter(
-                    operation for dropped in record["dropped"].values() for operation, *_ in dropped
-                ).most_common(4)
-            ),
-        }
-        for number, record in enumerate(records, 1)
+        records = json.loads(run.stages.read_text(encoding="utf-8"))["stages"]
+        rows = [
+            {
+                "stage": number,
+                "cells": record["cells"],
+                "operations of an edge": record["operations"],
+                "dropped most often": ", ".join(
+                    f"{operation} ({count})" for operation, count in _dropped(record).most_common(4)
+                ),
+            }
+            for number, record in enumerate(records, 1)
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"`{run.stages}` cannot be read ({type(error).__name__}).") from None
+    settings = run.settings.get("searcher", {})
+    given = zip(settings.get("stage_cells", ()), settings.get("stage_operations", ()), strict=False)
+    further = list(enumerate(given, 1))[len(rows) :]
+    rows += [
+        {"stage": number, "cells": cells, "operations of an edge": operations}
+        for number, (cells, operations) in further
     ]
-    return Section(
-        "Stages", "Each stage is deeper, and leaves the least probable operations out.", rows=rows
-    )
+    text = "Each stage is deeper, and leaves the least probable operations out."
+    return Section("Stages", text, rows=rows)
+
+
+def _dropped(record: Mapping[str, Any]) -> Counter[str]:
+    """Return how often a stage has dropped each operation."""
+    return Counter(operation for dropped in record["dropped"].values() for operation, *_ in dropped)

@@ -75,36 +75,30 @@ def sections(run: RunDirectory) -> list[Section]:
     """Return what a report shows of a search of widths: the means, and sigma, over time."""
     if not run.widths.exists():
         return []
-    rows = thinned(read_rows(run.widths, *_COLUMNS))
-    means = [
-        {
-            "epoch": row["epoch"],
-            "layer": row["choice"],
-            "mean": row["mean"],
-            "filters": row["middle"],
-        }
-        for row in rows
-    ]
-    sigma = list(
-        {row["epoch"]: {"epoch": row["epoch"], "sigma": row["sigma"]} for row in rows}.values()
-    )
-    history = thinned(row for row in read_rows(run.history) if row["stage"] == "search")
+    every = read_rows(run.widths, *_COLUMNS)
+    rows = thinned(every)
+    means = [{"epoch": row["epoch"], "layer": row["choice"], "mean": row["mean"]} for row in rows]
+    sigma = {row["epoch"]: {"epoch": row["epoch"], "sigma": row["sigma"]} for row in rows}
     charts = [
         lines(means, "epoch", "mean", color="layer", title="Mean of each width (DMS, figure 4)"),
-        lines(means, "epoch", "filters", color="layer", title="Filters of the middle network"),
-        lines(sigma, "epoch", "sigma", title="Sigma"),
+        lines(list(sigma.values()), "epoch", "sigma", title="Sigma"),
     ]
-    penalties = [row for row in history if BUDGET_PENALTY in row]
-    if penalties:
-        charts.append(lines(penalties, "epoch", BUDGET_PENALTY, title="Penalty of the budget"))
-    last = max((row["epoch"] for row in rows), default=0)
+    history = [row for row in read_rows(run.history) if row["stage"] == "search"]
+    for name in ("memory_penalty", BUDGET_PENALTY):
+        penalties = [row for row in history if name in row]
+        if len(penalties) > 1:
+            charts.append(lines(thinned(penalties), "epoch", name, title=name))
+    first = {row["choice"]: row["mean"] for row in reversed(every)}
+    last = {row["choice"]: row["mean"] for row in every}
     table = [
-        {"layer": row["choice"], "mean": f"{row['mean']:.3f}", "filters": row["middle"]}
-        for row in rows
-        if row["epoch"] == last
+        {"layer": name, "mean at first": f"{first[name]:.3f}", "at the end": f"{mean:.3f}"}
+        for name, mean in last.items()
     ]
+    moved = max((abs(mean / first[name] - 1) for name, mean in last.items()), default=0.0)
     text = (
         "A width is its mean times the filters of the uniform network. The gradient of the loss "
-        "moves the means; sigma, how far widths are tried around them, falls as the search ends."
+        "moves the means, in epochs that follow those that train the weights; sigma, how far "
+        "widths are tried around them, falls as the search ends. "
+        f"In this search no mean moved by more than {moved:.0%}."
     )
     return [Section("Widths over time", text, charts, rows=table)]

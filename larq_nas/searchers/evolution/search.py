@@ -149,10 +149,15 @@ def sections(run: RunDirectory) -> list[Section]:
             fitness.append({"generation": generation, "value": label, "fitness": value})
     charts.append(lines(fitness, "generation", "fitness", color="value", title="Fitness"))
     lost = len(rows) - len(done)
+    settings = run.settings.get("searcher", {})
+    every = run.settings.get("data", {}).get("train_examples", 0)
+    images = round(settings.get("search_split", 0) * min(settings.get("subset") or every, every))
+    one = f", of which one is {1 / images:.1%}" if images else ""
     text = (
-        f"{len(done)} candidates were trained briefly and measured on images held out of the "
-        "training data, never on those that are reported. Fitness is accuracy less the price of "
-        f"operations.{f' {lost} failed.' if lost else ''}"
+        f"{len(done)} candidates were trained briefly and measured on about {images} images held "
+        f"out of the training data{one}, never on those that are reported. Fitness is 100 x "
+        f"accuracy - {settings.get('trade_off')} x FLOPs / FLOPs of the uniform network. The "
+        f"network chosen was trained anew.{f' {lost} failed.' if lost else ''}"
         f"{f' {len(told)} are drawn.' if len(told) < len(done) else ''}"
     )
     table = sorted(done, key=lambda row: -row["fitness"])[:_BEST]

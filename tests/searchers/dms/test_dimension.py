@@ -100,7 +100,9 @@ def test_widths_are_plotted(found: Path) -> None:
     drawn = [(one["epoch"], one["mean"]) for one in means.values]
     widths = rows(found, "widths.csv")
     assert drawn == [(int(row["epoch"]), float(row["mean"])) for row in widths]
-    assert [row["filters"] for row in section.rows] == [int(row["middle"]) for row in widths[-2:]]
+    assert [row["at the end"] for row in section.rows] == [
+        f"{float(row['mean']):.3f}" for row in widths[-2:]
+    ]
 
 
 def test_history_has_what_an_epoch_trained(found: Path) -> None:

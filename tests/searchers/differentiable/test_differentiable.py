@@ -106,7 +106,7 @@ def test_a_collapse_is_told_once(task: Data, tmp_path, recwarn) -> None:
         prepared.run(run, verbose=0)
     told = [str(warning.message) for warning in recwarn if "collapsed" in str(warning.message)]
     assert len(told) == 1
-    assert "(100% a, 100% b of the operations): lower the temperature" in told[0]
+    assert "(of the operations 100% in a cells, 100% in b cells): lower the temperature" in told[0]
 
 
 @pytest.mark.slow

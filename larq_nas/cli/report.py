@@ -24,7 +24,7 @@ def report(runs: tuple[Path, ...], output: Path | None, searcher: str | None) ->
     """Write an HTML report of RUNS: how good each is, what it costs, and why it is so.
 
     RUNS are directories of searches, trainings and comparisons; one that still goes on is shown as
-    far as it is. The file needs no network.
+    far as it is. The file needs no internet connection.
 
     \b
     larq-nas report runs/digits

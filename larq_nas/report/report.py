@@ -1,4 +1,4 @@
-"""HTML report of runs and comparisons: one file that needs no network."""
+"""HTML report of runs and comparisons: one file that needs no internet connection."""
 
 import functools
 import json
@@ -30,7 +30,7 @@ def report(
     output: str | Path | None = None,
     searcher: Searcher | None = None,
 ) -> Path:
-    """Write an HTML report of runs and comparisons: one file, readable without a network.
+    """Write an HTML report of runs and comparisons: one file, which needs no internet connection.
 
     It shows how good each network is, what it costs, what it looks like and why, what became of
     each layer, and what repeats it. A run that still goes on is shown as far as it is.

@@ -26,8 +26,8 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "bnas": {"space": larq_nas.spaces.Bnas(cells=1, channels=4, nodes=2)},
     "dms": {
         "method": "dms_a",
-        "space": larq_nas.spaces.VggSmall(ratios=(0.05, 0.1)),
-        "searcher": {"weight_epochs": 1, "initial_ratio": 0.5, "least_mean": 0.1},
+        "space": "vgg_small",
+        "searcher": {"weight_epochs": 1, "initial_ratio": 0.4},
     },
     "evolution": {
         "space": larq_nas.spaces.VggSmall(ratios=(0.05, 0.1)),

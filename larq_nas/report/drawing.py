@@ -2,9 +2,10 @@
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
+if TYPE_CHECKING:
+    import networkx as nx
 
 __all__ = ["draw_cell", "draw_chain"]
 
@@ -32,6 +33,8 @@ def draw_cell(
         nodes: the operations that each node sums, with the states they read, by its own state.
         concat: the states that the cell concatenates.
     """
+    import networkx as nx
+
     graph = nx.DiGraph()
     for state in range(inputs):
         graph.add_node(("state", state), label=f"input {state}", color=_STATE)
@@ -64,6 +67,8 @@ def _color(operation: str) -> str:
 
 def _draw(graph: "nx.DiGraph[Any]") -> str:
     """Draw a graph from left to right, each node beside what it reads last."""
+    import networkx as nx
+
     for column, layer in enumerate(nx.topological_generations(graph)):
         for node in layer:
             graph.nodes[node]["subset"] = column
@@ -97,6 +102,8 @@ def _draw(graph: "nx.DiGraph[Any]") -> str:
 
 def _places(graph: "nx.DiGraph[Any]") -> dict[Any, tuple[float, float]]:
     """Return the column and row of each node: as near as can be to what it reads."""
+    import networkx as nx
+
     layers: dict[int, list[Any]] = {}
     for node in nx.topological_sort(graph):
         layers.setdefault(graph.nodes[node]["subset"], []).append(node)

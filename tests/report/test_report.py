@@ -31,7 +31,12 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "dms": {
         "method": "dms_a",
         "space": larq_nas.spaces.VggSmall(ratios=(0.05, 0.1)),
-        "searcher": {"weight_epochs": 1, "initial_ratio": 0.5, "least_mean": 0.1},
+        "searcher": {
+            "weight_epochs": 1,
+            "initial_ratio": 0.5,
+            "least_mean": 0.1,
+            "least_ratio": 0.1,
+        },
     },
     "evolution": {
         "space": larq_nas.spaces.VggSmall(ratios=(0.05, 0.1)),
@@ -348,6 +353,14 @@ def test_a_latency_that_was_measured_is_shown_with_its_device(run: Path, tmp_pat
     with open(tmp_path / "run" / "model.tflite", "ab") as file:
         file.write(b"1")
     assert "latency, measured" not in report(tmp_path / "run").read_text()
+    # Where it cannot be kept, it is told all the same.
+    (tmp_path / "run" / "latencies.json").unlink()
+    (tmp_path / "run" / "latencies.json").mkdir()
+    shutil.copy(run / "model.tflite", tmp_path / "run")
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert "is not kept in" in result.output
+    assert " ms (middle half of 5 runs" in result.output
 
 
 def test_runs_of_other_data_are_shown_apart(run: Path, tmp_path: Path) -> None:

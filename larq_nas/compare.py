@@ -197,10 +197,11 @@ def drawn_from(space: SpaceLike) -> Space:
 def _space_of(sources: Sequence[str | Path | Architecture]) -> Space:
     """Return the space of the first run, file or `Architecture`, for random ones beside it."""
     for source in sources if isinstance(sources, list | tuple) else ():
+        is_name = isinstance(source, str) and bool(
+            _RANDOM.fullmatch(source) or source in (*Architecture.published_names(), *names())
+        )
         is_path = isinstance(source, str | Path) and Path(source).expanduser().exists()
-        if isinstance(source, Architecture) or (
-            is_path and source not in Architecture.published_names()
-        ):
+        if isinstance(source, Architecture) or (is_path and not is_name):
             found = Architecture.read(source)
             if found.space in names():
                 return found.resolve()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 import platform
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,8 @@ from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 __all__ = ["call", "provenance", "typed"]
 
@@ -63,23 +66,35 @@ def _same(value: Any, default: Any) -> bool:
 
 
 def _written(value: Any, name: str) -> str:
-    """Return a value as it is written in Python; the name of its argument if it is an object."""
+    """Return a value as it is written in Python; the name of its argument if it is an object.
+
+    A collection with an object is named as a whole: of two objects, both would have that name.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _constructor(value)
     if isinstance(value, Mapping):
-        pairs = [f"{key!r}: {_written(one, name)}" for key, one in value.items()]
-        return f"{{{', '.join(pairs)}}}"
+        written = {_written(key, name): _written(one, name) for key, one in value.items()}
+        if name in {*written, *written.values()}:
+            return name
+        return f"{{{', '.join(f'{key}: {one}' for key, one in written.items())}}}"
     if isinstance(value, list | tuple):
         items = [_written(one, name) for one in value]
+        if name in items:
+            return name
         inner = ", ".join(items)
         if isinstance(value, list):
             return f"[{inner}]"
         return f"({inner},)" if len(items) == 1 else f"({inner})"
     if isinstance(value, Path):
         return repr(str(value))
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float({str(value)!r})"
+    if value is None or isinstance(value, bool | int | float | str | range):
         return repr(value)
-    return getattr(value, "__name__", None) or name
+    own = str(getattr(value, "__name__", ""))
+    return own if own.isidentifier() else name
 
 
 def _constructor(value: Any) -> str:

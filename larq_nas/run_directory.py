@@ -338,7 +338,8 @@ def read_record(directory: Path, to_continue: bool = False) -> dict[str, Any]:
             f"`{directory}` is a run of an earlier larq_nas, which this one cannot go on with: use "
             "another directory; an architecture.json in it is read by larq-nas train."
         )
-    return {"settings": settings, "start": record.get("start", {})}
+    start = record.get("start")
+    return {"settings": settings, "start": start if isinstance(start, dict) else {}}
 
 
 # What hashes, and many values at once, stand for.

@@ -323,9 +323,16 @@ def test_published_architectures_are_listed() -> None:
         larq_nas.Architecture.published("bats_larg")
 
 
-def test_random_ones_are_of_the_space_of_the_first_run_by_default(tmp_path: Path) -> None:
+def test_random_ones_are_of_the_space_of_the_first_run_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ONE.save(tmp_path / "architecture.json")
     for sources in ([ONE, "bnas_cifar"], ["bnas_cifar", "random:2", tmp_path], [tmp_path]):
         assert _space_of(sources) == SPACE
     assert _space_of(["random:2", "bnas_cifar"]) == drawn_from("bats")
     assert _space_of([Architecture("mine")]) == drawn_from("bats")
+    # A folder that has the name of a network by hand is not meant.
+    (tmp_path / "resnet18_cifar").mkdir()
+    (tmp_path / "random:2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert _space_of(["resnet18_cifar", "random:2"]) == drawn_from("bats")

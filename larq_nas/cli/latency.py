@@ -14,7 +14,7 @@ from larq_nas.cli.common import (
     settings_option,
     space_settings,
 )
-from larq_nas.errors import InputError
+from larq_nas.errors import InputError, warn
 from larq_nas.latency import Latency, LatencyTable, build_table, measure
 from larq_nas.latency.devices.transport import OutputsError
 from larq_nas.latency.measure import HERE
@@ -143,8 +143,11 @@ def latency(
         measured = _compared_if_possible(model, beside, options)
     if source.is_dir() and (source / "settings.json").exists():
         run = RunDirectory(source, {})
-        run.keep_latency(measured.summary())
-        click.echo(f"kept in {run.latencies}, for larq-nas report", err=True)
+        try:
+            run.keep_latency(measured.summary())
+            click.echo(f"kept in {run.latencies}, for larq-nas report", err=True)
+        except OSError as error:
+            warn(f"The latency is not kept in `{run.latencies}` ({error.strerror}).")
     click.echo(json.dumps(measured.summary(), indent=2) if as_json else f"{measured}")
 
 

@@ -1,19 +1,27 @@
 """Sections of a report, and the charts in them."""
 
 import csv
+import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+import numpy as np
 
 from larq_nas.errors import InputError
 
 __all__ = [
     "Section",
     "bars",
+    "checked",
     "dots",
     "heat",
+    "is_finite",
     "lines",
+    "plain",
     "read_rows",
     "thinned",
 ]
@@ -51,6 +59,33 @@ class Section:
     rows: Sequence[Mapping[str, Any]] = ()
 
 
+def checked(section: Any) -> Section:
+    """Return a section as the page shows it, with its charts as JSON holds them.
+
+    # Raises
+        Exception: of any kind, if it is not one that can be shown.
+    """
+    if not isinstance(section, Section):
+        raise TypeError(f"{section!r} is not a Section")
+    charts = [plain(one if isinstance(one, dict) else one.to_dict()) for one in section.charts]
+    json.dumps(charts)
+    drawings = [(str(caption), str(drawing)) for caption, drawing in section.drawings]
+    return replace(section, charts=charts, drawings=drawings, rows=[{**r} for r in section.rows])
+
+
+def plain(value: Any) -> Any:
+    """Return a value with what JSON does not have, such as NaN, as text."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
 def lines(
     rows: Sequence[Mapping[str, Any]],
     x: str,
@@ -79,26 +114,27 @@ def lines(
     import altair as alt
 
     scale = alt.Scale(domain=list(domain)) if domain else alt.Scale(zero=False)
+    rows = _finite(rows, x, y)
+    if not rows:
+        return _empty(title)
     y_axis = alt.Axis(format="%") if percent else alt.Axis()
     steps = sorted({int(row[x]) for row in rows})
     # Between few whole numbers, Vega would put fractions.
     ticks: dict[str, Any] = {"values": steps} if len(steps) <= _TICKS else {}
     chart = alt.Chart(_data(rows), title=title, width=_WIDTH, height=_HEIGHT).encode(
-        x=alt.X(field=_escaped(x), type="quantitative", title=x).axis(format="d", **ticks),
-        y=alt.Y(
-            field=_escaped(y), type="quantitative", title=y_title or y, axis=y_axis, scale=scale
-        ),
+        x=alt.X(field=_field(x), type="quantitative", title=x).axis(format="d", **ticks),
+        y=alt.Y(field=_field(y), type="quantitative", title=y_title or y, axis=y_axis, scale=scale),
         tooltip=[_told(name) for name in dict.fromkeys((color, select, x, y)) if name],
     )
     if color:
         order = list(dict.fromkeys(str(row[color]) for row in rows))
-        shade = alt.Color(field=_escaped(color), type="nominal", sort=order, title=color)
+        shade = alt.Color(field=_field(color), type="nominal", sort=order, title=color)
         chart = chart.encode(color=shade.legend(**_LEGEND))
     drawn = chart.mark_line(point=alt.OverlayMarkDef(size=16))
     if select:
         options = list(dict.fromkeys(str(row[select]) for row in rows))
         chosen = alt.selection_point(
-            fields=[select],
+            fields=[_field(select)],
             bind=alt.binding_select(options=options, name=f"{select}: "),
             value=options[0],
         )
@@ -120,20 +156,23 @@ def bars(
     """Return a chart of horizontal bars: of a column `x`, for each `y` in the order of the rows."""
     import altair as alt
 
+    rows = _finite(rows, x)
+    if not rows:
+        return _empty(title)
     order = list(dict.fromkeys(str(row[y]) for row in rows))
     axis = alt.Axis(format="%") if percent else alt.Axis(format="~s")
     chart = alt.Chart(_data(rows), title=title, width=_WIDTH).encode(
-        x=alt.X(field=_escaped(x), type="quantitative", title=x_title or x, axis=axis),
-        y=alt.Y(field=_escaped(y), type="nominal", sort=order, title=None),
+        x=alt.X(field=_field(x), type="quantitative", title=x_title or x, axis=axis),
+        y=alt.Y(field=_field(y), type="nominal", sort=order, title=None),
         tooltip=[_told(name) for name in dict.fromkeys((y, color, x)) if name],
     )
     if color:
         colors = list(dict.fromkeys(str(row[color]) for row in rows))
-        shade = alt.Color(field=_escaped(color), type="nominal", sort=colors, title=None)
+        shade = alt.Color(field=_field(color), type="nominal", sort=colors, title=None)
         shade = shade.legend(**_LEGEND)
         chart = chart.encode(color=shade)
         if not stacked:
-            offset = alt.YOffset(field=_escaped(color), type="nominal", sort=colors)
+            offset = alt.YOffset(field=_field(color), type="nominal", sort=colors)
             chart = chart.encode(yOffset=offset)
     return chart.mark_bar()
 
@@ -142,14 +181,17 @@ def heat(rows: Sequence[Mapping[str, Any]], x: str, y: str, value: str, *, title
     """Return a chart of a square for each row, dark for a `value` of 1 and light for 0."""
     import altair as alt
 
+    rows = [row for row in rows if is_finite(row.get(value))]
+    if not rows:
+        return _empty(title)
     order = list(dict.fromkeys(str(row[y]) for row in rows))
-    shade = alt.Color(field=_escaped(value), type="quantitative", title=value)
+    shade = alt.Color(field=_field(value), type="quantitative", title=value)
     return (
         alt.Chart(_data(rows), title=title, width=0.7 * _WIDTH)
         .mark_rect()
         .encode(
-            x=alt.X(field=_escaped(x), type="ordinal", title=x),
-            y=alt.Y(field=_escaped(y), type="nominal", sort=order, title=None),
+            x=alt.X(field=_field(x), type="ordinal", title=x),
+            y=alt.Y(field=_field(y), type="nominal", sort=order, title=None),
             color=shade.scale(domain=[0, 1], scheme="blues").legend(orient="bottom"),
             tooltip=[_told(name) for name in (y, x, value)],
         )
@@ -183,11 +225,14 @@ def dots(
     """
     import altair as alt
 
+    rows, line = _finite(rows, x, y), _finite(line, x, y)
+    if not rows:
+        return _empty(title)
     axis = alt.Axis(format="%") if percent else alt.Axis()
     x_axis = alt.Axis(format="~s")
     places = {
-        "x": alt.X(field=_escaped(x), type="quantitative", title=x_title or x, axis=x_axis),
-        "y": alt.Y(field=_escaped(y), type="quantitative", title=y_title or y, axis=axis),
+        "x": alt.X(field=_field(x), type="quantitative", title=x_title or x, axis=x_axis),
+        "y": alt.Y(field=_field(y), type="quantitative", title=y_title or y, axis=axis),
     }
     places = {name: place.scale(zero=False) for name, place in places.items()}
     columns = dict.fromkeys(name for row in rows for name in row)
@@ -196,7 +241,7 @@ def dots(
         **places, tooltip=[_told(name) for name in columns]
     )
     if color:
-        shade = alt.Color(field=_escaped(color), type="nominal", title=None).legend(**_LEGEND)
+        shade = alt.Color(field=_field(color), type="nominal", title=None).legend(**_LEGEND)
         drawn = drawn.encode(color=shade)
     if not line:
         return drawn
@@ -204,24 +249,41 @@ def dots(
     return front.encode(**places) + drawn
 
 
+def is_finite(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and math.isfinite(value)
+
+
+def _finite(rows: Sequence[Mapping[str, Any]], *columns: str) -> list[Mapping[str, Any]]:
+    """Return the rows that have a place in a chart."""
+    return [row for row in rows if all(is_finite(row.get(name)) for name in columns)]
+
+
+def _empty(title: str) -> Any:
+    """Return what stands in place of a chart of nothing, of which Vega would warn."""
+    import altair as alt
+
+    chart = alt.Chart(_data([{}]), title=title, width=_WIDTH, height=_HEIGHT)
+    return chart.mark_text(text="no finite values")
+
+
 def _data(rows: Sequence[Mapping[str, Any]]) -> Any:
     import altair as alt
 
-    return alt.InlineData(values=[dict(row) for row in rows])
+    return alt.InlineData(
+        values=[{_field(name): value for name, value in row.items()} for row in rows]
+    )
 
 
 def _told(name: str) -> Any:
     """Return what the mouse shows of a column."""
     import altair as alt
 
-    return alt.Tooltip(field=_escaped(name), type="nominal", title=name)
+    return alt.Tooltip(field=_field(name), type="nominal", title=name)
 
 
-def _escaped(name: str) -> str:
-    """Return the name of a column as Vega-Lite reads it, for which dots are of nested objects."""
-    for character in "\\.[]":
-        name = name.replace(character, f"\\{character}")
-    return name
+def _field(name: str) -> str:
+    """Return the name of a column without what Vega reads as code or as nested objects."""
+    return quote(name, safe=" /").replace(".", "%2E")
 
 
 def thinned(

@@ -3,9 +3,10 @@
 import html
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
+if TYPE_CHECKING:
+    import networkx as nx
 
 __all__ = ["draw_cell", "draw_chain"]
 
@@ -33,6 +34,8 @@ def draw_cell(
         nodes: the operations that each node sums, with the states they read, by its own state.
         concat: the states that the cell concatenates.
     """
+    import networkx as nx
+
     graph = nx.DiGraph()
     for state in range(inputs):
         graph.add_node(("state", state), label=f"input {state}", color=_STATE)
@@ -101,6 +104,8 @@ def _middle(row: float) -> float:
 
 def _columns(graph: "nx.DiGraph[Any]") -> dict[Any, int]:
     """Return the column of each node: behind all that it reads, and next to what reads it."""
+    import networkx as nx
+
     columns = {
         node: column
         for column, layer in enumerate(nx.topological_generations(graph))

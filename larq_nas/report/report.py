@@ -2,21 +2,17 @@
 
 import functools
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import markupsafe
-
 from larq_nas.cost import LATENCY
 from larq_nas.errors import InputError, first_line, warn
 from larq_nas.files import write_atomically
 from larq_nas.log import log
-from larq_nas.report.charts import Section, dots, lines, thinned
-from larq_nas.report.subjects import COSTS, Subject, is_finite, number_text, read
+from larq_nas.report.charts import Section, dots, is_finite, lines, plain, thinned
+from larq_nas.report.subjects import COSTS, Subject, number_text, read
 from larq_nas.run_directory import flat
 from larq_nas.searchers import Searcher
 
@@ -45,8 +41,7 @@ def report(
         runs: directories of runs (`larq_nas.search`, `larq_nas.train`) and of comparisons
             (`larq_nas.compare`).
         output: the file to write; by default `report.html` in the directory of a single run.
-        searcher: the searcher of the runs, where it is one of your own: only then its sections
-            are shown.
+        searcher: a searcher of your own: its sections are shown of the runs that are of it.
 
     # Returns
         The path of the file.
@@ -59,11 +54,13 @@ def report(
     if output is None and len(runs) > 1:
         raise InputError("`output` must be given with several runs, such as report.html.")
     subjects = [read(_path(run), searcher) for run in runs]
-    path = Path(output).expanduser() if output else subjects[0].path / "report.html"
+    path = _path(output, "output") if output else subjects[0].path / "report.html"
     try:
         write_atomically(path, _page(subjects))
     except OSError as error:
-        raise InputError(f"Cannot write `{path}`: {first_line(error)}.") from None
+        raise InputError(
+            f"Cannot write `{path}` ({error.strerror}): give another file as `output`."
+        ) from None
     return path
 
 
@@ -78,10 +75,11 @@ def write_report(directory: Path, searcher: Searcher | None, verbose: int | str)
         log.info(f"report: {path}")
 
 
-def _path(run: object) -> Path:
-    if not isinstance(run, str | Path):
-        raise InputError(f"`runs` must be directories of runs, but got {run!r}.")
-    return Path(run).expanduser()
+def _path(path: object, name: str = "runs") -> Path:
+    if not isinstance(path, str | Path):
+        what = "directories of runs" if name == "runs" else "a file, such as report.html"
+        raise InputError(f"`{name}` must be {what}, but got {path!r}.")
+    return Path(path).expanduser()
 
 
 def _overview(subjects: Sequence[Subject]) -> list[Section]:
@@ -89,7 +87,7 @@ def _overview(subjects: Sequence[Subject]) -> list[Section]:
     runs = [subject for subject in subjects if subject.status != "comparison"]
     if len(runs) < 2:
         return []
-    groups: dict[tuple[Any, ...], list[Subject]] = {}
+    groups: dict[str, list[Subject]] = {}
     for run in runs:
         groups.setdefault(run.data, []).append(run)
     sections = []
@@ -112,7 +110,7 @@ def _overview(subjects: Sequence[Subject]) -> list[Section]:
 def _row(run: Subject) -> dict[str, Any]:
     figures = run.figures
     costs = figures.get("costs", {})
-    row: dict[str, Any] = {"run": str(run.path), "status": run.status.partition(":")[0]}
+    row: dict[str, Any] = {"run": run.name, "status": run.status.partition(":")[0]}
     if figures:
         row["accuracy"] = f"{figures['accuracy']:.2%}"
         row[".tflite bytes"] = number_text(figures.get("bytes"))
@@ -125,7 +123,7 @@ def _row(run: Subject) -> dict[str, Any]:
 def _charts_of(runs: Sequence[Subject]) -> list[Any]:
     found = [
         {
-            "run": str(run.path),
+            "run": run.name,
             "accuracy": run.figures["accuracy"],
             ".tflite bytes": run.figures["bytes"],
             "binary MACs": run.figures["costs"]["binary_macs"],
@@ -139,7 +137,7 @@ def _charts_of(runs: Sequence[Subject]) -> list[Any]:
         if found
     ]
     curves = [
-        {"run": str(run.path), "epoch": row["epoch"], "accuracy": row["val_accuracy"]}
+        {"run": run.name, "epoch": row["epoch"], "accuracy": row["val_accuracy"]}
         for run in runs
         for row in thinned(row for row in run.history if row["stage"] == run.history[-1]["stage"])
         if is_finite(row.get("val_accuracy"))
@@ -158,9 +156,7 @@ def _differences(runs: Sequence[Subject]) -> list[dict[str, Any]]:
     for name in names:
         values = [one.get(name, "") for one in settings]
         if len(set(values)) > 1:
-            rows.append(
-                {"setting": name, **{str(r.path): v for r, v in zip(runs, values, strict=True)}}
-            )
+            rows.append({"setting": name, **{r.name: v for r, v in zip(runs, values, strict=True)}})
     return rows
 
 
@@ -192,6 +188,8 @@ def _script() -> str:
 
 
 def _page(subjects: Sequence[Subject]) -> str:
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -203,41 +201,30 @@ def _page(subjects: Sequence[Subject]) -> str:
     charts: list[Any] = []
 
     def chart_id(chart: Any) -> str:
-        charts.append(chart.to_dict() if hasattr(chart, "to_dict") else chart)
+        charts.append(chart if isinstance(chart, dict) else chart.to_dict())
         return f"chart{len(charts)}"
 
     template = environment.get_template("template.html")
-    page = template.render(
-        title=", ".join(str(subject.path) for subject in subjects),
+    return template.render(
+        title=", ".join(subject.name for subject in subjects),
         overview=_overview(subjects),
         subjects=subjects,
         settings=[_readable(subject.settings) for subject in subjects],
         chart_id=chart_id,
         figures=_embedded([dict(subject.figures) for subject in subjects]),
+        script=_script(),
+        # They are collected while the template is rendered, and stand at its end.
+        all_charts=lambda: _embedded(charts),
     )
-    # The charts are numbered while the template is rendered.
-    scripts = {"@@SCRIPT@@": _script(), "@@CHARTS@@": _embedded(charts)}
-    for mark, text in scripts.items():
-        page = page.replace(mark, text)
-    return page
 
 
-def _code(text: str) -> markupsafe.Markup:
-    """Return a text with what stands in backquotes as code."""
+def _code(text: str) -> Any:
+    """Return a text as HTML, with what stands in backquotes as code."""
+    import markupsafe
+
     return markupsafe.Markup(_QUOTED.sub(r"<code>\1</code>", str(markupsafe.escape(text))))
 
 
 def _embedded(value: Any) -> str:
     """Return JSON that cannot end the script it stands in."""
-    return json.dumps(_plain(value), separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _plain(value: Any) -> Any:
-    """Return a value with what JSON does not have, such as NaN, as text."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+    return json.dumps(plain(value), separators=(",", ":")).replace("<", "\\u003c")

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,19 +13,28 @@ from larq_nas.architecture import Architecture
 from larq_nas.choices import expand
 from larq_nas.cost import LATENCY
 from larq_nas.cost.profile import size
-from larq_nas.errors import InputError
+from larq_nas.errors import InputError, first_line
 from larq_nas.methods import SEARCHERS
-from larq_nas.report.charts import Section, bars, dots, lines, read_rows, thinned
+from larq_nas.report.charts import (
+    Section,
+    bars,
+    checked,
+    dots,
+    is_finite,
+    lines,
+    read_rows,
+    thinned,
+)
 from larq_nas.report.drawing import draw_cell, draw_chain
 from larq_nas.run_directory import RunDirectory, read_record
 from larq_nas.searchers import Searcher
 from larq_nas.training.callbacks import duration
 
-__all__ = ["COSTS", "Subject", "is_finite", "number_text", "read"]
+__all__ = ["COSTS", "Subject", "number_text", "read"]
 
 _COMPARISON = "comparison.json"
 _PARTS = {"train": "training"}
-_DAMAGES = (ValueError, KeyError, TypeError, AttributeError, IndexError)
+_DAMAGES = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 _Part = TypeVar("_Part")
 _SCORES = {
     "accuracy": ("accuracy", "search_accuracy", "val_accuracy"),
@@ -55,10 +65,15 @@ class Subject:
     tiles: Sequence[tuple[str, str, str]] = ()
 
     @property
-    def data(self) -> tuple[Any, ...]:
+    def name(self) -> str:
+        """Its directory as it was given, or the name of the one that the report is called in."""
+        return str(self.path) if self.path.name.strip(".") else self.path.resolve().name
+
+    @property
+    def data(self) -> str:
         """What two runs must share for their accuracies to be compared: images and classes."""
-        facts = self.settings.get("data") or {}
-        return tuple(facts.get(name) for name in ("validation_content", "classes"))
+        facts = _mapping(self.settings, "data")
+        return json.dumps([facts.get(name) for name in ("validation_content", "classes")])
 
 
 def read(path: Path, searcher: Searcher | None) -> Subject:
@@ -74,19 +89,19 @@ class RunReader:
         record = read_record(path)
         self.path = path
         self.settings: Mapping[str, Any] = record["settings"]
-        self.start: Mapping[str, Any] = record.get("start") or {}
+        self.start: Mapping[str, Any] = record["start"]
         self.directory = RunDirectory(path, self.settings)
         self.problems: list[str] = []
         self.result: Mapping[str, Any] = self._json(self.directory.result)
         self.architecture = self._architecture()
         self.history = self._rows(self.directory.history)
         self.seeds = self._rows(self.directory.seeds)
-        self.searcher = searcher or self._searcher()
+        self.searcher = self._searcher(searcher)
 
     def subject(self) -> Subject:
         """Return what a report shows of it."""
         parts = {
-            self._network: "architecture.json",
+            self._network: "result.json",
             self._search: "what the search has left",
             self._training: "history.csv",
             self._classes: "result.json",
@@ -98,10 +113,11 @@ class RunReader:
             section for part, source in parts.items() for section in self._whole(part, source)
         ]
         tiles = self._whole(self._tiles, "result.json")
-        warned = [*self.directory.read_warnings(), *self.result.get("warnings", ())]
+        summary = "".join(self._whole(self._summary, "settings.json"))
+        warned = [*self.directory.read_warnings(), *(self.result.get("warnings") or ())]
         # This one is written.
         warned = [text for text in warned if not text.startswith("No `report.html` was written")]
-        refused = self.result.get("refused")
+        refused = [self.result["refused"]] if "refused" in self.result else []
         return Subject(
             self.path,
             self._status(),
@@ -109,9 +125,9 @@ class RunReader:
             sections,
             self.settings,
             self.history,
-            list(dict.fromkeys([*self.problems, *([refused] if refused else []), *warned])),
+            list(dict.fromkeys(map(str, [*self.problems, *refused, *warned]))),
             self.start,
-            self._summary(),
+            summary,
             tiles,
         )
 
@@ -119,7 +135,7 @@ class RunReader:
         """Return a part of the report; of a damaged file there is none."""
         try:
             return part()
-        except (InputError, *_DAMAGES) as error:
+        except Exception as error:  # noqa: BLE001 - whatever damage leads to
             cause = f": {error}" if isinstance(error, InputError) else ""
             self._damaged(source, cause)
             return []
@@ -130,7 +146,8 @@ class RunReader:
             return {}
         try:
             found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if not is_finite(found["accuracy"]) or not isinstance(found["costs"], dict):
+            numbers = [found["accuracy"], *(found["costs"][name] for name in COSTS)]
+            if not all(map(is_finite, [*numbers, found.get("bytes", 0)])):
                 raise TypeError
         except (OSError, *_DAMAGES):
             self._damaged(path.name)
@@ -145,12 +162,13 @@ class RunReader:
             if path == self.directory.history:
                 rows = [{**row, "epoch": int(row["epoch"]), "stage": row["stage"]} for row in rows]
             return rows
-        except (InputError, KeyError, ValueError, TypeError):
+        except (InputError, *_DAMAGES):
             self._damaged(path.name)
             return []
 
     def _damaged(self, source: str, cause: str = "") -> None:
-        told = f"`{source}` is damaged, and left out here{cause or ': run the same call again.'}"
+        again = "measure again" if source == "latencies.json" else "run the same call again"
+        told = f"`{source}` is damaged, and left out here{cause or f': {again}.'}"
         if told not in self.problems:
             self.problems.append(told)
 
@@ -163,8 +181,10 @@ class RunReader:
             self._damaged(self.directory.architecture.name)
             return None
 
-    def _searcher(self) -> Searcher | None:
-        name = str((self.settings.get("searcher") or {}).get("name", ""))
+    def _searcher(self, given: Searcher | None) -> Searcher | None:
+        name = str(_mapping(self.settings, "searcher").get("name", ""))
+        if name and given is not None and (name == given.name or name not in SEARCHERS):
+            return given
         if name and name not in SEARCHERS:
             self.problems.append(
                 f"Searcher `{name}` is not one of larq_nas: give it as `searcher` to show its part."
@@ -181,24 +201,32 @@ class RunReader:
             return "trained, not converted"
         if self.result:
             return "finished"
-        changed = max((p.stat().st_mtime for p in self.path.glob("*")), default=0.0)
-        when = datetime.fromtimestamp(changed).strftime("%Y-%m-%d %H:%M:%S")
+        when = datetime.fromtimestamp(self._changed()).strftime("%Y-%m-%d %H:%M:%S")
         done = "has not ended an epoch"
         if self.history:
             last = self.history[-1]
-            total = self.settings.get("epochs") if last["stage"] == "search" else None
-            done = f"stage {last['stage']}, epoch {last['epoch']}{f' of {total}' if total else ''}"
+            done = f"stage {last['stage']}, epoch {last['epoch']}"
         return f"not finished: {done}; last file written {when}"
 
-    def _summary(self) -> str:
+    def _changed(self) -> float:
+        """Return when the run has last written a file; reports are not of it."""
+        found = 0.0
+        for path in self.path.iterdir():
+            if path.name != self.directory.report.name and not path.match(".*"):
+                # What a run is writing may be moved meanwhile.
+                with suppress(OSError):
+                    found = max(found, path.stat().st_mtime)
+        return found
+
+    def _summary(self) -> list[str]:
         """Return what was found, in sentences for a colleague."""
-        space = (self.settings.get("space") or self.settings.get("architecture") or {}).get(
+        space = (_mapping(self.settings, "space") or _mapping(self.settings, "architecture")).get(
             "name", self.architecture.space if self.architecture else "of one's own"
         )
         found = "found" if "searcher" in self.settings else "trained"
         if not self.result:
-            return f"A network of space {space} is being {found}."
-        data = self.settings.get("data") or {}
+            return [f"A network of space {space} is being {found}."]
+        data = _mapping(self.settings, "data")
         images, classes = data.get("validation_examples"), data.get("classes")
         accuracy = self.result["accuracy"]
         told = (
@@ -220,7 +248,7 @@ class RunReader:
         if took:
             parts = [f"the {_PARTS.get(p, p)} took {duration(s)}" for p, s in took.items()]
             told += f" {' and '.join(parts).capitalize()}."
-        return told
+        return [told]
 
     def _by(self) -> str:
         """Return what found it, for how long and by which seed."""
@@ -247,9 +275,7 @@ class RunReader:
         if LATENCY in costs:
             device = result.get("device", "the device of the latency table")
             tiles.append(("latency, predicted", f"{costs[LATENCY] / 1000:.3g} ms", device))
-        for one in self.directory.read_latencies():
-            told = f"{one['device']}, {one['kernel']} kernel, threads: {one['threads']}"
-            tiles.append(("latency, measured", f"{one['microseconds'] / 1000:.3g} ms", told))
+        tiles += self._whole(self._tiles_of_latency, "latencies.json")
         if result.get("budget") and "bytes" in result:
             used = {**costs, "flatbuffer_bytes": result["bytes"]}
             for name, limit in result["budget"].items():
@@ -257,6 +283,16 @@ class RunReader:
                 share = f"{number_text(math.ceil(used[name]))} of at most {limit:,}"
                 tiles.append((f"budget of {name}", told, f"{share} ({used[name] / limit:.0%})"))
         return tiles
+
+    def _tiles_of_latency(self) -> list[tuple[str, str, str]]:
+        return [
+            (
+                "latency, measured",
+                f"{one['microseconds'] / 1000:.3g} ms",
+                f"{one['device']}, {one['kernel']} kernel, threads: {one['threads']}",
+            )
+            for one in self.directory.read_latencies()
+        ]
 
     def _tile_of_seeds(self) -> list[tuple[str, str, str]]:
         if len(self.seeds) < 2:
@@ -267,22 +303,24 @@ class RunReader:
 
     def _network(self) -> list[Section]:
         """Return the drawings of the network: blocks, cells, and widths."""
-        drawings = []
-        if self.result.get("layers"):
-            drawings.append(("Blocks, and the shape of what each gives", self._chain()))
-        charts: list[Any] = []
-        if self.architecture:
-            choices = self.architecture.choices
-            for name, cell in (self.start.get("cells") or {}).items():
-                nodes = {int(k): _pairs(choices[q]) for k, q in cell["questions"].items()}
-                drawn = draw_cell(cell["inputs"], nodes, cell["concat"])
-                drawings.append((f"Cells of kind {name}", drawn))
-            rows = self._widths(choices)
-            if rows:
-                charts.append(bars(rows, "filters", "layer", color="network", title="Widths found"))
+        drawings = self._whole(self._chain, "result.json")
+        drawings += self._whole(self._cells, "settings.json")
+        rows = self._whole(self._widths, "settings.json")
+        title = "Widths found"
+        charts = [bars(rows, "filters", "layer", color="network", title=title)] if rows else []
         if not drawings and not charts:
             return []
         return [Section("The network", "", charts, drawings)]
+
+    def _cells(self) -> list[tuple[str, str]]:
+        if self.architecture is None:
+            return []
+        choices, drawings = self.architecture.choices, []
+        for name, cell in (self.start.get("cells") or {}).items():
+            nodes = {int(k): _pairs(choices[q]) for k, q in cell["questions"].items()}
+            drawn = draw_cell(cell["inputs"], nodes, cell["concat"])
+            drawings.append((f"Cells of kind {name}", drawn))
+        return drawings
 
     def _blocks(self) -> dict[str, list[Mapping[str, Any]]]:
         """Return the layers of each block: those whose names begin alike."""
@@ -291,7 +329,7 @@ class RunReader:
             blocks.setdefault(layer["name"].partition("_")[0], []).append(layer)
         return blocks
 
-    def _chain(self) -> str:
+    def _chain(self) -> list[tuple[str, str]]:
         told = []
         for name, layers in self._blocks().items():
             shape = "x".join(map(str, layers[-1]["shape"]))
@@ -306,11 +344,12 @@ class RunReader:
                     f"MACs, {weights:,.0f} bytes of weights",
                 )
             )
-        return draw_chain(told)
+        return [("Blocks, and the shape of what each gives", draw_chain(told))] if told else []
 
-    def _widths(self, choices: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _widths(self) -> list[dict[str, Any]]:
         """Return the filters of each width that was chosen, beside the uniform ones."""
         rows = []
+        choices: Mapping[str, Any] = self.architecture.choices if self.architecture else {}
         for name, uniform in (self.start.get("filters") or {}).items():
             if name in choices:
                 widths = {"found": expand(uniform, choices[name]), "uniform": uniform}
@@ -331,7 +370,17 @@ class RunReader:
         return sections
 
     def _of_searcher(self) -> list[Section]:
-        return list(self.searcher.report(self.directory))  # type: ignore[union-attr]
+        try:
+            found = self.searcher.report(self.directory)  # type: ignore[union-attr]
+            return [checked(section) for section in found]
+        except Exception as error:  # code of one's own
+            if isinstance(error, InputError) or type(self.searcher) in SEARCHERS.values():
+                raise
+            self.problems.append(
+                f"The part of searcher `{self.settings['searcher']['name']}` is left out: its "
+                f"`report` failed ({type(error).__name__}: {first_line(error)})."
+            )
+            return []
 
     def _training(self) -> list[Section]:
         """Return the curves of each stage."""
@@ -512,8 +561,9 @@ def _pairs(value: Any) -> list[tuple[str, int]]:
     return [(value, 0)] if isinstance(value, str) else [(name, index) for name, index in value]
 
 
-def is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _mapping(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = settings.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def number_text(value: Any) -> str:

@@ -1,18 +1,22 @@
 """The HTML report: its figures, what a browser shows of it, and what is refused."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import larq_nas  # isort: skip  (it prepares TensorFlow)
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from larq_nas.cli import main
 from larq_nas.errors import InputError
-from larq_nas.report.charts import Section, thinned
+from larq_nas.report.charts import Section, bars, dots, lines, thinned
 from larq_nas.report.report import report
 
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "google-chrome")) if path), None)
@@ -26,8 +30,13 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "bnas": {"space": larq_nas.spaces.Bnas(cells=1, channels=4, nodes=2)},
     "dms": {
         "method": "dms_a",
-        "space": "vgg_small",
-        "searcher": {"weight_epochs": 1, "initial_ratio": 0.4},
+        "space": larq_nas.spaces.VggSmall(ratios=(0.05, 0.1)),
+        "searcher": {
+            "weight_epochs": 1,
+            "initial_ratio": 0.5,
+            "least_mean": 0.1,
+            "least_ratio": 0.1,
+        },
     },
     "evolution": {
         "space": larq_nas.spaces.VggSmall(ratios=(0.05, 0.1)),
@@ -64,9 +73,9 @@ def require_fields(path: Path) -> None:
     for chart in charts:
         for layer in chart.get("layer", [chart]):
             rows = chart["datasets"][layer["data"]["name"]]
-            encoding = dict(layer["encoding"])
+            encoding = dict(layer.get("encoding", {}))
             for place in [*encoding.pop("tooltip", []), *encoding.values()]:
-                field = place["field"].replace("\\", "")
+                field = place["field"]
                 assert any(field in row for row in rows), (chart.get("title"), field)
 
 
@@ -151,6 +160,11 @@ def test_a_run_that_goes_on_is_shown_as_far_as_it_is(
     assert page.locator(".status").inner_text().startswith("not finished: stage train_binary")
     assert "Why these operations" in page.locator("main").inner_text()
     assert figures(tmp_path / "report.html") == [{}]
+    # A report is no sign of life of the run.
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    for _ in range(2):
+        assert "last file written 1970-01-01" in report(tmp_path).read_text()
     # It is the run's own file: the run goes on beside it.
     with larq_nas.run_directory.RunDirectory(
         tmp_path, json.loads((run / "settings.json").read_text())["settings"]
@@ -165,6 +179,8 @@ def test_a_run_that_goes_on_is_shown_as_far_as_it_is(
         ("result.json", b"[1]"),
         ("result.json", b'{"accuracy": "high"}'),
         ("result.json", b'{"accuracy": 0.5, "costs": {}, "bytes": 3, "audit": 4}'),
+        ("result.json", b'{"accuracy": 0.5, "costs": {"macs": "many"}, "bytes": "3"}'),
+        ("history.csv", b"stage,epoch\nsearch,inf\n"),
         ("history.csv", b"\xff,"),
         ("history.csv", b"stage,epoch\nsearch,first\n"),
         ("probabilities.csv", b"\xff,"),
@@ -183,6 +199,27 @@ def test_a_damaged_file_is_named_and_the_rest_is_shown(
     assert f"{name}</code> " in text
     assert "Cells of kind reduction" in text or name == "architecture.json"
     assert "Deployment" in text or name == "result.json"
+    report(tmp_path / "run", run, output=tmp_path / "both.html")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"start": [1]},
+        {"start": {"versions": [1], "call": 3, "cells": 3, "filters": [1]}},
+        {"settings": {}},
+        {"settings": {"searcher": "bats", "space": "bats", "data": [1]}},
+        {"settings": {"data": {"classes": {"a": 1}, "validation_examples": "many"}}},
+    ],
+)
+def test_damaged_settings_cost_their_own_part_alone(
+    run: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    record = json.loads((run / "settings.json").read_text())
+    (tmp_path / "run" / "settings.json").write_text(json.dumps({**record, **change}))
+    assert "Deployment" in report(tmp_path / "run").read_text()
+    report(tmp_path / "run", run, output=tmp_path / "both.html")
 
 
 def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
@@ -197,6 +234,8 @@ def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
         report()
     with pytest.raises(InputError, match="`output` must be given with several runs"):
         report(run, run)
+    with pytest.raises(InputError, match=r"`output` must be a file, such as report\.html, but"):
+        report(run, output=3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="Cannot write"):
         report(run, output=tmp_path / "absent" / "report.html")
     (tmp_path / "comparison.json").write_text("{")
@@ -207,14 +246,88 @@ def test_what_is_no_run_is_refused(run: Path, tmp_path: Path) -> None:
 class Stranger:
     """A searcher of one's own that has a part in the report."""
 
-    def report(self, directory: Any) -> list[Section]:
-        return [Section("Mine", "My search has ended.", rows=[{"file": directory.history.name}])]
+    name = "stranger"
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+    def report(self, directory: Any) -> Any:
+        return self.found(directory)
 
 
-def test_a_searcher_of_ones_own_shows_its_part(run: Path, tmp_path: Path) -> None:
-    text = report(run, searcher=Stranger(), output=tmp_path / "own.html").read_text()  # type: ignore[arg-type]
+@pytest.fixture
+def own_run(run: Path, tmp_path: Path) -> Path:
+    """Return a run of a searcher of one's own."""
+    shutil.copytree(run, tmp_path / "own")
+    record = json.loads((run / "settings.json").read_text())
+    record["settings"]["searcher"] = {"name": Stranger.name}
+    (tmp_path / "own" / "settings.json").write_text(json.dumps(record))
+    return tmp_path / "own"
+
+
+def test_a_searcher_of_ones_own_shows_its_part(run: Path, own_run: Path, tmp_path: Path) -> None:
+    searcher: Any = Stranger(
+        lambda directory: [
+            Section(
+                "Mine",
+                "My search has ended.",
+                rows=[{"file": directory.history.name, "value": np.float32(0.5)}],
+                charts=[lines([{"epoch": np.int64(1), "value": np.float32(2)}], "epoch", "value")],
+            )
+        ]
+    )
+    text = report(own_run, searcher=searcher).read_text()
     assert "My search has ended." in text
     assert "history.csv" in text
+    # A run of another searcher keeps its own.
+    both = report(own_run, run, searcher=searcher, output=tmp_path / "both.html").read_text()
+    assert both.count("My search has ended.") == 1
+    assert "Why these operations" in both
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        lambda directory: 1 / 0,
+        lambda directory: None,
+        lambda directory: ["text"],
+        lambda directory: [Section("Mine", rows=[3])],  # type: ignore[list-item]
+        lambda directory: [Section("Mine", drawings=["<svg/>"])],  # type: ignore[list-item]
+        lambda directory: [Section("Mine", charts=["bars"])],
+        lambda directory: [Section("Mine", charts=[{"data": object()}])],
+    ],
+)
+def test_a_searcher_whose_part_fails_costs_no_other(own_run: Path, found: Any) -> None:
+    searcher: Any = Stranger(found)
+    text = report(own_run, searcher=searcher).read_text()
+    told = "The part of searcher <code>stranger</code> is left out: its <code>report</code> failed"
+    assert told in text
+    assert "Deployment" in text
+
+
+def test_charts_of_odd_names_and_values_are_drawn(own_run: Path, browser: Any) -> None:
+    rows = [
+        {"epoch": 1, name: value, "other": 1.0}
+        for name in ("a.b[0]", "it's", 'say "x"', "a\\b", "ü<b>")
+        for value in (0.5, float("nan"), float("inf"))
+    ]
+    names = [name for row in rows for name in row if name not in ("epoch", "other")]
+    charts = [dots(rows, "epoch", name, title=name) for name in dict.fromkeys(names)]
+    charts += [bars(rows, name, "epoch", color=name) for name in dict.fromkeys(names)]
+    nothing = [{"epoch": 1, "loss": float("nan")}]
+    charts += [lines(nothing, "epoch", "loss"), dots([], "a", "b"), bars([], "a", "b")]
+    searcher: Any = Stranger(lambda directory: [Section("Mine", charts=charts)])
+    page = shown(browser, report(own_run, searcher=searcher))
+    assert page.locator(".charts svg text", has_text="no finite values").count() == 3
+
+
+def test_a_search_is_imported_without_what_draws_reports() -> None:
+    code = (
+        "import larq_nas, sys;"
+        "print({'altair', 'jinja2', 'networkx', 'vl_convert'}.intersection(sys.modules))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "set()"
 
 
 def test_the_command_writes_it(run: Path, tmp_path: Path) -> None:
@@ -244,6 +357,14 @@ def test_a_latency_that_was_measured_is_shown_with_its_device(run: Path, tmp_pat
     with open(tmp_path / "run" / "model.tflite", "ab") as file:
         file.write(b"1")
     assert "latency, measured" not in report(tmp_path / "run").read_text()
+    # Where it cannot be kept, it is told all the same.
+    (tmp_path / "run" / "latencies.json").unlink()
+    (tmp_path / "run" / "latencies.json").mkdir()
+    shutil.copy(run / "model.tflite", tmp_path / "run")
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert "is not kept in" in result.output
+    assert " ms (middle half of 5 runs" in result.output
 
 
 def test_runs_of_other_data_are_shown_apart(run: Path, tmp_path: Path) -> None:

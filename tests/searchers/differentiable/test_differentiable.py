@@ -214,7 +214,9 @@ def test_a_search_that_ended_before_it_chose_derives_what_it_has(
 
 
 def test_a_collapse_can_end_the_run(task: Data, tmp_path: Any) -> None:
-    with pytest.raises(DivergenceError, match=r"collapsed .*100% in a .*nothing was trained: train wh"):
+    with pytest.raises(
+        DivergenceError, match=r"collapsed .*100% in a .*nothing was trained: train wh"
+    ):
         _derived(task, RunDirectory(tmp_path, {}), on_collapse="stop")
 
 

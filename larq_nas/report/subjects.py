@@ -114,9 +114,9 @@ class RunReader:
         ]
         tiles = self._whole(self._tiles, "result.json")
         summary = "".join(self._whole(self._summary, "settings.json"))
-        warned = [*self.directory.read_warnings(), *(self.result.get("warnings") or ())]
+        kept = [*self.directory.read_warnings(), *(self.result.get("warnings") or ())]
         # This one is written.
-        warned = [text for text in warned if not text.startswith("No `report.html` was written")]
+        warned = [one for one in map(str, kept) if not one.startswith("No `report.html` was")]
         refused = [self.result["refused"]] if "refused" in self.result else []
         return Subject(
             self.path,

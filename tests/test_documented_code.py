@@ -5,6 +5,7 @@ What readers see is what runs: `SMALL` are the calls that get smaller settings t
 """
 
 import dataclasses
+import gc
 import inspect
 import re
 import shlex
@@ -30,6 +31,7 @@ from larq_nas.data import datasets
 from larq_nas.deploy.package import write_package
 from larq_nas.latency import build_table, measure
 from larq_nas.methods import resolve
+from larq_nas.training.loop import forgetting_graphs
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -220,7 +222,9 @@ def readers_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def names(readers_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def names(
+    readers_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[str, Any]]:
     """The names that the pages assume, in a directory with the reader's files."""
     folder = tmp_path / "reader"
     shutil.copytree(readers_files, folder)
@@ -236,27 +240,31 @@ def names(readers_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delitem(sys.modules, "network", raising=False)  # of the package that is here
     from own_searcher import RandomSearch
 
-    return {
-        "larq_nas": larq_nas,
-        "tf": tf,
-        "np": np,
-        "train": train,
-        "validation": validation,
-        "images": images.numpy(),
-        "image": images[0].numpy(),
-        "model": result.model,
-        "result": result,
-        "conversion": result.conversion,
-        "architecture": result.architecture,
-        "flatbuffer": Path("model.tflite").read_bytes(),
-        "class_names": result.class_names,
-        "my_space": own_space,
-        "RandomSearch": RandomSearch,
-        "x_train": images.numpy(),
-        "y_train": labels.numpy(),
-        "x_test": images.numpy(),
-        "y_test": labels.numpy(),
-    }
+    # What a page builds is gigabytes, over all pages.
+    with forgetting_graphs():
+        yield {
+            "larq_nas": larq_nas,
+            "tf": tf,
+            "np": np,
+            "train": train,
+            "validation": validation,
+            "images": images.numpy(),
+            "image": images[0].numpy(),
+            "model": result.model,
+            "result": result,
+            "conversion": result.conversion,
+            "architecture": result.architecture,
+            "flatbuffer": Path("model.tflite").read_bytes(),
+            "class_names": result.class_names,
+            "my_space": own_space,
+            "RandomSearch": RandomSearch,
+            "x_train": images.numpy(),
+            "y_train": labels.numpy(),
+            "x_test": images.numpy(),
+            "y_test": labels.numpy(),
+        }
+    tf.keras.backend.clear_session()
+    gc.collect()
 
 
 def pages() -> Iterator[Any]:

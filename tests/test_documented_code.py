@@ -49,7 +49,7 @@ NOT_RUN = {
 # A data set, and the file of a few images that stands for it.
 DATA = {"digits": "digits.npz", "cifar10": "cifar10.npz", "imagenet2012": "imagenet.npz"}
 # Sizes of what is searched and trained, in place of those that a block gives or a method has.
-CELLS = {"cells": 3, "channels": 12, "nodes": 1}
+CELLS = {"cells": 3, "channels": 12, "nodes": 2}
 CELLS |= dict.fromkeys(("search_cells", "search_channels", "search_groups"))
 SEARCHERS = {"population": 2, "candidate_epochs": 1, "widest_epochs": 1, "subset": None}
 SEARCHERS |= {"weight_epochs": 1, "stage_cells": (3, 5), "stage_operations": (8, 3)}
@@ -59,7 +59,8 @@ SEARCHERS |= {"candidates": 1}
 def with_sizes(part: Any, sizes: Mapping[str, Any]) -> Any:
     """Return a space or searcher with those of the sizes that it has."""
     names = {one.name for one in dataclasses.fields(part)} if dataclasses.is_dataclass(part) else ()
-    return dataclasses.replace(part, **{name: sizes[name] for name in sizes if name in names})
+    changed = {name: sizes[name] for name in sizes if name in names}
+    return dataclasses.replace(part, **changed) if changed else part
 
 
 def few(epochs: Any) -> Any:
@@ -87,7 +88,8 @@ def small_train(given: dict[str, Any]) -> dict[str, Any]:
     if isinstance(found, str) and found in larq_nas.Architecture.published_names():
         found = larq_nas.Architecture.published(found)
     if isinstance(found, larq_nas.Architecture) and "cells" in found.settings:
-        given["architecture"] = found.with_settings(cells=3, channels=12)
+        channels = max(12, found.settings.get("groups", 1))
+        given["architecture"] = found.with_settings(cells=3, channels=channels)
     return {**given, "epochs": few(given.get("epochs"))}
 
 
@@ -188,7 +190,7 @@ def write_data(folder: Path) -> None:
     pixels = tf.cast((arrays["x_train"] + 1) * 127.5, tf.uint8)
     colors = tf.image.grayscale_to_rgb(tf.image.resize(pixels, (32, 32), "nearest")).numpy()
     np.savez(folder / "cifar10.npz", images=colors, labels=arrays["y_train"])
-    np.savez(folder / "imagenet.npz", images=colors[:20], labels=arrays["y_train"][:20])
+    np.savez(folder / "imagenet.npz", images=colors, labels=arrays["y_train"])
     recordings = {"signals": np.zeros((9, 16_000), "float32"), "labels": np.arange(9) % 3}
     np.savez(folder / "recordings.npz", **recordings)
     for number, image in enumerate(pixels):
@@ -207,7 +209,25 @@ def readers_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = small_search({"train": train, "validation": validation})
     result = larq_nas.search(**given, directory=run, return_result=True, verbose=0)
     write_package(package, result.conversion, result.model, images=validation)
-    shutil.copytree(run, folder / "runs/quick")
+    for name in ("bats", "bnas"):
+        shutil.copytree(run, folder / "runs" / name)
+    photos = larq_nas.datasets.load(folder / "photos", 10, image_size=32)
+    given = small_search(dict(zip(("train", "validation"), photos, strict=True)))
+    larq_nas.search(**given, directory=folder / "runs/quick", verbose=0)
+    larq_nas.compare(
+        [run],
+        train,
+        validation,
+        directory=folder / "runs/comparison",
+        seeds=(0,),
+        epochs=1,
+        latency=False,
+        verbose=0,
+    )
+    function = (
+        "import larq_nas\n\n\ndef load():\n    return larq_nas.datasets.load('digits.npz', 40)\n"
+    )
+    (folder / "my_data.py").write_text(function)
     shutil.copy(run / "model.keras", folder / "model.keras")
     shutil.copy(run / "model.keras", folder / "teacher.keras")
     shutil.copy(run / "model.tflite", folder)

@@ -139,6 +139,7 @@ def test_the_command_goes_on_where_it_was(compared: tuple[Path, list[Any]], tmp_
     assert "microseconds" not in row or row["microseconds"] is None
 
 
+@pytest.mark.slow
 def test_a_further_call_adds_to_what_there_is(
     data: Any, compared: tuple[Path, list[Any]], tmp_path: Path
 ) -> None:

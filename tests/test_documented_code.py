@@ -147,12 +147,6 @@ class Block(NamedTuple):
         """Texts of `NOT_RUN` for which it is not run."""
         return [text for text in NOT_RUN if text in self.code]
 
-    @property
-    def is_slow(self) -> bool:
-        return not self.reasons and bool(
-            re.search(r"\b(search|train|compare)\(|^larq-nas (search|train|compare)", self.code)
-        )
-
 
 def blocks_of(page: Path) -> Iterator[Block]:
     text = page.read_text()
@@ -290,8 +284,7 @@ def names(
 def pages() -> Iterator[Any]:
     for page, blocks in BLOCKS.items():
         if any(not block.reasons for block in blocks):
-            slow = [pytest.mark.slow] if any(block.is_slow for block in blocks) else []
-            yield pytest.param(page, marks=slow, id=page.relative_to(ROOT).as_posix())
+            yield pytest.param(page, id=page.relative_to(ROOT).as_posix())
 
 
 def run(block: Block, names: dict[str, Any]) -> None:
@@ -303,6 +296,7 @@ def run(block: Block, names: dict[str, Any]) -> None:
         assert done.exit_code == 0, f"{block.code}: {done.output[-1000:]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages())
 def test_the_code_of_a_page_runs(page: Path, names: dict[str, Any]) -> None:
     if "larq_zoo" in page.read_text() and not find_spec("larq_zoo"):

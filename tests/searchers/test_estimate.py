@@ -120,6 +120,7 @@ def test_what_a_refusal_names_fits(monkeypatch) -> None:
         prepare(space, largest + 2)
 
 
+@pytest.mark.slow
 def test_large_images_are_told_to_be_made_smaller(monkeypatch) -> None:
     """As `image_dataset_from_directory` gives them: the size that is named fits, the next does not.
 

@@ -219,6 +219,7 @@ def test_images_too_small_to_halve_are_refused() -> None:
         Bats(stem="imagenet").check((16, 32, 3))
 
 
+@pytest.mark.slow
 def test_operations_that_read_one_state_share_their_batch_norm_and_sign() -> None:
     kinds: dict[bool, list[str]] = {}
     for shared in (False, True):

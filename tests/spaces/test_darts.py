@@ -109,6 +109,7 @@ def test_it_is_searched_with_batch_norm_behind_pools_alone() -> None:
     assert "cell0_node2_in1_max_pool_3x3_bn" not in names
 
 
+@pytest.mark.slow
 def test_can_be_searched() -> None:
     for weights in ("real", "binary"):
         choose = Relax()

@@ -179,6 +179,7 @@ def test_killed_in_each_stage_the_momentum_of_a_cycle_goes_on(tmp_path: Path) ->
     np.testing.assert_array_equal(kernel(killed), kernel(RunDirectory(None, {})))
 
 
+@pytest.mark.slow
 def test_each_stage_has_its_own_schedule_epochs_and_optimizer() -> None:
     """Three batches in an epoch; the float twin by steps and SGD, then Adam along a cosine."""
     rates, kinds = Rates(), []

@@ -236,7 +236,8 @@ class RunReader:
         if images:
             # Of the binomial distribution: an accuracy is that of so many images.
             margin = 1.96 * math.sqrt(accuracy * (1 - accuracy) / images)
-            told += f" (another such set would give {margin:.1%} more or less)"
+            points = f"{100 * margin:.1f} percentage points"
+            told += f" (95 % margin for so many images: {points} more or less)"
         told += f"; chance is {1 / classes:.1%}." if classes else "."
         accuracies = self.result.get("class_accuracy") or {}
         if len(accuracies) > 1 and sorted(accuracies.values())[-2] == 0:
@@ -248,6 +249,10 @@ class RunReader:
         if took:
             parts = [f"the {_PARTS.get(p, p)} took {duration(s)}" for p, s in took.items()]
             told += f" {' and '.join(parts).capitalize()}."
+        if "searcher" in self.settings:
+            told += (
+                " Whether it is better than random networks shows larq-nas compare RUN random:5."
+            )
         return [told]
 
     def _by(self) -> str:
@@ -279,7 +284,7 @@ class RunReader:
         if result.get("budget") and "bytes" in result:
             used = {**costs, "flatbuffer_bytes": result["bytes"]}
             for name, limit in result["budget"].items():
-                told = "kept" if used[name] <= limit else "exceeded"
+                told = "within it" if used[name] <= limit else "exceeded"
                 share = f"{number_text(math.ceil(used[name]))} of at most {limit:,}"
                 tiles.append((f"budget of {name}", told, f"{share} ({used[name] / limit:.0%})"))
         return tiles
@@ -483,9 +488,10 @@ class RunReader:
             "definition, such as the first and the last, run in float, or in int8 where asked for."
         )
         compared = (
-            "The .tflite is computed here by each kernel, operation by operation, and compared "
-            "with Keras; aarch64 has the rule for signs of ARM. No device has run it by that: see "
-            "larq-nas latency."
+            "The .tflite is right on this computer: with each kernel, every operation gives the "
+            "numbers of Keras up to rounding, or it would not have been written. aarch64 is "
+            "computed here with the rule for signs of ARM; larq-nas latency PACKAGE --device "
+            "checks a device."
         )
         return [
             Section("Deployment: layer by layer", text, rows=rows),

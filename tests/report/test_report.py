@@ -124,7 +124,7 @@ def test_a_browser_shows_the_figures_and_draws_every_chart(run: Path, browser: A
     assert f"{result['accuracy']:.2%}" in text
     assert f"{result['bytes']:,} bytes" in text
     margin = 1.96 * (result["accuracy"] * (1 - result["accuracy"]) / 360) ** 0.5
-    assert f"another such set would give {margin:.1%} more or less" in text
+    assert f"margin for so many images: {100 * margin:.1f} percentage points more or less" in text
     assert "chance is 10.0%" in text
     assert f"{result['costs']['binary_macs']:,}" in text
     assert all(layer["layer"] in text for layer in result["audit"]["layers"])

@@ -177,7 +177,8 @@ def sections(run: RunDirectory) -> list[Section]:
             "entropy": "entropy and max_probability are means over all edges and over the steps of "
             "an epoch: the first falls and the second rises as the search decides.",
             WITHOUT_WEIGHTS: f"{WITHOUT_WEIGHTS} is the share of operations without weights in the "
-            "cells as they would be derived: above three quarters, they have collapsed.",
+            "cells of all kinds as they would be derived: above three quarters in one kind, it has "
+            "collapsed.",
             "flip_ratio": "flip_ratio is the share of binary weights that changed their sign.",
             BUDGET_PENALTY: f"{BUDGET_PENALTY} is what the budget adds to the loss.",
         }
@@ -218,7 +219,7 @@ def _decisions(
                 for operation, p in of_epoch.items()
             ]
         ordered = sorted(epochs[max(epochs)].items(), key=lambda pair: -pair[1])
-        line = {"edge": edge, "kept": kept.get((choice, index), "")}
+        line = {"edge": edge, "kept": kept.get((choice, index), "-")}
         for place, (operation, p) in zip(("first", "second"), ordered, strict=False):
             line |= {place: operation, f"{place}, probability": f"{p:.3f}"}
         table.append({**line, "undecided": f"{undecided[-1]['undecided']:.3f}"})

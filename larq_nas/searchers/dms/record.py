@@ -99,6 +99,6 @@ def sections(run: RunDirectory) -> list[Section]:
         "A width is its mean times the filters of the uniform network. The gradient of the loss "
         "moves the means, in epochs that follow those that train the weights; sigma, how far "
         "widths are tried around them, falls as the search ends. "
-        f"In this search no mean moved by more than {moved:.0%}."
+        f"The largest move of a mean in this search was {moved:.1%}."
     )
     return [Section("Widths over time", text, charts, rows=table)]

@@ -156,8 +156,9 @@ def sections(run: RunDirectory) -> list[Section]:
     text = (
         f"{len(done)} candidates were trained briefly and measured on about {images} images held "
         f"out of the training data{one}, never on those that are reported. Fitness is 100 x "
-        f"accuracy - {settings.get('trade_off')} x FLOPs / FLOPs of the uniform network. The "
-        f"network chosen was trained anew.{f' {lost} failed.' if lost else ''}"
+        f"accuracy - {settings.get('trade_off')} x FLOPs / FLOPs of the uniform network, at "
+        f"least 0. Candidate {best['candidate']} has the highest; what is chosen is trained anew."
+        f"{f' {lost} failed.' if lost else ''}"
         f"{f' {len(told)} are drawn.' if len(told) < len(done) else ''}"
     )
     table = sorted(done, key=lambda row: -row["fitness"])[:_BEST]
@@ -177,7 +178,9 @@ def _front(rows: Sequence[Mapping[str, Any]], cost: str) -> list[Mapping[str, An
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+    """Return a row with its figures first, behind which are the values of the choices."""
+    first = {name: row[name] for name in ("candidate", "generation", "fitness", "accuracy")}
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in {**first, **row}.items()}
 
 
 _WAIT_SECONDS = 0.5

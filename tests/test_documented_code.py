@@ -105,7 +105,7 @@ def small_load(given: dict[str, Any]) -> dict[str, Any]:
         return given
     arrays = {name: given[name] for name in given if not name.endswith("_split")}
     if arrays.get("resize"):
-        arrays |= {"image_size": 64, "resize": 72}
+        arrays |= {"image_size": 56, "resize": 64}
     return {**arrays, "source": DATA[given["source"]], "data_dir": None}
 
 
@@ -187,10 +187,10 @@ def write_data(folder: Path) -> None:
     np.savez(folder / "imagenet.npz", images=colors, labels=arrays["y_train"])
     recordings = {"signals": np.zeros((9, 16_000), "float32"), "labels": np.arange(9) % 3}
     np.savez(folder / "recordings.npz", **recordings)
-    for number, image in enumerate(pixels):
+    for number, image in enumerate(colors):
         path = folder / "photos" / ("cat", "dog")[number % 2] / f"{number // 2 + 1:04}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(tf.io.encode_jpeg(image).numpy())
+        path.write_bytes(tf.io.encode_jpeg(tf.cast(image, tf.uint8)).numpy())
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import quick
 
 import larq_nas
 from larq_nas import errors, run_directory
@@ -267,14 +268,18 @@ def relabelled(change: Callable[[tf.Tensor], tf.Tensor], batches: int) -> tf.dat
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [
-        (lambda labels: labels, ""),
-        (lambda labels: tf.one_hot(labels, 10), ""),
-        (lambda labels: 0.9 * tf.one_hot(labels, 10) + 0.01, ""),
-        (lambda labels: labels[:, None], ""),
-        (lambda labels: labels + 1, "takes class numbers, 0 to 9 for 1, 2, 3"),
-        (tf.strings.as_string, "takes class numbers, 0 to 9 for 0, 1, 2"),
-    ],
+    quick(
+        [
+            (lambda labels: labels, ""),
+            (lambda labels: tf.one_hot(labels, 10), ""),
+            (lambda labels: 0.9 * tf.one_hot(labels, 10) + 0.01, ""),
+            (lambda labels: labels[:, None], ""),
+            (lambda labels: labels + 1, "takes class numbers, 0 to 9 for 1, 2, 3"),
+            (tf.strings.as_string, "takes class numbers, 0 to 9 for 0, 1, 2"),
+        ],
+        1,
+        5,
+    ),
 )
 def test_the_model_is_compiled_for_the_labels_that_were_given(
     change: Callable[[tf.Tensor], tf.Tensor], told: str, tmp_path: Path, capsys: Any

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import larq_nas  # isort: skip  (it prepares TensorFlow)
 import pytest
-from conftest import EXAMPLES
+from conftest import EXAMPLES, quick
 
 from larq_nas.errors import InputError
 from larq_nas.spaces import Bats
@@ -30,17 +30,20 @@ class Returns(RandomSearch):
 
 @pytest.mark.parametrize(
     ("found", "message"),
-    [
-        (None, "`random` must return an Architecture, but returned None"),
-        (
-            larq_nas.Architecture.random(Bats(cells=3, channels=8, nodes=1), (8, 8, 1), 10, 0),
-            "must return an architecture of space `bats` with its settings",
-        ),
-        (
-            larq_nas.Architecture.random(SPACE, (8, 8, 1), 10, 0),
-            r"returned an architecture over the budget: it needs [\d,]+ parameters .limit",
-        ),
-    ],
+    quick(
+        [
+            (None, "`random` must return an Architecture, but returned None"),
+            (
+                larq_nas.Architecture.random(Bats(cells=3, channels=8, nodes=1), (8, 8, 1), 10, 0),
+                "must return an architecture of space `bats` with its settings",
+            ),
+            (
+                larq_nas.Architecture.random(SPACE, (8, 8, 1), 10, 0),
+                r"returned an architecture over the budget: it needs [\d,]+ parameters .limit",
+            ),
+        ],
+        1,
+    ),
 )
 def test_what_a_search_returns_is_checked(digits, tmp_path: Path, found, message: str) -> None:
     searcher = Returns()

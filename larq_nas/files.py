@@ -17,6 +17,7 @@ __all__ = [
     "LEFTOVERS",
     "LOCK",
     "lock_directory",
+    "read_table",
     "replacing",
     "require_ours",
     "unwritable",
@@ -48,6 +49,32 @@ def write_table(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue())
+
+
+def read_table(path: Path, *columns: str) -> list[dict[str, Any]]:
+    """Return the rows of a CSV file of a run, numbers as such; those without a value lack it.
+
+    # Raises
+        InputError: if the file cannot be read, or a row lacks one of `columns`.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        found = [{name: _value(text) for name, text in row.items() if text} for row in rows]
+        if all(name in row for row in found for name in columns):
+            return found
+        raise TypeError
+    except (OSError, UnicodeDecodeError, csv.Error, TypeError, AttributeError) as error:
+        raise InputError(f"`{path}` cannot be read ({type(error).__name__}).") from None
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:

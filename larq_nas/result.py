@@ -15,8 +15,8 @@ from larq_nas.cost import LATENCY, Budget
 from larq_nas.cost.profile import size
 from larq_nas.deploy import Conversion
 from larq_nas.errors import InputError, first_line, require_whole
+from larq_nas.files import read_table
 from larq_nas.report import notebook
-from larq_nas.report.charts import read_rows
 from larq_nas.run_directory import RunDirectory, read_settings
 from larq_nas.training.callbacks import duration, read_ended
 from larq_nas.training.loop import read_history
@@ -217,7 +217,7 @@ class Result:
 def _candidates(directory: Path) -> list[dict[str, Any]]:
     """Return the rows of the candidates that were measured, the fittest first."""
     path = RunDirectory(directory, {}).candidates
-    rows = [row for row in read_rows(path) if "accuracy" in row] if path.exists() else []
+    rows = [row for row in read_table(path) if "accuracy" in row] if path.exists() else []
     return sorted(rows, key=lambda row: -row["fitness"])
 
 

@@ -1,17 +1,13 @@
 """Sections of a report, and the charts in them."""
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-
-from larq_nas.errors import InputError
 
 __all__ = [
     "Section",
@@ -22,7 +18,6 @@ __all__ = [
     "is_finite",
     "lines",
     "plain",
-    "read_rows",
     "thinned",
 ]
 
@@ -37,9 +32,10 @@ class Section:
 
     !!! example
         ```python
-        from larq_nas.report.charts import Section, lines, read_rows
+        from larq_nas.files import read_table
+        from larq_nas.report.charts import Section, lines
 
-        rows = read_rows(directory.history)
+        rows = read_table(directory.history)
         curve = lines(rows, "epoch", "loss", title="loss of the search")
         Section("My search", "The loss falls as candidates learn.", charts=[curve])
         ```
@@ -181,7 +177,7 @@ def heat(rows: Sequence[Mapping[str, Any]], x: str, y: str, value: str, *, title
     """Return a chart of a square for each row, dark for a `value` of 1 and light for 0."""
     import altair as alt
 
-    rows = [row for row in rows if is_finite(row.get(value))]
+    rows = _finite(rows, value)
     if not rows:
         return _empty(title)
     order = list(dict.fromkeys(str(row[y]) for row in rows))
@@ -250,6 +246,7 @@ def dots(
 
 
 def is_finite(value: Any) -> bool:
+    """Return whether a value is a number that has a place on an axis."""
     return isinstance(value, int | float | np.number) and math.isfinite(value)
 
 
@@ -302,29 +299,3 @@ def thinned(
         values = [values[round(step * place)] for place in range(number)]
     shown = set(values)
     return [row for row in rows if int(row[key]) in shown]
-
-
-def read_rows(path: Path, *columns: str) -> list[dict[str, Any]]:
-    """Return the rows of a CSV file of a run, numbers as such; those without a value lack it.
-
-    # Raises
-        InputError: if the file cannot be read, or a row lacks one of `columns`.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        found = [{name: _value(text) for name, text in row.items() if text} for row in rows]
-        if all(name in row for row in found for name in columns):
-            return found
-        raise TypeError
-    except (OSError, UnicodeDecodeError, csv.Error, TypeError, AttributeError) as error:
-        raise InputError(f"`{path}` cannot be read ({type(error).__name__}).") from None
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -12,7 +12,7 @@ from larq_nas.errors import InputError, first_line, warn
 from larq_nas.files import write_atomically
 from larq_nas.log import log
 from larq_nas.report.charts import Section, dots, is_finite, lines, plain, thinned
-from larq_nas.report.subjects import COSTS, Subject, number_text, read
+from larq_nas.report.subjects import COST_LABELS, Subject, number_text, read
 from larq_nas.run_directory import flat
 from larq_nas.searchers import Searcher
 
@@ -114,7 +114,9 @@ def _row(run: Subject) -> dict[str, Any]:
     if figures:
         row["accuracy"] = f"{figures['accuracy']:.2%}"
         row[".tflite bytes"] = number_text(figures.get("bytes"))
-        row |= {COSTS[name]: number_text(costs[name]) for name in COSTS if name in costs}
+        row |= {
+            COST_LABELS[name]: number_text(costs[name]) for name in COST_LABELS if name in costs
+        }
         if LATENCY in costs:
             row["latency, predicted"] = f"{costs[LATENCY] / 1000:.3g} ms"
     return row

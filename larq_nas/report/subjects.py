@@ -14,6 +14,7 @@ from larq_nas.choices import expand
 from larq_nas.cost import LATENCY
 from larq_nas.cost.profile import size
 from larq_nas.errors import InputError, first_line
+from larq_nas.files import read_table
 from larq_nas.methods import SEARCHERS
 from larq_nas.report.charts import (
     Section,
@@ -22,7 +23,6 @@ from larq_nas.report.charts import (
     dots,
     is_finite,
     lines,
-    read_rows,
     thinned,
 )
 from larq_nas.report.drawing import draw_cell, draw_chain
@@ -30,7 +30,7 @@ from larq_nas.run_directory import RunDirectory, read_record
 from larq_nas.searchers import Searcher
 from larq_nas.training.callbacks import duration
 
-__all__ = ["COSTS", "Subject", "number_text", "read"]
+__all__ = ["COST_LABELS", "Subject", "number_text", "read"]
 
 _COMPARISON = "comparison.json"
 _PARTS = {"train": "training"}
@@ -40,7 +40,7 @@ _SCORES = {
     "accuracy": ("accuracy", "search_accuracy", "val_accuracy"),
     "loss": ("loss", "search_loss", "val_loss"),
 }
-COSTS = {
+COST_LABELS = {
     "parameters": "parameters",
     "weight_bytes": "bytes of weights",
     "activation_bytes": "bytes of activations at once",
@@ -77,6 +77,7 @@ class Subject:
 
 
 def read(path: Path, searcher: Searcher | None) -> Subject:
+    """Return what a report shows of the run or comparison in a directory."""
     if (path / _COMPARISON).exists():
         return comparison(path)
     return RunReader(path, searcher).subject()
@@ -92,7 +93,7 @@ class RunReader:
         self.start: Mapping[str, Any] = record["start"]
         self.directory = RunDirectory(path, self.settings)
         self.problems: list[str] = []
-        self.result: Mapping[str, Any] = self._json(self.directory.result)
+        self.result: Mapping[str, Any] = self._result(self.directory.result)
         self.architecture = self._architecture()
         self.history = self._rows(self.directory.history)
         self.seeds = self._rows(self.directory.seeds)
@@ -140,13 +141,13 @@ class RunReader:
             self._damaged(source, cause)
             return []
 
-    def _json(self, path: Path) -> Mapping[str, Any]:
+    def _result(self, path: Path) -> Mapping[str, Any]:
         """Return `result.json`, if it is there and whole."""
         if not path.exists():
             return {}
         try:
             found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            numbers = [found["accuracy"], *(found["costs"][name] for name in COSTS)]
+            numbers = [found["accuracy"], *(found["costs"][name] for name in COST_LABELS)]
             if not all(map(is_finite, [*numbers, found.get("bytes", 0)])):
                 raise TypeError
         except (OSError, *_DAMAGES):
@@ -158,7 +159,7 @@ class RunReader:
         if not path.exists():
             return []
         try:
-            rows = read_rows(path)
+            rows = read_table(path)
             if path == self.directory.history:
                 rows = [{**row, "epoch": int(row["epoch"]), "stage": row["stage"]} for row in rows]
             return rows
@@ -427,7 +428,10 @@ class RunReader:
         costs = self.result.get("costs")
         if not costs:
             return []
-        rows = [{"cost": COSTS[name], "of one image": number_text(costs[name])} for name in COSTS]
+        rows = [
+            {"cost": COST_LABELS[name], "of one image": number_text(costs[name])}
+            for name in COST_LABELS
+        ]
         if "bytes" in self.result:
             rows.append(
                 {"cost": "bytes of the .tflite", "of one image": number_text(self.result["bytes"])}

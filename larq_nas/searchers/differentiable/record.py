@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from larq_nas.choices import Choice, share_parameter_free, share_zero, strongest
 from larq_nas.errors import InputError
-from larq_nas.files import write_table
-from larq_nas.report.charts import Section, heat, lines, read_rows, thinned
+from larq_nas.files import read_table, write_table
+from larq_nas.report.charts import Section, heat, lines, thinned
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.differentiable.derivation import scores_of
 from larq_nas.searchers.searcher import BUDGET_PENALTY
@@ -163,8 +163,8 @@ def sections(run: RunDirectory) -> list[Section]:
     found = []
     if run.probabilities.exists():
         kept = _kept(run.architecture) if run.architecture.exists() else {}
-        found += _decisions(read_rows(run.probabilities, *_COLUMNS), kept)
-    health = [row for row in read_rows(run.history) if row["stage"].startswith("search")]
+        found += _decisions(read_table(run.probabilities, *_COLUMNS), kept)
+    health = [row for row in read_table(run.history) if row["stage"].startswith("search")]
     # The epochs of a progressive search are counted on from stage to stage.
     health = [{**row, _EPOCH: number} for number, row in enumerate(health, 1)]
     charts = [

@@ -7,8 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.errors import InputError
-from larq_nas.files import write_table
-from larq_nas.report.charts import Section, lines, read_rows, thinned
+from larq_nas.files import read_table, write_table
+from larq_nas.report.charts import Section, lines, thinned
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.dms.widths import Dimensions
 from larq_nas.searchers.searcher import BUDGET_PENALTY
@@ -75,7 +75,7 @@ def sections(run: RunDirectory) -> list[Section]:
     """Return what a report shows of a search of widths: the means, and sigma, over time."""
     if not run.widths.exists():
         return []
-    every = read_rows(run.widths, *_COLUMNS)
+    every = read_table(run.widths, *_COLUMNS)
     rows = thinned(every)
     means = [{"epoch": row["epoch"], "layer": row["choice"], "mean": row["mean"]} for row in rows]
     sigma = {row["epoch"]: {"epoch": row["epoch"], "sigma": row["sigma"]} for row in rows}
@@ -83,7 +83,7 @@ def sections(run: RunDirectory) -> list[Section]:
         lines(means, "epoch", "mean", color="layer", title="Mean of each width (DMS, figure 4)"),
         lines(list(sigma.values()), "epoch", "sigma", title="Sigma"),
     ]
-    history = [row for row in read_rows(run.history) if row["stage"] == "search"]
+    history = [row for row in read_table(run.history) if row["stage"] == "search"]
     for name in ("memory_penalty", BUDGET_PENALTY):
         penalties = [row for row in history if name in row]
         if len(penalties) > 1:

@@ -28,10 +28,10 @@ from larq_nas.errors import (
     use_plain_numbers,
     warn,
 )
-from larq_nas.files import write_table
+from larq_nas.files import read_table, write_table
 from larq_nas.log import counted, log
 from larq_nas.process_state import seed_everything
-from larq_nas.report.charts import Section, dots, lines, read_rows
+from larq_nas.report.charts import Section, dots, lines
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.estimate import require_training_memory
 from larq_nas.searchers.evolution.candidates import (
@@ -121,7 +121,7 @@ def sections(run: RunDirectory) -> list[Section]:
     """Return what a report shows of an evolution: its candidates, and the front of the best."""
     if not run.candidates.exists():
         return []
-    rows = read_rows(run.candidates, "candidate", "generation")
+    rows = read_table(run.candidates, "candidate", "generation")
     done = [row for row in rows if "accuracy" in row]
     if not done:
         return []
@@ -170,11 +170,9 @@ _BEST, _DRAWN = 20, 400
 
 def _front(rows: Sequence[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
     """Return the rows that no cheaper one is as accurate as, from the cheapest on."""
-    found: list[Mapping[str, Any]] = []
-    for row in sorted(rows, key=lambda row: (row[cost], -row["accuracy"])):
-        if not found or row["accuracy"] > found[-1]["accuracy"]:
-            found.append(row)
-    return [{cost: row[cost], "accuracy": row["accuracy"]} for row in found]
+    best = front([(row["accuracy"], -row[cost]) for row in rows])
+    found = [{cost: rows[i][cost], "accuracy": rows[i]["accuracy"]} for i in best]
+    return sorted(found, key=lambda row: row[cost])
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:

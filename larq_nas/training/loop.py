@@ -1,6 +1,7 @@
 """A fit loop that resumes with the same result, and the base of bilevel models."""
 
 import csv
+import functools
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import ops
+from tensorflow.python.ops import gen_math_ops
 
 from larq_nas.data.augmentation import naming_augment
 from larq_nas.data.labels import whole_labels
@@ -40,18 +42,35 @@ _OPTION = "disable_meta_optimizer"
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """Run functions as they were traced, so that the same seed gives the same result.
+    """Trace and run functions so that the same seed gives the same result, on any busy machine.
 
-    In large graphs TensorFlow's memory optimizer adds gradients up in the order in which they
-    come, which is another one each time, with `enable_op_determinism` too. Without rewrites
-    steps take as long, and the first one less.
+    TensorFlow's memory optimizer adds gradients up in the order in which they come, and its
+    operation `AddN` begins with the input whose memory happens to be free: both are another order
+    each time, with `enable_op_determinism` too, and floats of another order have another sum.
+    Without rewrites steps take as long, and the first one less.
     """
     before = tf.config.optimizer.get_experimental_options().get(_OPTION, False)
     tf.config.optimizer.set_experimental_options({_OPTION: True})
+    add_n = gen_math_ops.add_n
+    # `tf.add_n` calls it, and so does what adds up the gradients of a tensor that is read often.
+    gen_math_ops.add_n = _sum_in_order(add_n)
     try:
         yield
     finally:
+        gen_math_ops.add_n = add_n
         tf.config.optimizer.set_experimental_options({_OPTION: before})
+
+
+def _sum_in_order(add_n: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """Return `add_n`, of more than two tensors one after the other; two have one sum."""
+
+    def total(inputs: Sequence[tf.Tensor], name: str | None = None) -> tf.Tensor:
+        if len(inputs) < 3 or inputs[0].dtype == tf.variant:
+            return add_n(inputs, name)
+        *rest, last = inputs
+        return gen_math_ops.add_v2(functools.reduce(gen_math_ops.add_v2, rest), last, name)
+
+    return total
 
 
 class RandomLayers:

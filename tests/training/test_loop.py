@@ -1,5 +1,7 @@
 """The loop that trains, and what it does to TensorFlow."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import larq_nas
 from larq_nas.data.streams import training_stream
 from larq_nas.data.validation import check_data
 from larq_nas.process_state import seed_everything
@@ -70,3 +73,47 @@ def test_what_was_set_before_is_kept() -> None:
         assert not rewrites()
     finally:
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
+def test_sums_are_added_in_one_order() -> None:
+    """`AddN` begins with the input whose memory is free first, which is another one each time."""
+    x = tf.Variable([1.0, 2.0])
+
+    def gradient() -> Any:
+        with tf.GradientTape() as tape:
+            y = 2.0 * x
+            value = tf.add_n([tf.sin(y), tf.cos(y), tf.exp(y)])
+        return tape.gradient(value, x)
+
+    def most(graph: tf.Graph) -> int:
+        sums = [op for op in graph.get_operations() if op.type == "AddN"]
+        return max((len(op.inputs) for op in sums), default=0)
+
+    with exact():
+        traced = tf.function(gradient).get_concrete_function()
+    assert most(traced.graph) < 3
+    assert most(tf.function(gradient).get_concrete_function().graph) == 3
+    y = 2 * np.array([1.0, 2.0])
+    np.testing.assert_allclose(traced(), 2 * (np.cos(y) - np.sin(y) + np.exp(y)), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_training_on_a_busy_machine_is_the_same_twice() -> None:
+    """Of cells, whose states are read by several operations."""
+    found = larq_nas.Architecture.published("bats").with_settings(cells=5, channels=32)
+    data = larq_nas.datasets.load("digits", batch_size=32)
+
+    def train() -> list[Any]:
+        model = larq_nas.train(
+            found, *data, recipe="bats", epochs={"real": 1, "binary": 0}, verbose=0
+        )
+        return list(model.get_weights())
+
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+    try:
+        first, second = train(), train()
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))

@@ -1,7 +1,5 @@
 """The loop that trains, and what it does to TensorFlow."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import larq_nas
 from larq_nas.data.streams import training_stream
 from larq_nas.data.validation import check_data
 from larq_nas.process_state import seed_everything
@@ -95,25 +92,3 @@ def test_sums_are_added_in_one_order() -> None:
     assert most(tf.function(gradient).get_concrete_function().graph) == 3
     y = 2 * np.array([1.0, 2.0])
     np.testing.assert_allclose(traced(), 2 * (np.cos(y) - np.sin(y) + np.exp(y)), rtol=1e-6)
-
-
-@pytest.mark.slow
-def test_a_training_on_a_busy_machine_is_the_same_twice() -> None:
-    """Of cells, whose states are read by several operations."""
-    found = larq_nas.Architecture.published("bats").with_settings(cells=5, channels=32)
-    data = larq_nas.datasets.load("digits", batch_size=32)
-
-    def train() -> list[Any]:
-        model = larq_nas.train(
-            found, *data, recipe="bats", epochs={"real": 1, "binary": 0}, verbose=0
-        )
-        return list(model.get_weights())
-
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
-    try:
-        first, second = train(), train()
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
-    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))

@@ -36,7 +36,7 @@ from larq_nas.result import Result
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers import Differentiable, Search, Searcher
 from larq_nas.searchers.estimate import require_training_memory
-from larq_nas.searchers.evolution.processes import current_role
+from larq_nas.searchers.evolution.processes import chief_address, current_role
 from larq_nas.searchers.searcher import BUDGET_PENALTY, SEARCH_SPLIT
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Survey
@@ -99,6 +99,8 @@ def require_role(searcher: Searcher, directory: str | Path | None) -> None:
         raise InputError(
             f"`directory` must be given to a {role}: one that all processes of the search share."
         )
+    if role == "chief":
+        chief_address()
 
 
 def resolve_table(given: str | Path | LatencyTable | None, budget: Budget) -> LatencyTable | None:

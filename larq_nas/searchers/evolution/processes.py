@@ -1,5 +1,6 @@
 """Start a chief and its workers, and restart those that die."""
 
+import ipaddress
 import os
 import socket
 import subprocess
@@ -37,6 +38,47 @@ def current_role() -> Role:
             "search on many processes needs all three."
         )
     return "chief" if "chief" in os.environ["KERASTUNER_TUNER_ID"] else "worker"
+
+
+_LISTEN = "LARQ_NAS_CHIEF_ADDRESS"
+
+
+def chief_address() -> str:
+    """Return the address that a chief listens at: one of this machine alone, unless told otherwise.
+
+    # Raises
+        InputError: if other machines can reach it, and `LARQ_NAS_CHIEF_ADDRESS` does not say so, or
+            if the chief cannot listen there.
+    """
+    given = os.environ.get(_LISTEN)
+    address, port = given or os.environ["KERASTUNER_ORACLE_IP"], os.environ[_NAMES[-1]]
+    # Whoever reaches keras-tuner's port may take candidates, and say what they are worth.
+    if not given and not is_loopback(address):
+        raise InputError(
+            f"KERASTUNER_ORACLE_IP is {address}, which other machines may reach, and the chief's "
+            "port asks for no password: use 127.0.0.1, which workers elsewhere reach by ssh -L, or "
+            f"set {_LISTEN}={address} in a network where nobody else is."
+        )
+    host = address.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        # keras-tuner starts to listen only after the widest network is trained.
+        socket.create_server((host, int(port)), family=family).close()
+    except (OSError, OverflowError, ValueError) as error:
+        raise InputError(
+            f"The chief cannot listen at {address}:{port} ({error}): set KERASTUNER_ORACLE_PORT "
+            f"to a free port, and KERASTUNER_ORACLE_IP or {_LISTEN} to an address of this machine."
+        ) from None
+    return address
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether only this machine reaches an address or the name of one."""
+    try:
+        found = socket.getaddrinfo(address.strip("[]"), None)
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(str(info[4][0])).is_loopback for info in found)
 
 
 _PARENT = "LARQ_NAS_LAUNCHED"

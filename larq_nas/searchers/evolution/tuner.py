@@ -28,7 +28,7 @@ from larq_nas.log import counted
 from larq_nas.searchers.evolution.candidates import Rebuilt, Shared
 from larq_nas.searchers.evolution.fitness import scores_of
 from larq_nas.searchers.evolution.generation import Breeder, Candidate, Scored
-from larq_nas.searchers.evolution.processes import current_role
+from larq_nas.searchers.evolution.processes import chief_address, current_role, is_loopback
 from larq_nas.searchers.searcher import Callbacks
 from larq_nas.training.callbacks import duration
 
@@ -480,7 +480,15 @@ class EvolutionTuner(keras_tuner.Tuner):
     def search(self, *args: Any, **kwargs: Any) -> None:
         """Train candidates until there are no more; the chief hands them out until then."""
         if current_role() == "chief":
-            super().search(*args, **kwargs)
+            address = chief_address()
+            if not is_loopback(address):
+                self.oracle._announce(
+                    f"The chief listens at {address}:{os.environ['KERASTUNER_ORACLE_PORT']} to all "
+                    "who reach it, without a password"
+                )
+            # keras-tuner's chief listens where its workers are told to look.
+            with mock.patch.dict(os.environ, KERASTUNER_ORACLE_IP=address):
+                super().search(*args, **kwargs)
             return
         # What is wrong with it is wrong with every candidate.
         self._evaluator = self._prepare_evaluator()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,8 +18,11 @@ from larq_nas.errors import (
 Pair = tuple[str, int]
 """An operation and the index of the input it reads."""
 
-Value = str | list[list[str | int]] | float
-"""What JSON holds: an operation's name, a list of `[operation, input]`, or a ratio."""
+Value = str | list[list[str | int]] | int | float
+"""What JSON holds: an operation's name, a list of `[operation, input]`, a depth, or a ratio."""
+
+Parameter: TypeAlias = str | int | float
+"""A scalar that a value is made of, as keras-tuner and tables hold it."""
 
 
 Chosen: TypeAlias = Mapping[str, Sequence[Pair]]
@@ -118,10 +121,89 @@ class Choice:
             )
         return operation, index
 
+    def parameters(self) -> dict[str, tuple[Parameter, ...]]:
+        """Return the scalars that a value is made of by name, each with its options.
+
+        Of one operation on one input it is the operation. Of a node they are the inputs, such as
+        `"0,2"`, where there are others to choose, and an operation on each.
+        """
+        if self.inputs == self.keep == 1:
+            return {self.name: self.eligible}
+        slots = min(self.keep, self.inputs)
+        options = [",".join(map(str, one)) for one in combinations(range(self.inputs), slots)]
+        of_inputs = {f"{self.name}/inputs": tuple(options)} if len(options) > 1 else {}
+        return {
+            **of_inputs,
+            **{f"{self.name}/operation{slot}": self.eligible for slot in range(slots)},
+        }
+
+    def value(self, parameters: Mapping[str, Any]) -> Value:
+        """Return the value made of these scalars, as JSON holds it; others may be among them."""
+        if self.inputs == self.keep == 1:
+            return self.encode([(parameters[self.name], 0)])
+        slots = range(min(self.keep, self.inputs))
+        given = parameters.get(f"{self.name}/inputs", ",".join(map(str, slots)))
+        indices = map(int, given.split(","))
+        return self.encode(
+            [
+                (parameters[f"{self.name}/operation{slot}"], i)
+                for slot, i in zip(slots, indices, strict=True)
+            ]
+        )
+
+    def of_value(self, value: object) -> dict[str, Parameter]:
+        """Return the scalars that a JSON value is made of, or raise `InputError` if it is none."""
+        pairs = sorted(self.decode(value), key=lambda pair: pair[1])
+        if self.inputs == self.keep == 1:
+            return {self.name: pairs[0][0]}
+        indices = ",".join(str(index) for _, index in pairs)
+        is_open = f"{self.name}/inputs" in self.parameters()
+        # The one way to read all inputs is no parameter; to read one of them twice is another.
+        is_other = indices != ",".join(map(str, range(len(pairs))))
+        return {
+            **({f"{self.name}/inputs": indices} if is_open or is_other else {}),
+            **{f"{self.name}/operation{slot}": name for slot, (name, _) in enumerate(pairs)},
+        }
+
     def _misfit(self, value: object) -> InputError:
         pairs = f"{min(self.keep, self.inputs)} pairs [operation, input]"
         form = "an operation's name" if self.inputs == 1 else pairs
         return InputError(f"Choice `{self.name}` expects {form}, but got {value!r}.")
+
+
+@dataclass(frozen=True)
+class Depth(Choice):
+    """How many of a row of blocks are there: each number is an operation on one input."""
+
+    @classmethod
+    def between(cls, name: str, least: int, most: int) -> "Depth":
+        """Return the choice of `least` to `most` blocks."""
+        return cls(name, tuple(str(number) for number in range(least, most + 1)))
+
+    def question(self) -> list[Any]:
+        return ["depth", int(self.operations[0]), int(self.operations[-1])]
+
+    def encode(self, pairs: Sequence[Pair]) -> Value:
+        return int(pairs[0][0])
+
+    def decode(self, value: object) -> list[Pair]:
+        least, most = int(self.operations[0]), int(self.operations[-1])
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise InputError(
+                f"Choice `{self.name}` expects a number of blocks, {least} to {most}, but got "
+                f"{value!r}."
+            )
+        return [(str(value), 0)]
+
+    def parameters(self) -> dict[str, tuple[Parameter, ...]]:
+        return {self.name: tuple(int(number) for number in self.operations)}
+
+    def value(self, parameters: Mapping[str, Any]) -> Value:
+        return int(parameters[self.name])
+
+    def of_value(self, value: object) -> dict[str, Parameter]:
+        ((number, _),) = self.decode(value)
+        return {self.name: int(number)}
 
 
 def strongest(choices: Mapping[str, Choice], scores: Scores) -> dict[str, list[Pair]]:
@@ -176,7 +258,11 @@ class Expansion:
     @property
     def options(self) -> list[int]:
         """Number of filters for each ratio."""
-        return [expand(self.filters, ratio) for ratio in self.ratios]
+        return [self.width(ratio) for ratio in self.ratios]
+
+    def width(self, ratio: float) -> int:
+        """Return the number of filters at `ratio`."""
+        return expand(self.filters, ratio)
 
     def question(self) -> list[Any]:
         """Return what is asked, apart from the name, as a run's settings hold it."""
@@ -193,6 +279,26 @@ class Expansion:
                 f"{_MOST_CHANNELS:,}, but got {value!r}."
             )
         return value
+
+    def parameters(self) -> dict[str, tuple[Parameter, ...]]:
+        """Return the ratios that give different widths, the first of each, as floats."""
+        first: dict[int, float] = {}
+        for ratio in self.ratios:
+            first.setdefault(self.width(ratio), float(ratio))
+        return {self.name: tuple(first.values())}
+
+    def value(self, parameters: Mapping[str, Any]) -> Value:
+        """Return the ratio among these scalars."""
+        return float(parameters[self.name])
+
+    def of_value(self, value: object) -> dict[str, Parameter]:
+        """Return the ratio of a JSON value: of those in `parameters`, the one of the same width.
+
+        One that gives a width of its own stays as it is.
+        """
+        ratio = self.decode(value)
+        alike = [one for one in self.ratios if self.width(one) == self.width(ratio)]
+        return {self.name: float(alike[0] if alike else ratio)}
 
 
 def require_ratios(name: str, ratios: Sequence[float]) -> None:

@@ -1,9 +1,11 @@
 import dataclasses
+import itertools
+import json
 
 import numpy as np
 import pytest
 
-from larq_nas.choices import Choice, share_parameter_free
+from larq_nas.choices import Choice, Depth, Expansion, share_parameter_free
 from larq_nas.errors import InputError
 
 CHOICE = Choice("normal/3", ("conv", "pool", "zero"), inputs=3, keep=2, zeros=frozenset({"zero"}))
@@ -61,3 +63,59 @@ def test_zero_competes_where_it_is_kept() -> None:
     assert kept.strongest(probabilities) == [("zero", 0), ("pool", 2)]
     assert CHOICE.question() == [["conv", "pool", "zero"], 3, 2]
     assert kept.question() == [*CHOICE.question(), "keep_zero"]
+
+
+OPTIONS = {
+    Choice("block1", ("a", "b")): {"block1": ("a", "b")},
+    CHOICE: {
+        "normal/3/inputs": ("0,1", "0,2", "1,2"),
+        "normal/3/operation0": ("conv", "pool"),
+        "normal/3/operation1": ("conv", "pool"),
+    },
+    Choice("cell/2", ("a", "b"), inputs=2, keep=2): {
+        "cell/2/operation0": ("a", "b"),
+        "cell/2/operation1": ("a", "b"),
+    },
+    Choice("cell/1", ("a",), inputs=1, keep=2): {"cell/1/operation0": ("a",)},
+    Depth.between("section", 2, 4): {"section": (2, 3, 4)},
+    Expansion("width", 8, (1, 0.5, 1.01, 2)): {"width": (1.0, 0.5, 2.0)},
+}
+
+
+@pytest.mark.parametrize("asked", OPTIONS, ids=lambda asked: asked.name)
+def test_values_are_made_of_parameters(asked: Choice | Expansion) -> None:
+    """Each combination gives a value that decodes, another one, and comes back."""
+    options = asked.parameters()
+    assert options == OPTIONS[asked]
+    values = []
+    for scalars in itertools.product(*options.values()):
+        parameters = dict(zip(options, scalars, strict=True))
+        value = asked.value({**parameters, "other": 1})
+        asked.decode(json.loads(json.dumps(value)))
+        assert asked.of_value(value) == parameters
+        values.append(value)
+    assert len(values) == len({json.dumps(value) for value in values})
+
+
+def test_parameters_of_values_that_no_draw_gives() -> None:
+    twice = [["conv", 1], ["pool", 1]]
+    assert CHOICE.value(CHOICE.of_value(twice)) == twice
+    assert CHOICE.of_value([["pool", 2], ["conv", 0]]) == CHOICE.of_value(
+        [["conv", 0], ["pool", 2]]
+    )
+    both = Choice("cell/2", ("a", "b"), inputs=2, keep=2)
+    assert both.value(both.of_value([["a", 1], ["b", 1]])) == [["a", 1], ["b", 1]]
+    width = Expansion("width", 8, (0.5, 1))
+    assert width.of_value(0.51) == {"width": 0.5}
+    assert width.of_value(1.5) == {"width": 1.5}
+    with pytest.raises(InputError, match="expects a ratio"):
+        width.of_value("a")
+
+
+@pytest.mark.parametrize("value", [1, 5, 2.0, True, "2", None, [["2", 0]]])
+def test_depths_that_do_not_fit_are_refused(value: object) -> None:
+    depth = Depth.between("section", 2, 4)
+    assert depth.encode(depth.decode(3)) == 3
+    assert depth.question() == ["depth", 2, 4]
+    with pytest.raises(InputError, match="`section` expects a number of blocks, 2 to 4, but got"):
+        depth.decode(value)

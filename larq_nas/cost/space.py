@@ -1,6 +1,7 @@
 """Costs of every network of a search space from one build of it."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.choices import Cell, Choice, Chosen, Expansion, Pair, Value, expand
+from larq_nas.choices import Cell, Choice, Chosen, Expansion, Pair, Value, at
 from larq_nas.cost.profile import LATENCY, QUANTITIES, LatencyModel, Structure, read_structure
 from larq_nas.errors import InputError, warn
 from larq_nas.graph.calls import Call, needed_by, prune, read_graph
@@ -237,6 +238,34 @@ class SpaceCosts:
                 "compute widths by +, -, * and // alone, and build the same layers for every width."
             )
 
+    def identity(self, values: Mapping[str, Value]) -> str:
+        """Return a text that is the same for values of which the networks are the same.
+
+        Nodes that nothing reads, blocks that are not there, and what is asked in them do not
+        count; of layers it is told by which question they answer.
+
+        # Arguments
+            values: the value of each choice by name, as an `Architecture` holds them.
+        """
+        chosen, ratios = self.decode(values)
+        widths = self._widths([ratios])
+        made: list[Any] = []
+        if self._needs_building(chosen):
+            made = [sorted((name, sorted(pairs)) for name, pairs in chosen.items()), widths]
+        else:
+            for call in self.structure(chosen).network.calls:
+                # By its place: Keras numbers layers without a name anew in each process.
+                place = self._places.get((id(call.layer), call.index, call.position), call.name)
+                read = sorted(call.inputs) if call.layer is self._sum else call.inputs
+                made.append([place, list(read), at(call.facts.filters or 0, widths), call.outputs])
+        return hashlib.sha256(repr(made).encode()).hexdigest()[:16]
+
+    @cached_property
+    def _places(self) -> dict[tuple[int, int, int], int]:
+        """The place of each call in the supernet."""
+        calls = self._network.calls
+        return {(id(c.layer), c.index, c.position): n for n, c in enumerate(calls)}
+
     def decode(self, values: Mapping[str, Value]) -> tuple[dict[str, list[Pair]], dict[str, float]]:
         """Return chosen operations, and ratios, of an architecture's values."""
         names = {*self.choices, *self.expansions}
@@ -325,7 +354,7 @@ class SpaceCosts:
     def _widths(self, ratios: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         """Return the number of filters at these ratios: an array if they are several."""
         widths = {
-            name: [expand(asked.filters, one[name]) for one in ratios]
+            name: [asked.width(one[name]) for one in ratios]
             for name, asked in self.expansions.items()
         }
         if len(ratios) == 1:

@@ -5,7 +5,6 @@ import random
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,12 +13,12 @@ import tensorflow as tf
 from larq_nas.choices import (
     Cell,
     Choice,
+    Depth,
     Expansion,
     Filters,
     Pair,
     Value,
     all_alive,
-    expand,
 )
 from larq_nas.errors import InputError, require_whole
 from larq_nas.layers.binary_policy import current_domain
@@ -123,7 +122,11 @@ class Chooser(ABC):
             raise InputError(f"Choice `{name}` has no operation to choose, only {names}.")
         if any(tuple(named) != names for named in operations):
             raise InputError(f"Choice `{name}` must offer the same operations on every input.")
-        choice = Choice(name, names, len(operations), keep, zeros, keep_zero=keep_zero)
+        return self._know(Choice(name, names, len(operations), keep, zeros, keep_zero=keep_zero))
+
+    def _know(self, choice: Choice) -> Choice:
+        """Return the choice of that name, or raise `InputError` if another was asked."""
+        name = choice.name
         if name in self.expansions:
             raise InputError(f"Choice `{name}` was asked before for filters; rename it.")
         known = self.choices.setdefault(name, choice)
@@ -142,6 +145,50 @@ class Chooser(ABC):
                 "or give a `prefix`."
             )
         self._prefixes.add(prefix)
+
+    def depth(
+        self,
+        name: str,
+        x: tf.Tensor,
+        blocks: Sequence[Callable[[tf.Tensor, str], tf.Tensor]],
+        least: int = 1,
+    ) -> tf.Tensor:
+        """Apply the first of a row of blocks: `least` of them, or more up to all.
+
+        Blocks ask what they leave open whether the network has them or not.
+
+        !!! example
+            ```python
+            def block(x, name):
+                return larq_nas.layers.binary_conv(x, 64, 3, name=name)
+
+            x = choose.depth("section1", x, [block] * 4, least=2)
+            ```
+
+        # Arguments
+            name: name of the choice; asked again, the same name has the same answer.
+            x: tensor the first block reads.
+            blocks: functions of a tensor and the prefix of their layers' names, which is `name`
+                and the block's number from 0.
+            least: the fewest blocks a network has, 1 or more.
+
+        # Returns
+            The output of the last block that is there (in a supernet: the weighted sum of all
+            that may be the last).
+        """
+        choice = self._know(_depth_of(name, blocks, least))
+        count = self._asked[name]
+        self._asked[name] += 1
+        prefix = name.replace("/", "_") + (f"_{count}" if count else "")
+        outputs = []
+        for number, block in enumerate(blocks):
+            x = block(x, f"{prefix}_{number}")
+            if not hasattr(x, "_keras_history"):
+                raise InputError(
+                    f"Block {number} of choice `{name}` must return a tensor, but returned {x!r}."
+                )
+            outputs.append(x)
+        return self._answer_depth(choice, outputs[least - 1 :], prefix)
 
     def cell(
         self,
@@ -234,6 +281,10 @@ class Chooser(ABC):
         }
 
     @abstractmethod
+    def _answer_depth(self, choice: Choice, outputs: Sequence[tf.Tensor], prefix: str) -> tf.Tensor:
+        """Return the answer to a choice of depth, whose operations give `outputs`."""
+
+    @abstractmethod
     def _answer_filters(self, expansion: Expansion) -> int:
         """Return the answer to `expansion`."""
 
@@ -268,7 +319,13 @@ class Fix(Chooser):
         return choice.decode(self._value(choice.name))
 
     def _answer_filters(self, expansion: Expansion) -> int:
-        return expand(expansion.filters, expansion.decode(self._value(expansion.name)))
+        return expansion.width(expansion.decode(self._value(expansion.name)))
+
+    def _answer_depth(self, choice: Choice, outputs: Sequence[tf.Tensor], prefix: str) -> tf.Tensor:
+        # Widths may differ: what is behind the last block follows the one it has.
+        require_one_shape(choice, [y.shape[:-1] for y in outputs])
+        ((number, _),) = self._pairs(choice)
+        return outputs[choice.operations.index(number)]
 
     def _answer(
         self,
@@ -325,6 +382,10 @@ class Survey(Fix):
     def _answer_filters(self, expansion: Expansion) -> int:
         return ask(expansion)
 
+    def _answer_depth(self, choice: Choice, outputs: Sequence[tf.Tensor], prefix: str) -> tf.Tensor:
+        require_one_shape(choice, [y.shape for y in outputs])
+        return super()._answer_depth(choice, outputs, prefix)
+
     def questions(self) -> dict[str, list[Any]]:
         """Return each question by name."""
         widths = {name: expansion.question() for name, expansion in self.expansions.items()}
@@ -335,6 +396,33 @@ def ask(expansion: Expansion) -> Filters:
     """Return the width nearest to a layer's own, remembering the choice."""
     nearest = min(expansion.options, key=lambda width: abs(width - expansion.filters))
     return Filters(nearest, lambda answers: answers[expansion.name])
+
+
+def _depth_of(name: str, blocks: object, least: int) -> Depth:
+    """Return the choice of a number of blocks, or raise `InputError` for what is none."""
+    if not isinstance(blocks, Sequence) or not blocks or not all(map(callable, blocks)):
+        raise InputError(
+            f"`blocks` of choice `{name}` must be a list of functions of a tensor and a name, but "
+            f"got {blocks!r}."
+        )
+    require_whole(**{f"least of choice {name}": least})
+    if least > len(blocks):
+        raise InputError(
+            f"`least` of choice `{name}` must be at most the number of its blocks, {len(blocks)}, "
+            f"but got {least}."
+        )
+    return Depth.between(name, least, len(blocks))
+
+
+def require_one_shape(choice: Choice, shapes: Sequence[tf.TensorShape]) -> None:
+    """Raise `InputError` if the shape depends on the number of blocks."""
+    for number, shape in zip(choice.operations, shapes, strict=True):
+        if shape != shapes[0]:
+            raise InputError(
+                f"Any number of blocks of choice `{choice.name}` must give one shape, but "
+                f"{choice.operations[0]} give {shapes[0]} and {number} give {shape}: raise "
+                "`least`, or leave the block that changes it out of the row."
+            )
 
 
 def zeros(x: tf.Tensor, operations: Operations, prefix: str, reads: tf.Tensor) -> tf.Tensor:
@@ -357,7 +445,7 @@ class Sample(Fix):
 
     # Arguments
         hyperparameters: a `keras_tuner.HyperParameters`; each choice becomes `Choice`
-            parameters of the same name.
+            parameters of its name, and for a node `NAME/inputs`, `NAME/operation0` and so on.
     """
 
     def __init__(self, hyperparameters: Any) -> None:
@@ -370,31 +458,15 @@ class Sample(Fix):
         """Return a chooser that draws each choice from a seed, all options being as likely."""
         return cls(_Seeded(seed))
 
-    def _pairs(self, choice: Choice) -> list[Pair]:
-        if choice.name not in self.values:
-            self.values[choice.name] = choice.encode(self._draw(choice))
-        return super()._pairs(choice)
-
-    def _answer_filters(self, expansion: Expansion) -> int:
-        if expansion.name not in self.values:
-            # keras-tuner wants numbers of one type.
-            ratios = [float(ratio) for ratio in expansion.ratios]
-            drawn = self.hyperparameters.Choice(expansion.name, ratios)
-            self.values[expansion.name] = expansion.decode(drawn)
-        return super()._answer_filters(expansion)
-
-    def _draw(self, choice: Choice) -> list[Pair]:
-        names = list(choice.eligible)
-        inputs = list(combinations(range(choice.inputs), min(choice.keep, choice.inputs)))
-        indices = inputs[0]
-        if len(inputs) > 1:
-            options = [",".join(map(str, option)) for option in inputs]
-            drawn = self.hyperparameters.Choice(f"{choice.name}/inputs", options)
-            indices = inputs[options.index(drawn)]
-        return [
-            (self.hyperparameters.Choice(f"{choice.name}/operation{slot}", names), index)
-            for slot, index in enumerate(indices)
-        ]
+    def _value(self, name: str) -> Value:
+        if name not in self.values:
+            asked = self.choices.get(name) or self.expansions[name]
+            drawn = {
+                parameter: self.hyperparameters.Choice(parameter, list(options))
+                for parameter, options in asked.parameters().items()
+            }
+            self.values[name] = asked.value(drawn)
+        return super()._value(name)
 
 
 def _are_of(concat: object, indices: range) -> bool:

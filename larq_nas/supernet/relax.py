@@ -10,7 +10,7 @@ from larq_nas.choices import Choice, Expansion, Pair
 from larq_nas.errors import InputError, require_positive
 from larq_nas.graph.rebuild import has_weights
 from larq_nas.layers.mixture import Kept, Mixture, Probabilities
-from larq_nas.spaces.chooser import Chooser, Operations, ask
+from larq_nas.spaces.chooser import Chooser, Operations, ask, require_one_shape
 
 
 class Relax(Chooser):
@@ -62,6 +62,12 @@ class Relax(Chooser):
             self._note_free(choice, frozenset(free))
         self.prefixes.setdefault(choice.name, []).append(prefix)
         return self._mix(choice, candidates, outputs, prefix)
+
+    def _answer_depth(self, choice: Choice, outputs: Sequence[tf.Tensor], prefix: str) -> tf.Tensor:
+        require_one_shape(choice, [y.shape for y in outputs])
+        kept = [o for o in range(len(outputs)) if self._is_kept(choice.name, 0, o)]
+        self.prefixes.setdefault(choice.name, []).append(prefix)
+        return self._mix(choice, [(0, o) for o in kept], [outputs[o] for o in kept], prefix)
 
     def _is_kept(self, name: str, index: int, operation: int) -> bool:
         return name not in self.kept or bool(self.kept[name][index][operation])

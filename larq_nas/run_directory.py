@@ -1,5 +1,6 @@
 """The directory of a run: its lock, its settings and its files."""
 
+import csv
 import json
 import math
 import shutil
@@ -22,6 +23,7 @@ from larq_nas.files import (
     require_ours,
     unwritable,
     write_atomically,
+    write_table,
 )
 from larq_nas.heartbeat import heartbeat
 
@@ -37,6 +39,10 @@ _SCHEMA = 4
 _SETTINGS = "settings.json"
 _WAIT_SECONDS = 0.5
 _KEEP_SECONDS = 10.0
+_TRAINING = "train"
+"""What the names of the stages of a training begin with."""
+_FOLDERS = ("confirm", "pick", "retrain", "baselines")
+"""Folders of trainings that the end of a search leads to."""
 
 
 class RunDirectory:
@@ -50,6 +56,7 @@ class RunDirectory:
         settings: the settings of the run.
         resume: whether a run that is there may be continued.
         start: what is kept of the call that starts it, and not compared: versions, the call, cells.
+        continues: whether a run of fewer `epochs` may go on to more, where nothing else is other.
 
     # Attributes
         is_temporary: whether it will be deleted.
@@ -65,6 +72,7 @@ class RunDirectory:
         settings: Mapping[str, Any],
         resume: bool = True,
         start: Mapping[str, Any] | None = None,
+        continues: bool = False,
     ) -> None:
         if not isinstance(directory, str | Path | None):
             raise InputError(f"`directory` must be a path, but got {directory!r}.")
@@ -76,6 +84,7 @@ class RunDirectory:
         self.directory = Path(directory).expanduser()
         self.settings = json.loads(json.dumps(dict(settings)))
         self._resume = resume
+        self.continues = continues
         self.start = dict(start or {})
         self._lock: FileLock | None = None
         self._keeping: AbstractContextManager[None] | None = None
@@ -88,6 +97,8 @@ class RunDirectory:
         self.candidates = self.directory / "candidates.csv"
         self.pareto = self.directory / "pareto"
         self.seeds = self.directory / "seeds.csv"
+        self.ranking = self.directory / "ranking.json"
+        self.confirmed = self.directory / "confirmed.csv"
         self.widest = self.directory / "widest.weights.h5"
         self.model = self.directory / "model.keras"
         self.sample = self.directory / "sample.npy"
@@ -158,6 +169,9 @@ class RunDirectory:
                 f"`directory` must be one that all processes share, but `{self.directory}` is "
                 "not the chief's here."
             )
+        # One that goes on to more epochs is the chief's to open first.
+        while self.goes_on:
+            time.sleep(_WAIT_SECONDS)
         self._compare(read_settings(self.directory, to_continue=True), "the chief's run")
 
     def wait_for(self, path: Path, seconds: float = math.inf) -> bool:
@@ -178,11 +192,27 @@ class RunDirectory:
         if not present:
             require_ours(self.directory, "a run")
             return
-        self._compare(read_settings(self.directory, to_continue=True))
+        self._compare(self._extended(read_settings(self.directory, to_continue=True)))
         if not self._resume:
             raise InputError(
                 f"`{self.directory}` holds a run already: resume it, or use another directory."
             )
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it holds a run of fewer epochs, which entering it makes one of more."""
+        if not self.continues or not (self.directory / _SETTINGS).exists():
+            return False
+        found = read_settings(self.directory, to_continue=True)
+        return found.get("epochs") != self._extended(found).get("epochs")
+
+    def _extended(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings of a run with what may be asked for later: more epochs."""
+        extended = dict(found)
+        before, asked = found.get("epochs"), self.settings.get("epochs")
+        if self.continues and isinstance(before, int) and isinstance(asked, int):
+            extended["epochs"] = max(before, asked)
+        return extended
 
     def __enter__(self) -> "RunDirectory":
         try:
@@ -268,11 +298,49 @@ class RunDirectory:
     def _open(self) -> None:
         settings_path = self.directory / _SETTINGS
         self.check()
+        self._remove_leftovers()
+        if settings_path.exists():
+            found = read_settings(self.directory, to_continue=True)
+            if self.settings == found:
+                return
+            # Killed before the settings are written, the same call removes the rest.
+            if self.goes_on:
+                self._remove_what_follows_the_search()
+        record = {"schema": _SCHEMA, "settings": self.settings, "start": self.start}
+        write_atomically(settings_path, json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+    def _remove_leftovers(self) -> None:
         for path in self.directory.glob(LEFTOVERS):
             shutil.rmtree(path, ignore_errors=True)
-        if not settings_path.exists():
-            record = {"schema": _SCHEMA, "settings": self.settings, "start": self.start}
-            write_atomically(settings_path, json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+    def _remove_what_follows_the_search(self) -> None:
+        """Remove what was made of the end of a search, so that it has another.
+
+        Killed within, the run is one that was killed earlier, whichever number of epochs is asked
+        for next: the result goes before the model, and the model before what it was made by.
+        """
+        self._remove(self.result, self.report, self.model, self.flatbuffer, self.sample)
+        for of_stages in (self.checkpoints(""), self.logs("")):
+            self._remove(*of_stages.glob(f"{_TRAINING}*"))
+        if self.history.exists():
+            with open(self.history, newline="", encoding="utf-8") as file:
+                rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+            write_table(self.history, [r for r in rows if not r["stage"].startswith(_TRAINING)])
+        self._remove(self.architecture, self.ranking, self.seeds, self.confirmed)
+        self._remove(*map(self.directory.joinpath, _FOLDERS))
+        # Of the search that ended: the one that goes on tells its own.
+        self._remove(self.time_limit, self.warnings)
+        times = {part: taken for part, taken in self.read_times().items() if part == "search"}
+        write_atomically(self.times, json.dumps(times) + "\n")
+
+    def _remove(self, *paths: Path) -> None:
+        """Remove files, and folders whole or not at all."""
+        for path in paths:
+            if path.is_dir():
+                with tempfile.TemporaryDirectory(dir=self.directory, prefix=LEFTOVERS[:-1]) as gone:
+                    path.rename(Path(gone) / path.name)
+            else:
+                path.unlink(missing_ok=True)
 
     def _compare(self, found: Mapping[str, Any], what: str = "a run") -> None:
         old, new = flat(found), flat(self.settings)
@@ -280,8 +348,30 @@ class RunDirectory:
         if changed:
             raise InputError(
                 f"`{self.directory}` holds {what} with other settings ({changed}): "
-                f"{_hint_on_data(old, new)}use those, or another directory."
+                f"{_hint_on_data(old, new)}{self._hint_on_epochs(old, new)}use those, or another "
+                "directory."
             )
+
+    def _hint_on_epochs(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+        """Return why a run of some epochs is not one of others that was ended earlier."""
+        changed = {
+            key.partition(".")[0] for key in old.keys() | new.keys() if old.get(key) != new.get(key)
+        }
+        is_search = "searcher.name" in new
+        hints = []
+        if is_search and "epochs" in changed:
+            hints.append(
+                "a search goes on to more epochs, but not back to fewer"
+                if self.continues
+                else f"searcher `{new['searcher.name']}` cannot go on to other epochs, as learning "
+                "rates and temperatures run along all of them from the first on"
+            )
+        if ("train_epochs" if is_search else "epochs") in changed:
+            hints.append(
+                "learning rates run along all epochs of a training, so that one of others is "
+                f"another from its first step: larq-nas train {self.architecture} makes it"
+            )
+        return "".join(f"{hint}; " for hint in hints)
 
 
 def _hint_on_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

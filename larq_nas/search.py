@@ -33,7 +33,7 @@ from larq_nas.process_state import keeps_process_state
 from larq_nas.provenance import provenance
 from larq_nas.report.report import write_report
 from larq_nas.result import Result
-from larq_nas.run_directory import RunDirectory
+from larq_nas.run_directory import RunDirectory, read_settings
 from larq_nas.searchers import Differentiable, Search, Searcher
 from larq_nas.searchers.estimate import require_training_memory
 from larq_nas.searchers.evolution.processes import chief_address, current_role
@@ -232,7 +232,9 @@ def search(
         latency_table: a `larq_nas.latency.LatencyTable` of the device and this space, or the
             file of one; see `larq-nas latency --build-table`.
         epochs: epochs of the search (of DMS those that train weights, of a progressive one those
-            of each stage), or generations of an evolution; by default the method's.
+            of each stage), or generations of an evolution; by default the method's. The same call
+            with more generations continues a run; a gradient search, whose schedules run along all
+            epochs, is made anew.
         train_epochs: epochs the found network is trained for, of all stages or of each by its
             name, such as `{"real": 20, "binary": 30}`; 0 leaves it as derived, with random
             weights; by default the method's.
@@ -358,7 +360,8 @@ def search(
         "train_epochs": train_epochs,
         **({"seeds": seeds, "pick_epochs": pick_epochs} if seeds > 1 else {}),
     }
-    run = RunDirectory(directory, settings, resume, {**start, **survey.structure()})
+    continues = bool(getattr(plan.searcher, "continues", False))
+    run = RunDirectory(directory, settings, resume, {**start, **survey.structure()}, continues)
     # A searcher without stages is given its callbacks, and no others.
     has_stages = hasattr(plan.searcher, "stages")
     searching = resolved_callbacks if has_stages else resolved_callbacks.of("search")
@@ -395,8 +398,12 @@ def search(
         return result if return_result else result.model
     with forgetting_graphs(), noticing_lost_processes(strategy, run):
         run.check()
+        goes_on = run.goes_on
+        if goes_on and verbose:
+            before = read_settings(run.directory)["epochs"]
+            log.info(f"The search goes on from {before} to {epochs} epochs; what follows is new")
         # Everything that can be wrong shows here, before anything is written.
-        if not run.model.exists():
+        if goes_on or not run.model.exists():
             shape, number = facts.input_shape, facts.classes
             check_training(
                 lambda: plan.space.build(Survey(), shape, number),
@@ -406,7 +413,7 @@ def search(
                 train_epochs,
                 verbose,
             )
-            if not run.architecture.exists():
+            if goes_on or not run.architecture.exists():
                 _warn_if_nothing_is_binary(plan.space, facts)
                 # Other searchers change widths, and look at these themselves.
                 if train_epochs and isinstance(plan.searcher, Differentiable):
@@ -414,7 +421,7 @@ def search(
                     size = facts.batch_size // process_count(strategy)
                     mend = "give the space fewer cells or channels"
                     require_training_memory(network, size, "A network of the space", mend, False)
-        found = None if run.architecture.exists() else prepare(verbose)
+        found = prepare(verbose) if goes_on or not run.architecture.exists() else None
         compared = data
         if found and seeds > 1:
             # Others than those that the search of the first seed compares candidates on: it would
@@ -471,7 +478,9 @@ def _pick(
             log.info(f"Search {number} of {len(seeds)}, seed {seed}")
         settings = {**run.settings, "seed": seed}
         try:
-            with forgetting_graphs(), RunDirectory(run.directory / f"seed{seed}", settings) as part:
+            place = run.directory / f"seed{seed}"
+            part = RunDirectory(place, settings, continues=run.continues)
+            with forgetting_graphs(), part:
                 if not part.architecture.exists():
                     find(seed, part).save(part.architecture)
                 architecture = Architecture.load(part.architecture)

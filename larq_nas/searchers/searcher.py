@@ -73,6 +73,9 @@ class Searcher(Protocol):
     # shows, `larq_nas.report.charts.Section`, of what the directory holds by then: while a search
     # goes on too.
     #
+    # Where `continues` is true, a search of more epochs does in its first ones what one of fewer
+    # does, whatever has ended behind it: a run goes on to more. Without, another number is refused.
+    #
     # Where it has a method `require_epochs(epochs)`, this refuses a number before data is read.
     #
     # Its data has no image that is reported: `data.validation` is a share of the training images,

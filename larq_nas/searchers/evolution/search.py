@@ -367,6 +367,7 @@ class Evolution:
     default_epochs: ClassVar[int] = 50
     several_devices: ClassVar[bool] = False
     several_processes: ClassVar[bool] = True
+    continues: ClassVar[bool] = True
     smallest_ratio: ClassVar[float | None] = None
 
     population: int = 32

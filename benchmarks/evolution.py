@@ -38,6 +38,7 @@ def evolve(strategy: str, seed: int, folder: Path, widest_epochs: int) -> dict[s
         subset=SUBSET,
         strategy=strategy,
         recipe=RECIPE,
+        confirm=0,
         keep=1,
     )
     larq_nas.search(
@@ -78,6 +79,7 @@ def train(name: str, ratios: list[float], seed: int, folder: Path, epochs: int) 
         space=space,
         epochs=epochs,
         recipe=RECIPE,
+        confirm=0,
         seed=seed,
         directory=folder / f"trained_{name}_seed{seed}",
         verbose=2,

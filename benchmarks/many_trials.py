@@ -39,6 +39,7 @@ def main() -> None:
             widest_epochs=1,
             subset=100,
             recipe=Recipe(stages=("binary",)),
+            confirm=0,
         ),
         epochs=arguments.candidates // 30,
         train_epochs=0,

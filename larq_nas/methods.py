@@ -298,8 +298,13 @@ _DARTS = Method(
 _SHEN = "Searching for Accurate Binary Neural Architectures, https://arxiv.org/abs/1909.07378"
 
 _SHEN_SEARCH = Evolution(
-    population=32, candidate_epochs=10, widest_epochs=150, trade_off=4.0, strategy="genetic"
-)  # section 3; lambda of Eq. 4
+    population=32,
+    candidate_epochs=10,
+    widest_epochs=150,
+    trade_off=4.0,  # lambda of Eq. 4
+    strategy="genetic",
+    confirm=0,
+)  # section 3
 _SHEN_RECIPE = Recipe(
     learning_rate=0.1,
     base_batch_size=100,

@@ -17,7 +17,12 @@ from larq_nas.training.loop import read_history
 
 SPACE = VggSmall(ratios=(0.03125, 0.0625, 0.125))
 SEARCHER = Evolution(
-    population=2, candidate_epochs=1, widest_epochs=1, subset=60, recipe=Recipe(stages=("binary",))
+    population=2,
+    candidate_epochs=1,
+    widest_epochs=1,
+    subset=60,
+    recipe=Recipe(stages=("binary",)),
+    confirm=0,
 )
 SETTINGS: dict[str, Any] = {"space": SPACE, "searcher": SEARCHER, "train_epochs": 1, "verbose": 0}
 

@@ -59,6 +59,7 @@ class TestEvolution(SearcherConformance):
         widest_epochs=1,
         subset=60,
         recipe=Recipe(stages=("binary",)),
+        confirm=0,
     )
     space = VggSmall(ratios=(0.03125, 0.0625, 0.125))
 

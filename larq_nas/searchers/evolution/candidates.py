@@ -1,17 +1,19 @@
-"""Train candidates for a few epochs, rebuilt or in one trace, and measure them."""
+"""Train candidates for a few epochs, from scratch or with what they inherit, and measure them."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.choices import expand
+from larq_nas.choices import Value
 from larq_nas.data.augmentation import naming_augment
 from larq_nas.data.data import Data
+from larq_nas.data.labels import whole_labels
 from larq_nas.data.streams import Stream, training_stream, validation_stream
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import DivergenceError, InputError, first_line
@@ -21,6 +23,7 @@ from larq_nas.graph.channels import read_layers, weights_of
 from larq_nas.layers import Domain, building_in
 from larq_nas.process_state import seed_everything
 from larq_nas.run_directory import RunDirectory
+from larq_nas.searchers.evolution.generation import Candidate, Genes
 from larq_nas.searchers.searcher import Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Fix, Widest
@@ -73,6 +76,29 @@ class Measured(NamedTuple):
     loss: float
 
 
+CONFIRMATION = 2**20
+"""The number by which all trainings of the confirmation are shuffled: above those of candidates."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a candidate is trained, and what of it is kept.
+
+    # Arguments
+        number: what shuffles its batches, and seeds what its layers draw.
+        stops: numbers of epochs after which it was, or is, measured.
+        source: file of the state after the last stop but one; without, it starts anew.
+        state: where its state goes, for a training that goes on.
+        correct: where it goes which of the held-out images are classified rightly.
+    """
+
+    number: int
+    stops: tuple[int, ...]
+    source: Path | None = None
+    state: Path | None = None
+    correct: Path | None = None
+
+
 @dataclass(frozen=True)
 class CandidateTraining:
     """Data and recipe that candidates are trained by; without epochs they are only measured."""
@@ -92,7 +118,12 @@ class CandidateTraining:
         return training_stream(self.data.train, self.facts, seed, self.data.augment)
 
     def run(
-        self, model: Trainee, recalibration: Recalibration, number: int, callbacks: Callbacks = ()
+        self,
+        model: Trainee,
+        recalibration: Recalibration,
+        random: RandomLayers,
+        plan: Plan,
+        callbacks: Callbacks = (),
     ) -> Measured:
         """Train a compiled `model` and measure it.
 
@@ -102,17 +133,33 @@ class CandidateTraining:
         # Raises
             DivergenceError: if the loss becomes NaN or infinite.
         """
-        stream = self.stream(number)
+        stream, done = self.stream(plan.number), 0
+        random.reset(self.data.seed, plan.number)
+        variables = [*model.weights, *model.optimizer.variables]
+        if plan.source and plan.source.exists():
+            with np.load(plan.source) as state:
+                for place, variable in enumerate(variables):
+                    variable.assign(state[str(place)])
+            done = plan.stops[-2]
         with exact(), naming_augment():
-            if self.epochs:
+            # Where a state is lost, what led to it is done again, in the same parts.
+            for stop in (one for one in plan.stops if one > done):
+                if done:
+                    random.reset(self.data.seed, plan.number, done)
                 model.fit(
-                    stream.from_epoch(0, self.epochs),
+                    stream.from_epoch(done, stop),
                     steps_per_epoch=stream.steps,
-                    epochs=self.epochs,
+                    initial_epoch=done,
+                    epochs=stop,
                     verbose=0,
                     callbacks=callbacks_of(callbacks, "candidates"),
                 )
-            images = stream.from_epoch(self.epochs, self.epochs + 1).map(lambda images, *_: images)
+                done = stop
+            if plan.state:
+                arrays = {str(place): one.numpy() for place, one in enumerate(variables)}
+                with replacing(plan.state) as path:
+                    np.savez(path, **arrays)
+            images = stream.from_epoch(done, done + 1).map(lambda images, *_: images)
             recalibration.run(images.take(_RECALIBRATION_BATCHES))
             measured = model.evaluate(
                 validation_stream(self.data.validation), verbose=0, return_dict=True
@@ -120,7 +167,18 @@ class CandidateTraining:
         loss = float(measured["loss"])
         if not np.isfinite(loss):
             raise DivergenceError(f"its loss is {loss}")
+        if plan.correct:
+            with replacing(plan.correct) as path:
+                np.save(path, self._correct(model))
         return Measured(float(measured["accuracy"]), loss)
+
+    def _correct(self, model: Trainee) -> np.ndarray:
+        """Return whether each image that was held out is classified rightly."""
+        found = []
+        for images, labels, *_ in validation_stream(self.data.validation):
+            logits = tf.nest.flatten(model.predict_on_batch(images))[0]
+            found.append(np.argmax(logits, axis=-1) == whole_labels(labels).numpy().reshape(-1))
+        return np.concatenate(found)
 
     def domain(self) -> Domain:
         """Return what is binary: that of the recipe's last stage."""
@@ -162,17 +220,63 @@ class Inheritance:
 
     def _filters(self, values: Mapping[str, float]) -> dict[str, int]:
         return {
-            name: expand(asked.filters, asked.decode(values[name]))
+            name: asked.width(asked.decode(values[name]))
             for name, asked in self._expansions.items()
         }
 
 
 def build_candidate(
-    space: Space, training: CandidateTraining, values: Mapping[str, float]
+    space: Space, training: CandidateTraining, values: Mapping[str, Value]
 ) -> tf.keras.Model:
-    """Return the network of these ratios, which a space of one's own may not have for some."""
+    """Return the network of these values, which a space of one's own may not have for some."""
     with building_in(training.domain()):
         return space.build(Fix(values), training.facts.input_shape, training.facts.classes)
+
+
+class Evaluator(Protocol):
+    """Trains candidates and measures them."""
+
+    def measure(self, candidate: Candidate, plan: Plan, callbacks: Callbacks = ()) -> Measured:
+        """Train the candidate of these genes as planned, and measure it."""
+
+    def weights(self) -> dict[str, Any]:
+        """Return the weights of the candidate trained last, by layer and count."""
+
+
+class Scratch:
+    """Builds, traces and trains a network for each candidate, from random weights.
+
+    # Arguments
+        space: what candidates are networks of.
+        training: data and recipe.
+        genes: tells the values that genes stand for.
+    """
+
+    def __init__(self, space: Space, training: CandidateTraining, genes: Genes) -> None:
+        self._space = space
+        self._training = training
+        self._genes = genes
+        self._network: tf.keras.Model | None = None
+
+    @forgetting_graphs()
+    def measure(self, candidate: Candidate, plan: Plan, callbacks: Callbacks = ()) -> Measured:
+        """Train the candidate of these genes as planned, and measure it."""
+        training, recipe = self._training, self._training.recipe
+        # Weights follow from the number, whichever candidates this process has trained before.
+        words = np.random.SeedSequence([training.data.seed, plan.number])
+        seed_everything(int(words.generate_state(1)[0] >> 1))
+        self._network = build_candidate(self._space, training, self._genes.values(candidate))
+        constrain(self._network)
+        initialize_scales(self._network)
+        model = Trainee(self._network, recipe, seed=training.data.seed)
+        model.compile(optimizer(recipe.optimizer, training.rate()))
+        model.optimizer.build(model.trainable_variables)
+        random = RandomLayers(self._network)
+        return training.run(model, Recalibration(self._network), random, plan, callbacks)
+
+    def weights(self) -> dict[str, Any]:
+        """Return the weights of the candidate trained last, by layer and count."""
+        return _by_name(weights_of(self._network)) if self._network is not None else {}
 
 
 class Rebuilt:
@@ -185,20 +289,19 @@ class Rebuilt:
         self._network: tf.keras.Model | None = None
 
     @forgetting_graphs()
-    def measure(
-        self, values: Mapping[str, float], number: int, callbacks: Callbacks = ()
-    ) -> Measured:
+    def measure(self, candidate: Candidate, plan: Plan, callbacks: Callbacks = ()) -> Measured:
         """Train the candidate of these ratios, and measure it; see `Shared.measure`."""
+        values: Any = candidate
         training, recipe = self._training, self._training.recipe
         self._network = build_candidate(self._space, training, values)
         taken = self._source.taken(values)
         for key, weight in weights_of(self._network).items():
             weight.assign(taken[key])
-        RandomLayers(self._network).reset(training.data.seed, number)
         model = Trainee(self._network, recipe, seed=training.data.seed)
         model.compile(optimizer(recipe.optimizer, training.rate()))
         model.optimizer.build(model.trainable_variables)
-        return training.run(model, Recalibration(self._network), number, callbacks)
+        random = RandomLayers(self._network)
+        return training.run(model, Recalibration(self._network), random, plan, callbacks)
 
     def weights(self) -> dict[str, Any]:
         """Return the weights of the candidate trained last, by layer and count."""
@@ -230,10 +333,9 @@ class Shared:
         self._optimizer.build(self._model.trainable_variables)
         self._recalibration = Recalibration(network)
 
-    def measure(
-        self, values: Mapping[str, float], number: int, callbacks: Callbacks = ()
-    ) -> Measured:
+    def measure(self, candidate: Candidate, plan: Plan, callbacks: Callbacks = ()) -> Measured:
         """Train the candidate of these ratios, with a seed of its number, and measure it."""
+        values: Any = candidate
         if self._layers:
             with forgetting_graphs():
                 built = build_candidate(self._space, self._training, values)
@@ -247,8 +349,7 @@ class Shared:
         for constant, layer, filling in self._constants:
             constant.assign(tf.fill([self._source.channels(layer.name, values)], filling))
         self._optimizer.reset()
-        self._random.reset(self._training.data.seed, number)
-        return self._training.run(self._model, self._recalibration, number, callbacks)
+        return self._training.run(self._model, self._recalibration, self._random, plan, callbacks)
 
     def weights(self) -> dict[str, Any]:
         """Return the weights of the candidate trained last, by layer and count."""

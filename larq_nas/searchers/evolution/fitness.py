@@ -1,11 +1,12 @@
 """Fitness of candidates (Shen et al., Eq. 4), and Pareto ranks for several objectives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from larq_nas.choices import Parameter, Value
 from larq_nas.cost import COSTS, SpaceCosts
 from larq_nas.errors import InputError, require_known
 
@@ -112,24 +113,41 @@ def require_objectives(objectives: object) -> None:
 
 
 class Fitness:
-    """Costs and fitness of the candidates of a space; `trade_off` is lambda of Eq. 4."""
+    """Costs and fitness of the candidates of a space.
 
-    def __init__(self, costs: SpaceCosts, trade_off: float) -> None:
+    # Arguments
+        costs: the costs of the space.
+        trade_off: lambda of Eq. 4.
+        values: returns the values of the choices that genes stand for; by default they are these.
+        reference: the values of the original network; by default every ratio 1, in a space that
+            chooses nothing else.
+    """
+
+    def __init__(
+        self,
+        costs: SpaceCosts,
+        trade_off: float,
+        values: Callable[[Mapping[str, Parameter]], Mapping[str, Value]] = dict,
+        reference: Mapping[str, Value] | None = None,
+    ) -> None:
         self.costs = costs
         self.trade_off = trade_off
+        self._values = values
+        self._reference = reference
         # Each generation asks for all candidates before it.
-        self._known: dict[tuple[tuple[str, float], ...], dict[str, Any]] = {}
+        self._known: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
 
     @cached_property
     def original(self) -> float:
-        """FLOPs of the original binary network: every ratio 1, whether or not a search tries it."""
-        return float(flops(self.costs.exact(dict.fromkeys(self.costs.expansions, 1))))
+        """FLOPs of the original binary network, whether or not a search tries it."""
+        reference = self._reference or dict.fromkeys(self.costs.expansions, 1)
+        return float(flops(self.costs.exact(reference)))
 
-    def figures(self, values: Mapping[str, float], accuracy: float) -> dict[str, Any]:
+    def figures(self, candidate: Mapping[str, Parameter], accuracy: float) -> dict[str, Any]:
         """Return accuracy, costs and fitness of a candidate."""
-        key = tuple(values.items())
+        key = tuple(candidate.items())
         if key not in self._known:
-            self._known[key] = self.costs.exact(values)
+            self._known[key] = self.costs.exact(self._values(candidate))
         costs = self._known[key]
         operations = float(flops(costs))
         figure = fitness(accuracy, operations, self.original, self.trade_off)

@@ -1,12 +1,13 @@
 """Crossover, mutation, strategies and generations; no TensorFlow."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
+from larq_nas.choices import Choice, Expansion, Parameter, Value
 from larq_nas.errors import (
     InputError,
     is_number,
@@ -17,30 +18,70 @@ from larq_nas.errors import (
 )
 from larq_nas.searchers.evolution.fitness import ranking
 
-Candidate: TypeAlias = Mapping[str, float]
-"""The value of each choice by its name, as an `Architecture` holds them."""
+Candidate: TypeAlias = Mapping[str, Parameter]
+"""The genes of a network by name: the scalars that the values of its choices are made of."""
 
 
 @dataclass(frozen=True)
 class Genes:
-    """The options of each choice of a space, such as expansion ratios, by its name."""
+    """The options of each gene of a space, such as expansion ratios or operations, by its name.
 
-    options: Mapping[str, tuple[float, ...]]
+    # Arguments
+        options: the options by gene.
+        questions: the choices of the space by name, whose `parameters` the genes are; without, each
+            gene is the value of a choice.
+    """
+
+    options: Mapping[str, tuple[Parameter, ...]]
+    questions: Mapping[str, Choice | Expansion] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, questions: Mapping[str, Choice | Expansion]) -> "Genes":
+        """Return the genes of a space that asks these questions."""
+        options: dict[str, tuple[Parameter, ...]] = {}
+        for question in questions.values():
+            options |= question.parameters()
+        return cls(options, questions)
 
     @property
     def size(self) -> int:
-        """Number of different candidates."""
+        """Number of candidates; of cells, some of them may be one network."""
         return math.prod(len(options) for options in self.options.values())
+
+    @property
+    def groups(self) -> Sequence[Sequence[str]]:
+        """The genes of each choice: a node's are passed on together."""
+        if not self.questions:
+            return [[name] for name in self.options]
+        return [list(question.parameters()) for question in self.questions.values()]
+
+    def values(self, candidate: Candidate) -> dict[str, Value]:
+        """Return the value of each choice, as an `Architecture` holds them."""
+        if not self.questions:
+            return dict(candidate)
+        return {name: question.value(candidate) for name, question in self.questions.items()}
+
+    def candidate(self, values: Mapping[str, Value]) -> Candidate:
+        """Return the genes of a network, which need not be among the options."""
+        found: dict[str, Parameter] = {}
+        for name, question in self.questions.items():
+            found |= question.of_value(values[name])
+        return found
 
     def require(self, candidate: Candidate, strategy: str) -> None:
         """Raise `InputError` for a candidate that a strategy must not give."""
         known = isinstance(candidate, Mapping) and list(candidate) == list(self.options)
-        if not known or any(candidate[name] not in self.options[name] for name in self.options):
+        if not known or any(not self._allows(name, candidate[name]) for name in self.options):
             options = "; ".join(f"{name}: {values}" for name, values in self.options.items())
             raise InputError(
                 f"Strategy `{strategy}` must give a value of each choice ({options}), but gave "
                 f"{candidate!r}."
             )
+
+    def _allows(self, name: str, value: Parameter) -> bool:
+        # A network that the search was given may have another width, which its children inherit.
+        is_width = isinstance(self.questions.get(name), Expansion) and is_number(value)
+        return value in self.options[name] or is_width
 
     def random(self, rng: np.random.Generator) -> Candidate:
         """Return a candidate drawn evenly."""
@@ -49,26 +90,39 @@ class Genes:
         }
 
     def smaller(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
-        """Return a candidate with one choice at its next smaller option, if there is one."""
-        ranked = {name: sorted(options) for name, options in self.options.items()}
-        movable = [name for name, options in ranked.items() if candidate[name] > options[0]]
-        if not movable:
+        """Return a candidate with one width or depth at its next smaller option, if there is one.
+
+        Where there is none, an operation is another.
+        """
+        below: dict[str, list[Any]] = {}
+        for name, options in self.options.items():
+            value: Any = candidate[name]
+            if not isinstance(value, str):
+                below[name] = [one for one in sorted(options) if one < value]
+        movable = [name for name, options in below.items() if options]
+        if movable:
+            name = movable[int(rng.integers(len(movable)))]
+            return {**candidate, name: below[name][-1]}
+        operations = [n for n, options in self.options.items() if n not in below and options[1:]]
+        if not operations:
             return candidate
-        name = movable[int(rng.integers(len(movable)))]
-        return {**candidate, name: ranked[name][ranked[name].index(candidate[name]) - 1]}
+        name = operations[int(rng.integers(len(operations)))]
+        return {**candidate, name: _other(candidate[name], self.options[name], rng)}
 
 
-def crossover(first: Candidate, second: Candidate, rng: np.random.Generator) -> Candidate:
+def crossover(
+    first: Candidate, second: Candidate, genes: Genes, rng: np.random.Generator
+) -> Candidate:
     """Return a child with the value of each choice from either parent, evenly."""
-    takes_first = rng.random(len(first)) < 0.5
-    pairs = zip(first, takes_first, strict=True)
-    return {name: (first if takes else second)[name] for name, takes in pairs}
+    takes_first = rng.random(len(genes.groups)) < 0.5
+    pairs = zip(genes.groups, takes_first, strict=True)
+    return {name: (first if takes else second)[name] for group, takes in pairs for name in group}
 
 
 def mutate(
     candidate: Candidate, genes: Genes, probability: float, rng: np.random.Generator
 ) -> Candidate:
-    """Return a candidate with each choice changed to another of its options by chance."""
+    """Return a candidate with each gene changed to another of its options by chance."""
     pairs = zip(candidate.items(), rng.random(len(candidate)) < probability, strict=True)
     return {
         name: _other(value, genes.options[name], rng) if changes else value
@@ -77,7 +131,7 @@ def mutate(
 
 
 def mutate_one(candidate: Candidate, genes: Genes, rng: np.random.Generator) -> Candidate:
-    """Return a candidate with one choice changed to another of its options."""
+    """Return a candidate with one gene changed to another of its options."""
     free = [name for name, options in genes.options.items() if len(options) > 1]
     if not free:
         return candidate
@@ -85,11 +139,13 @@ def mutate_one(candidate: Candidate, genes: Genes, rng: np.random.Generator) -> 
     return {**candidate, name: _other(candidate[name], genes.options[name], rng)}
 
 
-def _other(value: float, options: Sequence[float], rng: np.random.Generator) -> float:
-    if len(options) == 1:
-        return value
-    drawn = int(rng.integers(len(options) - 1))
-    return options[drawn + (drawn >= options.index(value))]
+def _other(value: Parameter, options: Sequence[Parameter], rng: np.random.Generator) -> Parameter:
+    others = [option for option in options if option != value]
+    if isinstance(value, str) and "," in value:
+        # Of the inputs of a node one changes, as Real et al. mutate a hidden state.
+        was = set(value.split(","))
+        others = [one for one in others if len(set(str(one).split(",")) - was) == 1]
+    return others[int(rng.integers(len(others)))] if others else value
 
 
 Draw = Callable[[], Candidate]
@@ -97,10 +153,27 @@ Draw = Callable[[], Candidate]
 
 @dataclass(frozen=True)
 class Scored:
-    """A candidate that was trained, and what is to be maximized of it: `None` if it failed."""
+    """A candidate that was trained, and what is to be maximized of it: `None` if it failed.
+
+    `rung` is the last one of those of the search that it was trained on.
+    """
 
     candidate: Candidate
     scores: tuple[float, ...] | None
+    rung: int = 0
+
+
+def ordered(scored: Sequence[Scored]) -> list[int]:
+    """Return the places of candidates that did not fail, the best first.
+
+    One of a later rung goes before those that were left behind on an earlier one.
+    """
+    found: list[int] = []
+    for rung in sorted({one.rung for one in scored}, reverse=True):
+        places = [n for n, one in enumerate(scored) if one.rung == rung and one.scores is not None]
+        scores = [scored[n].scores or () for n in places]
+        found += [places[i] for i in ranking(scores)]
+    return found
 
 
 @runtime_checkable
@@ -152,9 +225,7 @@ class Genetic:
     def children(
         self, genes: Genes, scored: Sequence[Scored], population: int, rng: np.random.Generator
     ) -> Draw:
-        alive = [one for one in scored if one.scores is not None]
-        order = ranking([one.scores for one in alive if one.scores is not None])[:population]
-        parents = [alive[index].candidate for index in order]
+        parents = [scored[place].candidate for place in ordered(scored)[:population]]
         probability = 1 / len(genes.options) if self.mutation is None else self.mutation
 
         def parent() -> Candidate:
@@ -164,7 +235,7 @@ class Genetic:
         def child() -> Candidate:
             candidate = parent()
             if rng.random() < self.crossover:
-                candidate = crossover(candidate, parent(), rng)
+                candidate = crossover(candidate, parent(), genes, rng)
             return mutate(candidate, genes, probability, rng)
 
         return child if parents else lambda: genes.random(rng)
@@ -199,8 +270,7 @@ class Aging:
 
         def child() -> Candidate:
             drawn = [alive[int(i)] for i in sorted(rng.choice(len(alive), sample, replace=False))]
-            best = ranking([one.scores for one in drawn if one.scores is not None])[0]
-            return mutate_one(drawn[best].candidate, genes, rng)
+            return mutate_one(drawn[ordered(drawn)[0]].candidate, genes, rng)
 
         return child if alive else lambda: genes.random(rng)
 
@@ -242,7 +312,8 @@ def _require_probability(**values: float) -> None:
             raise InputError(f"`{name}` must be a probability from 0 to 1, but got {value!r}.")
 
 
-_TRIES = 50
+# How often a candidate is drawn at most, and of one too large how often a gene is made smaller.
+_TRIES, _STEPS = 50, 32
 
 
 @dataclass(frozen=True)
@@ -254,11 +325,23 @@ class Generation:
     repeated: int = 0
 
 
+def _genes(candidate: Candidate) -> Hashable:
+    """Return what tells a candidate of a space from others."""
+    return tuple(candidate.values())
+
+
 @dataclass(frozen=True)
 class Breeder:
     """Makes generations; the same seed and scores give the same.
 
-    `fits` tells whether a candidate keeps to the budget.
+    # Arguments
+        genes: the options.
+        strategy: what proposes candidates.
+        population: number of candidates of a generation.
+        seed: what decides, with the number of a generation.
+        fits: whether a candidate keeps to the budget, and computes anything.
+        identity: what is the same for candidates whose networks are the same.
+        initial: the first candidates of the first generation.
     """
 
     genes: Genes
@@ -266,6 +349,8 @@ class Breeder:
     population: int
     seed: int
     fits: Callable[[Candidate], bool] = lambda candidate: True
+    identity: Callable[[Candidate], Hashable] = _genes
+    initial: tuple[Candidate, ...] = ()
 
     def generation(self, number: int, scored: Sequence[Scored]) -> Generation:
         """Return a generation, smaller than the population if there are no more candidates.
@@ -274,38 +359,39 @@ class Breeder:
         """
         rng = np.random.default_rng([self.seed, number])
         draw = self.strategy.children(self.genes, scored, self.population, rng)
-        seen = {_key(one.candidate) for one in scored}
+        seen = {self.identity(one.candidate) for one in scored}
         found: list[Candidate] = []
         over, repeated = 0, 0
-        wanted = min(self.population, self.genes.size - len(seen))
+        for candidate in () if number else self.initial:
+            if self.identity(candidate) not in seen:
+                seen.add(self.identity(candidate))
+                found.append(candidate)
+        wanted = min(self.population, max(self.genes.size - len(scored), len(found)))
         for tried in range(_TRIES * wanted):
             if len(found) == wanted:
                 break
             # Where children are all seen before, as late in a small space, others are drawn.
             candidate = draw() if tried < _TRIES * wanted // 2 else self.genes.random(rng)
             self.genes.require(candidate, self.strategy.name)
-            if _key(candidate) in seen:
+            if self.identity(candidate) in seen:
                 repeated += 1
                 continue
             if not self.fits(candidate):
                 over += 1
                 candidate = self._slimmed(candidate, rng)
-                if _key(candidate) in seen or not self.fits(candidate):
+                if self.identity(candidate) in seen or not self.fits(candidate):
                     continue
-            seen.add(_key(candidate))
+            seen.add(self.identity(candidate))
             found.append(candidate)
         return Generation(tuple(found), over, repeated)
 
     def _slimmed(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
         """Return a candidate that fits, made smaller a choice at a time; the smallest if none."""
-        while not self.fits(candidate):
+        for _ in range(_STEPS * len(candidate)):
+            if self.fits(candidate):
+                break
             smaller = self.genes.smaller(candidate, rng)
             if smaller == candidate:
                 break
             candidate = smaller
         return candidate
-
-
-def _key(candidate: Candidate) -> tuple[float, ...]:
-    """Return what tells a candidate of a space from others."""
-    return tuple(candidate.values())

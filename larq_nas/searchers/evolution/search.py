@@ -1,23 +1,29 @@
-"""Evolution of widths: settings, and a run in one process or many."""
+"""Evolution of operations, widths and depths: settings, and a run in one process or many."""
 
 import dataclasses
+import json
+import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
-from larq_nas.choices import Expansion
+from larq_nas.choices import Depth, Value, all_alive
 from larq_nas.cost import LATENCY, Limits, SpaceCosts
 from larq_nas.data.data import Data
+from larq_nas.data.validation import DataFacts
 from larq_nas.errors import (
     DivergenceError,
     InputError,
+    first_line,
     require_at_least,
     require_bool,
     require_count,
@@ -28,7 +34,7 @@ from larq_nas.errors import (
     use_plain_numbers,
     warn,
 )
-from larq_nas.files import read_table, write_table
+from larq_nas.files import read_table, write_atomically, write_table
 from larq_nas.log import counted, log
 from larq_nas.process_state import seed_everything
 from larq_nas.report.charts import Section, dots, lines
@@ -36,8 +42,10 @@ from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.estimate import require_training_memory
 from larq_nas.searchers.evolution.candidates import (
     CandidateTraining,
+    Evaluator,
     Inheritance,
     Rebuilt,
+    Scratch,
     Shared,
     load_widest,
     require_one_trace,
@@ -53,37 +61,58 @@ from larq_nas.searchers.evolution.generation import (
 )
 from larq_nas.searchers.evolution.processes import current_role
 from larq_nas.searchers.evolution.tuner import (
+    CORRECT,
+    Confirmation,
     EvolutionOracle,
     EvolutionTuner,
-    Trial,
+    Training,
     TrialStatus,
     cause,
 )
 from larq_nas.searchers.searcher import SEARCH_SPLIT, Callbacks
 from larq_nas.spaces import Space
-from larq_nas.spaces.chooser import Widest
+from larq_nas.spaces.chooser import Survey, Widest
+from larq_nas.spaces.space import is_built_in
 from larq_nas.training.callbacks import StageCallbacks, StageLogs
 from larq_nas.training.recipe import Recipe
 
 
 def write_candidates(run: RunDirectory, oracle: EvolutionOracle) -> None:
-    """Write `candidates.csv` and the logs: a row for each candidate so far, by their numbers."""
-    rows = []
-    number = 0
-    for generation, candidates in enumerate(oracle.generations, 1):
-        for candidate in candidates:
-            number += 1
-            trial = oracle.trials.get(f"{number - 1:04d}")
-            if trial is None:
-                continue
-            figures = oracle.figures(trial) if trial.status == TrialStatus.COMPLETED else {}
-            failure = cause(trial) if trial.status == TrialStatus.FAILED else ""
-            row = {"candidate": number, "generation": generation, **candidate, **figures}
-            rows.append({**row, "failure": failure})
-            if figures:
-                _write_hparams(run.logs("candidates") / f"{number:04d}", candidate, figures)
+    """Write `candidates.csv` and the logs: a row for each candidate so far, by their numbers.
+
+    Figures are of the last rung it was on; of a search with several, each has its accuracy too.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    done: dict[int, bool] = {}
+    several = len(oracle.rungs) > 1
+    names = {place: f"accuracy_{epochs}" for place, epochs in enumerate(oracle.rungs)}
+    for place, training in enumerate(oracle.trainings):
+        trial = oracle.trials.get(f"{place:04d}")
+        if trial is None or training.rung is None:
+            continue
+        is_done = trial.status == TrialStatus.COMPLETED
+        figures = dict(oracle.figures(trial)) if is_done else {}
+        row = rows.get(training.number) or {
+            "candidate": training.number + 1,
+            "generation": training.generation + 1,
+            **training.candidate,
+            **({"epochs": 0, **dict.fromkeys(names.values())} if several else {}),
+        }
+        if several and is_done:
+            row["epochs"] = oracle.rungs[training.rung]
+            row[names[training.rung]] = figures["accuracy"]
+        failure = cause(trial) if trial.status == TrialStatus.FAILED else ""
+        rows[training.number] = {**row, **figures, "failure": failure}
+        done[training.number] = is_done
+    for number, row in rows.items():
+        if done[number]:
+            genes = {name: row[name] for name in oracle.candidates[number]}
+            figures = {
+                k: v for k, v in row.items() if k not in genes and isinstance(v, float | int)
+            }
+            _write_hparams(run.logs("candidates") / f"{number + 1:04d}", genes, figures)
     if rows:
-        write_table(run.candidates, rows)
+        write_table(run.candidates, [rows[number] for number in sorted(rows)])
 
 
 def _write_hparams(folder: Path, values: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
@@ -183,11 +212,12 @@ def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
 
 _WAIT_SECONDS = 0.5
 _NARROWER = "give the space smaller `ratios`"
+_SMALLER = "give the space fewer cells, channels or filters"
 
 
 @dataclass(frozen=True)
 class EvolutionSearch:
-    """An evolution that is ready to run."""
+    """An evolution that is ready to run; candidates are networks of `space.proxy()`."""
 
     searcher: "Evolution"
     space: Space
@@ -196,6 +226,7 @@ class EvolutionSearch:
     recipe: Recipe
     breeder: Breeder
     fitness: Fitness
+    incumbents: tuple[Candidate, ...]
 
     def run(
         self, directory: RunDirectory, callbacks: Callbacks = (), verbose: int | str = "auto"
@@ -203,8 +234,9 @@ class EvolutionSearch:
         """Return the architecture found: of the Pareto front, the one of the highest fitness."""
         self._announce(verbose)
         training = self._training()
-        epochs = self.searcher.widest_epochs
-        train_widest(self.space, epochs, training, directory, callbacks, verbose)
+        if self._inherits:
+            epochs = self.searcher.epochs_of_widest
+            train_widest(self.space, epochs, training, directory, callbacks, verbose)
         announce = log.info if verbose else _ignore
         limit = callbacks.limit if isinstance(callbacks, StageCallbacks) else None
         if limit:
@@ -216,17 +248,21 @@ class EvolutionSearch:
 
     def work(self, directory: RunDirectory, callbacks: Callbacks = ()) -> None:
         """Train candidates that the chief hands out, until there are no more."""
-        while not directory.widest.exists():
+        while self._inherits and not directory.widest.exists():
             time.sleep(_WAIT_SECONDS)
         training, oracle = self._training(), self._oracle(_ignore, _ignore, _never)
         self._tuner(oracle, training, directory, callbacks).search()
+
+    @property
+    def _inherits(self) -> bool:
+        return not self.fitness.costs.choices
 
     def _training(self) -> CandidateTraining:
         seed_everything(self.data.seed)
         # All of the images but those that are held out.
         size = self.searcher.subset and min(self.searcher.subset, self.data.facts.train_examples)
         data = self.data.subset(size)
-        return CandidateTraining(data, self.searcher.candidate_epochs, self.recipe)
+        return CandidateTraining(data, self.searcher.last_rung, self.recipe)
 
     def _oracle(
         self,
@@ -234,15 +270,19 @@ class EvolutionSearch:
         record: Callable[[EvolutionOracle], None],
         is_over: Callable[[str], bool],
     ) -> EvolutionOracle:
+        searcher = self.searcher
+        confirmation = Confirmation(searcher.confirm, searcher.epochs_to_confirm, self.incumbents)
         return EvolutionOracle(
             self.breeder,
             self.generations,
-            tuple(self.searcher.objectives),
+            tuple(searcher.objectives),
             self.fitness.figures,
-            None if current_role() == "alone" else self.searcher.worker_timeout,
+            None if current_role() == "alone" else searcher.worker_timeout,
             announce,
             record,
             is_over,
+            searcher.rungs or (searcher.candidate_epochs,),
+            confirmation if searcher.confirm else None,
         )
 
     def _tuner(
@@ -252,9 +292,14 @@ class EvolutionSearch:
         run: RunDirectory,
         callbacks: Callbacks,
     ) -> EvolutionTuner:
-        kind = Shared if self.searcher.shared else Rebuilt
-
-        def evaluator() -> Shared | Rebuilt:
+        def evaluator(is_confirmation: bool) -> Evaluator:
+            proxy, genes = self.space.proxy(), self.breeder.genes
+            if is_confirmation:
+                longer = dataclasses.replace(training, epochs=self.searcher.epochs_to_confirm)
+                return Scratch(proxy, longer, genes)
+            if not self._inherits:
+                return Scratch(proxy, training, genes)
+            kind = Shared if self.searcher.shared else Rebuilt
             return kind(self.space, training, load_widest(self.space, training, run))
 
         return EvolutionTuner(
@@ -266,8 +311,7 @@ class EvolutionSearch:
     ) -> Architecture:
         """Write what was found, and return the best."""
         write_candidates(run, oracle)
-        done = [t for t in oracle.trials.values() if t.status == TrialStatus.COMPLETED]
-        done.sort(key=lambda trial: int(trial.trial_id))
+        done = oracle.completed()
         if not done:
             failed = oracle.failures[0]
             raise DivergenceError(
@@ -275,18 +319,81 @@ class EvolutionSearch:
                 f"the first: {cause(failed)}. Mend that, or use a lower learning rate, in another "
                 "directory."
             )
-        figures = [dict(oracle.figures(trial)) for trial in done]
+        # Those that reached the last rung that any did: figures of shorter trainings are others.
+        rungs = {training.number: training.rung or 0 for training, _ in done}
+        last = max(rungs.values())
+        tried = [(training, trial) for training, trial in done if training.rung == last]
+        figures = [dict(oracle.figures(trial)) for _, trial in tried]
         objectives = tuple(self.searcher.objectives)
         best = front([scores_of(one, objectives) for one in figures])
-        write_front(run, [(self._architecture(oracle, done[i]), figures[i]) for i in best])
+        write_front(run, [(self._architecture(tried[i][0]), figures[i]) for i in best])
         chosen = max(best, key=lambda i: (figures[i]["fitness"], -i))
         if verbose:
-            self._report(len(done), len(oracle.failures), len(best), figures[chosen])
-        return self._architecture(oracle, done[chosen])
+            self._report(len(rungs), len(oracle.failures), len(best), figures[chosen])
+        ranked = sorted(range(len(tried)), key=lambda i: (-figures[i]["fitness"], i))
+        order = [tried[i][0] for i in ranked]
+        named = self._confirmed(oracle, run) or tried[chosen][0]
+        order = [named, *(one for one in order if one.number != named.number)]
+        records = [json.loads(self._architecture(one).to_json()) for one in order[:_RANKED]]
+        write_atomically(run.ranking, json.dumps(records, indent=1) + "\n")
+        return self._architecture(named)
 
-    def _architecture(self, oracle: EvolutionOracle, trial: Trial) -> Architecture:
-        values: Any = oracle.candidates[int(trial.trial_id)]
-        return Architecture(self.space.name, self.space.settings(), dict(values))
+    def _confirmed(self, oracle: EvolutionOracle, run: RunDirectory) -> Training | None:
+        """Return what the confirmation names, and write `confirmed.csv`; `None` without one.
+
+        It is the candidate of the highest fitness, but where the search was given a network: that
+        one, unless another is better than it by more than the standard error of their difference.
+        The difference is of the same images, of which most are classified alike, so it is known
+        better than either accuracy.
+        """
+        confirmed = oracle.completed(is_confirmation=True)
+        if not confirmed:
+            return None
+        keys = {self.breeder.identity(one) for one in self.incumbents}
+        figures = {t.number: dict(oracle.figures(trial)) for t, trial in confirmed}
+        trainings = {training.number: training for training, _ in confirmed}
+        given = [n for n, t in trainings.items() if self.breeder.identity(t.candidate) in keys]
+        incumbent = max(given, key=lambda n: (figures[n]["fitness"], -n), default=None)
+        correct = {
+            training.number: np.load(run.directory / "trials" / f"trial_{trial.trial_id}" / CORRECT)
+            for training, trial in confirmed
+        }
+        best = max(figures, key=lambda n: (figures[n]["fitness"], -n))
+        named = best
+        if incumbent is not None and best != incumbent:
+            gain = figures[best]["fitness"] - figures[incumbent]["fitness"]
+            error = 100 * standard_error(correct[best], correct[incumbent])
+            is_better = gain > error
+            named = best if is_better else incumbent
+            told = f"{gain:.2f} ± {error:.2f} points above the network that the search was given"
+            if is_better:
+                log.info(f"Candidate {best + 1} is {told}")
+            else:
+                warn(
+                    f"No candidate was found that is better: number {best + 1} is {told} (± "
+                    "one standard error), which is what is returned. More epochs (`rungs`, "
+                    "`confirm_epochs`) or a larger `search_split` tell more apart."
+                )
+        rows = []
+        for number in sorted(figures):
+            is_incumbent = number == incumbent
+            row: dict[str, Any] = {
+                "candidate": number + 1,
+                "role": "incumbent" if is_incumbent else "candidate",
+                "chosen": int(number == named),
+                "epochs": self.searcher.epochs_to_confirm,
+                **{name: figures[number][name] for name in ("fitness", "accuracy")},
+            }
+            if incumbent is not None and not is_incumbent:
+                row["gain"] = figures[number]["fitness"] - figures[incumbent]["fitness"]
+                row["standard_error"] = 100 * standard_error(correct[number], correct[incumbent])
+            rows.append(row)
+        write_table(run.confirmed, rows)
+        return trainings[named]
+
+    def _architecture(self, training: Training) -> Architecture:
+        values = self.breeder.genes.values(training.candidate)
+        return Architecture(self.space.name, self.space.settings(), values)
 
     def _report(self, done: int, failed: int, best: int, figures: dict[str, Any]) -> None:
         lost = f", {failed} failed" if failed else ""
@@ -298,16 +405,38 @@ class EvolutionSearch:
         )
 
     def _announce(self, verbose: int | str) -> None:
-        if verbose:
-            searcher, facts = self.searcher, self.data.facts
-            images = min(searcher.subset or facts.train_examples, facts.train_examples)
-            steps = max(1, images // facts.batch_size)
-            log.info(
-                f"Evolution: {counted(self.generations, 'generation')} of "
-                f"{searcher.population} candidates, each "
-                f"{counted(searcher.candidate_epochs, 'epoch')} of {counted(steps, 'step')}; "
-                f"{self.breeder.genes.size:,} candidates in all to choose from",
-            )
+        if not verbose:
+            return
+        searcher, facts = self.searcher, self.data.facts
+        images = min(searcher.subset or facts.train_examples, facts.train_examples)
+        steps = max(1, images // facts.batch_size)
+        rungs = searcher.rungs or (searcher.candidate_epochs,)
+        each, left = rungs[0] * searcher.population, searcher.population
+        for before, after in pairwise(rungs):
+            left = max(1, int(left * before / after))
+            each += left * (after - before)
+        last = searcher.epochs_to_confirm * (searcher.confirm + bool(self.incumbents))
+        total = each * self.generations + (last if searcher.confirm else 0)
+        climbs = f", the best up to {rungs[-1]}" if len(rungs) > 1 else ""
+        log.info(
+            f"Evolution: {counted(self.generations, 'generation')} of "
+            f"{searcher.population} candidates, each {counted(rungs[0], 'epoch')} of "
+            f"{counted(steps, 'step')}{climbs}"
+            f"{f', and {last} to confirm the best' if searcher.confirm else ''}: "
+            f"{counted(total, 'epoch')} in all; "
+            f"{self.breeder.genes.size:,} candidates in all to choose from",
+        )
+
+
+_RANKED = 64
+
+
+def standard_error(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the standard error of the difference of two accuracies on the same images."""
+    differences = first.astype(np.float64) - second.astype(np.float64)
+    if len(differences) < 2:
+        return math.inf
+    return float(differences.std(ddof=1) / math.sqrt(len(differences)))
 
 
 def _ignore(told: object) -> None:
@@ -321,33 +450,42 @@ def _never(what: str) -> bool:
 
 @dataclass(frozen=True)
 class Evolution:
-    r"""Evolve the widths of a network (Shen et al.).
+    r"""Evolve the operations, widths and depths of a network.
 
-    The widest network of the space is trained first. Every candidate starts with the first
-    channels of its layers, trains for a few epochs on a part of the data, and is worth
+    Candidates are trained for a few epochs on a part of the data, and measured on images held out
+    of it. Each is worth, as Shen et al. have it,
 
     \\[ f = \max(100 \, Acc - \lambda \frac{FLOPs}{FLOPs_{original}}, 0) \\]
 
-    A generation is bred from the best candidates so far. The defaults are the paper's.
+    A generation is bred from the best candidates so far. In a space of widths alone the widest
+    network is trained first, and every candidate starts with the first channels of its layers;
+    where operations or depths are chosen too, candidates start from random weights. Cells are
+    searched in the smaller network that their space has for it (`search_cells`).
+
+    The search never returns less than it was given: the best candidates and the incumbent (ratio 1
+    everywhere, the published cells of the space, `initial`) are trained again, longer and alike.
 
     !!! example
         ```python
-        searcher = larq_nas.searchers.Evolution(population=12, candidate_epochs=2, subset=5000)
-        model = larq_nas.search(
-            train, validation, space="vgg_small", searcher=searcher, epochs=10
+        searcher = larq_nas.searchers.Evolution(
+            population=16, rungs=(1, 4), subset=5000, strategy="aging", trade_off=0
         )
+        model = larq_nas.search(train, validation, space=my_space, searcher=searcher, epochs=10)
         ```
 
     # Arguments
         population: number of candidates of a generation.
-        candidate_epochs: epochs each is trained for; 0 measures what it inherits.
-        widest_epochs: epochs the widest network is trained for first; 0 leaves its weights random.
+        candidate_epochs: epochs each is trained for; in a space of widths 0 measures what it
+            inherits.
+        widest_epochs: epochs the widest network of a space of widths is trained for first, by
+            default 150; 0 leaves its weights random.
         subset: number of images that candidates and the widest network train on, as many of each
             class as can be; `None` for all.
         search_split: share of the training images, or of `subset`, that is held out of them to
             compare candidates on.
         trade_off: lambda: points of accuracy that are given for the operations of the original
-            binary network.
+            binary network, which has every ratio 1, or else the first operations and all blocks. By
+            default the paper's 4 in a space of widths, and 0 elsewhere.
         strategy: `"genetic"`, `"aging"` or `"random"`, or a
             `larq_nas.searchers.evolution.Strategy`, of larq_nas or of your own.
         objectives: what to maximize: `("fitness",)` as the paper does, or several of `"accuracy"`,
@@ -355,12 +493,24 @@ class Evolution:
             Pareto front.
         recipe: how candidates are trained, in its last stage; by default that of the found network.
         keep: number of candidates whose weights are kept.
-        shared: whether one trace serves all candidates; without, each is a network of its own:
-            the same results, slower.
+        shared: whether one trace serves all candidates of a space of widths; without, each is a
+            network of its own: the same results, slower.
         worker_timeout: seconds after which the candidate of a silent worker is given to another.
+        rungs: epochs after which candidates of a generation are compared, in place of
+            `candidate_epochs`: of `(1, 4)` all train 1 epoch, and the best quarter goes on to 4.
+        initial: networks that the first generation begins with: `"uniform"` and `"uniform:0.5"`
+            (that ratio for every width, the first operations, all blocks), names of published
+            architectures, files, runs, or the folder `pareto` of one.
+        confirm: how many of the best candidates are trained again, and compared with the incumbent;
+            0 returns what has the highest fitness. An incumbent that they are not better than, by
+            more than a standard error, is returned.
+        confirm_epochs: epochs of that, by default four times those of a candidate.
 
     # References
         - [Searching for Accurate Binary Neural Architectures](https://arxiv.org/abs/1909.07378)
+        - [Regularized Evolution for Image Classifier Architecture
+          Search](https://arxiv.org/abs/1802.01548)
+        - [Hyperband](https://arxiv.org/abs/1603.06560)
     """
 
     name: ClassVar[str] = "evolution"
@@ -372,23 +522,30 @@ class Evolution:
 
     population: int = 32
     candidate_epochs: int = 10
-    widest_epochs: int = 150
+    widest_epochs: int | None = None
     subset: int | None = None
     search_split: float = SEARCH_SPLIT
-    trade_off: float = 4.0
+    trade_off: float | None = None
     strategy: str | Strategy = "genetic"
     objectives: tuple[str, ...] = ("fitness",)
     recipe: Recipe | None = None
     keep: int = 3
     shared: bool = True
     worker_timeout: float = 60.0
+    rungs: tuple[int, ...] | None = None
+    initial: tuple[str | Path | Architecture, ...] = ()
+    confirm: int = 3
+    confirm_epochs: int | None = None
 
     def __post_init__(self) -> None:
         use_plain_numbers(self)
-        require_fields(require_whole, self, "population", "subset")
+        require_fields(require_whole, self, "population", "subset", "confirm_epochs")
         require_at_least(2, population=self.population)
-        require_fields(require_count, self, "candidate_epochs", "widest_epochs", "keep")
-        require_not_negative(trade_off=self.trade_off)
+        require_fields(require_count, self, "candidate_epochs", "keep", "confirm")
+        for name in ("widest_epochs", "trade_off"):
+            if getattr(self, name) is not None:
+                require = require_count if name == "widest_epochs" else require_not_negative
+                require(**{name: getattr(self, name)})
         require_positive(worker_timeout=self.worker_timeout, search_split=self.search_split)
         if self.search_split >= 1:
             raise InputError(f"`search_split` must be below 1, but got {self.search_split}.")
@@ -399,12 +556,30 @@ class Evolution:
                 f"`recipe` must be a larq_nas.training.Recipe, but got {self.recipe!r}."
             )
         require_bool(shared=self.shared)
+        if self.rungs is not None:
+            object.__setattr__(self, "rungs", _read_rungs(self.rungs))
+        object.__setattr__(self, "initial", _read_initial(self.initial))
+
+    @property
+    def last_rung(self) -> int:
+        """Epochs of the longest training of a candidate."""
+        return self.rungs[-1] if self.rungs else self.candidate_epochs
+
+    @property
+    def epochs_to_confirm(self) -> int:
+        """Epochs of each training of the confirmation."""
+        return self.confirm_epochs or _CONFIRM_TIMES * max(1, self.last_rung)
+
+    @property
+    def epochs_of_widest(self) -> int:
+        """Epochs of the widest network."""
+        return _WIDEST_EPOCHS if self.widest_epochs is None else self.widest_epochs
 
     @property
     def stages(self) -> dict[str, StageLogs]:
         """What the widest network and candidates log, where they train."""
-        found = {"widest": StageLogs(("loss", "accuracy"))} if self.widest_epochs else {}
-        if self.candidate_epochs:
+        found = {"widest": StageLogs(("loss", "accuracy"))} if self.epochs_of_widest else {}
+        if self.last_rung or self.confirm:
             found["candidates"] = StageLogs(("loss", "accuracy"), several=True)
         return found
 
@@ -435,43 +610,75 @@ class Evolution:
             "objectives": list(self.objectives),
             "strategy": {"name": strategy.name, **of_strategy},
             "recipe": self.recipe.settings() if self.recipe else None,
+            "rungs": list(self.rungs) if self.rungs else None,
+            "initial": [
+                json.loads(one.to_json()) if isinstance(one, Architecture) else one
+                for one in self.initial
+            ],
         }
 
     def prepare(
         self, space: Space, data: Data, limits: Limits | None, epochs: int, recipe: Recipe
     ) -> EvolutionSearch:
-        """Return an evolution of widths; see `larq_nas.searchers.Searcher`."""
+        """Return an evolution; see `larq_nas.searchers.Searcher`."""
         recipe = self.recipe or recipe
         recipe = recipe.of(recipe.stages[-1])
         facts = data.facts
         costs = limits.costs if limits else SpaceCosts(space, facts.input_shape, facts.classes)
-        self._require_widths(space, costs)
+        genes = Genes.of({**costs.choices, **costs.expansions})
+        self._require(space, costs, genes)
         images = facts.train_examples + facts.validation_examples
         if self.subset is not None and self.subset > images:
             raise InputError(
                 f"`subset` must be at most the {images} training images, but got {self.subset}."
             )
-        # What candidates cannot take from the widest network shows here, before it is trained.
-        choose = Widest()
-        widest = space.build(choose, facts.input_shape, facts.classes)
-        Inheritance(widest, choose)
-        require_training_memory(widest, facts.batch_size, "The widest network", _NARROWER)
-        if self.shared:
-            require_one_trace(space, recipe, facts)
-        fitness = Fitness(costs, self.trade_off)
-        options = {name: _distinct(asked) for name, asked in costs.expansions.items()}
-        fits = partial(_fits, limits) if limits else lambda candidate: True
-        strategy = resolve_strategy(self.strategy)
-        breeder = Breeder(Genes(options), strategy, self.population, data.seed, fits)
-        return EvolutionSearch(self, space, data, epochs, recipe, breeder, fitness)
+        if costs.choices:
+            network = space.proxy().build(Survey(), facts.input_shape, facts.classes)
+            require_training_memory(network, facts.batch_size, "A candidate", _SMALLER)
+        else:
+            self._require_inheritance(space, recipe, facts)
+        reference = {**_plain_values(costs), **dict.fromkeys(costs.expansions, 1)}
+        trade_off = self.trade_off
+        if trade_off is None:
+            trade_off = 0.0 if costs.choices else _TRADE_OFF
+        fitness = Fitness(costs, trade_off, genes.values, reference)
+        initial = self._initial(space, costs, genes, limits)
+        breeder = Breeder(
+            genes,
+            resolve_strategy(self.strategy),
+            self.population,
+            data.seed,
+            partial(_fits, costs, limits, genes),
+            _identity(costs, genes),
+            initial,
+        )
+        return EvolutionSearch(self, space, data, epochs, recipe, breeder, fitness, initial)
 
-    def _require_widths(self, space: Space, costs: SpaceCosts) -> None:
-        costs.require_no_operations(self.name)
-        if not any(len(asked.ratios) > 1 for asked in costs.expansions.values()):
+    def _require(self, space: Space, costs: SpaceCosts, genes: Genes) -> None:
+        """Raise `InputError` for a space or settings with which there is nothing to compare."""
+        if genes.size == 1:
             raise InputError(
-                f"Space `{space.name}` has no width to choose: give it several `ratios`, and no "
-                "`expansion`."
+                f"Space `{space.name}` has one network, and nothing to choose: give it several "
+                "operations, numbers of blocks or `ratios`, and no `expansion`."
             )
+        if costs.choices and self.widest_epochs:
+            raise InputError(
+                "`widest_epochs` is for a space that chooses widths alone, but "
+                f"`{next(iter(costs.choices))}` of space `{space.name}` is another choice: leave "
+                "it out."
+            )
+        if costs.choices and not self.last_rung:
+            raise InputError(
+                f"`candidate_epochs` must be 1 or more in space `{space.name}`, whose candidates "
+                "start from random weights, but got 0."
+            )
+        for name, asked in costs.expansions.items():
+            left = sorted(set(map(float, asked.ratios)) - set(genes.options[name]))
+            if left:
+                warn(
+                    f"Ratios {', '.join(f'{one:g}' for one in left)} of choice `{name}` give "
+                    "widths that others give too, and are left out."
+                )
         for name in self.objectives:
             if name == LATENCY and name not in costs.quantities:
                 raise InputError(
@@ -479,24 +686,183 @@ class Evolution:
                     "device that it is about."
                 )
 
+    def _require_inheritance(self, space: Space, recipe: Recipe, facts: DataFacts) -> None:
+        """Raise `InputError` for what candidates cannot take from the widest network."""
+        choose = Widest()
+        widest = space.build(choose, facts.input_shape, facts.classes)
+        Inheritance(widest, choose)
+        require_training_memory(widest, facts.batch_size, "The widest network", _NARROWER)
+        if self.shared:
+            require_one_trace(space, recipe, facts)
 
-def _fits(limits: Limits, candidate: Candidate) -> bool:
-    """Return whether a candidate keeps to the budget, or cannot be built, which training tells."""
+    def _initial(
+        self, space: Space, costs: SpaceCosts, genes: Genes, limits: Limits | None
+    ) -> tuple[Candidate, ...]:
+        """Return the networks that the search is given, those over the budget left out."""
+        given: dict[str, Mapping[str, Value]] = {}
+        for one in self.initial:
+            told = one.space if isinstance(one, Architecture) else str(one)
+            given[f"{told} ({len(given) + 1} of `initial`)"] = _values_of(one, space, costs)
+        own = {f"{name} of `{space.name}`": values for name, values in _own(space, costs).items()}
+        found: dict[str, Candidate] = {}
+        for told, values in ({**given, **own} if self.confirm else given).items():
+            _require_narrower(told, values, costs)
+            candidate = genes.candidate(values)
+            if limits and not limits.allow(values):
+                costs_of = limits.costs.exact(values)
+                warn(
+                    f"{told[0].upper()}{told[1:]} is over the budget, and no candidate: it needs "
+                    f"{limits.budget.describe(costs_of)}."
+                )
+                continue
+            found.setdefault(costs.identity(values), candidate)
+        if len(found) > self.population:
+            raise InputError(
+                f"`population` must be at least the {len(found)} networks that the first "
+                f"generation begins with, but got {self.population}."
+            )
+        return tuple(found.values())
+
+
+_WIDEST_EPOCHS, _TRADE_OFF, _CONFIRM_TIMES = 150, 4.0, 4
+
+
+def _read_rungs(rungs: object) -> tuple[int, ...]:
+    """Return epochs that rise, or raise `InputError`."""
+    if not isinstance(rungs, tuple | list) or not rungs:
+        raise InputError(f"`rungs` must be numbers of epochs such as (1, 4), but got {rungs!r}.")
+    for epochs in rungs:
+        require_whole(rungs=epochs)
+    if any(after <= before for before, after in pairwise(rungs)):
+        raise InputError(f"`rungs` must rise, as (1, 4) do, but got {tuple(rungs)}.")
+    return tuple(rungs)
+
+
+_UNIFORM = "uniform"
+
+
+def _read_initial(initial: object) -> tuple[str | Architecture, ...]:
+    """Return what files and runs hold, and texts of uniform networks as they are."""
+    if not isinstance(initial, tuple | list):
+        raise InputError(
+            '`initial` must be a list of architectures, files, runs or texts such as "uniform", '
+            f"but got {initial!r}."
+        )
+    found: list[str | Architecture] = []
+    for one in initial:
+        folder = Path(one).expanduser() if isinstance(one, str | Path) else None
+        if isinstance(one, str) and one.partition(":")[0] == _UNIFORM:
+            _uniform_ratio(one)
+            found.append(one)
+        elif folder is not None and folder.is_dir() and (folder / "front.csv").exists():
+            found += [Architecture.load(path) for path in sorted(folder.glob("*.json"))]
+        else:
+            found.append(Architecture.read(one))
+    return tuple(found)
+
+
+def _uniform_ratio(text: str) -> float:
+    """Return the ratio of `"uniform:0.5"`, which is 1 without one."""
+    _, _, ratio = text.partition(":")
     try:
-        return limits.allow(candidate)
+        number = float(ratio or 1)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise InputError(f'`initial` must hold texts such as "uniform:0.5", but got {text!r}.')
+    return number
+
+
+def _plain_values(costs: SpaceCosts) -> dict[str, Value]:
+    """Return the first operation of each choice, and all blocks of each row."""
+    found: dict[str, Value] = {}
+    for name, choice in costs.choices.items():
+        is_depth = isinstance(choice, Depth)
+        pairs = [(choice.operations[-1], 0)] if is_depth else choice.any()
+        found[name] = choice.encode(pairs)
+    return found
+
+
+def _values_of(one: str | Path | Architecture, space: Space, costs: SpaceCosts) -> dict[str, Value]:
+    """Return the values of one of `initial`, or raise `InputError` if it is of another space."""
+    if not isinstance(one, Architecture):
+        ratio = _uniform_ratio(str(one))
+        if not costs.expansions:
+            raise InputError(
+                f"`initial` holds {one!r}, but space `{space.name}` chooses no widths: name a "
+                "published architecture or a file."
+            )
+        return {**_plain_values(costs), **dict.fromkeys(costs.expansions, ratio)}
+    try:
+        if one.space != space.name:
+            raise InputError(f"it is of space `{one.space}`")
+        costs.decode(one.choices)
+    except InputError as error:
+        raise InputError(
+            f"`initial` must hold networks of space `{space.name}` in its settings, but of one: "
+            f"{first_line(error)}"
+        ) from None
+    return dict(one.choices)
+
+
+def _own(space: Space, costs: SpaceCosts) -> dict[str, dict[str, Value]]:
+    """Return what a user would take without a search: ratio 1, or the published cells."""
+    if not costs.choices:
+        is_there = all(asked.filters in asked.options for asked in costs.expansions.values())
+        return {"ratio 1": dict.fromkeys(costs.expansions, 1.0)} if is_there else {}
+    found = {}
+    if is_built_in(space) and space.name in Architecture.published_names():
+        published = Architecture.published(space.name).choices
+        try:
+            costs.decode(published)
+            found["the published architecture"] = dict(published)
+        except InputError:
+            pass  # of other operations or nodes than these settings have
+    return found
+
+
+def _require_narrower(told: str, values: Mapping[str, Value], costs: SpaceCosts) -> None:
+    """Raise `InputError` for a width that the widest network has no weights for."""
+    if costs.choices:
+        return
+    for name, asked in costs.expansions.items():
+        ratio: Any = values[name]
+        if asked.width(ratio) > max(asked.options):
+            raise InputError(
+                f"{told}: choice `{name}` has ratio {ratio:g}, above the largest of the space, "
+                f"{max(asked.ratios):g}, whose weights candidates inherit: add it to `ratios`."
+            )
+
+
+def _fits(costs: SpaceCosts, limits: Limits | None, genes: Genes, candidate: Candidate) -> bool:
+    """Return whether a candidate computes anything, and keeps to the budget.
+
+    One that cannot be built passes: its training tells why.
+    """
+    values = genes.values(candidate)
+    try:
+        if costs.cells:
+            chosen, _ = costs.decode(values)
+            if not all_alive(costs.cells, costs.choices, chosen):
+                return False
+        return limits is None or limits.allow(values)
     except Exception:  # noqa: BLE001 - of the user's own function
         return True
 
 
-def _distinct(asked: Expansion) -> tuple[float, ...]:
-    """Return the ratios of a choice that give different widths, the first of each."""
-    first: dict[int, float] = {}
-    for ratio, filters in zip(asked.ratios, asked.options, strict=True):
-        first.setdefault(filters, ratio)
-    if len(first) < len(asked.ratios):
-        left = sorted(set(asked.ratios) - set(first.values()))
-        warn(
-            f"Ratios {', '.join(map(str, left))} of choice `{asked.name}` give widths that others "
-            "give too, and are left out."
-        )
-    return tuple(first.values())
+def _identity(costs: SpaceCosts, genes: Genes) -> Callable[[Candidate], Hashable]:
+    """Return what is the same for candidates whose networks are the same."""
+    known: dict[tuple[Any, ...], Hashable] = {}
+
+    def identity(candidate: Candidate) -> Hashable:
+        key = tuple(candidate.values())
+        if not costs.choices:
+            return key
+        if key not in known:
+            try:
+                known[key] = costs.identity(genes.values(candidate))
+            except Exception:  # noqa: BLE001 - of the user's own function
+                known[key] = key
+        return known[key]
+
+    return identity

@@ -4,6 +4,7 @@ From TensorFlow 2.16 on, larq needs `tf_keras`, while keras-tuner asks the packa
 version, finds 3, and refuses models of Keras 2. It is told another version while it is imported.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,8 +12,9 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,9 +27,9 @@ from larq_nas.errors import InputError, LarqNasError, first_line, warn
 from larq_nas.files import replacing, write_atomically
 from larq_nas.heartbeat import heartbeat
 from larq_nas.log import counted
-from larq_nas.searchers.evolution.candidates import Rebuilt, Shared
+from larq_nas.searchers.evolution.candidates import CONFIRMATION, Evaluator, Plan
 from larq_nas.searchers.evolution.fitness import scores_of
-from larq_nas.searchers.evolution.generation import Breeder, Candidate, Scored
+from larq_nas.searchers.evolution.generation import Breeder, Candidate, Scored, ordered
 from larq_nas.searchers.evolution.processes import chief_address, current_role, is_loopback
 from larq_nas.searchers.searcher import Callbacks
 from larq_nas.training.callbacks import duration
@@ -98,18 +100,68 @@ _FAILURE = "failure.txt"
 _MOST_LOSSES = 3
 
 
+# What a training leaves: for those that go on from it, and which held-out images it has right.
+STATE, CORRECT = "state.npz", "correct.npy"
+_CONFIRMATION = "confirmation"
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training of a candidate: a trial.
+
+    # Arguments
+        number: number of the candidate, from 0.
+        candidate: its genes.
+        generation: number of the generation it is of, from 0.
+        rung: the rung it climbs, from 0; `None` for the confirmation.
+        source: number of the trial that it goes on from.
+    """
+
+    number: int
+    candidate: Candidate
+    generation: int
+    rung: int | None = 0
+    source: int | None = None
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The last round: the best candidates and the incumbent, trained alike and compared.
+
+    # Arguments
+        best: number of candidates, beside the incumbent.
+        epochs: epochs of each.
+        incumbents: the networks that the search was given, of which the best is compared.
+    """
+
+    best: int
+    epochs: int
+    incumbents: tuple[Candidate, ...] = ()
+
+
 class EvolutionOracle(keras_tuner.Oracle):
     """Hands out the candidates of one generation after the other.
 
-    A generation follows from the scores of those before and the seed alone, whoever scored
-    them and in whichever order. Every candidate is a trial of keras-tuner, with the same number.
+    What can be trained at once is a round: a generation, those of it that climb the next rung, and
+    at the end the confirmation. A round follows from the scores of those before and the seed alone,
+    whoever scored them and in whichever order. Every training is a trial of keras-tuner.
 
     It goes on exactly, wherever it was killed; keras-tuner's own writes in place, and asks for a
     trial again that ended just before. It outlives its workers: one that is silent for longer than
     `worker_timeout` seconds is taken for lost, and its trial given to another; a trial that loses
-    one worker after the other has failed. `figures` returns costs and fitness of a candidate of
-    some accuracy, and `record` is called when all candidates of a generation have ended. `is_over`
-    tells whether there is no time for another.
+    one worker after the other has failed.
+
+    # Arguments
+        breeder: makes generations.
+        generations: how many.
+        objectives: what is maximized.
+        figures: returns costs and fitness of a candidate of some accuracy.
+        worker_timeout: seconds after which a silent worker is lost.
+        announce: takes lines of progress.
+        record: is called when all trainings of a round have ended.
+        is_over: tells whether there is no time for another generation.
+        rungs: epochs at which candidates are compared, of which the best go on.
+        confirmation: what is trained again before the best is named.
     """
 
     def __init__(
@@ -122,10 +174,12 @@ class EvolutionOracle(keras_tuner.Oracle):
         announce: Callable[[str], None] = print,
         record: Callable[["EvolutionOracle"], None] = lambda oracle: None,
         is_over: Callable[[str], bool] = lambda what: False,
+        rungs: tuple[int, ...] = (0,),
+        confirmation: Confirmation | None = None,
     ) -> None:
         parameters = keras_tuner.HyperParameters()
         for name, options in breeder.genes.options.items():
-            parameters.Choice(name, [float(option) for option in options])
+            parameters.Choice(name, _plain(options))
         super().__init__(
             objective=keras_tuner.Objective("fitness", "max"),
             # Without: with it, a worker would be told to stop while others may be lost.
@@ -136,12 +190,14 @@ class EvolutionOracle(keras_tuner.Oracle):
             # keras-tuner takes 0 for a random seed; its own is not used.
             seed=breeder.seed + 1,
             # Counted here, where a generation of failures ends the search with its cause.
-            max_consecutive_failed_trials=generations * breeder.population + 1,
+            max_consecutive_failed_trials=2**31,
         )
         self.breeder = breeder
-        self.wanted_generations = generations
+        self.rungs = rungs
+        self.confirmation = confirmation
+        self.asked_generations = self.wanted_generations = generations
         self.objectives = objectives
-        self.generations: list[tuple[Candidate, ...]] = []
+        self.rounds: list[tuple[Training, ...]] = []
         self.verbose = 0
         self.tuner_ids = LiveWorkers(self._is_lost)
         self._timeout = worker_timeout
@@ -159,9 +215,31 @@ class EvolutionOracle(keras_tuner.Oracle):
         return (self._timeout or 60) / 5
 
     @property
+    def trainings(self) -> list[Training]:
+        """All trainings, in the order of their trials."""
+        return [training for one in self.rounds for training in one]
+
+    @property
+    def generations(self) -> list[tuple[Candidate, ...]]:
+        """The candidates of each generation."""
+        firsts = (one for one in self.rounds if one[0].rung == 0)
+        return [tuple(training.candidate for training in one) for one in firsts]
+
+    @property
     def candidates(self) -> list[Candidate]:
-        """All candidates, in the order of their trials."""
+        """All candidates, in the order of their numbers."""
         return [candidate for generation in self.generations for candidate in generation]
+
+    def completed(self, is_confirmation: bool = False) -> list[tuple[Training, Trial]]:
+        """Return the trainings that ended well, and their trials, in the order of their numbers."""
+        found = []
+        for number, training in enumerate(self.trainings):
+            trial = self.trials.get(f"{number:04d}")
+            if trial is None or (training.rung is None) != is_confirmation:
+                continue
+            if trial.status == TrialStatus.COMPLETED:
+                found.append((training, trial))
+        return found
 
     @property
     def failures(self) -> list[Trial]:
@@ -171,26 +249,48 @@ class EvolutionOracle(keras_tuner.Oracle):
     @property
     def all_failed(self) -> bool:
         """Whether every candidate of the first generation failed."""
-        first = len(self.generations[0]) if self.generations else 0
+        first = len(self.generations[0]) if self.rounds else 0
         return 0 < first <= len(self.failures) == len(self.trials)
 
+    def _ended(self, count: int) -> bool:
+        """Return whether the first trainings have all ended."""
+        trials = [self.trials.get(f"{number:04d}") for number in range(count)]
+        return all(trial is not None and trial.status in _FINAL for trial in trials)
+
     def scored(self) -> list[Scored]:
-        """Return the candidates whose trials have ended, in the order of their numbers."""
-        found = []
-        for trial_id in sorted(self.trials, key=int):
-            trial = self.trials[trial_id]
-            if trial.status in _FINAL and int(trial_id) < len(self.candidates):
-                done = trial.status == TrialStatus.COMPLETED
-                scores = scores_of(self.figures(trial), self.objectives) if done else None
-                found.append(Scored(self.candidates[int(trial_id)], scores))
-        return found
+        """Return the candidates of which a training has ended, in the order of their numbers."""
+        found: dict[int, Scored] = {}
+        for number, training in enumerate(self.trainings):
+            trial = self.trials.get(f"{number:04d}")
+            if trial is None or trial.status not in _FINAL or training.rung is None:
+                continue
+            done = trial.status == TrialStatus.COMPLETED
+            scores = scores_of(self.figures(trial), self.objectives) if done else None
+            found[training.number] = Scored(training.candidate, scores, training.rung)
+        return [found[number] for number in sorted(found)]
 
     def figures(self, trial: Trial) -> Mapping[str, float]:
         """Return accuracy, fitness and costs of a completed trial."""
         return self._figures(self._values(trial), trial.metrics.get_last_value("accuracy"))
 
     def _values(self, trial: Trial) -> Candidate:
-        return self.candidates[int(trial.trial_id)]
+        return self.trainings[int(trial.trial_id)].candidate
+
+    def _parameters(self, training: Training) -> dict[str, Any]:
+        """Return what a trial is of: the genes, and as keras-tuner names it, how it is trained."""
+        found = _scalars(training.candidate)
+        if training.rung is None:
+            epochs = self.confirmation.epochs if self.confirmation else 0
+            return {**found, "tuner/epochs": epochs, "tuner/round": _CONFIRMATION}
+        if len(self.rungs) == 1:
+            return found
+        found |= {"tuner/epochs": self.rungs[training.rung], "tuner/round": training.rung}
+        if training.source is not None:
+            found |= {
+                "tuner/initial_epoch": self.rungs[training.rung - 1],
+                "tuner/trial_id": f"{training.source:04d}",
+            }
+        return {**found, "tuner/candidate": training.number}
 
     @keras_tuner.synchronized
     def create_trial(self, tuner_id: str) -> Trial:
@@ -223,19 +323,66 @@ class EvolutionOracle(keras_tuner.Oracle):
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         number = int(trial_id)
-        if number == len(self.candidates):
-            if any(trial.status not in _FINAL for trial in self.trials.values()):
+        if number == len(self.trainings):
+            if not self._ended(number):
                 return {"status": TrialStatus.IDLE}
-            if not self._add_generation():
+            if not self._add_round():
                 return {"status": TrialStatus.STOPPED}
-        return {"status": TrialStatus.RUNNING, "values": _floats(self.candidates[number])}
+        values = self._parameters(self.trainings[number])
+        return {"status": TrialStatus.RUNNING, "values": values}
 
-    def _add_generation(self) -> bool:
-        """Add a generation; return whether there is one."""
-        done = len(self.generations)
-        if done == self.wanted_generations or self.all_failed:
+    def _add_round(self) -> bool:
+        """Add what follows from the rounds so far; return whether there is anything."""
+        if self.all_failed:
             return False
-        self._record(self)
+        if self.rounds:
+            self._record(self)
+        if self.rounds and self.rounds[-1][0].rung is None:
+            return False
+        if not (self._climb() or self._breed() or self._confirm()):
+            return False
+        # Of a training nobody goes on with, the state is of no use.
+        sources = {training.source for training in self.rounds[-1]}
+        for path in Path(self._project_dir).glob(f"trial_*/{STATE}"):
+            if int(path.parent.name.removeprefix("trial_")) not in sources:
+                path.unlink()
+        return True
+
+    def _climb(self) -> bool:
+        """Add the best of the last round on the next rung, if there is one."""
+        last = self.rounds[-1] if self.rounds else ()
+        rung = last[0].rung if last else None
+        if rung is None or rung + 1 == len(self.rungs):
+            return False
+        first = len(self.trainings) - len(last)
+        scored = []
+        for place, training in enumerate(last):
+            trial = self.trials[f"{first + place:04d}"]
+            done = trial.status == TrialStatus.COMPLETED
+            scores = scores_of(self.figures(trial), self.objectives) if done else None
+            scored.append(Scored(training.candidate, scores))
+        # Half of them where epochs double, a quarter where they are four times as many.
+        share = self.rungs[rung] / self.rungs[rung + 1]
+        best = ordered(scored)[: max(1, int(len(last) * share))]
+        if not best:
+            return False
+        self.rounds.append(
+            tuple(
+                dataclasses.replace(last[place], rung=rung + 1, source=first + place)
+                for place in sorted(best)
+            )
+        )
+        self._announce(
+            f"Generation {last[0].generation + 1}: the best {len(best)} of {len(last)} go on to "
+            f"{counted(self.rungs[rung + 1], 'epoch')}"
+        )
+        return True
+
+    def _breed(self) -> bool:
+        """Add a generation, if one is wanted and there are new candidates."""
+        done = len(self.generations)
+        if done == self.wanted_generations:
+            return False
         if done and self._is_over(f"The evolution ended after generation {done}"):
             self.wanted_generations = done
             return False
@@ -260,9 +407,37 @@ class EvolutionOracle(keras_tuner.Oracle):
             self._announce("No further candidate was found: the search ends here")
             self.wanted_generations = done
             return False
-        self.generations.append(generation.candidates)
+        first = len(self.candidates)
+        self.rounds.append(
+            tuple(
+                Training(first + place, candidate, done)
+                for place, candidate in enumerate(generation.candidates)
+            )
+        )
         if not done:
             self._began = time.monotonic()
+        return True
+
+    def _confirm(self) -> bool:
+        """Add the training of the best candidates and of the incumbent, once more and alike."""
+        if not self.confirmation or self._is_over("The best is named without confirmation"):
+            return False
+        scored, best = self.scored(), {}
+        figures = {t.number: self.figures(trial) for t, trial in self.completed()}
+        ranks = [scored[place].rung for place in range(len(scored))]
+        order = sorted(figures, key=lambda n: (-ranks[n], -figures[n]["fitness"], n))
+        keys = {self.breeder.identity(one) for one in self.confirmation.incumbents}
+        given = [n for n in order if self.breeder.identity(scored[n].candidate) in keys]
+        for number in [*order[: self.confirmation.best], *given[:1]]:
+            best[number] = Training(number, scored[number].candidate, len(self.generations), None)
+        if len(best) < 2:
+            return False
+        self.rounds.append(tuple(best[number] for number in sorted(best)))
+        told = ", ".join(str(number + 1) for number in sorted(best))
+        self._announce(
+            f"Confirmation: candidates {told} are trained anew for "
+            f"{counted(self.confirmation.epochs, 'epoch')} each, and compared"
+        )
         return True
 
     @keras_tuner.synchronized
@@ -289,17 +464,22 @@ class EvolutionOracle(keras_tuner.Oracle):
 
     def _finish(self, trial: Trial) -> None:
         """Keep a trial that has ended, and tell of it."""
-        where = f"Candidate {int(trial.trial_id) + 1}/{len(self.candidates)}"
+        training = self.trainings[int(trial.trial_id)]
+        where = f"Candidate {training.number + 1}/{len(self.candidates)}"
         if trial.status == TrialStatus.COMPLETED:
             figures = self.figures(trial)
-            best = max(t.score for t in self.trials.values() if t.score is not None)
+            alike = self.completed(is_confirmation=training.rung is None)
+            best = max(self.figures(one)["fitness"] for _, one in alike)
             self._announce(
                 f"{where}: accuracy {figures['accuracy']:.2%}, fitness {figures['fitness']:.2f} "
                 f"(best {best:.2f})"
             )
         elif trial.status == TrialStatus.FAILED:
-            widths = ", ".join(f"{name}={value:g}" for name, value in self._values(trial).items())
-            self._announce(f"{where} ({widths}) failed: {cause(trial)}")
+            told = ", ".join(
+                f"{name}={value if isinstance(value, str) else format(value, 'g')}"
+                for name, value in training.candidate.items()
+            )
+            self._announce(f"{where} ({told}) failed: {cause(trial)}")
             if trial.trial_id not in self.end_order:
                 self.end_order.append(trial.trial_id)
             self._save_trial(trial)
@@ -312,16 +492,19 @@ class EvolutionOracle(keras_tuner.Oracle):
             "lost": dict(self._losses),
             # keras-tuner lists a set, in another order in each process.
             "tried_so_far": sorted(state["tried_so_far"]),
-            "generations": [list(map(dict, one)) for one in self.generations],
+            "rounds": [list(map(dataclasses.asdict, one)) for one in self.rounds],
             "wanted_generations": self.wanted_generations,
+            "asked_generations": self.asked_generations,
             "random_state": [self.breeder.seed, len(self.generations)],
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         self._losses.update(state["lost"])
-        self.generations = [tuple(one) for one in state["generations"]]
-        self.wanted_generations = state["wanted_generations"]
+        self.rounds = [tuple(Training(**training) for training in one) for one in state["rounds"]]
+        # What ended a search of fewer generations early ends one of more after others.
+        if state["asked_generations"] == self.asked_generations:
+            self.wanted_generations = state["wanted_generations"]
 
     def save(self) -> None:
         path = Path(self._get_oracle_fname())
@@ -335,14 +518,16 @@ class EvolutionOracle(keras_tuner.Oracle):
 
     def reload(self) -> None:
         """Go on from what is in the project's directory, if anything is."""
-        paths = sorted(Path(self._project_dir).glob("trial_*/trial.json"))
-        file, unused = Path(self._get_oracle_fname()), self.get_state()
-        if not paths and not file.exists():
+        trials, file = Path(self._project_dir), Path(self._get_oracle_fname())
+        unused = self.get_state()
+        if not file.exists() and not any(trials.glob("trial_*/trial.json")):
             return
-        read = [read_state(path, Trial.from_state) for path in paths]
-        self.trials = {trial.trial_id: trial for trial in read if trial}
         # A field that is missing fails here already.
         state = read_state(file, lambda found: {name: found[name] for name in unused}) or unused
+        if state["asked_generations"] != self.asked_generations:
+            self._forget_confirmation(state)
+        read = [read_state(path, Trial.from_state) for path in sorted(trials.glob("*/trial.json"))]
+        self.trials = {trial.trial_id: trial for trial in read if trial}
         # A trial is written before this state is, which may not know how it ended.
         state["ongoing_trials"] = {
             name: trial_id
@@ -359,32 +544,53 @@ class EvolutionOracle(keras_tuner.Oracle):
         known = [i for i in state["end_order"] if i in ended]
         self.end_order = known + [i for i in ended if i not in known]
 
+    def _forget_confirmation(self, state: dict[str, Any]) -> None:
+        """Remove the confirmation of a search of fewer generations: others follow in its place."""
+        last = state["rounds"][-1] if state["rounds"] else []
+        if not last or last[0]["rung"] is not None:
+            return
+        state["rounds"].pop()
+        first = sum(map(len, state["rounds"]))
+        for path in Path(self._project_dir).glob("trial_*"):
+            if int(path.name.removeprefix("trial_")) >= first:
+                shutil.rmtree(path, ignore_errors=True)
+        state["end_order"] = [i for i in state["end_order"] if int(i) < first]
+        state["start_order"] = [i for i in state["start_order"] if int(i) < first]
+        state["ongoing_trials"] = {}
+
     def _mend(self) -> None:
         """Make what the state did not know from the trials, and trials again that are lost."""
         numbers = {int(trial_id) for trial_id in self.trials}
         wanted = max(numbers, default=-1) + 1
-        while len(self.candidates) < wanted and len(self.scored()) == len(self.candidates):
-            if not self._add_generation():
+        while len(self.trainings) < wanted and self._ended(len(self.trainings)):
+            if not self._add_round():
                 break
-        # Those of a generation that cannot be bred before others are trained again.
-        for number in sorted(number for number in numbers if number >= len(self.candidates)):
+        # Those of a round that cannot be made before others are trained again.
+        for number in sorted(number for number in numbers if number >= len(self.trainings)):
             del self.trials[f"{number:04d}"]
-        for number in range(min(wanted, len(self.candidates))):
-            trial_id, values = f"{number:04d}", self.candidates[number]
+        for number in range(min(wanted, len(self.trainings))):
+            trial_id, values = f"{number:04d}", self._parameters(self.trainings[number])
             if number not in numbers:
                 hyperparameters = self.hyperparameters.copy()
-                hyperparameters.values = _floats(values)
+                hyperparameters.values = values
                 self.trials[trial_id] = Trial(hyperparameters, trial_id, TrialStatus.RUNNING)
                 self._run_times.pop(trial_id, None)
-            elif self.trials[trial_id].hyperparameters.values != dict(values):
+            elif self.trials[trial_id].hyperparameters.values != values:
                 raise InputError(
                     f"Trial {trial_id} in `{self._project_dir}` is not of this search: delete "
                     "that folder to search again."
                 )
 
 
-def _floats(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}
+def _scalars(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as they are in JSON, and as keras-tuner sends them: ratios are floats."""
+    return {k: v if isinstance(v, str) or type(v) is int else float(v) for k, v in values.items()}
+
+
+def _plain(options: Sequence[Any]) -> list[Any]:
+    """Return options of one type, as keras-tuner wants them."""
+    mixed = any(isinstance(option, float) for option in options)
+    return [float(option) if mixed else option for option in options]
 
 
 _CALL_SECONDS, _RETRY_SECONDS, _MOST_SECONDS = 20, 0.5, 3600
@@ -436,27 +642,30 @@ class RetryClient:
 
 _IDLE_SECONDS = 0.2
 _WEIGHTS = "weights.npz"
+_MOST_CONFIRMED = 64
 
 
 class EvolutionTuner(keras_tuner.Tuner):
     """Trains the candidates that an `EvolutionOracle` hands out, and keeps the weights of the best.
 
     `results_summary`, `get_best_hyperparameters` and the trials' directory are keras-tuner's. All
-    but the chief need an evaluator; `is_over` tells workers whether the chief has left for good.
+    but the chief need an evaluator, which is made when it is needed, another for the confirmation;
+    `is_over` tells workers whether the chief has left for good.
     """
 
     def __init__(
         self,
         oracle: EvolutionOracle,
-        evaluator: Callable[[], Shared | Rebuilt],
+        evaluator: Callable[[bool], Evaluator],
         directory: Path,
         keep: int,
         is_over: Callable[[], bool] = lambda: False,
         callbacks: Callbacks = (),
     ) -> None:
         self.oracle: Any
-        self._prepare_evaluator = evaluator
-        self._evaluator: Shared | Rebuilt | None = None
+        self._make_evaluator = evaluator
+        self._evaluators: dict[bool, Evaluator] = {}
+        self._rungs = oracle.rungs
         self._figures = oracle._figures
         self._keep = keep
         self._callbacks = callbacks
@@ -491,7 +700,7 @@ class EvolutionTuner(keras_tuner.Tuner):
                 super().search(*args, **kwargs)
             return
         # What is wrong with it is wrong with every candidate.
-        self._evaluator = self._prepare_evaluator()
+        self._evaluator(False)
         while True:
             trial = self.oracle.create_trial(self.tuner_id)
             if trial.status == TrialStatus.STOPPED:
@@ -504,12 +713,32 @@ class EvolutionTuner(keras_tuner.Tuner):
             self.on_trial_end(trial)
 
     def run_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> dict[str, float]:
-        assert self._evaluator is not None
-        values = _floats(trial.hyperparameters.values)
-        measured = self._evaluator.measure(values, int(trial.trial_id), self._callbacks)
-        figures = self._figures(values, measured.accuracy)
-        self._save_weights(trial, figures["fitness"])
+        values = trial.hyperparameters.values
+        candidate = {k: v for k, v in values.items() if not k.startswith("tuner/")}
+        folder = Path(self.get_trial_dir(trial.trial_id))
+        is_confirmation = values.get("tuner/round") == _CONFIRMATION
+        epochs = values.get("tuner/epochs", self._rungs[-1])
+        source = values.get("tuner/trial_id")
+        goes_on = not is_confirmation and epochs != self._rungs[-1]
+        plan = Plan(
+            # All of the confirmation see the same batches; of a search each has its own.
+            CONFIRMATION if is_confirmation else values.get("tuner/candidate", int(trial.trial_id)),
+            (epochs,) if is_confirmation else tuple(e for e in self._rungs if e <= epochs),
+            Path(self.get_trial_dir(source)) / STATE if source else None,
+            folder / STATE if goes_on else None,
+            folder / CORRECT if is_confirmation else None,
+        )
+        evaluator = self._evaluator(is_confirmation)
+        measured = evaluator.measure(candidate, plan, self._callbacks)
+        figures = self._figures(candidate, measured.accuracy)
+        if not is_confirmation:
+            self._save_weights(trial, figures["fitness"], evaluator)
         return {"fitness": figures["fitness"], **measured._asdict()}
+
+    def _evaluator(self, is_confirmation: bool) -> Evaluator:
+        if is_confirmation not in self._evaluators:
+            self._evaluators[is_confirmation] = self._make_evaluator(is_confirmation)
+        return self._evaluators[is_confirmation]
 
     def _attempt(self, trial: Trial) -> None:
         """Train a candidate; what goes wrong is its failure, but for callbacks and `FatalError`."""
@@ -544,15 +773,18 @@ class EvolutionTuner(keras_tuner.Tuner):
             yield
 
     def _best(self) -> list[Trial]:
-        best = self.oracle.get_best_trials(self._keep)
-        return [trial for trial in best if trial.status == TrialStatus.COMPLETED]
+        best = self.oracle.get_best_trials(2 * self._keep + _MOST_CONFIRMED)
+        done = [trial for trial in best if trial.status == TrialStatus.COMPLETED]
+        is_candidate = [t.hyperparameters.values.get("tuner/round") != _CONFIRMATION for t in done]
+        return [trial for trial, counts in zip(done, is_candidate, strict=True) if counts][
+            : self._keep
+        ]
 
-    def _save_weights(self, trial: Trial, fitness: float) -> None:
+    def _save_weights(self, trial: Trial, fitness: float, evaluator: Evaluator) -> None:
         best = self._best()
         if self._keep and (len(best) < self._keep or fitness > best[-1].score):
-            assert self._evaluator is not None
             with replacing(Path(self.get_trial_dir(trial.trial_id)) / _WEIGHTS) as path:
-                np.savez(path, **self._evaluator.weights())
+                np.savez(path, **evaluator.weights())
 
     def _drop_weights(self) -> None:
         best = {trial.trial_id for trial in self._best()}

@@ -28,6 +28,7 @@ TINY: dict[str, Any] = {
     "widest_epochs": 1,
     "subset": 60,
     "recipe": RECIPE,
+    "confirm": 0,
 }
 SPACE = VggSmall(ratios=(0.03125, 0.0625, 0.125))
 
@@ -206,6 +207,15 @@ def test_candidates_that_all_fail_end_the_search_with_the_first_cause(
         ({"strategy": "genetics"}, "Unknown strategy `genetics`; did you mean `genetic`"),
         ({"shared": 1}, "`shared` must be True or False"),
         ({"worker_timeout": 0}, "`worker_timeout` must be positive"),
+        ({"rungs": (4, 1)}, "`rungs` must rise"),
+        ({"rungs": (2, 2)}, "`rungs` must rise"),
+        ({"rungs": ()}, "`rungs` must be numbers of epochs"),
+        ({"rungs": (0, 1)}, "`rungs` must be positive"),
+        ({"confirm": -1}, "`confirm` must be 0 or more"),
+        ({"confirm_epochs": 0}, "`confirm_epochs` must be positive"),
+        ({"initial": "uniform"}, "`initial` must be a list"),
+        ({"initial": ("uniform:wide",)}, "texts such as"),
+        ({"initial": ("nothing",)}, "Unknown published architecture `nothing`"),
         ({"recipe": "shen2019"}, "`recipe` must be a larq_nas.training.Recipe, but got 'shen2019'"),
     ],
 )
@@ -220,9 +230,9 @@ def test_settings_that_cannot_be_used_are_refused(settings: Any, message: str) -
         (
             Bats(cells=1, channels=4, search_channels=4, nodes=2),
             Evolution(**TINY),
-            "chooses operations .* only chooses widths",
+            "`widest_epochs` is for a space that chooses widths alone",
         ),
-        (VggSmall(expansion=1), Evolution(**TINY), "has no width to choose"),
+        (VggSmall(expansion=1), Evolution(**TINY), "has one network, and nothing to choose"),
         (SPACE, Evolution(**{**TINY, "subset": 300}), "at most the 200 training images, .* 300"),
         (
             SPACE,

@@ -23,6 +23,7 @@ SETTINGS: dict[str, Any] = {
     "widest_epochs": 1,
     "subset": 60,
     "recipe": Recipe(stages=("binary",)),
+    "confirm": 0,
 }
 SIGNS = {
     "padding": "same",
@@ -215,5 +216,5 @@ def test_a_width_that_a_space_refuses_fails_and_the_search_goes_on(
         table = list(csv.DictReader(file))
     assert {(row["stem"], "too narrow" in row["failure"]) for row in table} == {
         ("0.5", True),
-        ("1", False),
+        ("1.0", False),
     }

@@ -12,9 +12,14 @@ import pytest
 from keras_tuner.engine.trial import TrialStatus
 
 from larq_nas.errors import InputError
-from larq_nas.searchers.evolution.candidates import Measured
+from larq_nas.searchers.evolution.candidates import CONFIRMATION, Measured, Plan
 from larq_nas.searchers.evolution.generation import Breeder, Genes, Genetic
-from larq_nas.searchers.evolution.tuner import EvolutionOracle, EvolutionTuner, cause
+from larq_nas.searchers.evolution.tuner import (
+    Confirmation,
+    EvolutionOracle,
+    EvolutionTuner,
+    cause,
+)
 
 GENES = Genes({"a": (0.25, 0.5, 1, 2), "b": (1, 2, 3), "c": (0.5, 4)})
 
@@ -26,11 +31,14 @@ class Arithmetic:
         self.measured: list[int] = []
         self._failing = failing
 
-    def measure(self, values: Mapping[str, float], number: int, callbacks: Sequence[Any] = ()):
-        self.measured.append(number)
+    def measure(self, values: Mapping[str, float], plan: Plan, callbacks: Sequence[Any] = ()):
+        self.measured.append(plan.number)
+        if plan.correct:
+            np.save(plan.correct, np.arange(8) < 4 * values["c"])
         if self._failing(values):
             raise RuntimeError(f"no memory for {values['a']}")
-        return Measured(values["a"] / 4 + values["c"] / 100, 1.0)
+        # Of more epochs, "c" counts more.
+        return Measured(values["a"] / 4 + plan.stops[-1] * values["c"] / 100, 1.0)
 
     def weights(self) -> dict[str, np.ndarray]:
         return {"layer/0": np.ones(3)}
@@ -40,7 +48,7 @@ def make_oracle(lines: list[str] | None = None, timeout: float | None = None, **
     breeder = Breeder(GENES, Genetic(), 4, settings.pop("seed", 0))
     return EvolutionOracle(
         breeder,
-        3,
+        settings.pop("generations", 3),
         ("fitness",),
         lambda candidate, accuracy: {
             "accuracy": accuracy,
@@ -48,12 +56,14 @@ def make_oracle(lines: list[str] | None = None, timeout: float | None = None, **
         },
         timeout,
         (lines if lines is not None else []).append,
+        rungs=settings.pop("rungs", (1,)),
+        confirmation=settings.pop("confirmation", None),
     )
 
 
 def run(directory: Path, evaluator: Arithmetic, **settings: Any) -> EvolutionOracle:
     oracle = make_oracle(**settings)
-    EvolutionTuner(oracle, lambda: evaluator, directory, keep=2).search()
+    EvolutionTuner(oracle, lambda is_confirmation: evaluator, directory, keep=2).search()
     return oracle
 
 
@@ -66,7 +76,7 @@ def test_every_candidate_is_trained_once_and_results_are_those_of_keras_tuner(
 ) -> None:
     evaluator = Arithmetic()
     oracle = make_oracle()
-    tuner = EvolutionTuner(oracle, lambda: evaluator, tmp_path, keep=2)
+    tuner = EvolutionTuner(oracle, lambda is_confirmation: evaluator, tmp_path, keep=2)
     tuner.search()
     assert evaluator.measured == list(range(12))
     assert len(set(values(oracle))) == 12
@@ -91,10 +101,10 @@ def test_stopped_anywhere_it_goes_on_to_the_same(tmp_path: Path, ended: int) -> 
         pass
 
     class Stopping(Arithmetic):
-        def measure(self, values: Mapping[str, float], number: int, callbacks: Any = ()):
-            if number == ended:
+        def measure(self, values: Mapping[str, float], plan: Plan, callbacks: Any = ()):
+            if plan.number == ended:
                 raise Stop
-            return super().measure(values, number)
+            return super().measure(values, plan)
 
     whole = run(tmp_path / "whole", Arithmetic())
     first, second = Stopping(), Arithmetic()
@@ -106,10 +116,78 @@ def test_stopped_anywhere_it_goes_on_to_the_same(tmp_path: Path, ended: int) -> 
     assert [t.score for t in resumed.trials.values()] == [t.score for t in whole.trials.values()]
 
 
+LONG: dict[str, Any] = {
+    "rungs": (1, 4),
+    "confirmation": Confirmation(2, 8, ({"a": 0.25, "b": 1, "c": 0.5},)),
+}
+
+
+def trainings(oracle: EvolutionOracle) -> list[tuple[Any, ...]]:
+    found = [(one.number, one.generation, one.rung, one.source) for one in oracle.trainings]
+    return [(*one, oracle.trials[f"{n:04d}"].score) for n, one in enumerate(found)]
+
+
+def test_the_best_of_a_generation_climb_and_the_best_of_all_are_confirmed(tmp_path: Path) -> None:
+    evaluator = Arithmetic()
+    oracle = run(tmp_path, evaluator, **LONG)
+    assert [len(one) for one in oracle.rounds] == [4, 1, 4, 1, 4, 1, 3]
+    for low, high in zip(oracle.rounds[0:6:2], oracle.rounds[1:6:2], strict=True):
+        first = oracle.trainings.index(low[0])
+        scores = [oracle.trials[f"{first + n:04d}"].score for n in range(4)]
+        assert high[0].source == first + int(np.argmax(scores))
+        assert high[0].candidate == low[int(np.argmax(scores))].candidate
+    # All of a generation one epoch, a quarter of it three more: 7 of 16.
+    plans = [one.hyperparameters.values for one in oracle.trials.values()][:15]
+    epochs = [one["tuner/epochs"] - one.get("tuner/initial_epoch", 0) for one in plans]
+    assert sum(epochs) == 3 * 7
+    # A candidate's batches are the same on each rung, and those of the confirmation for all.
+    assert evaluator.measured[:5] == [0, 1, 2, 3, oracle.rounds[1][0].number]
+    assert evaluator.measured[-3:] == [CONFIRMATION] * 3
+    best = max(oracle.rounds[1::2][:3], key=lambda one: trainings(oracle)[one[0].source][-1])
+    assert best[0].number in [one.number for one in oracle.rounds[-1]]
+    assert not list(tmp_path.rglob("state.npz"))
+
+
+@pytest.mark.parametrize("ended", range(18))
+def test_rungs_and_confirmation_go_on_to_the_same(tmp_path: Path, ended: int) -> None:
+    class Stop(BaseException):
+        pass
+
+    class Stopping(Arithmetic):
+        def measure(self, values: Mapping[str, float], plan: Plan, callbacks: Any = ()):
+            if len(self.measured) == ended:
+                raise Stop
+            return super().measure(values, plan)
+
+    whole = run(tmp_path / "whole", Arithmetic(), **LONG)
+    first, second = Stopping(), Arithmetic()
+    with pytest.raises(Stop):
+        run(tmp_path / "stopped", first, **LONG)
+    resumed = run(tmp_path / "stopped", second, **LONG)
+    assert trainings(resumed) == trainings(whole)
+    assert len(first.measured) + len(second.measured) == 18
+
+
+@pytest.mark.parametrize("settings", [{}, LONG])
+def test_more_generations_are_those_of_having_asked_at_first(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    whole = run(tmp_path / "whole", Arithmetic(), generations=4, **settings)
+    run(tmp_path / "run", Arithmetic(), generations=2, **settings)
+    evaluator = Arithmetic()
+    continued = run(tmp_path / "run", evaluator, generations=4, **settings)
+    assert trainings(continued) == trainings(whole)
+    done = len(whole.generations[0]) * 2 + (2 if settings else 0)
+    assert len(evaluator.measured) == len(whole.trainings) - done
+    kept = {path.parent.name for path in (tmp_path / "whole").rglob("weights.npz")}
+    assert {path.parent.name for path in (tmp_path / "run").rglob("weights.npz")} == kept
+
+
 def test_the_state_that_is_kept_is_complete(tmp_path: Path) -> None:
     oracle = run(tmp_path, Arithmetic())
     state = json.loads(json.dumps(oracle.get_state()))
-    assert state["generations"] == [list(one) for one in oracle.generations]
+    found = [[training["candidate"] for training in one] for one in state["rounds"]]
+    assert found == [list(one) for one in oracle.generations]
     assert state["random_state"] == [0, 3]
     other = make_oracle()
     other.trials = oracle.trials
@@ -171,7 +249,7 @@ def test_trials_of_another_search_are_refused(tmp_path: Path) -> None:
     run(tmp_path, Arithmetic())
     for path in (tmp_path / "trials").glob("oracle*.json"):
         state = json.loads(path.read_text())
-        state["generations"][0][0] = {"a": 9, "b": 9, "c": 9}
+        state["rounds"][0][0]["candidate"] = {"a": 9, "b": 9, "c": 9}
         path.write_text(json.dumps(state))
     with pytest.raises(InputError, match="is not of this search"):
         run(tmp_path, Arithmetic())
@@ -187,14 +265,14 @@ def test_candidates_that_fail_are_told_and_the_search_goes_on(tmp_path: Path) ->
     told = [line for line in lines if "failed" in line]
     widths = ", ".join(f"{name}={value}" for name, value in oracle.candidates[failed[0]].items())
     assert told[0] == (
-        f"Candidate {failed[0] + 1}/4 ({widths}) failed: RuntimeError: no memory for 2.0"
+        f"Candidate {failed[0] + 1}/4 ({widths}) failed: RuntimeError: no memory for 2"
     )
 
 
 def test_accuracies_that_are_not_numbers_are_failures(tmp_path: Path) -> None:
     class NotANumber(Arithmetic):
-        def measure(self, values: Mapping[str, float], number: int, callbacks: Any = ()):
-            return Measured(float("nan") if number == 1 else 0.5, 1.0)
+        def measure(self, values: Mapping[str, float], plan: Plan, callbacks: Any = ()):
+            return Measured(float("nan") if plan.number == 1 else 0.5, 1.0)
 
     oracle = run(tmp_path, NotANumber())
     assert [trial.trial_id for trial in oracle.failures] == ["0001"]

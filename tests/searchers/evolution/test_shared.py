@@ -15,6 +15,7 @@ from larq_nas.searchers import Evolution
 from larq_nas.searchers.evolution.candidates import (
     CandidateTraining,
     Inheritance,
+    Plan,
     Rebuilt,
     Shared,
 )
@@ -42,6 +43,10 @@ def pair(space: Space, task: Data, recipe: Recipe, epochs: int = 1) -> tuple[Sha
     source = Inheritance(wide, choose)
     training = CandidateTraining(task, epochs, recipe)
     return Shared(space, training, source), Rebuilt(space, training, source)
+
+
+def plan(number: int, epochs: int = 1) -> Plan:
+    return Plan(number, (epochs,))
 
 
 def model_of_ones_own() -> tf.keras.Model:
@@ -108,7 +113,7 @@ def test_candidates_of_one_trace_are_those_of_networks_of_their_own(name: str, t
     space.build(choose, task.facts.input_shape, 10)
     for number in range(2):
         values = {key: float(rng.choice(one.ratios)) for key, one in choose.expansions.items()}
-        assert shared.measure(values, number) == rebuilt.measure(values, number)
+        assert shared.measure(values, plan(number)) == rebuilt.measure(values, plan(number))
         expected, found = rebuilt.weights(), shared.weights()
         assert expected.keys() == found.keys()
         for key, weight in expected.items():
@@ -120,10 +125,10 @@ def test_what_a_candidate_reaches_does_not_depend_on_those_before(task: Data) ->
     space = resolve("vgg_small", {"ratios": (0.03125, 0.0625)})
     shared, _ = pair(space, task, Recipe(stages=("binary",)))
     small, large = (dict.fromkeys(space.layers, ratio) for ratio in (0.03125, 0.0625))
-    first = shared.measure(small, 4)
-    shared.measure(large, 5)
-    assert shared.measure(small, 4) == first
-    assert shared.measure(small, 6) != first
+    first = shared.measure(small, plan(4))
+    shared.measure(large, plan(5))
+    assert shared.measure(small, plan(4)) == first
+    assert shared.measure(small, plan(6)) != first
 
 
 @pytest.mark.slow
@@ -134,7 +139,7 @@ def test_without_epochs_inherited_weights_are_measured_with_statistics_of_their_
     plain = dataclasses.replace(task, augment=None)
     shared, rebuilt = pair(space, plain, Recipe(stages=("binary",)), epochs=0)
     values = dict.fromkeys(space.layers, 0.03125)
-    assert shared.measure(values, 0) == rebuilt.measure(values, 0)
+    assert shared.measure(values, plan(0, 0)) == rebuilt.measure(values, plan(0, 0))
     network = rebuilt._network
     images = np.concatenate([x for x, _ in plain.train.as_numpy_iterator()])
     stem = tf.keras.Model(network.input, network.get_layer("conv1_conv").output)(images).numpy()
@@ -146,7 +151,7 @@ def test_a_loss_that_is_not_finite_is_an_error_with_its_value(task: Data) -> Non
     space = resolve("vgg_small", {"ratios": (0.03125, 0.0625)})
     shared, _ = pair(space, task, Recipe(1e30, stages=("binary",), optimizer="sgd"))
     with pytest.raises(DivergenceError, match="its loss is nan"):
-        shared.measure(dict.fromkeys(space.layers, 0.0625), 0)
+        shared.measure(dict.fromkeys(space.layers, 0.0625), plan(0))
     # The next candidate starts afresh.
     assert shared._optimizer.iterations > 0
 

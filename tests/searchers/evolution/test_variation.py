@@ -21,7 +21,7 @@ def all_of(value: float) -> Candidate:
 def test_a_child_has_each_value_of_a_parent_evenly() -> None:
     rng = np.random.default_rng(0)
     first, second = all_of(0), all_of(1)
-    children = np.array([list(crossover(first, second, rng).values()) for _ in range(2000)])
+    children = np.array([list(crossover(first, second, GENES, rng).values()) for _ in range(2000)])
     assert set(np.unique(children)) == {0, 1}
     assert np.abs(children.mean(axis=0) - 0.5).max() < 4 * 0.5 / 2000**0.5
     # Values are drawn one by one: two neighbours agree in half of the children.

@@ -10,6 +10,7 @@ import numpy as np
 from larq_nas.errors import (
     InputError,
     is_number,
+    require_at_most,
     require_known,
     require_whole,
     use_plain_numbers,
@@ -227,22 +228,27 @@ _MOST = 64
 _MOST_CHANNELS = 2**16
 
 
-def expand(filters: int, ratio: float) -> int:
-    """Return `ratio` times `filters` as a whole number, at least 1."""
-    return max(1, int(filters * ratio + 0.5))
+def expand(filters: int, ratio: float, multiple_of: int = 1) -> int:
+    """Return the multiple of a number nearest to `ratio` times `filters`, at least that number."""
+    return multiple_of * max(1, int(filters * ratio / multiple_of + 0.5))
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """How many times its own width, `filters`, a layer gets: one of `ratios`."""
+    """How many times its own width, `filters`, a layer gets: one of `ratios`.
+
+    Widths are rounded to multiples of `multiple_of`.
+    """
 
     name: str
     filters: int
     ratios: tuple[float, ...]
+    multiple_of: int = 1
 
     def __post_init__(self) -> None:
         use_plain_numbers(self)
         require_whole(**{f"filters of choice {self.name}": self.filters})
+        require_multiple(self.multiple_of)
         if not self.ratios:
             raise InputError(f"`ratios` of choice `{self.name}` must hold one, but is empty.")
         require_ratios("ratios", self.ratios)
@@ -262,11 +268,12 @@ class Expansion:
 
     def width(self, ratio: float) -> int:
         """Return the number of filters at `ratio`."""
-        return expand(self.filters, ratio)
+        return expand(self.filters, ratio, self.multiple_of)
 
     def question(self) -> list[Any]:
         """Return what is asked, apart from the name, as a run's settings hold it."""
-        return ["filters", self.filters, list(self.ratios)]
+        asked = ["filters", self.filters, list(self.ratios)]
+        return asked if self.multiple_of == 1 else [*asked, self.multiple_of]
 
     def decode(self, value: object) -> float:
         """Return the ratio of a JSON `value`, or raise `InputError` if it is none.
@@ -306,6 +313,12 @@ def require_ratios(name: str, ratios: Sequence[float]) -> None:
     for ratio in ratios:
         if not is_number(ratio) or not 0 < ratio <= _MOST:
             raise InputError(f"`{name}` must be positive, up to {_MOST}, but got {ratio!r}.")
+
+
+def require_multiple(multiple_of: int) -> None:
+    """Raise `InputError` for what widths cannot be multiples of."""
+    require_whole(multiple_of=multiple_of)
+    require_at_most(_MOST_CHANNELS, multiple_of=multiple_of)
 
 
 class Filters(int):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.choices import Choice, Chosen, expand, revive, strongest
+from larq_nas.choices import Choice, Chosen, revive, strongest
 from larq_nas.cost.budget import Linearized, linearize
 from larq_nas.cost.profile import LATENCY, Structure
 from larq_nas.cost.space import SpaceCosts
@@ -117,10 +117,7 @@ class Expected:
                 )
 
     def _update_widths(self, chosen: Chosen, ratios: Mapping[str, float]) -> None:
-        nearest = {
-            name: expand(asked.filters, ratios[name])
-            for name, asked in self.costs.expansions.items()
-        }
+        nearest = {name: asked.width(ratios[name]) for name, asked in self.costs.expansions.items()}
         structure = self.costs.structure(chosen)
         for quantity, exact in self.costs.costs(structure, nearest or None).items():
             _assign(self._exact, quantity, exact)

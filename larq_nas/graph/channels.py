@@ -295,19 +295,21 @@ class Group:
         return [call.name for call in self.calls if _is_quantized(call.layer)]
 
 
-def read_groups(calls: Sequence[Call], ratios: Sequence[float]) -> list[Group]:
+def read_groups(
+    calls: Sequence[Call], ratios: Sequence[float], multiple_of: int = 1
+) -> list[Group]:
     """Return the groups of layers that set a width, in the order of their first layers.
 
-    Widths are to change by `ratios`; groups of channels must divide them all.
+    Widths are to change by `ratios`, rounded to multiples; groups of channels must divide them all.
     """
-    return _Groups(calls).read(ratios)
+    return _Groups(calls, multiple_of).read(ratios)
 
 
 class _Groups:
     """Numbered widths, some tied to each other, some fixed for a reason."""
 
-    def __init__(self, calls: Sequence[Call]) -> None:
-        self._calls = calls
+    def __init__(self, calls: Sequence[Call], multiple_of: int) -> None:
+        self._calls, self._multiple_of = calls, multiple_of
         self._filters: list[int] = []
         # Of a width that stands for those tied to it, why they are fixed, if so.
         self._reasons: list[str] = []
@@ -427,7 +429,8 @@ class _Groups:
         for call, parts in self._divided:
             groups = call.facts.groups
             for filters, times in self._sizes(parts):
-                left = [ratio for ratio in ratios if expand(filters, ratio) * times % groups]
+                widths = {ratio: expand(filters, ratio, self._multiple_of) for ratio in ratios}
+                left = [ratio for ratio in ratios if widths[ratio] * times % groups]
                 if left or filters * times % groups:
                     reason = f"the {groups} groups of `{call.name}` do not divide {filters} x "
                     self._fix(parts, reason + ", ".join(map(str, left or [1])))

@@ -356,9 +356,12 @@ class RunReader:
         """Return the filters of each width that was chosen, beside the uniform ones."""
         rows = []
         choices: Mapping[str, Any] = self.architecture.choices if self.architecture else {}
-        for name, uniform in (self.start.get("filters") or {}).items():
+        multiples: Mapping[str, int] = self.start.get("multiple_of") or {}
+        for name, own in (self.start.get("filters") or {}).items():
             if name in choices:
-                widths = {"found": expand(uniform, choices[name]), "uniform": uniform}
+                ratios = {"found": choices[name], "uniform": 1}
+                multiple = multiples.get(name, 1)
+                widths = {label: expand(own, one, multiple) for label, one in ratios.items()}
                 rows += [
                     {"layer": name, "network": label, "filters": filters}
                     for label, filters in widths.items()

@@ -251,7 +251,9 @@ class Chooser(ABC):
             )
         return concatenate([states[i] for i in cell.concat], prefix=prefix)
 
-    def filters(self, name: str, filters: int, ratios: Sequence[float]) -> int:
+    def filters(
+        self, name: str, filters: int, ratios: Sequence[float], multiple_of: int = 1
+    ) -> int:
         """Return how many filters a layer gets: one of `ratios` times its own number.
 
         !!! example
@@ -264,18 +266,26 @@ class Chooser(ABC):
             name: name of the choice; asked again, the same name has the same answer.
             filters: number of filters at ratio 1.
             ratios: the ratios to choose from.
+            multiple_of: what all widths are rounded to multiples of, at least one of it; Larq
+                Compute Engine packs 32 binary channels to a word.
         """
-        expansion = Expansion(name, filters, tuple(ratios))
+        expansion = Expansion(name, filters, tuple(ratios), multiple_of)
         if name in self.choices or self.expansions.setdefault(name, expansion) != expansion:
             raise InputError(
-                f"Choice `{name}` was asked before with other filters or ratios; "
+                f"Choice `{name}` was asked before with other filters, ratios or multiples; "
                 "give it a name of its own."
             )
         return self._answer_filters(expansion)
 
     def structure(self) -> dict[str, Any]:
-        """Return the cells, and the filters at ratio 1 of each width, as JSON holds them."""
+        """Return the cells, and the filters at ratio 1 of each width, as JSON holds them.
+
+        What widths are multiples of is among it where it is not 1.
+        """
+        multiples = {n: one.multiple_of for n, one in self.expansions.items()}
+        rounded = {name: number for name, number in multiples.items() if number > 1}
         return {
+            **({"multiple_of": rounded} if rounded else {}),
             "cells": {name: dataclasses.asdict(cell) for name, cell in self.cells.items()},
             "filters": {name: asked.filters for name, asked in self.expansions.items()},
         }

@@ -39,6 +39,7 @@ class ModelWidths(Space):
         model: a functional model of Keras and Larq layers, or a Sequential one with an input
             shape, from images to classes.
         ratios: the ratios to choose from, of the width that each layer has.
+        multiple_of: what all widths are rounded to multiples of, at ratio 1 too.
 
     # Attributes
         widths: the layers that are as wide as each other, by the name of each choice.
@@ -48,14 +49,18 @@ class ModelWidths(Space):
     """
 
     def __init__(
-        self, model: tf.keras.Model, ratios: Sequence[float] = (0.25, 0.5, 1, 2, 3, 4)
+        self,
+        model: tf.keras.Model,
+        ratios: Sequence[float] = (0.25, 0.5, 1, 2, 3, 4),
+        multiple_of: int = 1,
     ) -> None:
         self._calls, self._changes = without_softmax(_read(model))
         self.name = model.name  # type: ignore[misc]
         if not isinstance(ratios, tuple | list):
             raise InputError(f"`ratios` must be a list of numbers, but got {ratios!r}.")
-        self.ratios = Expansion("width", 2**20, tuple(ratios)).ratios
-        groups = read_groups(self._calls, self.ratios)
+        self.ratios = Expansion("width", 2**20, tuple(ratios), multiple_of).ratios
+        self.multiple_of = multiple_of
+        groups = read_groups(self._calls, self.ratios, multiple_of)
         self._groups = [group for group in groups if group.quantized and not group.fixed]
         told = _told([group for group in groups if group.quantized and group.fixed])
         if not self._groups:
@@ -86,7 +91,7 @@ class ModelWidths(Space):
         self._require(tuple(input_shape), classes)
         changes: dict[int, dict[str, Any]] = {**self._changes}
         for group in self._groups:
-            filters = choose.filters(group.name, group.filters, self.ratios)
+            filters = choose.filters(group.name, group.filters, self.ratios, self.multiple_of)
             for call in group.calls:
                 setting = "units" if call.facts.kind == "dense" else "filters"
                 changes[id(call.layer)] = {setting: filters}

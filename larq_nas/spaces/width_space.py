@@ -1,12 +1,13 @@
 """Search spaces of widths, an expansion ratio for each layer: of VGG, and of ResNet-18."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import tensorflow as tf
 
-from larq_nas.choices import expand, require_ratios
+from larq_nas.choices import expand, require_multiple, require_ratios
 from larq_nas.errors import (
     InputError,
     require_known,
@@ -32,6 +33,8 @@ class WidthSpace(Space):
         expansion: how many times its own width each layer gets: one ratio for all, one for
             each in the order of `layers`, or `None` to choose them by a search.
         ratios: the ratios to choose from; by default those of Shen et al. (Eq. 2).
+        multiple_of: what all widths are rounded to multiples of; Larq Compute Engine packs 32
+            binary channels to a word. As published there is no rounding: 1.
         precision: `"binary"`, or `"real"` for the float twin; first and last layer are real.
         binarization: `"sign"`, `"dorefa"` as Shen et al. have it (Eq. 1), or `"dms"` as DMS does
             (Eq. 2), see `larq_nas.layers.sign_conv`, with the ReLUs of the float twin where an
@@ -44,6 +47,7 @@ class WidthSpace(Space):
     ratios: tuple[float, ...] = (0.25, 0.5, 1, 2, 3, 4)
     precision: Precision = "binary"
     binarization: OfNetwork = "sign"
+    multiple_of: int = dataclasses.field(default=1, kw_only=True)
 
     @property
     def layers(self) -> dict[str, int]:
@@ -57,6 +61,7 @@ class WidthSpace(Space):
         if not isinstance(self.ratios, tuple) or not self.ratios:
             raise InputError(f"`ratios` must be a list of numbers, but got {self.ratios!r}.")
         require_ratios("ratios", self.ratios)
+        require_multiple(self.multiple_of)
         require_ratios("expansion", self._given() or ())
         if isinstance(self.expansion, tuple) and len(self.expansion) != len(self.layers):
             raise InputError(
@@ -69,13 +74,20 @@ class WidthSpace(Space):
         given = self._given()
         if given is None:
             return {
-                name: choose.filters(name, filters, self.ratios)
+                name: choose.filters(name, filters, self.ratios, self.multiple_of)
                 for name, filters in self.layers.items()
             }
         return {
-            name: expand(filters, ratio)
+            name: expand(filters, ratio, self.multiple_of)
             for (name, filters), ratio in zip(self.layers.items(), given, strict=True)
         }
+
+    def settings(self) -> dict[str, Any]:
+        # Runs and tables of before have no such setting.
+        settings = super().settings()
+        if self.multiple_of == 1:
+            del settings["multiple_of"]
+        return settings
 
     def _given(self) -> Sequence[float] | None:
         if self.expansion is None or isinstance(self.expansion, tuple):

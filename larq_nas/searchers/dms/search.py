@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
-from larq_nas.choices import expand
 from larq_nas.cost import LATENCY, Budget, Limits, SpaceCosts, by_convention, profile
 from larq_nas.cost.profile import Structure
 from larq_nas.data.data import Data
@@ -220,8 +219,8 @@ def narrowed(limits: Limits, ratios: Mapping[str, float], least: float) -> dict[
     def at(factor: float) -> dict[str, float]:
         found = {}
         for name, ratio in ratios.items():
-            filters = limits.costs.expansions[name].filters
-            found[name] = expand(filters, min(ratio, max(factor * ratio, least))) / filters
+            asked = limits.costs.expansions[name]
+            found[name] = asked.width(min(ratio, max(factor * ratio, least))) / asked.filters
         return found
 
     if limits.allow(ratios):
@@ -307,10 +306,11 @@ class DmsSearch:
         return found
 
     def _report(self, ratios: dict[str, float], run: RunDirectory, verbose: int | str) -> None:
-        uniform = {name: asked.filters for name, asked in self.costs.expansions.items()}
-        found = {name: expand(filters, ratios[name]) for name, filters in uniform.items()}
+        asked = self.costs.expansions
         if verbose:
-            widths = ", ".join(f"{name} {filters}" for name, filters in found.items())
+            widths = ", ".join(
+                f"{name} {asked[name].width(ratio)}" for name, ratio in ratios.items()
+            )
             log.info(f"Widths found: {widths}")
 
 

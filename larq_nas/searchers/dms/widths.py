@@ -119,9 +119,13 @@ class Dimensions(tf.Module):
         return dict(zip(self.names, map(int, widths), strict=True))
 
     def ratios(self) -> dict[str, float]:
-        """Return the ratio of the whole number of filters that is nearest to each mean."""
+        """Return the ratio of the number of filters that is nearest to each mean.
+
+        It is a whole number, and a multiple of what the choice asks for. While it is searched any
+        whole number is tried: between multiples far apart, all three ratios would be one width.
+        """
         return {
-            name: expand(self.expansions[name].filters, mean) / self.expansions[name].filters
+            name: self.expansions[name].width(mean) / self.expansions[name].filters
             for name, mean in zip(self.names, self.mean.numpy().tolist(), strict=True)
         }
 
@@ -135,7 +139,7 @@ class Dimensions(tf.Module):
     def smallest(self) -> dict[str, int]:
         """Return the number of filters of each choice at the smallest mean."""
         least = self._least_mean
-        return {name: expand(asked.filters, least) for name, asked in self.expansions.items()}
+        return {name: asked.width(least) for name, asked in self.expansions.items()}
 
     def _at_least(self, mean: tf.Tensor) -> tf.Tensor:
         return tf.maximum(mean, self._least_mean)

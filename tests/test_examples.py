@@ -18,6 +18,7 @@ RECIPE = larq_nas.training.Recipe(stages=("binary",))
 QUICK = {**TINY, "recipe": RECIPE, "train_epochs": 1, "verbose": 0}
 # Run by other tests, beside what these have to show.
 ELSEWHERE = {
+    "joint_space": "cost/test_joint_space.py",
     "own_images": "test_own_data.py",
     "own_space": "test_search.py",
     "own_searcher": "searchers/test_conformance.py",

@@ -459,6 +459,8 @@ def _mend(costs: SpaceCosts, budget: Budget, lightest: Chosen) -> str:
             tried = f"; with the space's `{changed}` it needs {budget.describe(needs)}"
     if costs.expansions:
         tried = ": narrower widths do not help"
+        if any(asked.multiple_of > 1 for asked in costs.expansions.values()):
+            tried = ": widths are as narrow as `multiple_of` lets them be"
     elif name := _widths_within(costs, budget):
         return (
             f"use `space` {name} with the space's `ratios={_listed(_RATIOS)}` and `searcher` "

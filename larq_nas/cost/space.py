@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from larq_nas.choices import Cell, Choice, Chosen, Expansion, Pair, Value, at
+from larq_nas.choices import Cell, Choice, Chosen, Depth, Expansion, Pair, Value, at
 from larq_nas.cost.profile import LATENCY, QUANTITIES, LatencyModel, Structure, read_structure
 from larq_nas.errors import InputError, warn
 from larq_nas.graph.calls import Call, needed_by, prune, read_graph
@@ -225,9 +225,10 @@ class SpaceCosts:
     def require_no_operations(self, searcher: str) -> None:
         """Raise `InputError` for a space that chooses operations, which `searcher` does not."""
         if self.choices:
+            others = "evolution" if self.expansions else "evolution or differentiable"
             raise InputError(
                 f"Space `{self.space.name}` chooses operations ({next(iter(self.choices))}, ...), "
-                f"but searcher `{searcher}` only chooses widths: search it by `differentiable`."
+                f"but searcher `{searcher}` only chooses widths: give `searcher` {others}."
             )
 
     def require_following(self) -> None:
@@ -378,7 +379,7 @@ class SpaceCosts:
         """
         if not self.expansions or is_built_in(self.space):
             return True
-        if all(self._follows(ratio, operation) for ratio, operation in self._checks()):
+        if all(self._follows(*check) for check in self._checks()):
             return True
         warn(
             f"The costs of space `{self.space.name}` do not follow from one build of it (it "
@@ -388,27 +389,35 @@ class SpaceCosts:
         )
         return False
 
-    def _checks(self) -> list[tuple[int, int]]:
-        """Return which ratio and operation to compare with built networks.
+    def _checks(self) -> list[tuple[int, int, bool]]:
+        """Return which ratio and operation to compare with built networks, and whether shallow.
 
-        Each ratio comes up, and each operation at the smallest and the largest.
+        Each ratio comes up, and each operation at the smallest and the largest, in networks that
+        have all blocks; where there are fewer, they are the same ones.
         """
         ratios = max(len(asked.ratios) for asked in self.expansions.values())
-        operations = max((len(choice.eligible) for choice in self.choices.values()), default=1)
-        extremes = [(ratio, number) for number in range(operations) for ratio in (0, -1)]
-        return [*((ratio, 0) for ratio in range(ratios)), *extremes]
+        rows = {name for name, choice in self.choices.items() if isinstance(choice, Depth)}
+        others = [choice for name, choice in self.choices.items() if name not in rows]
+        operations = max((len(choice.eligible) for choice in others), default=1)
+        numbers = [(ratio, 0) for ratio in range(ratios)]
+        numbers += [(ratio, number) for number in range(operations) for ratio in (0, -1)]
+        shallow = [(0, 0, True)] if rows else []
+        return [*((*one, False) for one in dict.fromkeys(numbers)), *shallow]
 
-    def _follows(self, ratio: int, operation: int) -> bool:
+    def _follows(self, ratio: int, operation: int, shallow: bool) -> bool:
         """Return whether a network costs what it does when it is built."""
         ratios = {
             name: sorted(asked.ratios)[ratio if ratio < 0 else (ratio + place) % len(asked.ratios)]
             for place, (name, asked) in enumerate(self.expansions.items())
         }
+
+        def number(choice: Choice) -> int:
+            if isinstance(choice, Depth):
+                return 0 if shallow else -1
+            return operation % len(choice.eligible)
+
         chosen = {
-            name: [
-                (choice.eligible[operation % len(choice.eligible)], index)
-                for _, index in choice.any()
-            ]
+            name: [(choice.eligible[number(choice)], index) for _, index in choice.any()]
             for name, choice in self.choices.items()
         }
         costs = self.structure(chosen).costs(self._widths([ratios]))

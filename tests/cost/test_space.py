@@ -239,3 +239,36 @@ def test_zeros_of_a_chosen_width_cost_what_they_do_when_built(ratio: float, zero
     probabilities["width"] = np.equal(costs.expansions["width"].ratios, ratio).astype(float)
     expected = Expected(costs)(probabilities)
     assert {name: int(expected[name]) for name in QUANTITIES} == exact
+
+
+def deep_rounding(choose, input_shape, classes) -> tf.keras.Model:
+    """Turns a width into a plain number in a block that few networks have, by one operation."""
+    images = tf.keras.Input(input_shape)
+    width = choose.filters("width", 16, (0.5, 1, 2))
+
+    def block(x: tf.Tensor, name: str) -> tf.Tensor:
+        inner = int(width) if name == "row_2" else width
+        operations = {
+            "plain": lambda x, name: x,
+            "odd": lambda x, name: binary_conv(
+                binary_conv(x, inner, 1, name=f"{name}_in", identity=False),
+                width,
+                3,
+                name=name,
+                identity=False,
+            ),
+        }
+        return choose.op(f"{name}_op", x, operations)
+
+    x = choose.depth("row", stem(images, width), [block] * 3)
+    return tf.keras.Model(images, classifier(x, classes))
+
+
+def test_a_width_that_is_lost_in_the_last_block_is_told() -> None:
+    costs = SpaceCosts(deep_rounding, (8, 8, 3), 10)
+    values = {f"row_{n}_op": "odd" for n in range(3)} | {"row": 3, "width": 2}
+    with pytest.warns(UserWarning, match="do not follow from one build"):
+        assert costs.exact(values) == built_costs(costs.space, values, (8, 8, 3))
+    # Networks are then told apart by all values, of which some may have no effect.
+    assert costs.identity(values) == costs.identity({**values, "width": 2.01})
+    assert costs.identity(values) != costs.identity({**values, "row": 2})

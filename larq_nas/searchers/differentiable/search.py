@@ -639,7 +639,7 @@ class Differentiable:
         if choose.expansions:
             raise InputError(
                 f"Space `{space.name}` chooses widths ({next(iter(choose.expansions))}, ...), but "
-                f"searcher `{self.name}` only chooses operations: search it by `evolution`."
+                f"searcher `{self.name}` only chooses operations: give `searcher` evolution."
             )
         if not choose.mixtures:
             raise InputError(f"Space `{space.name}` asks nothing: there is nothing to search.")

@@ -45,6 +45,7 @@ class Result:
         loss: mean cross-entropy on them.
         metrics: further metrics on them, by their names.
         class_accuracy: the accuracy of the images of each class, by its name or number.
+        test_accuracy, test_loss, test_metrics: the same on the test data, if there is any.
         top5_accuracy: share of the images whose class is among the five that are the most likely;
             `None` with five classes or less.
         seconds: what the search and the training took, as `"search"` and `"train"`.
@@ -80,6 +81,9 @@ class Result:
     seconds: Mapping[str, float] = field(default_factory=dict)
     class_names: Sequence[str] = ()
     preprocessing: str = ""
+    test_accuracy: float | None = None
+    test_loss: float | None = None
+    test_metrics: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> tf.keras.Model:
@@ -137,6 +141,9 @@ class Result:
             read_model=(lambda: model) if model is not None else (lambda: _read_model(run.model)),
             class_names=told.get("class_names", []),
             preprocessing=told.get("preprocessing", ""),
+            test_accuracy=told.get("test_accuracy"),
+            test_loss=told.get("test_loss"),
+            test_metrics=told.get("test_metrics", {}),
         )
 
     def rows(self) -> list[tuple[str, str]]:
@@ -150,6 +157,12 @@ class Result:
             rows.append(("lowest classes", ", ".join(f"{n} {a:.2%}" for n, a in worst)))
         rows.append(("loss", f"{self.loss:.4f}"))
         rows += [(name, f"{value:.4f}") for name, value in self.metrics.items()]
+        if self.test_accuracy is not None:
+            rows += [
+                ("test accuracy", f"{self.test_accuracy:.2%}"),
+                ("test loss", f"{self.test_loss:.4f}"),
+                *((f"test {name}", f"{value:.4f}") for name, value in self.test_metrics.items()),
+            ]
         weights = f"{costs['parameters']:,} in {size(costs['weight_bytes'])}"
         rows += [
             ("weights", weights),

@@ -207,11 +207,13 @@ class RunDirectory:
         return found.get("epochs") != self._extended(found).get("epochs")
 
     def _extended(self, found: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings of a run with what may be asked for later: more epochs."""
+        """Return the settings of a run with what may be asked for later: epochs, a test set."""
         extended = dict(found)
         before, asked = found.get("epochs"), self.settings.get("epochs")
         if self.continues and isinstance(before, int) and isinstance(asked, int):
             extended["epochs"] = max(before, asked)
+        if "test" in self.settings:
+            extended.setdefault("test", self.settings["test"])
         return extended
 
     def __enter__(self) -> "RunDirectory":
@@ -439,7 +441,9 @@ _IN_WORDS = {
     "data.validation_content": "other validation images or labels",
     "latency_table": "another table of latencies",
     "network": "another network",
+    "test": "other test images or labels, or none",
 }
+_AS_A_WHOLE = ("choices", "test")
 _TOLD, _LENGTH = 12, 60
 
 
@@ -455,8 +459,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
             continue
         if part == "choices" and any(other.startswith("space.") for other in changed):
             continue
-        words = _IN_WORDS.get(part if part == "choices" else key)
-        if words and (part == "choices" or (key in old and key in new)):
+        words = _IN_WORDS.get(part if part in _AS_A_WHOLE else key)
+        if words and (part in _AS_A_WHOLE or (key in old and key in new)):
             told[words] = None
         else:
             told[f"{key} was {_short(old.get(key))}, now {_short(new.get(key))}"] = None

@@ -166,6 +166,7 @@ def search(
     class_weight: ClassWeight | None = None,
     preprocessing: PreprocessingLike | None = None,
     teacher: tf.keras.Model | None = None,
+    test: DataLike | float | None = None,
     directory: str | Path | None = None,
     seed: int = 0,
     seeds: int = 1,
@@ -251,6 +252,8 @@ def search(
             layers; they become the first layers of the network, which reads raw images then.
         teacher: a trained network of the same images and classes, such as one of larq-zoo,
             that the found network learns from too.
+        test: further data of the form of `validation`, or a share of `train`: measured on once,
+            when the found network is trained.
         directory: where the run is kept; by default nothing is.
         seed: seed of everything random; the same seed gives the same result.
         seeds: number of searches, of this seed and those that follow, each in a directory `seedN`
@@ -338,6 +341,7 @@ def search(
         strategy,
         class_weight,
         preprocessing,
+        test,
     )
     check_metrics(further, data)
     facts = data.facts

@@ -112,6 +112,7 @@ def copied_result(
         measured.pop("loss"),
         metrics=measured,
         **trainer.accuracies(model),
+        **trainer.measure_test(model),
         costs=costs,
         budget=dict(budget.limits),
         conversion=None,
@@ -137,6 +138,9 @@ def _finish(
     if result is None:
         is_new = True
         result = {"budget": dict(budget.limits), **_convert(model, trainer, run, table)}
+    is_untested = trainer.data.test is not None and "test_accuracy" not in result
+    if is_untested:
+        result |= trainer.measure_test(model)
     most = budget.limits.get("flatbuffer_bytes")
     if most is not None and result.get("bytes", 0) > most:
         warn(
@@ -145,9 +149,9 @@ def _finish(
         )
     if "refused" in result:
         warn(f"No `model.tflite` was written: {result['refused']}")
-    if is_new:
-        if told := run.read_warnings():
-            result["run_warnings"] = told
+    if is_new and (told := run.read_warnings()):
+        result["run_warnings"] = told
+    if is_new or is_untested:
         write_atomically(run.result, json.dumps(result, indent=2) + "\n")
     if verbose:
         if not is_new:
@@ -163,6 +167,8 @@ def _finish(
             log.info(f"predicted on {table.device}: {took:.3f} ms for an image")
         top5 = f", top-5 {result['top5_accuracy']:.2%}" if "top5_accuracy" in result else ""
         log.info(f"accuracy on validation data: {result['accuracy']:.2%}{top5}")
+        if "test_accuracy" in result:
+            log.info(f"accuracy on test data: {result['test_accuracy']:.2%}")
         if accuracies := of_classes(result.get("class_accuracy", {})):
             log.info(accuracies)
         if took := run.read_times():
@@ -278,6 +284,7 @@ def train(
     augment: AugmentLike | None = None,
     class_weight: ClassWeight | None = None,
     preprocessing: PreprocessingLike | None = None,
+    test: DataLike | float | None = None,
     directory: str | Path | None = None,
     seed: int = 0,
     resume: bool = True,
@@ -327,6 +334,8 @@ def train(
         preprocessing: layers of Keras that images pass first, such as
             `tf.keras.layers.Rescaling(1 / 127.5, -1)`, an adapted `Normalization` or a list of
             layers; they become the first layers of the network, which reads raw images then.
+        test: further data of the form of `validation`, or a share of `train`: measured on once,
+            when the network is trained.
         directory: where the run is kept; by default nothing is.
         seed: seed of everything random; the same seed gives the same result.
         resume: whether to go on with a run that is in `directory` already.
@@ -376,6 +385,7 @@ def train(
         strategy,
         class_weight,
         preprocessing,
+        test,
     )
     check_metrics(further, data)
     resolved_teacher = None if teacher is None else Teacher(teacher, data)

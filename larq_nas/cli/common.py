@@ -446,6 +446,20 @@ class DataOptions:
             resize=self.resize,
         )
 
+    def load_test(self, given: str | None) -> tf.data.Dataset | float | None:
+        """Return the test data that an option names, or its share."""
+        try:
+            return None if given is None else float(given)
+        except ValueError:
+            return datasets.load_test(
+                str(given),
+                self.data,
+                self.batch_size,
+                data_dir=self.data_dir,
+                image_size=self.image_size,
+                resize=self.resize,
+            )
+
 
 def data_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give `command` the options, as one argument `data`."""
@@ -460,6 +474,12 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
         wrapped = option(wrapped)
     return wrapped
 
+
+test_option = click.option(
+    "--test",
+    help="Images to measure on once, at the end: a share of each class, such as 0.1; a split of "
+    "tensorflow-datasets, such as test; or a folder, an .npz file or FILE.py:FUNCTION.",
+)
 
 _RECIPE_OPTIONS = (
     click.option(

@@ -20,6 +20,7 @@ from larq_nas.cli.common import (
     run_options,
     settings_option,
     settings_table,
+    test_option,
     verbosity,
 )
 from larq_nas.cost import COSTS
@@ -86,6 +87,7 @@ __all__ = ["search"]
     help="Searches by as many seeds; the best goes on, after 5 epochs of training.",
 )
 @data_options
+@test_option
 @click.option(
     "--workers", type=int, help="Processes on this machine that train candidates (evolution)."
 )
@@ -106,6 +108,7 @@ def search(
     seeds: int,
     teacher: Path | None,
     data: DataOptions,
+    test: str | None,
     workers: int | None,
     seed: int,
     directory: Path | None,
@@ -138,6 +141,7 @@ def search(
     end_with_parent()
     _launch_workers(workers, plan.searcher, directory)
     datasets = data.load()
+    test_data = data.load_test(test)
     run_search(
         *datasets,
         method=plan,
@@ -147,6 +151,7 @@ def search(
         train_epochs=train_epochs,
         time_limit=time_limit,
         seeds=seeds,
+        test=test_data,
         classes=data.classes,
         class_weight=data.class_weight,
         augment=data.augment,

@@ -20,6 +20,7 @@ from larq_nas.cli.common import (
     settings_by_part,
     settings_option,
     shaped,
+    test_option,
     verbosity,
 )
 from larq_nas.errors import InputError
@@ -40,6 +41,7 @@ __all__ = ["train"]
 )
 @recipe_options
 @data_options
+@test_option
 @click.option(
     "--epochs",
     type=StageEpochs(),
@@ -54,6 +56,7 @@ def train(
     recipe: str | None,
     teacher: Path | None,
     data: DataOptions,
+    test: str | None,
     epochs: int | dict[str, int] | None,
     seed: int,
     directory: Path | None,
@@ -79,6 +82,7 @@ def train(
     if changes["recipe"]:
         plan = resolve(plan, recipe=shaped(plan.recipe, changes["recipe"]))
     datasets = data.load()
+    test_data = data.load_test(test)
     run_training(
         found,
         *datasets,
@@ -86,6 +90,7 @@ def train(
         epochs=epochs,
         recipe=plan.recipe,
         teacher=load_teacher(teacher),
+        test=test_data,
         classes=data.classes,
         class_weight=data.class_weight,
         augment=data.augment,

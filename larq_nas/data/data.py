@@ -24,7 +24,7 @@ from larq_nas.data.preprocessing import (
     read_layers,
 )
 from larq_nas.data.share import hold_out
-from larq_nas.data.validation import Checked, DataFacts, Examples, check, fits, select
+from larq_nas.data.validation import Checked, DataFacts, Examples, Test, check, fits, select
 from larq_nas.errors import InputError, warn
 from larq_nas.log import log
 from larq_nas.training.distribution import require_strategy
@@ -56,11 +56,21 @@ class Data:
     first_layers: Preprocessing | None = None
     label_form: Form = "numbers"
     examples: Examples | None = None
+    test: Test | None = None
 
     @property
     def measured(self) -> tf.data.Dataset:
         """The validation data as a whole network reads it, its preprocessing included."""
         return self.first_layers.validation if self.first_layers else self.validation
+
+    @property
+    def tested(self) -> "Data":
+        """The data that is measured on once, at the end, in place of the validation data."""
+        assert self.test is not None
+        facts = dataclasses.replace(self.facts, validation_examples=self.test.examples)
+        return dataclasses.replace(
+            self, validation=self.test.batches, facts=facts, first_layers=None, test=None
+        )
 
     def to_search(self, share: float, tell: Tell = lambda line: None, split: int = 1) -> "Data":
         """Return data to search with, which has no image that is reported.
@@ -76,7 +86,9 @@ class Data:
         if not share:
             facts = dataclasses.replace(self.facts, validation_examples=0)
             empty = self.validation.take(0)
-            return dataclasses.replace(self, validation=empty, facts=facts, first_layers=None)
+            return dataclasses.replace(
+                self, validation=empty, facts=facts, first_layers=None, test=None
+            )
         examples = self._examples()
         drawn = np.random.default_rng([self.seed, split])
         if len(np.unique(examples.classes)) == len(examples.classes):
@@ -102,7 +114,9 @@ class Data:
         facts = dataclasses.replace(
             self.facts, train_examples=len(rest), validation_examples=number
         )
-        return dataclasses.replace(train, validation=compared, facts=facts, first_layers=None)
+        return dataclasses.replace(
+            train, validation=compared, facts=facts, first_layers=None, test=None
+        )
 
     def subset(self, size: int | None) -> "Data":
         """Return `size` of the training images, as even over the classes as they allow.
@@ -148,6 +162,8 @@ class Data:
         }
         if self.first_layers:
             further["preprocessing"] = self.first_layers.settings()
+        if self.test:
+            further["test"] = {"examples": self.test.examples, "content": self.test.content}
         return {
             "data": data,
             "augment": describe(self.augment),
@@ -218,6 +234,7 @@ def read_data(
     strategy: tf.distribute.Strategy | None = None,
     class_weight: ClassWeight | None = None,
     preprocessing: PreprocessingLike | None = None,
+    test: DataLike | float | None = None,
 ) -> Data:
     """Return the data of data that was looked at once, or raise `InputError`."""
 
@@ -229,7 +246,7 @@ def read_data(
     layers = () if preprocessing is None else read_layers(preprocessing)
     tell("Checking the data: every image and label once")
     crops = augmentation is not None or bool(layers)
-    found = check(train, validation, classes, crops, seed, tell)
+    found = check(train, validation, classes, crops, seed, tell, test)
     first_layers = None
     told = _told(found, "raw" if layers else "read as they are")
     before = found.facts.value_range if layers else None
@@ -275,6 +292,7 @@ def read_data(
         first_layers=first_layers,
         label_form=labels.form,
         examples=found.examples,
+        test=found.test,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from larq_nas.data.arrays import ends_of, parts_of, read_npz, split_arrays
-from larq_nas.data.folders import read_folder
+from larq_nas.data.folders import read_folder, read_whole_folder
 from larq_nas.data.forms import warn_if_channels_first
 from larq_nas.errors import (
     InputError,
@@ -141,6 +141,57 @@ def load(
             read = _from_arrays(name, parts_of(name, result), None, validation_share, seed)
     _warn_if_above(batch_size, read.counts[0])
     return _prepared(read, name, batch_size or _BATCH_SIZE, image_size, resize)
+
+
+def load_test(
+    given: str,
+    source: str,
+    batch_size: int | None = None,
+    *,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    resize: int | None = None,
+) -> tf.data.Dataset:
+    """Load data to measure on once, in the form of what `load` returns to validate on.
+
+    # Arguments
+        given: a split, if `source` is of tensorflow-datasets; or else a folder with a sub-folder
+            for each class, an `.npz` file or a function, of which all images are taken.
+        source, batch_size, data_dir, image_size, resize: as given to `load`.
+
+    # Raises
+        InputError: if there is no such data.
+    """
+    of_data = _kind(source, data_dir)
+    if of_data == "digits":
+        raise InputError("`test` of digits must be a share of its training images, such as 0.1.")
+    if of_data == "name":
+        read, kind = _from_tfds(source, data_dir, given, given), "name"
+    else:
+        kind = _kind(given, None)
+    if kind == "folder":
+        images, names = read_whole_folder(Path(given).expanduser(), bool(image_size))
+        read = _Read((images.read(),) * 2, (len(images.paths),) * 2, names)
+    elif kind in ("npz", "function"):
+        if kind == "npz":
+            arrays, class_names = read_npz(Path(given).expanduser())
+        else:
+            result, class_names = _call(given), None
+            if isinstance(result, tf.data.Dataset):
+                return _batched(given, (result, result), batch_size)[1]
+            arrays = parts_of(given, result)
+        read = _from_arrays(given, [arrays[-1]] * 2, class_names, None, 0)
+        if read.ends not in ((0, 1), (-1, 1), _BYTES):
+            raise InputError(
+                f"`test` must hold bytes, or images from 0 to 1 or -1 to 1, but those of `{given}` "
+                f"go from {read.ends[0]:g} to {read.ends[1]:g}: scale them as those of `{source}`."
+            )
+    elif kind != of_data:
+        raise InputError(
+            f"`test` must be a folder, an .npz file or FILE.py:FUNCTION as `{source}`, or a share "
+            f"such as 0.1, but got {given}."
+        )
+    return _prepared(read, given, batch_size or _BATCH_SIZE, image_size, resize)[1]
 
 
 def _warn_if_above(batch_size: int | None, examples: int) -> None:

@@ -97,6 +97,22 @@ def read_folder(
     return found[0], found[1], names
 
 
+def read_whole_folder(folder: Path, resizes: bool = False) -> tuple[Images, list[str]]:
+    """Return all images of a folder with a sub-folder for each class, and the classes' names.
+
+    # Raises
+        InputError: if that is not what the folder holds, or an image cannot be read.
+    """
+    try:
+        listed = _list_classes(folder, 1)
+    except OSError as error:
+        raise InputError(f"Cannot read `{error.filename}`: {error.strerror}.") from None
+    paths = [path for files in listed.values() for path in files]
+    labels = np.repeat(np.arange(len(listed), dtype="int32"), list(map(len, listed.values())))
+    shape = _common_shape(folder, _read_facts_of(folder, paths), resizes)
+    return Images(paths, labels, shape), list(listed)
+
+
 def _parts(folder: Path) -> list[Path]:
     """Return the folders of classes: one, or that to train and that to validate on."""
     found = {path.name.lower(): path for path in _folders(folder)}

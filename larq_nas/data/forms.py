@@ -41,7 +41,7 @@ def read_batches(name: str, given: Any, tell: Tell) -> tf.data.Dataset:
         tell(f"`{name}`: arrays of {len(arrays[0]):,} images, in batches of {size}")
         given = tf.data.Dataset.from_tensor_slices(tuple(arrays)).batch(size)
     elif not isinstance(given, tf.data.Dataset):
-        share = ", or a share of `train` such as 0.2" if name == "validation" else ""
+        share = ", or a share of `train` such as 0.2" if name != "train" else ""
         raise InputError(
             f"`{name}` must be a tf.data.Dataset of (images, labels) batches, or arrays (images, "
             f"labels){share}, but got {type(given).__name__}{_mend_of_type(given)}."

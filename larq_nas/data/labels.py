@@ -90,6 +90,7 @@ def read_labels(
     validation: np.ndarray | None,
     classes: int | None,
     names: Sequence[str] | None = None,
+    measured: str = "validation",
 ) -> Labels:
     """Return the classes that all labels of the training and validation data stand for.
 
@@ -97,20 +98,21 @@ def read_labels(
         train, validation: labels as the data have them, shapes `(n,)` or `(n, width)`.
         classes: how many classes there are, if the user says so.
         names: names of the classes, if the data has any.
+        measured: what the validation data is called.
 
     # Raises
         InputError: if they are no labels of classes, or not those of both.
     """
-    given = {"train": train} if validation is None else {"train": train, "validation": validation}
+    given = {"train": train} if validation is None else {"train": train, measured: validation}
     kinds = {name: kind_of(name, array) for name, array in given.items()}
-    if (kinds["train"] == "names") != (kinds.get("validation", kinds["train"]) == "names"):
-        raise InputError("`train` and `validation` must have labels of one type: text or numbers.")
+    if (kinds["train"] == "names") != (kinds.get(measured, kinds["train"]) == "names"):
+        raise InputError(f"`train` and `{measured}` must have labels of one type: text or numbers.")
     if kinds["train"] == "names":
         return _of_names(train, classes, names)
     widths = {array.shape[1] for array in given.values() if array.ndim == 2}
     if len(widths) > 1:
         raise InputError(
-            "`train` and `validation` must tell as many classes, but their labels have "
+            f"`train` and `{measured}` must tell as many classes, but their labels have "
             f"{' and '.join(str(array.shape[1]) for array in given.values())} numbers each."
         )
     known = classes
@@ -131,7 +133,7 @@ def read_labels(
         if known is None:
             known = len(values)
     elif validation is not None and validation.ndim == 1:
-        values = _values("validation", validation, known)
+        values = _values(measured, validation, known)
     assert known is not None
     if values is not None and tuple(values) == tuple(range(known)):
         values = None
@@ -141,7 +143,7 @@ def read_labels(
         names = tuple(map(str, values))
     soft = "soft" in kinds.values()
     form: Form = "numbers" if values is None else "others"
-    if kinds.get("validation", kinds["train"]) != "whole":
+    if kinds.get(measured, kinds["train"]) != "whole":
         form = "vectors"
     return Labels(known, values, tuple(names) if names else None, soft, form)
 
@@ -290,12 +292,13 @@ def check_validation(
     raw: np.ndarray,
     validation: np.ndarray,
     classes: int | None,
+    name: str = "validation",
 ) -> None:
     """Raise `InputError` for classes of one part that the other does not have, or warn of them.
 
     # Arguments
         counts: training images of each class.
-        raw: labels of `validation`, as given.
+        raw: labels of `name`, as given.
         validation: their classes.
         classes: how many classes there are, if the user has said so.
     """
@@ -314,7 +317,7 @@ def check_validation(
             alike = "; if these are the same classes, number them alike, from 0"
             mend = alike if explicit else f"{alike}, or else {_CUT}"
         raise InputError(
-            f"Labels of `validation` must be those of `train`, {expected}, but image {index} has "
+            f"Labels of `{name}` must be those of `train`, {expected}, but image {index} has "
             f"{_shown(raw[index])}: {_images_of(outside)} {listed(kinds)}{mend}."
         )
     measured = np.bincount(validation, minlength=labels.classes)
@@ -327,7 +330,7 @@ def check_validation(
             else f"what is measured says nothing of them; {_CUT}"
         )
         warn(
-            f"`validation` has no image of {len(unseen)} of {labels.classes} classes, "
+            f"`{name}` has no image of {len(unseen)} of {labels.classes} classes, "
             f"{listed([labels.name(index) for index in unseen])}: {cause}."
         )
     empty = [index for index in range(labels.classes) if not counts[index]]
@@ -338,10 +341,12 @@ def check_validation(
     if held.any() and not explicit:
         raise InputError(
             f"`train` has no image of {len(empty)} of {labels.classes} classes ({which}), of which "
-            f"`validation` has {held.sum():,}: {_CUT}, or give `classes={labels.classes}` to train "
+            f"`{name}` has {held.sum():,}: {_CUT}, or give `classes={labels.classes}` to train "
             "without these."
         )
-    of_them = f"; {held.sum():,} of `validation` are, and will all be wrong" if held.any() else ""
+    if name != "validation" and not held.any():
+        return  # It was told of the validation data.
+    of_them = f"; {held.sum():,} of `{name}` are, and will all be wrong" if held.any() else ""
     warn(
         f"`train` has no image of {len(empty)} of {labels.classes} classes, {which}: the network "
         f"cannot learn them{of_them}."

@@ -205,30 +205,31 @@ def check_images(name: str, images: np.ndarray, seen: int = 0) -> None:
             )
 
 
-def settle(train: Scan, validation: Scan | None) -> None:
+def settle(train: Scan, *measured: Scan) -> None:
     """Tell data in another order on each pass from data that change, and refuse what leaks.
 
     # Raises
-        InputError: if images move between `train` and `validation`, or other ones come each time.
+        InputError: if images move between `train` and what is measured on, or other ones come each
+            time.
     """
-    pair = [train] if validation is None else [train, validation]
-    for one in pair:
+    for one in (train, *measured):
         if one.steady:
             continue
         second = scan(one.name, one.batches)
         if one.content(one.order()) == second.content(second.order()):
             continue
-        other = next((found for found in pair if found is not one), None)
         new = ~np.isin(second.hashes, one.hashes)
-        moved = 0 if other is None else int(np.isin(second.hashes[new], other.hashes).sum())
-        if moved:
-            raise InputError(
-                "`train` and `validation` are cut from one data set that is shuffled anew on each "
-                f"pass, so that images move between them: of `{one.name}`, {moved:,} were in "
-                f"`{'validation' if one is train else 'train'}` one pass before. Before the cut, "
-                "use .shuffle(buffer, seed=0, reshuffle_each_iteration=False), or .cache() behind "
-                "the shuffle."
-            )
+        for other in (found for found in (train, *measured) if found is not one):
+            moved = int(np.isin(second.hashes[new], other.hashes).sum())
+            if moved:
+                first, last = (other, one) if other is train else (one, other)
+                raise InputError(
+                    f"`{first.name}` and `{last.name}` are cut from one data set that is shuffled "
+                    f"anew on each pass, so that images move between them: of `{one.name}`, "
+                    f"{moved:,} were in `{other.name}` one pass before. Before the cut, use "
+                    ".shuffle(buffer, seed=0, reshuffle_each_iteration=False), or .cache() behind "
+                    "the shuffle."
+                )
         if not _alike(one.labels, second.labels):
             raise InputError(
                 f"`{one.name}` holds other examples on each pass ({int(new.sum()):,} of "
@@ -250,7 +251,7 @@ def settle(train: Scan, validation: Scan | None) -> None:
             )
         else:
             warn(
-                "`validation` gives other images on each pass, so that what is measured changes: "
+                f"`{one.name}` gives other images on each pass, so that what is measured changes: "
                 "leave random changes out of it."
             )
 
@@ -336,28 +337,35 @@ def _selected(found: Scan, places: np.ndarray, arrays: tuple[np.ndarray, ...] | 
     )
 
 
-def split(found: Scan, share: float, seed: int, tell: Tell) -> tuple[Scan, Scan]:
-    """Return training and validation data: a share of each class is held out, by a seed.
+def split(
+    found: Scan, share: float, seed: int, tell: Tell, name: str = "validation"
+) -> tuple[Scan, Scan]:
+    """Return training data and data of a name: a share of each class is held out, by a seed.
 
     # Raises
         InputError: if the data comes in another order on each pass, or each class has one image.
     """
     if not found.steady:
         raise InputError(
-            "A share of `train` can be held out for `validation` only if it comes in one order: "
+            f"A share of `train` can be held out for `{name}` only if it comes in one order: "
             "leave out .shuffle(), or give it seed=0 and reshuffle_each_iteration=False."
         )
-    held_out = hold_out(found.labels, found.hashes, share, np.random.default_rng(seed))
+    drawn = np.random.default_rng(seed if name == "validation" else [seed, _TEST])
+    held_out = hold_out(found.labels, found.hashes, share, drawn)
     tell(
-        f"`validation`: {held_out.sum():,} of {len(found):,} images are held out, "
+        f"`{name}`: {held_out.sum():,} of {len(found):,} images are held out, "
         f"{share:g} of each class, by seed {seed}"
     )
     parts = []
-    for name, part_of in (("train", ~held_out), ("validation", held_out)):
+    for called, part_of in (("train", ~held_out), (name, held_out)):
         arrays = tuple(_collected(found, part_of)[1]) if fits(found.image_bytes) else None
         part = _selected(found, np.flatnonzero(part_of), arrays)
-        parts.append(dataclasses.replace(part, name=name))
+        parts.append(dataclasses.replace(part, name=called))
     return parts[0], parts[1]
+
+
+# Apart from the draws of the search, which are by the seed and 1 or 2.
+_TEST = 3
 
 
 @dataclass(frozen=True)
@@ -370,6 +378,18 @@ class Examples:
     copies: np.ndarray
     classes: np.ndarray
     steady: bool
+
+
+@dataclass(frozen=True)
+class Test:
+    """Data that a result is measured on once, at the end, as a whole network reads it.
+
+    `content` stands for its images and labels in any order.
+    """
+
+    batches: tf.data.Dataset
+    examples: int
+    content: str
 
 
 @dataclass(frozen=True)
@@ -387,6 +407,7 @@ class Checked:
     labels: Labels
     counts: np.ndarray
     weighted: bool
+    test: Test | None = None
 
 
 def check_data(
@@ -406,22 +427,33 @@ def check(
     crops: bool = False,
     seed: int = 0,
     tell: Tell = lambda line: None,
+    test: Any = None,
 ) -> Checked:
     """Read all data once, and return it in the form that everything else uses.
 
-    `crops` tells whether something changes the shape of training images.
+    `crops` tells whether something changes the shape of training images. Of a share for `test`
+    that is drawn first, and that for `validation` of what is left.
 
     # Raises
         InputError: if it cannot be used.
     """
     if classes is not None:
         require_whole(classes=classes)
-    share = require_share(validation)
+    share, test_share = require_share(validation), require_share(test, "test")
     names = _class_names(train, None if share else validation)
     batches = read_batches("train", train, tell)
     measured = None if share else read_batches("validation", validation, tell)
     given = _shape(batches)
     shape = given if measured is None else _shape(measured)
+    tested = None
+    if test is not None and test_share is None:
+        _class_names(train, test, "test")
+        tested = read_batches("test", test, tell)
+        if _shape(tested) != shape:
+            raise InputError(
+                f"`test` must hold images of the shape of those of `validation`, {shape}, but got "
+                f"{_shape(tested)}: resize them."
+            )
     if given != shape and not crops:
         raise InputError(
             f"`validation` must hold images of the shape of `train`, {given}, but got {shape}: "
@@ -429,9 +461,18 @@ def check(
         )
     found = scan("train", batches, tell)
     other = None if measured is None else scan("validation", measured, tell)
-    settle(found, other)
+    last = None if tested is None else scan("test", tested, tell)
+    settle(found, *(one for one in (other, last) if one is not None))
     labels = read_labels(found.labels, None if other is None else other.labels, classes, names)
+    of_test = labels
+    if last is not None:
+        # It may give the same classes in another form.
+        of_test = read_labels(found.labels, last.labels, labels.classes, names, "test")
+        of_test = dataclasses.replace(of_test, soft=labels.soft)
+        last = hold(last, tell)
     found = hold(found, tell)
+    if test_share is not None:
+        found, last = split(found, test_share, seed, tell, "test")
     if other is None:
         assert share is not None
         found, other = split(found, share, seed, tell)
@@ -452,6 +493,16 @@ def check(
     _warn_of_pair(found, other, trained_classes, measured_classes)
     _warn_of_weights(found, trained_classes, labels, "the network cannot learn them")
     _warn_of_weights(other, measured_classes, labels, "what is measured says nothing of them")
+    checked_test = None
+    if last is not None:
+        tested_classes = of_test.indices(last.labels)
+        check_validation(of_test, counts, last.labels, tested_classes, classes, "test")
+        _warn_of_pair(found, last, trained_classes, tested_classes)
+        _warn_of_copies(other, last, measured_classes, tested_classes)
+        _warn_of_weights(last, tested_classes, labels, "what is measured says nothing of them")
+        content = "" if last.random else last.content(last.order())
+        checked_test = Test(_numbered(last.batches, of_test), len(last), content)
+        tell(f"`test`: {len(last):,} images, measured on once, after the training")
     everywhere = np.arange(len(found))
     if found.random:
         # What changes from pass to pass can only be told by what it holds of each class.
@@ -474,29 +525,38 @@ def check(
     )
     ready = [_numbered(one.batches, labels) for one in (found, other)]
     examples = Examples(found.hashes, trained_classes, found.steady)
-    return Checked(examples, ready[0], ready[1], facts, labels, counts, found.weights is not None)
+    return Checked(
+        examples,
+        ready[0],
+        ready[1],
+        facts,
+        labels,
+        counts,
+        found.weights is not None,
+        checked_test,
+    )
 
 
-def require_share(validation: object) -> float | None:
+def require_share(validation: object, name: str = "validation") -> float | None:
     """Return the share of the training data that is to be held out, if it is one."""
     if isinstance(validation, bool) or not isinstance(validation, numbers.Real):
         return None
     share = float(validation)
     if not 0 < share < 1:
         raise InputError(
-            f"`validation` must be data, or a share between 0 and 1 to hold out of `train`, but "
+            f"`{name}` must be data, or a share between 0 and 1 to hold out of `train`, but "
             f"got {validation}."
         )
     return share
 
 
-def _class_names(train: Any, validation: Any) -> list[str] | None:
+def _class_names(train: Any, validation: Any, name: str = "validation") -> list[str] | None:
     """Return the names of the classes that Keras has left on a data set it has read."""
     names = [getattr(data, "class_names", None) for data in (train, validation)]
     found = [[str(one) for one in given] for given in names if given]
     if len(found) == 2 and found[0] != found[1]:
         raise InputError(
-            f"`train` and `validation` must have the same classes, but one has {listed(found[0])}, "
+            f"`train` and `{name}` must have the same classes, but one has {listed(found[0])}, "
             f"and the other {listed(found[1])}: a label would mean "
             "another class in each; read both with the same `class_names`."
         )
@@ -536,6 +596,22 @@ def _warn_of_weights(found: Scan, classes: np.ndarray, labels: Labels, so: str) 
 
 def _warn_of_pair(train: Scan, validation: Scan, trained: np.ndarray, measured: np.ndarray) -> None:
     """Warn of images in both parts, and of parts whose numbers have another range."""
+    _warn_of_copies(train, validation, trained, measured)
+    (low, high), (lowest, highest) = train.value_range, validation.value_range
+    spans = sorted((high - low, highest - lowest))
+    signs = [least < -spans[1] / 4 for least in (low, lowest)]
+    if spans[1] > 4 * spans[0] > 0 or signs[0] != signs[1]:
+        warn(
+            f"Images of `train` go from {low:g} to {high:g} ({train.spec.dtype.name}), but those "
+            f"of `{validation.name}` from {lowest:g} to {highest:g} "
+            f"({validation.spec.dtype.name}): scale both alike."
+        )
+
+
+def _warn_of_copies(
+    train: Scan, validation: Scan, trained: np.ndarray, measured: np.ndarray
+) -> None:
+    """Warn of images in both parts."""
     shared = np.isin(validation.hashes, train.hashes)
     if shared.any():
         copies = np.isin(train.hashes, validation.hashes)
@@ -548,15 +624,6 @@ def _warn_of_pair(train: Scan, validation: Scan, trained: np.ndarray, measured: 
             else ""
         )
         warn(
-            f"{shared.sum():,} of {len(validation):,} images of `validation` are in `train` too: "
-            f"what is measured on them says nothing of new images{labelled}."
-        )
-    (low, high), (lowest, highest) = train.value_range, validation.value_range
-    spans = sorted((high - low, highest - lowest))
-    signs = [least < -spans[1] / 4 for least in (low, lowest)]
-    if spans[1] > 4 * spans[0] > 0 or signs[0] != signs[1]:
-        warn(
-            f"Images of `train` go from {low:g} to {high:g} ({train.spec.dtype.name}), but those "
-            f"of `validation` from {lowest:g} to {highest:g} ({validation.spec.dtype.name}): scale "
-            "both alike."
+            f"{shared.sum():,} of {len(validation):,} images of `{validation.name}` are in "
+            f"`{train.name}` too: what is measured on them says nothing of new images{labelled}."
         )

@@ -40,6 +40,17 @@ _SCORES = {
     "accuracy": ("accuracy", "search_accuracy", "val_accuracy"),
     "loss": ("loss", "search_loss", "val_loss"),
 }
+_FIGURES: tuple[str, ...] = (
+    "accuracy",
+    "top5_accuracy",
+    "loss",
+    "test_accuracy",
+    "test_loss",
+    "bytes",
+    "metrics",
+    "costs",
+    "budget",
+)
 COST_LABELS = {
     "parameters": "parameters",
     "weight_bytes": "bytes of weights",
@@ -194,8 +205,7 @@ class RunReader:
 
     def _figures(self) -> dict[str, Any]:
         """Return the figures of `result.json` that a report shows, by their names there."""
-        names = ("accuracy", "top5_accuracy", "loss", "bytes", "metrics", "costs", "budget")
-        return {name: self.result[name] for name in names if name in self.result}
+        return {name: self.result[name] for name in _FIGURES if name in self.result}
 
     def _status(self) -> str:
         if "refused" in self.result:
@@ -271,6 +281,10 @@ class RunReader:
             return []
         top5 = f"top-5 {result['top5_accuracy']:.2%}" if result.get("top5_accuracy") else ""
         tiles = [("accuracy on validation data", f"{result['accuracy']:.2%}", top5)]
+        if "test_accuracy" in result:
+            images = _mapping(self.settings, "test").get("examples")
+            remark = f"{number_text(images)} images, measured once"
+            tiles.append(("accuracy on test data", f"{result['test_accuracy']:.2%}", remark))
         tiles += self._whole(self._tile_of_seeds, "seeds.csv")
         if "bytes" in result:
             tiles.append((".tflite", size(result["bytes"]), f"{result['bytes']:,} bytes"))

@@ -479,6 +479,14 @@ class Trainer:
         self._compiled(model, self.takes_vectors)
         return {name: measured[name] for name in ("accuracy", "loss", *self.metrics.names)}
 
+    def measure_test(self, model: tf.keras.Model) -> dict[str, Any]:
+        """Return `test_accuracy`, `test_loss` and further `test_metrics`, if there is test data."""
+        if self.data.test is None:
+            return {}
+        measured = dataclasses.replace(self, data=self.data.tested).measure(model)
+        named = {f"test_{name}": measured.pop(name) for name in ("accuracy", "loss")}
+        return {**named, **({"test_metrics": measured} if measured else {})}
+
     def accuracies(self, model: tf.keras.Model) -> dict[str, Any]:
         """Return further accuracies on the validation data.
 

@@ -122,15 +122,28 @@ class Data:
         """Return `size` of the training images, as even over the classes as they allow.
 
         They are drawn by the seed, and kept in memory where they fit.
+
+        # Raises
+            InputError: if a class would have none.
         """
         if size is None:
             return self
+        self.require_subset(size)
         examples = self._examples()
         drawn = np.random.default_rng(self.seed)
         chosen = np.sort(_even(examples.classes, size, drawn))
         part = Examples(examples.copies[chosen], examples.classes[chosen], examples.steady)
         facts = dataclasses.replace(self.facts, train_examples=size)
         return dataclasses.replace(self, train=self._part(chosen), examples=part, facts=facts)
+
+    def require_subset(self, size: int) -> None:
+        """Raise `InputError` if a part of the training images would have none of some class."""
+        classes = len(np.unique(self._examples().classes))
+        if size < classes:
+            raise InputError(
+                "`subset` must hold an image of each class, of which the images to search on have "
+                f"{classes}, but got {size}: give {classes} or more."
+            )
 
     def _examples(self) -> Examples:
         if self.examples is None or not self.examples.steady:

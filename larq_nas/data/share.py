@@ -18,7 +18,7 @@ def hold_out(
 ) -> np.ndarray:
     """Return which images are held out: a share of each class, all copies of one or none.
 
-    A class has images on both sides, unless it has one, which is not held out.
+    A class has images on both sides, unless it has one of its own, which is not held out.
 
     # Arguments
         labels: label of each image, or a number for each class.
@@ -27,7 +27,7 @@ def hold_out(
         generator: what draws them.
 
     # Raises
-        InputError: if each class has one image.
+        InputError: if each class has one image, or all of one go with copies in other classes.
     """
     if labels.ndim == 2:
         labels = labels.argmax(axis=1)
@@ -49,5 +49,14 @@ def hold_out(
         raise InputError(
             f"A share of {share:g} to validate on must hold out some images, but each class has "
             "one: give validation data."
+        )
+    left_out = np.setdiff1d(names, names[classes[~held_out]])
+    if len(left_out):
+        name = left_out[0]
+        raise InputError(
+            f"A share of {share:g} to validate on leaves no image of class "
+            f"{name.decode('utf-8', 'replace') if isinstance(name, bytes) else name} to train on: "
+            "all of its images are copies of such in other classes, which are held out; mend the "
+            "labels, or leave the class out."
         )
     return held_out

@@ -632,6 +632,8 @@ class Evolution:
             raise InputError(
                 f"`subset` must be at most the {images} training images, but got {self.subset}."
             )
+        if self.subset is not None:
+            data.require_subset(self.subset)
         if costs.choices:
             network = space.proxy().build(Survey(), facts.input_shape, facts.classes)
             require_training_memory(network, facts.batch_size, "A candidate", _SMALLER)

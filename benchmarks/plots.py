@@ -118,6 +118,20 @@ def ablations() -> None:
     save(figure, "ablations")
 
 
+def cells_evolution() -> None:
+    """Plot the best accuracy so far over trials, with the range of seeds, by strategy."""
+    figure, axes = plt.subplots(figsize=(7, 4.4))
+    runs = read("cells_evolution")["measured"]["runs"]
+    for color, strategy in (("b", "aging"), ("r", "random")):
+        best = [run["best"] for run in runs if run["strategy"] == strategy]
+        trials = np.arange(1, min(map(len, best)) + 1)
+        shown = 100 * np.array([one[: len(trials)] for one in best])
+        band(axes, trials, shown, color, f"{strategy}, {len(best)} seeds")
+    axes.set(xlabel="trials", ylabel="best accuracy on held-out images (%)")
+    axes.legend()
+    save(figure, "cells_evolution")
+
+
 def band(axis: Any, x: np.ndarray, runs: np.ndarray, color: str, label: str) -> None:
     """Plot the mean of runs, and what they range over."""
     axis.plot(x, runs.mean(axis=0), color, label=label)
@@ -136,7 +150,7 @@ def save(figure: Any, name: str) -> None:
 
 
 if __name__ == "__main__":
-    for plot in (diversity, skips, search_step):
+    for plot in (diversity, skips, search_step, cells_evolution):
         if (RESULTS / f"{plot.__name__}.json").exists():
             plot()
     if list(RESULTS.glob("ablation_*.json")):

@@ -3,9 +3,8 @@
 import dataclasses
 import json
 import math
-import shutil
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import tensorflow as tf
 
 from larq_nas.architecture import Architecture
 from larq_nas.choices import Depth, Value, all_alive
@@ -34,10 +32,10 @@ from larq_nas.errors import (
     use_plain_numbers,
     warn,
 )
-from larq_nas.files import read_table, write_atomically, write_table
+from larq_nas.files import write_atomically, write_table
 from larq_nas.log import counted, log
 from larq_nas.process_state import seed_everything
-from larq_nas.report.charts import Section, dots, lines
+from larq_nas.report.charts import Section
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.estimate import require_training_memory
 from larq_nas.searchers.evolution.candidates import (
@@ -60,13 +58,13 @@ from larq_nas.searchers.evolution.generation import (
     resolve_strategy,
 )
 from larq_nas.searchers.evolution.processes import current_role
+from larq_nas.searchers.evolution.record import sections, write_candidates, write_front
 from larq_nas.searchers.evolution.tuner import (
     CORRECT,
     Confirmation,
     EvolutionOracle,
     EvolutionTuner,
     Training,
-    TrialStatus,
     cause,
 )
 from larq_nas.searchers.searcher import SEARCH_SPLIT, Callbacks
@@ -75,140 +73,6 @@ from larq_nas.spaces.chooser import Survey, Widest
 from larq_nas.spaces.space import is_built_in
 from larq_nas.training.callbacks import StageCallbacks, StageLogs
 from larq_nas.training.recipe import Recipe
-
-
-def write_candidates(run: RunDirectory, oracle: EvolutionOracle) -> None:
-    """Write `candidates.csv` and the logs: a row for each candidate so far, by their numbers.
-
-    Figures are of the last rung it was on; of a search with several, each has its accuracy too.
-    """
-    rows: dict[int, dict[str, Any]] = {}
-    done: dict[int, bool] = {}
-    several = len(oracle.rungs) > 1
-    names = {place: f"accuracy_{epochs}" for place, epochs in enumerate(oracle.rungs)}
-    for place, training in enumerate(oracle.trainings):
-        trial = oracle.trials.get(f"{place:04d}")
-        if trial is None or training.rung is None:
-            continue
-        is_done = trial.status == TrialStatus.COMPLETED
-        figures = dict(oracle.figures(trial)) if is_done else {}
-        row = rows.get(training.number) or {
-            "candidate": training.number + 1,
-            "generation": training.generation + 1,
-            **training.candidate,
-            **({"epochs": 0, **dict.fromkeys(names.values())} if several else {}),
-        }
-        if several and is_done:
-            row["epochs"] = oracle.rungs[training.rung]
-            row[names[training.rung]] = figures["accuracy"]
-        failure = cause(trial) if trial.status == TrialStatus.FAILED else ""
-        rows[training.number] = {**row, **figures, "failure": failure}
-        done[training.number] = is_done
-    for number, row in rows.items():
-        if done[number]:
-            genes = {name: row[name] for name in oracle.candidates[number]}
-            figures = {
-                k: v for k, v in row.items() if k not in genes and isinstance(v, float | int)
-            }
-            _write_hparams(run.logs("candidates") / f"{number + 1:04d}", genes, figures)
-    if rows:
-        write_table(run.candidates, [rows[number] for number in sorted(rows)])
-
-
-def _write_hparams(folder: Path, values: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
-    """Write a candidate for the page "HParams" of TensorBoard, once."""
-    # It takes a while to import, and an evolution alone needs it.
-    from tensorboard.plugins.hparams import api
-
-    if any(path.stat().st_size for path in folder.glob("*")):
-        return
-    writer = tf.summary.create_file_writer(str(folder))
-    with writer.as_default(step=0):
-        api.hparams(dict(values), trial_id=folder.name)
-        for name, figure in figures.items():
-            tf.summary.scalar(name, float(figure))
-    writer.close()
-
-
-def write_front(run: RunDirectory, found: Sequence[tuple[Architecture, Mapping[str, Any]]]) -> None:
-    """Write `pareto/`: the architectures that none is better than, and a table of them."""
-    ordered = sorted(found, key=lambda pair: pair[1]["flops"])
-    shutil.rmtree(run.pareto, ignore_errors=True)
-    run.pareto.mkdir()
-    rows = []
-    for number, (architecture, figures) in enumerate(ordered, 1):
-        name = f"{number:03d}.json"
-        architecture.save(run.pareto / name)
-        rows.append({"file": name, **figures})
-    write_table(run.pareto / "front.csv", rows)
-
-
-_FIGURES = ("binary_macs", "weight_bytes", "flatbuffer_bytes", "flops")
-
-
-def sections(run: RunDirectory) -> list[Section]:
-    """Return what a report shows of an evolution: its candidates, and the front of the best."""
-    if not run.candidates.exists():
-        return []
-    rows = read_table(run.candidates, "candidate", "generation")
-    done = [row for row in rows if "accuracy" in row]
-    if not done:
-        return []
-    best = max(done, key=lambda row: (row["fitness"], -row["candidate"]))
-    told = [{**row, "kind": "chosen" if row is best else "candidate"} for row in done]
-    step = -(-len(told) // _DRAWN)
-    told = [row for place, row in enumerate(told) if place % step == 0 or row["kind"] == "chosen"]
-    charts = []
-    for cost in (name for name in _FIGURES if name in best):
-        chart = dots(
-            told,
-            cost,
-            "accuracy",
-            color="kind",
-            line=_front(done, cost),
-            title=f"Candidates by {cost}, and their Pareto front",
-            percent=True,
-        )
-        charts.append(chart)
-    fitness = []
-    for generation in sorted({row["generation"] for row in done}):
-        own = [row["fitness"] for row in done if row["generation"] == generation]
-        all_so_far = [row["fitness"] for row in done if row["generation"] <= generation]
-        for label, value in (("best so far", max(all_so_far)), ("mean", sum(own) / len(own))):
-            fitness.append({"generation": generation, "value": label, "fitness": value})
-    charts.append(lines(fitness, "generation", "fitness", color="value", title="Fitness"))
-    lost = len(rows) - len(done)
-    settings = run.settings.get("searcher", {})
-    every = run.settings.get("data", {}).get("train_examples", 0)
-    images = round(settings.get("search_split", 0) * min(settings.get("subset") or every, every))
-    one = f", of which one is {1 / images:.1%}" if images else ""
-    text = (
-        f"{len(done)} candidates were trained briefly and measured on about {images} images held "
-        f"out of the training data{one}, never on those that are reported. Fitness is 100 x "
-        f"accuracy - {settings.get('trade_off')} x FLOPs / FLOPs of the uniform network, at "
-        f"least 0. Candidate {best['candidate']} has the highest; what is chosen is trained anew."
-        f"{f' {lost} failed.' if lost else ''}"
-        f"{f' {len(told)} are drawn.' if len(told) < len(done) else ''}"
-    )
-    table = sorted(done, key=lambda row: -row["fitness"])[:_BEST]
-    return [Section("Candidates", text, charts, rows=[_rounded(row) for row in table])]
-
-
-_BEST, _DRAWN = 20, 400
-
-
-def _front(rows: Sequence[Mapping[str, Any]], cost: str) -> list[Mapping[str, Any]]:
-    """Return the rows that no cheaper one is as accurate as, from the cheapest on."""
-    best = front([(row["accuracy"], -row[cost]) for row in rows])
-    found = [{cost: rows[i][cost], "accuracy": rows[i]["accuracy"]} for i in best]
-    return sorted(found, key=lambda row: row[cost])
-
-
-def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row with its figures first, behind which are the values of the choices."""
-    first = {name: row[name] for name in ("candidate", "generation", "fitness", "accuracy")}
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in {**first, **row}.items()}
-
 
 _WAIT_SECONDS = 0.5
 _NARROWER = "give the space smaller `ratios`"

@@ -482,8 +482,9 @@ def _sample(
         }
         ratios = {name: generator.choice(asked.ratios) for name, asked in costs.expansions.items()}
         values = costs.encode(chosen, ratios)
-        if repr(values) not in seen:
-            seen.add(repr(values))
+        # Of rows of blocks many values are one network.
+        if (network := costs.identity(values)) not in seen:
+            seen.add(network)
             (sampled if len(seen) % _EACH else unseen).append(values)
         if len(sampled) >= _SAMPLED and len(unseen) >= checks:
             break

@@ -4,7 +4,8 @@ import dataclasses
 import random
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -50,6 +51,7 @@ class Chooser(ABC):
         self.cells: dict[str, Cell] = {}
         self._asked: Counter[str] = Counter()
         self._prefixes: set[str] = set()
+        self._outer = ""
 
     def op(self, name: str, x: tf.Tensor, operations: Operations) -> tf.Tensor:
         """Apply one of `operations` to `x`.
@@ -127,6 +129,7 @@ class Chooser(ABC):
     def _know(self, choice: Choice) -> Choice:
         """Return the choice of that name, or raise `InputError` if another was asked."""
         name = choice.name
+        self._require_outside(name)
         if name in self.expansions:
             raise InputError(f"Choice `{name}` was asked before for filters; rename it.")
         known = self.choices.setdefault(name, choice)
@@ -136,6 +139,24 @@ class Chooser(ABC):
                 "give it a name of its own."
             )
         return known
+
+    @contextmanager
+    def _operation_of(self, name: str) -> Iterator[None]:
+        """Build an operation of the choice `name`."""
+        outer, self._outer = self._outer, name
+        try:
+            yield
+        finally:
+            self._outer = outer
+
+    def _require_outside(self, name: str) -> None:
+        """Raise `InputError` for a question that only networks of some operation would ask."""
+        if self._outer and name not in self.choices and name not in self.expansions:
+            raise InputError(
+                f"Choice `{name}` is asked within an operation of choice `{self._outer}`, which "
+                "not every network has: ask for widths before it, and give an operation for each "
+                "answer to others."
+            )
 
     def _claim(self, name: str, prefix: str) -> None:
         """Raise `InputError` if layers were named by that prefix before."""
@@ -269,6 +290,7 @@ class Chooser(ABC):
             multiple_of: what all widths are rounded to multiples of, at least one of it; Larq
                 Compute Engine packs 32 binary channels to a word.
         """
+        self._require_outside(name)
         expansion = Expansion(name, filters, tuple(ratios), multiple_of)
         if name in self.choices or self.expansions.setdefault(name, expansion) != expansion:
             raise InputError(
@@ -356,7 +378,8 @@ class Fix(Chooser):
             label = f"{prefix}_in{i}_{name}"
             used[label] += 1
             suffix = f"_{used[label]}" if used[label] > 1 else ""
-            y = operation(inputs[i], label + suffix)
+            with self._operation_of(choice.name):
+                y = operation(inputs[i], label + suffix)
             if current_domain().drop_path and choice.keep > 1 and y is not inputs[i]:
                 y = DropPath(name=f"{label}{suffix}_drop_path")(y)
             outputs.append(y)

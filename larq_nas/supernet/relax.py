@@ -52,7 +52,8 @@ class Relax(Chooser):
             for o, (name, operation) in enumerate(named.items()):
                 if operation is None or not self._is_kept(choice.name, i, o):
                     continue
-                y = operation(x, f"{prefix}_in{i}_{name}")
+                with self._operation_of(choice.name):
+                    y = operation(x, f"{prefix}_in{i}_{name}")
                 candidates.append((i, o))
                 outputs.append(y)
                 if not has_weights(x, y):

@@ -9,13 +9,16 @@ import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import randomize
+from conftest import PerOperation, randomize
 from test_examples import example
 
 from larq_nas.choices import Choice, Expansion
 from larq_nas.cost import QUANTITIES, Budget, Expected, Limits, SpaceCosts, profile
 from larq_nas.cost.budget import required
+from larq_nas.cost.profile import read_structure
 from larq_nas.errors import InputError
+from larq_nas.latency.signature import predicted
+from larq_nas.latency.table import operations_of, plan
 from larq_nas.layers import classifier, sign_conv, stem
 from larq_nas.spaces import Chooser
 
@@ -203,6 +206,21 @@ def test_two_limits_are_refused_only_where_no_network_keeps_to_both(
             with pytest.raises(InputError, match=r"must be at least|all limits at once"):
                 Limits(mixed, budget).require_feasible()
     assert 0 < refused < 40
+
+
+def test_latencies_are_those_of_the_built_networks() -> None:
+    """By a table that knows each operation. Networks to measure are no network twice."""
+    costs = SpaceCosts(joint_space, SHAPE, CLASSES, latency=PerOperation())
+    planned = plan(costs, networks=3, checks=3, seed=0)
+    assert len({costs.identity(v) for v in (*planned.networks, *planned.checks)}) == 6
+    together = costs.exact_many(planned.checks)["latency"]
+    for values, cost in zip(planned.checks, together, strict=True):
+        structure = read_structure(network(joint_space, values))
+        assert (
+            costs.exact(values)["latency"] == cost == PerOperation().predict(structure).microseconds
+        )
+        built = {str(signature) for signature in predicted(structure)}
+        assert operations_of(costs, values) == built
 
 
 def test_a_budget_below_the_lightest_names_what_holds_it_up(joint: SpaceCosts) -> None:

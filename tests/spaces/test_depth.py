@@ -167,3 +167,25 @@ def test_a_name_that_is_asked_otherwise_is_refused() -> None:
     ):
         with pytest.raises(InputError, match="Choice `row` was asked before with other"):
             ask()
+
+
+def test_a_question_within_an_operation_is_refused() -> None:
+    """Blocks of a row may ask, since all of them are built; operations may use what was asked."""
+
+    def choose_within(choose: Chooser, ask) -> None:
+        x = tf.keras.Input((4,))
+        choose.filters("known", 4, (1, 2))
+        choose.op("outer", x, {"plain": dense, "asks": lambda x, name: ask(choose, x)})
+
+    asking = (
+        lambda choose, x: tf.keras.layers.Dense(choose.filters("width", 4, (1, 2)))(x),
+        lambda choose, x: choose.op("inner", x, {"a": dense}),
+        lambda choose, x: choose.depth("row", x, [dense]),
+    )
+    for ask in asking:
+        for choose in (Relax(), Fix({"outer": "asks", "known": 1})):
+            with pytest.raises(
+                InputError, match="within an operation of choice `outer`, which not"
+            ):
+                choose_within(choose, ask)
+    choose_within(Relax(), lambda choose, x: dense(x, f"d{choose.filters('known', 4, (1, 2))}"))

@@ -246,7 +246,7 @@ class Progressive(Differentiable):
         if not isinstance(space, CellSpace):
             raise InputError(
                 f"Searcher `{self.name}` changes the number of cells, which space `{space.name}` "
-                "does not have: search it by `differentiable`."
+                "does not have: give `searcher` differentiable, or evolution if it chooses widths."
             )
         if space.search_cells is not None:
             raise InputError(

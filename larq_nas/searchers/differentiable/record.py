@@ -194,8 +194,8 @@ def _kept(path: Path) -> dict[tuple[str, int], str]:
     choices: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["choices"]
     found: dict[tuple[str, int], str] = {}
     for name, value in choices.items():
-        if isinstance(value, str):
-            found[name, 0] = value
+        if isinstance(value, str | int):  # an operation, or a number of blocks
+            found[name, 0] = str(value)
         elif isinstance(value, list):
             found |= {(name, index): operation for operation, index in value}
     return found
@@ -208,7 +208,7 @@ def _decisions(
     edges: dict[tuple[str, int], dict[int, dict[str, float]]] = {}
     for row in rows:
         epochs = edges.setdefault((row["choice"], row["input"]), {})
-        epochs.setdefault(row["epoch"], {})[row["operation"]] = row["probability"]
+        epochs.setdefault(row["epoch"], {})[str(row["operation"])] = row["probability"]
     told, undecided, table = [], [], []
     for (choice, index), epochs in edges.items():
         edge = f"{choice}, input {index}"

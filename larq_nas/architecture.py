@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -233,6 +233,30 @@ class Architecture:
     def resolve(self, space: SpaceLike | None = None) -> Space:
         """Return the space it is of, in its settings; one of your own must be given."""
         return resolve_recorded(self.space, self.settings, space)
+
+
+def write_ranking(path: str | Path, architectures: Sequence[Architecture]) -> None:
+    """Write architectures to `path` as a list in JSON, the best first."""
+    records = [json.loads(one.to_json()) for one in architectures]
+    write_atomically(path, json.dumps(records, indent=1) + "\n")
+
+
+def read_ranking(path: str | Path) -> list[Architecture]:
+    """Read the architectures that a search has ranked, the best first.
+
+    # Raises
+        InputError: if there is none, or it is damaged.
+    """
+    try:
+        records = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(records, list):
+            raise TypeError
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"`{path}` is not the list of architectures that a search leaves, the best first "
+            f"({type(error).__name__})."
+        ) from None
+    return [Architecture._from_record(record, path) for record in records]
 
 
 def _reason(error: Exception) -> str:

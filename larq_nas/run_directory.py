@@ -99,6 +99,7 @@ class RunDirectory:
         self.seeds = self.directory / "seeds.csv"
         self.ranking = self.directory / "ranking.json"
         self.confirmed = self.directory / "confirmed.csv"
+        self.retrained = self.directory / "retrained.csv"
         self.widest = self.directory / "widest.weights.h5"
         self.model = self.directory / "model.keras"
         self.sample = self.directory / "sample.npy"
@@ -328,7 +329,7 @@ class RunDirectory:
             with open(self.history, newline="", encoding="utf-8") as file:
                 rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
             write_table(self.history, [r for r in rows if not r["stage"].startswith(_TRAINING)])
-        self._remove(self.architecture, self.ranking, self.seeds, self.confirmed)
+        self._remove(self.architecture, self.ranking, self.seeds, self.confirmed, self.retrained)
         self._remove(*map(self.directory.joinpath, _FOLDERS))
         # Of the search that ended: the one that goes on tells its own.
         self._remove(self.time_limit, self.warnings)

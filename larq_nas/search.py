@@ -17,7 +17,6 @@ from larq_nas.data.forms import DataLike
 from larq_nas.data.preprocessing import PreprocessingLike
 from larq_nas.data.validation import DataFacts
 from larq_nas.errors import (
-    DivergenceError,
     InputError,
     collecting_warnings,
     plain_number,
@@ -25,7 +24,7 @@ from larq_nas.errors import (
     require_whole,
     warn,
 )
-from larq_nas.files import write_table
+from larq_nas.finalists import best_of_ranking, best_of_seeds, ranked
 from larq_nas.latency import LatencyTable
 from larq_nas.log import log
 from larq_nas.methods import Method, RecipeLike, SearcherLike, SpaceLike, resolve
@@ -171,6 +170,7 @@ def search(
     seed: int = 0,
     seeds: int = 1,
     pick_epochs: int | None = None,
+    retrain: int = 1,
     resume: bool = True,
     strategy: tf.distribute.Strategy | None = None,
     callbacks: GivenCallbacks = None,
@@ -261,6 +261,9 @@ def search(
             out of the training data goes on, as in DARTS; `seeds.csv` has all. A seed whose search
             diverged, or collapsed and is stopped by that, is left out.
         pick_epochs: epochs of these trainings; by default 5.
+        retrain: number of the best candidates of a search that ranks them, an evolution, that are
+            each trained for all `train_epochs`, on the training images but a tenth; the best on
+            that goes on, and is trained on all. `retrained.csv` has them.
         resume: whether to go on with a run that is in `directory` already.
         strategy: a `tf.distribute.Strategy`, such as `MirroredStrategy()` for several GPUs or
             `MultiWorkerMirroredStrategy()` for several machines: each replica has a part of every
@@ -293,10 +296,11 @@ def search(
     epochs = plan.epochs if epochs is None else epochs
     train_epochs = plan.train_epochs if train_epochs is None else train_epochs
     require_role(plan.searcher, directory)
-    require_whole(seeds=seeds)
+    require_whole(seeds=seeds, retrain=retrain)
     check_seed(seed, seeds)
     require_bool(resume=resume, return_result=return_result)
     epochs, classes, seed, seeds = map(plain_number, (epochs, classes, seed, seeds))
+    retrain = plain_number(retrain)
     require_whole(epochs=epochs)
     if hasattr(plan.searcher, "require_epochs"):
         plan.searcher.require_epochs(epochs)
@@ -305,6 +309,8 @@ def search(
         _require_several_seeds(time_limit, strategy)
     elif pick_epochs is not None:
         raise InputError("`pick_epochs` has no effect on one search: give `seeds` too.")
+    if retrain > 1:
+        _require_ranking(plan, seeds, train_epochs)
     pick_epochs = plain_number(_PICK_EPOCHS if pick_epochs is None else pick_epochs)
     require_whole(pick_epochs=pick_epochs)
     seconds = None if time_limit is None else read_seconds(time_limit)
@@ -330,6 +336,11 @@ def search(
             + (f"seeds={seeds}, pick_epochs={pick_epochs}{picks}, " if seeds > 1 else "")
             + f"train_epochs={sum(later.values())}{_listed(later)}",
         )
+        if retrain > 1:
+            log.info(
+                f"The best {retrain} candidates are trained for {sum(later.values())} epochs each, "
+                "and the best of these once more, on all training images"
+            )
     data = read_data(
         train,
         validation,
@@ -363,6 +374,7 @@ def search(
         "epochs": epochs,
         "train_epochs": train_epochs,
         **({"seeds": seeds, "pick_epochs": pick_epochs} if seeds > 1 else {}),
+        **({"retrain": retrain} if retrain > 1 else {}),
     }
     continues = bool(getattr(plan.searcher, "continues", False))
     run = RunDirectory(directory, settings, resume, {**start, **survey.structure()}, continues)
@@ -392,10 +404,15 @@ def search(
             )
 
         def measure(architecture: Architecture, part: RunDirectory) -> dict[str, float]:
-            short = Trainer(architecture, plan.space, compared, plan.recipe, resolved_teacher)
-            return short.measure(short.train(pick_epochs, part, (), verbose))
+            return measured(compared, architecture, pick_epochs, part)
 
-        return _pick(range(seed, seed + seeds), run, find, measure, verbose)
+        return best_of_seeds(range(seed, seed + seeds), run, find, measure, verbose)
+
+    def measured(
+        compared: Data, architecture: Architecture, epochs: Epochs, part: RunDirectory
+    ) -> dict[str, float]:
+        short = Trainer(architecture, plan.space, compared, plan.recipe, resolved_teacher)
+        return short.measure(short.train(epochs, part, (), verbose))
 
     if current_role() == "worker":
         result = _work(prepare(0)[0], run, trainer, searching, verbose)
@@ -427,7 +444,7 @@ def search(
                     require_training_memory(network, size, "A network of the space", mend, False)
         found = prepare(verbose) if goes_on or not run.architecture.exists() else None
         compared = data
-        if found and seeds > 1:
+        if found and max(seeds, retrain) > 1:
             # Others than those that the search of the first seed compares candidates on: it would
             # be ahead on its own.
             tell = log.info if verbose else lambda line: None
@@ -444,6 +461,15 @@ def search(
                     else:
                         architecture = found[0].run(run, searching, verbose)
                 _require_found(architecture, plan, found[1])
+                if retrain > 1:
+                    best = ranked(architecture, run, found[1])[:retrain]
+                    with run.timed("retraining"):
+                        architecture = best_of_ranking(
+                            best,
+                            run,
+                            lambda one, part: measured(compared, one, train_epochs, part),
+                            verbose,
+                        )
                 architecture.save(run.architecture)
             result = train_and_finish(
                 trainer(run), train_epochs, run, resolved_budget, table, resolved_callbacks, verbose
@@ -451,6 +477,9 @@ def search(
             if result.directory:
                 write_report(result.directory, plan.searcher, verbose)
             return result if return_result else result.model
+
+
+_PICK_EPOCHS = 5
 
 
 def _require_several_seeds(time_limit: object, strategy: object) -> None:
@@ -463,49 +492,20 @@ def _require_several_seeds(time_limit: object, strategy: object) -> None:
         raise InputError("`seeds` are searched in one process: leave out the workers.")
 
 
-def _pick(
-    seeds: Sequence[int],
-    run: RunDirectory,
-    find: Callable[[int, RunDirectory], Architecture],
-    measure: Callable[[Architecture, RunDirectory], Mapping[str, float]],
-    verbose: int | str,
-) -> Architecture:
-    """Return the best of what searches of several seeds find, each in a run of its own.
-
-    # Raises
-        DivergenceError: if each of them raised one; otherwise those that did are left out.
-    """
-    rows: list[dict[str, Any]] = []
-    found: list[Architecture] = []
-    for number, seed in enumerate(seeds, 1):
-        if verbose:
-            log.info(f"Search {number} of {len(seeds)}, seed {seed}")
-        settings = {**run.settings, "seed": seed}
-        try:
-            place = run.directory / f"seed{seed}"
-            part = RunDirectory(place, settings, continues=run.continues)
-            with forgetting_graphs(), part:
-                if not part.architecture.exists():
-                    find(seed, part).save(part.architecture)
-                architecture = Architecture.load(part.architecture)
-                figures = measure(architecture, part.part("pick"))
-        except DivergenceError as error:
-            # The searches of the other seeds may have taken days.
-            if number == len(seeds) and not rows:
-                raise
-            warn(f"Seed {seed} is left out: {error}")
-            continue
-        found.append(architecture)
-        rows.append({"seed": seed, **{name: f"{figures[name]:.6g}" for name in _PICKED}})
-        write_table(run.seeds, rows)
-    best = max(range(len(rows)), key=lambda i: (float(rows[i]["accuracy"]), -i))
-    if verbose:
-        told = ", ".join(f"{row['seed']}: {float(row['accuracy']):.2%}" for row in rows)
-        log.info(f"Seeds on the images held out: {told}; seed {rows[best]['seed']} goes on")
-    return found[best]
-
-
-_PICKED, _PICK_EPOCHS = ("accuracy", "loss"), 5
+def _require_ranking(plan: Method, seeds: int, train_epochs: Epochs) -> None:
+    """Raise `InputError` for a search of which the best few cannot be trained again."""
+    name = plan.searcher.name
+    if not getattr(plan.searcher, "ranks", False):
+        raise InputError(
+            f"`retrain` trains the best candidates of a search that ranks some, as evolution does, "
+            f"but searcher `{name}` finds one network: leave `retrain` out, or give `seeds`."
+        )
+    if seeds > 1:
+        raise InputError(
+            "`retrain` and `seeds` both choose by trainings of what was found: give one of them."
+        )
+    if not sum(plan.recipe.split(train_epochs).values()):
+        raise InputError("`retrain` needs `train_epochs` above 0, by which it chooses.")
 
 
 def _apart(data: Data, searcher: Searcher, verbose: int | str) -> Data:

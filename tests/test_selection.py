@@ -16,8 +16,8 @@ from larq_nas import Architecture, searchers, spaces
 from larq_nas.data.data import Data, read_data
 from larq_nas.data.share import hash_images
 from larq_nas.errors import DivergenceError, InputError
+from larq_nas.finalists import best_of_seeds
 from larq_nas.run_directory import RunDirectory
-from larq_nas.search import _pick
 from larq_nas.searchers.searcher import SEARCH_SPLIT
 
 SHAPE, CLASSES = (8, 8, 1), 3
@@ -227,7 +227,7 @@ def test_no_seed_is_compared_on_the_images_that_its_search_chose_by(
         raise PickedError
 
     module = sys.modules["larq_nas.search"]
-    monkeypatch.setattr(module, "_pick", pick)
+    monkeypatch.setattr(module, "best_of_seeds", pick)
     monkeypatch.setattr(module, "Trainer", trainer)
     train, measured = ((_examples(60, seed)) for seed in (0, 1))
     with pytest.raises(PickedError):
@@ -260,7 +260,7 @@ def test_a_seed_that_diverges_is_left_out(tmp_path: Path, fails: set[int]) -> No
 
     def pick() -> Architecture:
         with RunDirectory(tmp_path, {"seeds": 3}) as run:
-            return _pick(range(3, 6), run, find, measure, 0)
+            return best_of_seeds(range(3, 6), run, find, measure, 0)
 
     if len(fails) == 3:
         with pytest.raises(DivergenceError, match="5 div"), pytest.warns(match="Seed 3 is left"):

@@ -86,6 +86,13 @@ __all__ = ["search"]
     default=1,
     help="Searches by as many seeds; the best goes on, after 5 epochs of training.",
 )
+@click.option(
+    "--retrain",
+    type=int,
+    default=1,
+    help="Best candidates (evolution) that are each trained for all --train-epochs; the best goes "
+    "on.",
+)
 @data_options
 @test_option
 @click.option(
@@ -106,6 +113,7 @@ def search(
     train_epochs: int | dict[str, int] | None,
     time_limit: str | None,
     seeds: int,
+    retrain: int,
     teacher: Path | None,
     data: DataOptions,
     test: str | None,
@@ -151,6 +159,7 @@ def search(
         train_epochs=train_epochs,
         time_limit=time_limit,
         seeds=seeds,
+        retrain=retrain,
         test=test_data,
         classes=data.classes,
         class_weight=data.class_weight,

@@ -73,6 +73,9 @@ class Searcher(Protocol):
     # shows, `larq_nas.report.charts.Section`, of what the directory holds by then: while a search
     # goes on too.
     #
+    # Where `ranks` is true, its search writes `directory.ranking`, by
+    # `larq_nas.architecture.write_ranking`: candidates that may be returned, the best first.
+    #
     # Where `continues` is true, a search of more epochs does in its first ones what one of fewer
     # does, whatever has ended behind it: a run goes on to more. Without, another number is refused.
     #

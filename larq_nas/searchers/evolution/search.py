@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from larq_nas.architecture import Architecture
+from larq_nas.architecture import Architecture, write_ranking
 from larq_nas.choices import Depth, Value, all_alive
 from larq_nas.cost import LATENCY, Limits, SpaceCosts
 from larq_nas.data.data import Data
@@ -32,7 +32,7 @@ from larq_nas.errors import (
     use_plain_numbers,
     warn,
 )
-from larq_nas.files import write_atomically, write_table
+from larq_nas.files import write_table
 from larq_nas.log import counted, log
 from larq_nas.process_state import seed_everything
 from larq_nas.report.charts import Section
@@ -198,8 +198,7 @@ class EvolutionSearch:
         order = [tried[i][0] for i in ranked]
         named = self._confirmed(oracle, run) or tried[chosen][0]
         order = [named, *(one for one in order if one.number != named.number)]
-        records = [json.loads(self._architecture(one).to_json()) for one in order[:_RANKED]]
-        write_atomically(run.ranking, json.dumps(records, indent=1) + "\n")
+        write_ranking(run.ranking, [self._architecture(one) for one in order[:_RANKED]])
         return self._architecture(named)
 
     def _confirmed(self, oracle: EvolutionOracle, run: RunDirectory) -> Training | None:
@@ -382,6 +381,7 @@ class Evolution:
     several_devices: ClassVar[bool] = False
     several_processes: ClassVar[bool] = True
     continues: ClassVar[bool] = True
+    ranks: ClassVar[bool] = True
     smallest_ratio: ClassVar[float | None] = None
 
     population: int = 32

@@ -221,22 +221,27 @@ class EvolutionSearch:
             training.number: np.load(run.directory / "trials" / f"trial_{trial.trial_id}" / CORRECT)
             for training, trial in confirmed
         }
-        best = max(figures, key=lambda n: (figures[n]["fitness"], -n))
-        named = best
-        if incumbent is not None and best != incumbent:
-            gain = figures[best]["fitness"] - figures[incumbent]["fitness"]
-            error = 100 * standard_error(correct[best], correct[incumbent])
-            is_better = gain > error
-            named = best if is_better else incumbent
-            told = f"{gain:.2f} ± {error:.2f} points above the network that the search was given"
-            if is_better:
-                log.info(f"Candidate {best + 1} is {told}")
+        named = max(
+            (number for number in figures if number != incumbent),
+            key=lambda n: (figures[n]["fitness"], -n),
+        )
+        if incumbent is not None:
+            gain = figures[named]["fitness"] - figures[incumbent]["fitness"]
+            error = 100 * standard_error(correct[named], correct[incumbent])
+            told = f"{gain:+.2f} ± {error:.2f} points from it"
+            if gain > error:
+                log.info(
+                    f"Candidate {named + 1} is better than the network that the search was given: "
+                    f"{told}"
+                )
             else:
                 warn(
-                    f"No candidate was found that is better: number {best + 1} is {told} (± "
-                    "one standard error), which is what is returned. More epochs (`rungs`, "
-                    "`confirm_epochs`) or a larger `search_split` tell more apart."
+                    "No candidate was found that is better than the network that the search was "
+                    f"given, which is returned: the best, number {named + 1}, is {told} (± one "
+                    "standard error). Longer trainings (`rungs`, `confirm_epochs`) and a larger "
+                    "`search_split` tell more apart."
                 )
+                named = incumbent
         rows = []
         for number in sorted(figures):
             is_incumbent = number == incumbent

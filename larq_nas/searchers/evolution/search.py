@@ -221,11 +221,9 @@ class EvolutionSearch:
             training.number: np.load(run.directory / "trials" / f"trial_{trial.trial_id}" / CORRECT)
             for training, trial in confirmed
         }
-        named = max(
-            (number for number in figures if number != incumbent),
-            key=lambda n: (figures[n]["fitness"], -n),
-        )
-        if incumbent is not None:
+        others = [number for number in figures if number != incumbent] or list(figures)
+        named = max(others, key=lambda n: (figures[n]["fitness"], -n))
+        if incumbent is not None and incumbent != named:
             gain = figures[named]["fitness"] - figures[incumbent]["fitness"]
             error = 100 * standard_error(correct[named], correct[incumbent])
             told = f"{gain:+.2f} ± {error:.2f} points from it"

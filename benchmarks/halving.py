@@ -54,15 +54,14 @@ def searched(
         directory=directory,
         verbose=2,
     )
-    return read_table(directory / "candidates.csv", "candidate", "accuracy", "epochs")
+    return read_table(directory / "candidates.csv", "candidate", "accuracy")
 
 
 def compared(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what rungs save, and what they change, for the candidates of a seed."""
     rungs = tuple(arguments.rungs)
     halved = searched(rungs, seed, arguments)
-    # The first rung alone too: a table has a candidate's last accuracy.
-    first = {row["candidate"]: row["accuracy"] for row in searched(rungs[:1], seed, arguments)}
+    first = {row["candidate"]: row[f"accuracy_{rungs[0]}"] for row in halved}
     full = {row["candidate"]: row["accuracy"] for row in searched(rungs[-1:], seed, arguments)}
     names = sorted(full)
     tau = kendalltau([first[name] for name in names], [full[name] for name in names])
@@ -81,6 +80,8 @@ def compared(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
         "first_rung": [first[name] for name in names],
         "full": [full[name] for name in names],
         "promoted": promoted,
+        # A training that stops on a rung and goes on should be the training that does not stop.
+        "promoted_equal_full": all(promoted[name] == full[name] for name in promoted),
     }
 
 

@@ -18,7 +18,6 @@ RECIPE = larq_nas.training.Recipe(stages=("binary",))
 QUICK = {**TINY, "recipe": RECIPE, "train_epochs": 1, "verbose": 0}
 # Run by other tests, beside what these have to show.
 ELSEWHERE = {
-    "joint_space": "cost/test_joint_space.py",
     "own_images": "test_own_data.py",
     "own_space": "test_search.py",
     "own_searcher": "searchers/test_conformance.py",
@@ -108,6 +107,21 @@ def test_a_network_keeps_to_a_latency_of_a_table_that_is_measured(tmp_path: Path
     before = table.stat().st_mtime_ns
     module.main(directory=str(run), **given)
     assert table.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["genetic", "random"])
+def test_operations_widths_and_depths_are_searched_together(strategy: str, tmp_path: Path) -> None:
+    module, run = example("joint_space"), tmp_path / "run"
+    searcher = larq_nas.searchers.Evolution(
+        population=3, candidate_epochs=1, confirm=1, confirm_epochs=1, strategy=strategy
+    )
+    small = {name: QUICK[name] for name in QUICK if name != "space"}
+    module.main(str(run), **{**small, "searcher": searcher})
+    assert is_verified(run)
+    found = larq_nas.Architecture.load(run / "architecture.json")
+    assert {type(found.choices[name]) for name in ("section0", "width0")} == {int, float}
+    assert (run / "model.tflite").stat().st_size <= 64_000
 
 
 @pytest.mark.slow

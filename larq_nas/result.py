@@ -45,6 +45,8 @@ class Result:
         loss: mean cross-entropy on them.
         metrics: further metrics on them, by their names.
         class_accuracy: the accuracy of the images of each class, by its name or number.
+        baselines: networks to hold it against, each with its `label`, `widths`, `costs`,
+            `flatbuffer_bytes` and, if it was trained, `accuracy`.
         test_accuracy, test_loss, test_metrics: the same on the test data, if there is any.
         top5_accuracy: share of the images whose class is among the five that are the most likely;
             `None` with five classes or less.
@@ -84,6 +86,7 @@ class Result:
     test_accuracy: float | None = None
     test_loss: float | None = None
     test_metrics: Mapping[str, float] = field(default_factory=dict)
+    baselines: Sequence[Mapping[str, Any]] = ()
 
     @cached_property
     def model(self) -> tf.keras.Model:
@@ -144,6 +147,7 @@ class Result:
             test_accuracy=told.get("test_accuracy"),
             test_loss=told.get("test_loss"),
             test_metrics=told.get("test_metrics", {}),
+            baselines=told.get("baselines", []),
         )
 
     def rows(self) -> list[tuple[str, str]]:
@@ -176,6 +180,11 @@ class Result:
         if self.budget and self.conversion:
             used = {**costs, "flatbuffer_bytes": len(self.conversion.flatbuffer)}
             rows.append(("budget", Budget(dict(self.budget)).report(used)))
+        for row in self.baselines:
+            name = "uniform twin" if row["label"] == "uniform" else row["label"]
+            accuracy = f"{row['accuracy']:.2%}" if "accuracy" in row else "not trained"
+            macs = f"{row['costs']['binary_macs']:,} binary MACs"
+            rows.append((name, f"{accuracy}, {macs}, {row['flatbuffer_bytes']:,.0f} bytes"))
         stages = dict.fromkeys(row["stage"] for row in self.history)
         counted = [f"{s} {sum(row['stage'] == s for row in self.history)}" for s in stages]
         if counted:

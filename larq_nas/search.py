@@ -8,6 +8,15 @@ from typing import Any
 import tensorflow as tf
 
 from larq_nas.architecture import Architecture
+from larq_nas.baselines import (
+    BaselinesLike,
+    add_baselines,
+    at_random,
+    cost_of,
+    read_baselines,
+    require_trainable,
+    settings_of,
+)
 from larq_nas.choices import Choice, Pair
 from larq_nas.cost import LATENCY, Budget, BudgetLike, Limits, SpaceCosts
 from larq_nas.cost.budget import require_light
@@ -171,6 +180,7 @@ def search(
     seeds: int = 1,
     pick_epochs: int | None = None,
     retrain: int = 1,
+    baselines: BaselinesLike = False,
     resume: bool = True,
     strategy: tf.distribute.Strategy | None = None,
     callbacks: GivenCallbacks = None,
@@ -264,6 +274,10 @@ def search(
         retrain: number of the best candidates of a search that ranks them, an evolution, that are
             each trained for all `train_epochs`, on the training images but a tenth; the best on
             that goes on, and is trained on all. `retrained.csv` has them.
+        baselines: what is trained beside the found network, alike: `True` or `"uniform"` the
+            network whose widths are all the same multiple of the space's own, and which costs as
+            much; `"random"` the best of as many random candidates; or a list of both. Costs of the
+            uniform one are told of any space with widths. A later call may ask for them.
         resume: whether to go on with a run that is in `directory` already.
         strategy: a `tf.distribute.Strategy`, such as `MirroredStrategy()` for several GPUs or
             `MultiWorkerMirroredStrategy()` for several machines: each replica has a part of every
@@ -377,6 +391,11 @@ def search(
         **({"retrain": retrain} if retrain > 1 else {}),
     }
     continues = bool(getattr(plan.searcher, "continues", False))
+    beside = read_baselines(baselines, plan.searcher, survey.expansions, seeds > 1)
+    if beside:
+        require_trainable(beside, strategy, sum(later.values()))
+        if verbose:
+            log.info(cost_of(beside, epochs, sum(later.values())))
     run = RunDirectory(directory, settings, resume, {**start, **survey.structure()}, continues)
     # A searcher without stages is given its callbacks, and no others.
     has_stages = hasattr(plan.searcher, "stages")
@@ -407,6 +426,20 @@ def search(
             return measured(compared, architecture, pick_epochs, part)
 
         return best_of_seeds(range(seed, seed + seeds), run, find, measure, verbose)
+
+    def refined(
+        architecture: Architecture, run: RunDirectory, limits: Limits | None
+    ) -> Architecture:
+        if retrain == 1:
+            return architecture
+        apart = data.to_search(SEARCH_SPLIT, log.info if verbose else lambda line: None, split=2)
+        with run.timed("retraining"):
+            return best_of_ranking(
+                ranked(architecture, run, limits)[:retrain],
+                run,
+                lambda one, part: measured(apart, one, train_epochs, part),
+                verbose,
+            )
 
     def measured(
         compared: Data, architecture: Architecture, epochs: Epochs, part: RunDirectory
@@ -444,7 +477,7 @@ def search(
                     require_training_memory(network, size, "A network of the space", mend, False)
         found = prepare(verbose) if goes_on or not run.architecture.exists() else None
         compared = data
-        if found and max(seeds, retrain) > 1:
+        if found and seeds > 1:
             # Others than those that the search of the first seed compares candidates on: it would
             # be ahead on its own.
             tell = log.info if verbose else lambda line: None
@@ -461,19 +494,48 @@ def search(
                     else:
                         architecture = found[0].run(run, searching, verbose)
                 _require_found(architecture, plan, found[1])
-                if retrain > 1:
-                    best = ranked(architecture, run, found[1])[:retrain]
-                    with run.timed("retraining"):
-                        architecture = best_of_ranking(
-                            best,
-                            run,
-                            lambda one, part: measured(compared, one, train_epochs, part),
-                            verbose,
-                        )
-                architecture.save(run.architecture)
+                refined(architecture, run, found[1]).save(run.architecture)
             result = train_and_finish(
                 trainer(run), train_epochs, run, resolved_budget, table, resolved_callbacks, verbose
             )
+            if survey.expansions and not run.is_copy:
+                limits = found[1] if found else None
+
+                def at_random_in(part: RunDirectory) -> Architecture:
+                    own = limits or limits_of(
+                        resolved_budget, plan.space, facts, table, plan.searcher, 0
+                    )
+                    drawing = at_random(plan.searcher)
+                    apart = _apart(data, drawing, verbose)
+                    drawn = drawing.prepare(plan.space, apart, own, epochs, plan.recipe)
+                    if seconds is not None:
+                        limit = TimeLimit(seconds, list(stages), part.time_limit)
+                        resolved_callbacks.limit = limit
+                    return refined(drawn.run(part, searching, verbose), part, own)
+
+                add_baselines(
+                    run,
+                    beside,
+                    lambda: (
+                        limits.costs
+                        if limits
+                        else SpaceCosts(
+                            plan.space,
+                            facts.input_shape,
+                            facts.classes,
+                            table,
+                            plan.searcher.smallest_ratio,
+                        )
+                    ),
+                    list(resolved_budget.limits),
+                    at_random_in,
+                    lambda part: train_and_finish(
+                        trainer(part), train_epochs, part, resolved_budget, table, (), verbose
+                    ),
+                    settings_of(run.settings, plan.searcher, beside),
+                    verbose,
+                )
+                result = Result.of(run, result.model)
             if result.directory:
                 write_report(result.directory, plan.searcher, verbose)
             return result if return_result else result.model

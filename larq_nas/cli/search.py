@@ -12,6 +12,7 @@ from larq_nas.cli.common import (
     assignments_option,
     data_options,
     load_teacher,
+    named,
     one_line_errors,
     plan_of,
     print_outcome,
@@ -93,6 +94,14 @@ __all__ = ["search"]
     help="Best candidates (evolution) that are each trained for all --train-epochs; the best goes "
     "on.",
 )
+@click.option(
+    "--baselines",
+    is_flag=False,
+    flag_value="uniform",
+    help="Train what the found network is held against: uniform (the default), a network of equal "
+    "cost whose widths are all the same multiple; random, the best of random candidates; or both "
+    "with a comma.",
+)
 @data_options
 @test_option
 @click.option(
@@ -114,6 +123,7 @@ def search(
     time_limit: str | None,
     seeds: int,
     retrain: int,
+    baselines: str | None,
     teacher: Path | None,
     data: DataOptions,
     test: str | None,
@@ -160,6 +170,7 @@ def search(
         time_limit=time_limit,
         seeds=seeds,
         retrain=retrain,
+        baselines=named(baselines) if baselines else False,
         test=test_data,
         classes=data.classes,
         class_weight=data.class_weight,

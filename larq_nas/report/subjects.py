@@ -117,6 +117,7 @@ class RunReader:
             self._network: "result.json",
             self._search: "what the search has left",
             self._training: "history.csv",
+            self._baselines: "result.json",
             self._classes: "result.json",
             self._costs: "result.json",
             self._latency: "latencies.json",
@@ -377,6 +378,9 @@ class RunReader:
                 ratios = {"found": choices[name], "uniform": 1}
                 multiple = multiples.get(name, 1)
                 widths = {label: expand(own, one, multiple) for label, one in ratios.items()}
+                # Of equal cost, where it is known.
+                for one in self.result.get("baselines") or ():
+                    widths[one["label"]] = one["widths"].get(name, widths["found"])
                 rows += [
                     {"layer": name, "network": label, "filters": filters}
                     for label, filters in widths.items()
@@ -437,6 +441,52 @@ class RunReader:
                     )
                     charts.append(chart)
         return [Section("Training", "Each stage, epoch by epoch.", charts)] if charts else []
+
+    def _baselines(self) -> list[Section]:
+        """Return the found network beside its uniform twin and the best random one."""
+        baselines = self.result.get("baselines") or []
+        if not baselines:
+            return []
+        bytes_ = self.result.get("bytes")
+        found = {**self.result, "label": "found", "flatbuffer_bytes": bytes_}
+        every = [found, *baselines]
+        rows = [
+            {
+                "network": one["label"],
+                "each width times": f"{one['ratio']:g}" if "ratio" in one else "",
+                "accuracy": f"{one['accuracy']:.2%}" if "accuracy" in one else "not trained",
+                "binary MACs": number_text(one["costs"]["binary_macs"]),
+                "real MACs": number_text(one["costs"]["macs"]),
+                "bytes of weights": number_text(one["costs"]["weight_bytes"]),
+                ".tflite bytes": number_text(one["flatbuffer_bytes"]),
+            }
+            for one in every
+        ]
+        trained = [
+            {"network": one["label"], "accuracy": one["accuracy"], **_counted(one)}
+            for one in every
+            if "accuracy" in one and one["flatbuffer_bytes"] is not None
+        ]
+        charts = [
+            dots(
+                trained,
+                cost,
+                "accuracy",
+                color="network",
+                title=f"Accuracy by {cost}",
+                percent=True,
+            )
+            for cost in ("binary MACs", ".tflite bytes")
+            if len(trained) > 1
+        ]
+        told = {
+            "uniform": "uniform has one multiple for all widths, so chosen that it costs as much "
+            "as the found network at most",
+            "random": "random is the best of as many random candidates",
+        }
+        named = "; ".join(told[one["label"]] for one in baselines)
+        text = f"What the search has to beat: {named}. What is trained is trained alike."
+        return [Section("Baselines", text, charts, rows=rows)]
 
     def _classes(self) -> list[Section]:
         accuracies = self.result.get("class_accuracy") or {}
@@ -589,6 +639,14 @@ def comparison(path: Path) -> Subject:
     section = Section("Comparison", text, charts, rows=shown)
     start = record.get("start", {})
     return Subject(path, "comparison", {"rows": rows}, [section], terms, (), lost, start)
+
+
+def _counted(one: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the costs of a network that are drawn."""
+    return {
+        "binary MACs": one["costs"]["binary_macs"],
+        ".tflite bytes": one["flatbuffer_bytes"],
+    }
 
 
 def _pairs(value: Any) -> list[tuple[str, int]]:

@@ -69,7 +69,7 @@ from larq_nas.searchers.evolution.tuner import (
 )
 from larq_nas.searchers.searcher import SEARCH_SPLIT, Callbacks
 from larq_nas.spaces import Space
-from larq_nas.spaces.chooser import Survey, Widest
+from larq_nas.spaces.chooser import Fix, Widest
 from larq_nas.spaces.space import is_built_in
 from larq_nas.training.callbacks import StageCallbacks, StageLogs
 from larq_nas.training.recipe import Recipe
@@ -196,12 +196,14 @@ class EvolutionSearch:
             self._report(len(rungs), len(oracle.failures), len(best), figures[chosen])
         ranked = sorted(range(len(tried)), key=lambda i: (-figures[i]["fitness"], i))
         order = [tried[i][0] for i in ranked]
-        named = self._confirmed(oracle, run) or tried[chosen][0]
+        named = self._confirmed(oracle, run, verbose) or tried[chosen][0]
         order = [named, *(one for one in order if one.number != named.number)]
         write_ranking(run.ranking, [self._architecture(one) for one in order[:_RANKED]])
         return self._architecture(named)
 
-    def _confirmed(self, oracle: EvolutionOracle, run: RunDirectory) -> Training | None:
+    def _confirmed(
+        self, oracle: EvolutionOracle, run: RunDirectory, verbose: int | str
+    ) -> Training | None:
         """Return what the confirmation names, and write `confirmed.csv`; `None` without one.
 
         It is the candidate of the highest fitness, but where the search was given a network: that
@@ -227,12 +229,12 @@ class EvolutionSearch:
             gain = figures[named]["fitness"] - figures[incumbent]["fitness"]
             error = 100 * standard_error(correct[named], correct[incumbent])
             told = f"{gain:+.2f} ± {error:.2f} points from it"
-            if gain > error:
+            if gain > error and verbose:
                 log.info(
                     f"Candidate {named + 1} is better than the network that the search was given: "
                     f"{told}"
                 )
-            else:
+            elif gain <= error:
                 warn(
                     "No candidate was found that is better than the network that the search was "
                     f"given, which is returned: the best, number {named + 1}, is {told} (± one "
@@ -502,7 +504,9 @@ class Evolution:
         if self.subset is not None:
             data.require_subset(self.subset)
         if costs.choices:
-            network = space.proxy().build(Survey(), facts.input_shape, facts.classes)
+            widest: dict[str, Value] = {n: max(a.ratios) for n, a in costs.expansions.items()}
+            choose = Fix({**_plain_values(costs), **widest})
+            network = space.proxy().build(choose, facts.input_shape, facts.classes)
             require_training_memory(network, facts.batch_size, "A candidate", _SMALLER)
         else:
             self._require_inheritance(space, recipe, facts)

@@ -350,9 +350,10 @@ class Limits:
 
     def require_feasible(self) -> str:
         """Return a line on what a light network uses, or raise `InputError` if none fits."""
-        if not self.costs.choices:
+        if self.costs.expansions:
+            some = {name: choice.any() for name, choice in self.costs.choices.items()}
             try:
-                self.costs.of({}, self.costs.narrowest)
+                self.costs.of(some, self.costs.narrowest)
             except Exception as error:  # noqa: BLE001 - of the user's own function
                 return (
                     "Budget of the found network: the narrowest cannot be built to tell whether "
@@ -496,7 +497,10 @@ def _ratio_within(costs: SpaceCosts, budget: Budget, chosen: Chosen) -> float | 
         ratios = dict.fromkeys(costs.expansions, thousandths / _DECIMALS)
         return not budget.excess(costs.of(chosen, ratios))
 
-    low, high = 1, int(_DECIMALS * min(costs.narrowest.values(), default=0))
+    # No ratio leaves a layer less than one channel.
+    fewest = min((asked.filters for asked in costs.expansions.values()), default=1)
+    low = math.ceil(_DECIMALS / fewest)
+    high = int(_DECIMALS * min(costs.narrowest.values(), default=0))
     if low >= high or not fits(low):
         return None
     while high - low > 1:

@@ -229,3 +229,46 @@ def test_latencies_are_those_of_the_built_networks() -> None:
 def test_a_budget_below_the_lightest_names_what_holds_it_up(joint: SpaceCosts) -> None:
     with pytest.raises(InputError, match=r"must be at least .* `multiple_of` lets them"):
         Limits(joint, Budget({"flatbuffer_bytes": "8KB"})).require_feasible()
+
+
+def narrow_ones_fail(
+    choose: Chooser, input_shape: tuple[int, int, int], classes: int
+) -> tf.keras.Model:
+    """Is built to be costed, and cannot be built at its smallest width."""
+    images = tf.keras.Input(input_shape)
+    width = int(choose.filters("width", 8, (0.5, 1, 2)))
+    if width < 8:
+        raise ValueError("too narrow")
+    kernels = {
+        f"conv{size}": lambda x, name, size=size: sign_conv(x, width, size, name=name)
+        for size in (1, 3)
+    }
+    x = choose.op("kernel", stem(images, width), kernels)
+    return tf.keras.Model(images, classifier(x, classes))
+
+
+@pytest.mark.filterwarnings("ignore:The costs of space")
+def test_a_budget_is_not_refused_where_the_narrowest_cannot_be_built() -> None:
+    limits = Limits(SpaceCosts(narrow_ones_fail, SHAPE, CLASSES), Budget({"parameters": 500}))
+    assert "cannot be built to tell" in limits.require_feasible()
+    assert limits.allow({"width": 1, "kernel": "conv1"})
+    assert not limits.allow({"width": 1, "kernel": "conv3"})
+
+
+def few_filters(choose: Chooser, input_shape: tuple[int, int, int], classes: int) -> tf.keras.Model:
+    images = tf.keras.Input(input_shape)
+    width = choose.filters("width", 4, (0.5, 1))
+    x = sign_conv(stem(images, width), width, 3, name="conv")
+    return tf.keras.Model(images, classifier(x, classes))
+
+
+def test_ratios_that_are_proposed_leave_a_channel() -> None:
+    costs = SpaceCosts(few_filters, SHAPE, CLASSES)
+    parameters = {ratio: costs.exact({"width": ratio})["parameters"] for ratio in (0.25, 0.5)}
+    assert parameters[0.25] < parameters[0.5]
+    with pytest.raises(InputError, match=r"give the space `ratios=0\.\d+,0\.5,1`") as error:
+        Limits(costs, Budget({"parameters": parameters[0.25]})).require_feasible()
+    proposed = float(str(error.value).partition("ratios=")[2].partition(",")[0])
+    assert 4 * proposed >= 1
+    with pytest.raises(InputError, match="narrower widths do not help"):
+        Limits(costs, Budget({"parameters": parameters[0.25] - 1})).require_feasible()

@@ -232,32 +232,31 @@ def add_baselines(
     result: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
     before = {row["label"]: row for row in result.get("baselines", ())}
     asked = [name for name in names if not _is_measured(before.get(name, {}), result)]
-    if "uniform" in before and not asked:
+    if result.get("baselines") and not asked:
         _tell(result, before.values(), verbose)
         return
     found = Architecture.load(run.architecture)
     rows = []
     try:
         of_space = costs()
-        twin = uniform_twin(found, of_space, limits)
+        twin = uniform_twin(found, of_space, limits) if of_space.expansions else None
     except LarqNasError as error:
         # What a network costs that was trained and converted is known without it.
         warn(f"No uniform twin, as the costs of the space cannot be computed: {first_line(error)}.")
         return
     if "uniform" in before and "uniform" not in asked:
         rows.append(before["uniform"])
-    elif twin is None:
+    elif twin is None and of_space.expansions:
         warn("No uniform network costs as little as the found one: it has no twin.")
-    else:
+    elif twin is not None:
         row = {"label": "uniform", "ratio": twin.ratio, "quantity": twin.quantity}
         rows.append({**row, **_facts(twin.architecture, of_space)})
         if rows[-1]["widths"] == _facts(found, of_space)["widths"]:
             # It is the found network.
             rows[-1] |= _measured(result)
         elif "uniform" in asked:
-            rows[-1] |= _trained(
-                run, "uniform", settings, lambda part: twin.architecture, train, verbose
-            )
+            of_twin = twin.architecture
+            rows[-1] |= _trained(run, "uniform", settings, lambda part: of_twin, train, verbose)
     if "random" in asked:
         trained = _trained(run, "random", settings, find, train, verbose)
         path = run.directory / "baselines" / "random" / "architecture.json"

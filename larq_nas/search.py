@@ -396,6 +396,8 @@ def search(
         require_trainable(beside, strategy, sum(later.values()))
         if verbose:
             log.info(cost_of(beside, epochs, sum(later.values())))
+        if callbacks:
+            warn("`callbacks` do not take part in the trainings of `baselines`.")
     run = RunDirectory(directory, settings, resume, {**start, **survey.structure()}, continues)
     # A searcher without stages is given its callbacks, and no others.
     has_stages = hasattr(plan.searcher, "stages")
@@ -498,7 +500,7 @@ def search(
             result = train_and_finish(
                 trainer(run), train_epochs, run, resolved_budget, table, resolved_callbacks, verbose
             )
-            if survey.expansions and not run.is_copy:
+            if (survey.expansions or beside) and not run.is_copy:
                 limits = found[1] if found else None
 
                 def at_random_in(part: RunDirectory) -> Architecture:

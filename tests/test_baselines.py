@@ -1,5 +1,6 @@
 """The uniform twin and random candidates beside a found network."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import pytest
+from test_cli import invoke
 
 from larq_nas import Architecture, searchers, spaces
 from larq_nas.baselines import read_baselines, uniform_twin
@@ -134,6 +136,29 @@ def test_baselines_that_cannot_be_are_refused_before_anything_is_written(
     settings = {**SETTINGS, "epochs": 1, "directory": tmp_path / "run", **options}
     with pytest.raises(InputError, match=message):
         larq_nas.search(*DATA, SPACE, searcher, baselines=baselines, **settings)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_cells_are_held_against_random_ones(tmp_path: Path) -> None:
+    space = spaces.Bats(cells=1, channels=4, nodes=1)
+    settings = {**SETTINGS, "epochs": 1, "directory": tmp_path, "return_result": True}
+    searcher = dataclasses.replace(SEARCHER, widest_epochs=None)
+    found = larq_nas.search(*DATA, space, searcher, baselines="random", **settings)
+    (random,) = found.baselines
+    assert (random["label"], random["widths"]) == ("random", {})
+    assert random["accuracy"] == result(tmp_path / "baselines" / "random")["accuracy"]
+
+
+def test_commands_refuse_what_the_function_refuses(tmp_path: Path) -> None:
+    def told(*options: str) -> str:
+        place = ("--batch-size", "300", "--directory", str(tmp_path / "run"))
+        done = invoke("search", "--epochs", "1", "--train-epochs", "1", *options, *place)
+        assert done.exit_code
+        return str(done.output)
+
+    assert "`--baselines` must be True, False or names of" in told("--baselines", "twin")
+    assert "`--retrain` trains the best candidates of a search" in told("--retrain", "2")
     assert not (tmp_path / "run").exists()
 
 

@@ -106,6 +106,14 @@ class SearcherConformance:
         assert rest.count < whole.count, "Everything was trained again."
         _require_same(tmp_path / "whole", tmp_path / "cut")
 
+    def test_more_epochs_end_as_if_they_were_asked_for_at_first(self, tmp_path: Path) -> None:
+        if not getattr(self.searcher, "continues", False):
+            pytest.skip("The searcher does not say that it goes on to more epochs.")
+        self.search(tmp_path / "whole", epochs=self.epochs + 1)
+        self.search(tmp_path / "longer")
+        self.search(tmp_path / "longer", epochs=self.epochs + 1)
+        _require_same(tmp_path / "whole", tmp_path / "longer")
+
     def test_a_budget_is_kept(self, tmp_path: Path) -> None:
         costs = self._costs()
         for name in self.limits:

@@ -1,5 +1,6 @@
 """Spaces that ask every kind of question: what their networks cost, and which keep to a budget."""
 
+import gc
 import itertools
 import math
 import random
@@ -83,6 +84,7 @@ def test_members_cost_what_they_cost_built_and_convert_in_binary(
         weights = [(weight.name, tuple(weight.shape)) for weight in model.weights]
         assert identities.setdefault(joint.identity(values), weights) == weights
         tf.keras.backend.clear_session()
+        gc.collect()
     assert len(identities) == len({repr(weights) for weights in identities.values()})
 
 
@@ -272,3 +274,37 @@ def test_ratios_that_are_proposed_leave_a_channel() -> None:
     assert 4 * proposed >= 1
     with pytest.raises(InputError, match="narrower widths do not help"):
         Limits(costs, Budget({"parameters": parameters[0.25] - 1})).require_feasible()
+
+
+def one_node_read(
+    choose: Chooser, input_shape: tuple[int, int, int], classes: int
+) -> tf.keras.Model:
+    """A cell that gives its last node alone: the first counts only where that reads it."""
+    images = tf.keras.Input(input_shape)
+    x = stem(images, 8)
+    operations = {
+        "conv": lambda x, name: sign_conv(x, 8, 3, name=name),
+        "pool": lambda x, name: tf.keras.layers.MaxPool2D(3, 1, padding="same", name=name)(x),
+        "zero": None,
+    }
+    x = choose.cell("cell", [x, x], lambda _: operations, nodes=2, concat=[3], keep_zero=True)
+    return tf.keras.Model(images, classifier(x, classes))
+
+
+def test_nodes_that_nothing_reads_do_not_count() -> None:
+    costs = SpaceCosts(one_node_read, SHAPE, CLASSES)
+    last, first = [["conv", 0], ["pool", 1]], [["conv", 0], ["conv", 1]]
+    one = costs.identity({"cell/2": first, "cell/3": last})
+    assert costs.identity({"cell/2": [["pool", 0], ["pool", 1]], "cell/3": last}) == one
+    assert costs.identity({"cell/2": first, "cell/3": last[::-1]}) == one
+    assert costs.identity({"cell/2": first, "cell/3": [["conv", 0], ["zero", 2]]}) == (
+        costs.identity({"cell/2": last, "cell/3": [["conv", 0], ["zero", 1]]})
+    )
+    read = [["conv", 0], ["pool", 2]]
+    assert costs.identity({"cell/2": first, "cell/3": read}) != one
+    assert costs.identity({"cell/2": first, "cell/3": read}) != (
+        costs.identity({"cell/2": last, "cell/3": read})
+    )
+    # One pair twice is two layers, each with weights of its own.
+    twice = [["conv", 0], ["conv", 0]]
+    assert costs.identity({"cell/2": first, "cell/3": twice}) != one

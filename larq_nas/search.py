@@ -449,6 +449,29 @@ def search(
         short = Trainer(architecture, plan.space, compared, plan.recipe, resolved_teacher)
         return short.measure(short.train(epochs, part, (), verbose))
 
+    def hold_against_others(run: RunDirectory, limits: Limits | None) -> None:
+        def costs() -> SpaceCosts:
+            if limits:
+                return limits.costs
+            shape, least = facts.input_shape, plan.searcher.smallest_ratio
+            return SpaceCosts(plan.space, shape, facts.classes, table, least)
+
+        def find(part: RunDirectory) -> Architecture:
+            own = limits or limits_of(resolved_budget, plan.space, facts, table, plan.searcher, 0)
+            drawing = at_random(plan.searcher)
+            apart = _apart(data, drawing, verbose)
+            drawn = drawing.prepare(plan.space, apart, own, epochs, plan.recipe)
+            if seconds is not None:
+                resolved_callbacks.limit = TimeLimit(seconds, list(stages), part.time_limit)
+            return refined(drawn.run(part, searching, verbose), part, own)
+
+        def finish(part: RunDirectory) -> None:
+            train_and_finish(trainer(part), train_epochs, part, resolved_budget, table, (), verbose)
+
+        settings = settings_of(run.settings, plan.searcher, beside)
+        names = list(resolved_budget.limits)
+        add_baselines(run, beside, costs, names, find, finish, settings, verbose)
+
     if current_role() == "worker":
         result = _work(prepare(0)[0], run, trainer, searching, verbose)
         return result if return_result else result.model
@@ -501,42 +524,7 @@ def search(
                 trainer(run), train_epochs, run, resolved_budget, table, resolved_callbacks, verbose
             )
             if (survey.expansions or beside) and not run.is_copy:
-                limits = found[1] if found else None
-
-                def at_random_in(part: RunDirectory) -> Architecture:
-                    own = limits or limits_of(
-                        resolved_budget, plan.space, facts, table, plan.searcher, 0
-                    )
-                    drawing = at_random(plan.searcher)
-                    apart = _apart(data, drawing, verbose)
-                    drawn = drawing.prepare(plan.space, apart, own, epochs, plan.recipe)
-                    if seconds is not None:
-                        limit = TimeLimit(seconds, list(stages), part.time_limit)
-                        resolved_callbacks.limit = limit
-                    return refined(drawn.run(part, searching, verbose), part, own)
-
-                add_baselines(
-                    run,
-                    beside,
-                    lambda: (
-                        limits.costs
-                        if limits
-                        else SpaceCosts(
-                            plan.space,
-                            facts.input_shape,
-                            facts.classes,
-                            table,
-                            plan.searcher.smallest_ratio,
-                        )
-                    ),
-                    list(resolved_budget.limits),
-                    at_random_in,
-                    lambda part: train_and_finish(
-                        trainer(part), train_epochs, part, resolved_budget, table, (), verbose
-                    ),
-                    settings_of(run.settings, plan.searcher, beside),
-                    verbose,
-                )
+                hold_against_others(run, found[1] if found else None)
                 result = Result.of(run, result.model)
             if result.directory:
                 write_report(result.directory, plan.searcher, verbose)

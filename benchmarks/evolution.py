@@ -79,7 +79,6 @@ def train(name: str, ratios: list[float], seed: int, folder: Path, epochs: int) 
         space=space,
         epochs=epochs,
         recipe=RECIPE,
-        confirm=0,
         seed=seed,
         directory=folder / f"trained_{name}_seed{seed}",
         verbose=2,

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 def joint(choose: Any, input_shape: tuple[int, int, int], classes: int) -> tf.keras.Model:
-    """Ask for a width, for one to three blocks of it, and what each of these is."""
+    """Ask for a width, for one to three blocks behind the first, and what each of them is."""
     images = tf.keras.Input(input_shape)
     width = choose.filters("width", 8, (0.5, 1, 2))
 
@@ -19,6 +19,7 @@ def joint(choose: Any, input_shape: tuple[int, int, int], classes: int) -> tf.ke
         return choose.op(f"operation{number}", x, {**operations, "identity": lambda x, name: x})
 
     x = larq_nas.layers.stem(images, width)
+    x = larq_nas.layers.binary_conv(x, width, 3, name="first")
     x = choose.depth("depth", x, [partial(block, number=number) for number in range(3)])
     return tf.keras.Model(images, larq_nas.layers.classifier(x, classes), name="joint")
 

@@ -48,7 +48,7 @@ class SearcherConformance:
 
     # Attributes
         searcher: the searcher, of settings that search quickly.
-        space: what it searches.
+        space: what it searches, of any questions; a function as `FunctionSpace(function)`.
         epochs: for how long, 2 or more.
         limits: costs that it is given budgets of.
         diverging: settings with which nothing can be trained; without, that is not tested.
@@ -133,7 +133,8 @@ class SearcherConformance:
             images = tf.keras.Input(input_shape)
             return tf.keras.Model(images, larq_nas.layers.classifier(images, classes))
 
-        for wrong in ({"epochs": 0}, {"space": fixed}, {"budget": {self.limits[0]: 1}}):
+        # No network is of one byte; one that chooses no convolution has no binary MACs.
+        for wrong in ({"epochs": 0}, {"space": fixed}, {"budget": {"flatbuffer_bytes": 1}}):
             with pytest.raises(InputError):
                 self.search(tmp_path / "run", **wrong)
             assert not list(tmp_path.iterdir())

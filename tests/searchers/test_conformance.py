@@ -1,11 +1,13 @@
 """The published suite, on the searchers of larq_nas and on one of a stranger's."""
 
 import sys
+from typing import Any
 
 import larq_nas  # isort: skip  (it prepares TensorFlow)
 import pytest
 import tensorflow as tf
 from conftest import EXAMPLES
+from joint_space import joint
 
 from larq_nas.searchers import Differentiable, Dms, Evolution, Progressive
 from larq_nas.spaces import Bats, VggSmall
@@ -62,6 +64,38 @@ class TestEvolution(SearcherConformance):
         confirm=0,
     )
     space = VggSmall(ratios=(0.03125, 0.0625, 0.125))
+
+
+class OnJointSpace(SearcherConformance):
+    """What a strategy is tested on: an operation, a width and a depth, in rungs, confirmed."""
+
+    space = FunctionSpace(joint)
+    recipe = Recipe(stages=("binary",))
+
+
+def joint_evolution(**settings: Any) -> Evolution:
+    small = {"population": 3, "rungs": (1, 2), "subset": 60, "confirm": 1, "confirm_epochs": 1}
+    return Evolution(widest_epochs=0, **{**small, **settings})
+
+
+@pytest.mark.slow
+class TestGeneticOnJointSpace(OnJointSpace):
+    searcher = joint_evolution()
+
+
+@pytest.mark.slow
+class TestAgingOnJointSpace(OnJointSpace):
+    searcher = joint_evolution(strategy="aging")
+
+
+@pytest.mark.slow
+class TestRandomOnJointSpace(OnJointSpace):
+    searcher = joint_evolution(strategy="random")
+
+
+@pytest.mark.slow
+class TestObjectivesOnJointSpace(OnJointSpace):
+    searcher = joint_evolution(objectives=("accuracy", "binary_macs", "flatbuffer_bytes"))
 
 
 def widths(choose, input_shape, classes) -> tf.keras.Model:

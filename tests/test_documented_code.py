@@ -31,6 +31,7 @@ from larq_nas.data import datasets
 from larq_nas.deploy.package import write_package
 from larq_nas.latency import build_table, measure
 from larq_nas.methods import resolve
+from larq_nas.spaces.space import FunctionSpace
 from larq_nas.training.loop import forgetting_graphs
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +54,7 @@ CELLS = {"cells": 3, "channels": 12, "nodes": 2}
 CELLS |= dict.fromkeys(("search_cells", "search_channels", "search_groups"))
 SEARCHERS = {"population": 2, "candidate_epochs": 1, "widest_epochs": 1, "subset": None}
 SEARCHERS |= {"weight_epochs": 1, "stage_cells": (3, 5), "stage_operations": (8, 3)}
-SEARCHERS |= {"candidates": 1}
+SEARCHERS |= {"candidates": 1, "confirm_epochs": 1}
 
 
 def with_sizes(part: Any, sizes: Mapping[str, Any]) -> Any:
@@ -75,7 +76,13 @@ def small_search(given: dict[str, Any]) -> dict[str, Any]:
     space = with_sizes(found.space, CELLS)
     if getattr(space, "ratios", ()) == (0.25, 0.5, 1, 2, 3, 4) and found.searcher.name != "dms":
         space = dataclasses.replace(space, ratios=(0.125, 0.25))
-    searcher = with_sizes(found.searcher, SEARCHERS)
+    initial = getattr(found.searcher, "initial", ())
+    sizes = {**SEARCHERS, "population": 2 + len(initial)}
+    if isinstance(space, FunctionSpace):
+        sizes["widest_epochs"] = 0
+    if getattr(found.searcher, "rungs", None):
+        sizes["rungs"] = (1, 2)
+    searcher = with_sizes(found.searcher, sizes)
     given |= {"method": None, "space": space, "searcher": searcher, "recipe": found.recipe}
     given |= {name: few(given.get(name)) for name in ("epochs", "train_epochs")}
     if given.get("seeds", 1) > 1:

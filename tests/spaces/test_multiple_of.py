@@ -1,5 +1,9 @@
 """Widths that are multiples of a number, in every space and for every searcher."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import pytest
@@ -100,3 +104,33 @@ def test_another_multiple_is_another_question() -> None:
     choose.filters("width", 8, (1, 2), multiple_of=8)
     with pytest.raises(InputError, match="asked before with other filters, ratios or multiples"):
         choose.filters("width", 8, (1, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "searcher",
+    [
+        larq_nas.searchers.Dms(weight_epochs=1),
+        larq_nas.searchers.Evolution(population=2, candidate_epochs=1, widest_epochs=1, confirm=0),
+    ],
+    ids=["dms", "evolution"],
+)
+def test_widths_that_are_found_are_multiples_within_the_budget(
+    searcher: Any, digits: Any, tmp_path: Path
+) -> None:
+    model = larq_nas.search(
+        *digits,
+        space=ResNet18Cifar(ratios=(0.5, 1, 2), multiple_of=8),
+        searcher=searcher,
+        epochs=1,
+        train_epochs=2,
+        budget={"flatbuffer_bytes": "60KB"},
+        directory=tmp_path / "run",
+        verbose=0,
+    )
+    widths = [one.filters for one in model.layers if hasattr(one, "filters")]
+    assert len(widths) > 10
+    assert not any(width % 8 for width in widths)
+    assert (tmp_path / "run" / "model.tflite").stat().st_size <= 60_000
+    record = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert set(record["start"]["multiple_of"].values()) == {8}

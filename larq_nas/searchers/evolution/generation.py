@@ -50,10 +50,17 @@ class Genes:
 
     @property
     def groups(self) -> Sequence[Sequence[str]]:
-        """The genes of each choice: a node's are passed on together."""
+        """The genes of each choice: a node's are passed on together.
+
+        Among them are the inputs of one that has no others to choose: a network that a search was
+        given may read one of them twice.
+        """
         if not self.questions:
             return [[name] for name in self.options]
-        return [list(question.parameters()) for question in self.questions.values()]
+        return [
+            list(dict.fromkeys([*question.parameters(), f"{name}/inputs"]))
+            for name, question in self.questions.items()
+        ]
 
     def values(self, candidate: Candidate) -> dict[str, Value]:
         """Return the value of each choice, as an `Architecture` holds them."""
@@ -68,20 +75,33 @@ class Genes:
             found |= question.of_value(values[name])
         return found
 
-    def require(self, candidate: Candidate, strategy: str) -> None:
-        """Raise `InputError` for a candidate that a strategy must not give."""
-        known = isinstance(candidate, Mapping) and list(candidate) == list(self.options)
-        if not known or any(not self._allows(name, candidate[name]) for name in self.options):
+    def child(self, given: object, strategy: str, initial: Sequence[Candidate] = ()) -> Candidate:
+        """Return the candidate that a strategy gives, in values and order of the options.
+
+        Those of `initial` need not be among the options, and their children inherit from them.
+
+        # Raises
+            InputError: if it is none.
+        """
+        found: dict[str, Parameter] = {}
+        values = given if isinstance(given, Mapping) else {}
+        for name in (name for group in self.groups for name in group if name in values):
+            known = [*self.options.get(name, ()), *(one[name] for one in initial if name in one)]
+            if values[name] in known:
+                found[name] = known[known.index(values[name])]
+        if found.keys() != values.keys() or not found.keys() >= self.options.keys():
             options = "; ".join(f"{name}: {values}" for name, values in self.options.items())
             raise InputError(
                 f"Strategy `{strategy}` must give a value of each choice ({options}), but gave "
-                f"{candidate!r}."
+                f"{given!r}."
             )
+        return found
 
-    def _allows(self, name: str, value: Parameter) -> bool:
-        # A network that the search was given may have another width, which its children inherit.
-        is_width = isinstance(self.questions.get(name), Expansion) and is_number(value)
-        return value in self.options[name] or is_width
+    def holds(self, candidate: Candidate) -> bool:
+        """Return whether a candidate has only options."""
+        return candidate.keys() == self.options.keys() and all(
+            candidate[name] in options for name, options in self.options.items()
+        )
 
     def random(self, rng: np.random.Generator) -> Candidate:
         """Return a candidate drawn evenly."""
@@ -116,7 +136,8 @@ def crossover(
     """Return a child with the value of each choice from either parent, evenly."""
     takes_first = rng.random(len(genes.groups)) < 0.5
     pairs = zip(genes.groups, takes_first, strict=True)
-    return {name: (first if takes else second)[name] for group, takes in pairs for name in group}
+    parents = ((first if takes else second, group) for group, takes in pairs)
+    return {name: parent[name] for parent, group in parents for name in group if name in parent}
 
 
 def mutate(
@@ -125,7 +146,7 @@ def mutate(
     """Return a candidate with each gene changed to another of its options by chance."""
     pairs = zip(candidate.items(), rng.random(len(candidate)) < probability, strict=True)
     return {
-        name: _other(value, genes.options[name], rng) if changes else value
+        name: _other(value, genes.options.get(name, ()), rng) if changes else value
         for (name, value), changes in pairs
     }
 
@@ -366,13 +387,14 @@ class Breeder:
             if self.identity(candidate) not in seen:
                 seen.add(self.identity(candidate))
                 found.append(candidate)
-        wanted = min(self.population, max(self.genes.size - len(scored), len(found)))
-        for tried in range(_TRIES * wanted):
+        tried = sum(self.genes.holds(one.candidate) for one in scored)
+        wanted = min(self.population, max(self.genes.size - tried, len(found)))
+        for draws in range(_TRIES * wanted):
             if len(found) == wanted:
                 break
             # Where children are all seen before, as late in a small space, others are drawn.
-            candidate = draw() if tried < _TRIES * wanted // 2 else self.genes.random(rng)
-            self.genes.require(candidate, self.strategy.name)
+            candidate = draw() if draws < _TRIES * wanted // 2 else self.genes.random(rng)
+            candidate = self.genes.child(candidate, self.strategy.name, self.initial)
             if self.identity(candidate) in seen:
                 repeated += 1
                 continue

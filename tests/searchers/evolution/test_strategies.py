@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from larq_nas.choices import Choice, Depth, Expansion
 from larq_nas.errors import InputError
 from larq_nas.searchers.evolution.generation import (
     Aging,
@@ -163,6 +164,76 @@ def test_a_strategy_of_ones_own_is_used() -> None:
     strategy = resolve_strategy(Widest())
     bred = Breeder(GENES, strategy, 4, 0).generation(0, [])
     assert bred.candidates[0] == of(*[5] * 8)
+
+
+class Numpy:
+    """Gives scalars of NumPy, in another order than that of the options."""
+
+    name = "numpy"
+
+    def children(self, genes: Genes, scored: object, population: object, rng: np.random.Generator):
+        return lambda: {n: rng.choice(genes.options[n]) for n in reversed([*genes.options])}
+
+
+def test_what_a_strategy_of_ones_own_gives_becomes_the_options_themselves() -> None:
+    genes = Genes({"kernel": ("conv3", "conv5"), "blocks": (1, 2, 3), "width": (0.5, 1.0)})
+    for candidate in Breeder(genes, Numpy(), 4, seed=0).generation(0, []).candidates:
+        assert list(candidate) == list(genes.options)
+        assert [type(value) for value in candidate.values()] == [str, int, float]
+
+
+OPEN = Choice("open", ("a", "b"), inputs=3, keep=2)
+CLOSED = Choice("closed", ("a", "b"), inputs=2, keep=2)
+QUESTIONS = {
+    "closed": CLOSED,
+    "open": OPEN,
+    "blocks": Depth.between("blocks", 1, 3),
+    "width": Expansion("width", 8, (0.5, 1)),
+}
+
+
+@pytest.mark.parametrize("strategy", [Genetic(mutation=1.0, crossover=0), Genetic(), Aging()])
+def test_children_inherit_what_is_no_option_of_a_network_that_was_given(strategy: Strategy) -> None:
+    # A published cell may read one input twice, as two of NASNet-A's nodes do.
+    genes = Genes.of(QUESTIONS)
+    given = genes.candidate(
+        {
+            "closed": [["a", 0], ["b", 0]],
+            "open": [["a", 1], ["b", 1]],
+            "blocks": 2,
+            "width": 0.75,
+        }
+    )
+    breeder = Breeder(genes, strategy, 4, seed=0, initial=(given,))
+    assert breeder.generation(0, []).candidates[0] == given
+    children = breeder.generation(1, [Scored(given, (1.0,))]).candidates
+    for child in children:
+        for name, value in genes.values(child).items():
+            QUESTIONS[name].decode(value)
+    assert any(child.get("closed/inputs") == "0,0" for child in children)
+
+
+def test_a_network_that_was_given_takes_no_place_of_the_options() -> None:
+    genes = Genes.of({"width": QUESTIONS["width"]})
+    breeder = Breeder(genes, Random(), 2, seed=0, initial=({"width": 0.75},))
+    scored: list[Scored] = []
+    for number in range(3):
+        bred = breeder.generation(number, scored)
+        scored += [Scored(candidate, (1.0,)) for candidate in bred.candidates]
+    assert {one.candidate["width"] for one in scored} == {0.75, 0.5, 1.0}
+
+
+@pytest.mark.parametrize("ratio", [0.7, -1.0, 99.0])
+def test_a_width_that_is_no_option_is_refused(ratio: float) -> None:
+    class Other:
+        name = "other"
+
+        def children(self, *arguments: object):
+            return lambda: {"width": ratio}
+
+    breeder = Breeder(Genes.of({"width": QUESTIONS["width"]}), Other(), 2, seed=0)
+    with pytest.raises(InputError, match=r"Strategy `other` must give a value of each choice"):
+        breeder.generation(0, [])
 
 
 def test_a_strategy_gives_options_of_the_space() -> None:

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+from zipfile import BadZipFile
 
 import larq as lq
 import numpy as np
@@ -16,7 +17,7 @@ from larq_nas.data.data import Data
 from larq_nas.data.labels import whole_labels
 from larq_nas.data.streams import Stream, training_stream, validation_stream
 from larq_nas.data.validation import DataFacts
-from larq_nas.errors import DivergenceError, InputError, first_line
+from larq_nas.errors import DivergenceError, InputError, first_line, warn
 from larq_nas.files import replacing
 from larq_nas.graph.calls import read_graph
 from larq_nas.graph.channels import read_layers, weights_of
@@ -136,10 +137,10 @@ class CandidateTraining:
         stream, done = self.stream(plan.number), 0
         random.reset(self.data.seed, plan.number)
         variables = [*model.weights, *model.optimizer.variables]
-        if plan.source and plan.source.exists():
-            with np.load(plan.source) as state:
-                for place, variable in enumerate(variables):
-                    variable.assign(state[str(place)])
+        state = _read_state(plan.source, len(variables))
+        if state:
+            for variable, value in zip(variables, state, strict=True):
+                variable.assign(value)
             done = plan.stops[-2]
         with exact(), naming_augment():
             # Where a state is lost, what led to it is done again, in the same parts.
@@ -188,6 +189,19 @@ class CandidateTraining:
         """Return the learning rate for each step of a candidate's training."""
         steps = self.facts.train_examples // self.facts.batch_size
         return self.recipe.rates(self.facts.batch_size, max(1, self.epochs), max(1, steps))
+
+
+def _read_state(path: Path | None, variables: int) -> list[Any] | None:
+    """Return what a training has left of its variables; `None` where it is lost or damaged."""
+    if path is None or not path.exists():
+        return None
+    try:
+        with np.load(path) as state:
+            return [state[str(place)] for place in range(variables)]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        told = f"{type(error).__name__}: {first_line(error)}"
+        warn(f"`{path}` is damaged ({told}): the epochs that led to it are trained again.")
+        return None
 
 
 class Inheritance:

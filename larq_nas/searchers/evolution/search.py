@@ -212,6 +212,14 @@ class EvolutionSearch:
         better than either accuracy.
         """
         confirmed = oracle.completed(is_confirmation=True)
+        asked = [training for training in oracle.trainings if training.rung is None]
+        if len(confirmed) < len(asked):
+            lost = {one.number for one in asked} - {one.number for one, _ in confirmed}
+            warn(
+                f"{counted(len(lost), 'training')} of the confirmation failed, of candidate "
+                f"{', '.join(str(number + 1) for number in sorted(lost))}: the best is named "
+                f"without {'it' if len(lost) == 1 else 'them'}."
+            )
         if not confirmed:
             return None
         keys = {self.breeder.identity(one) for one in self.incumbents}
@@ -220,7 +228,9 @@ class EvolutionSearch:
         given = [n for n, t in trainings.items() if self.breeder.identity(t.candidate) in keys]
         incumbent = max(given, key=lambda n: (figures[n]["fitness"], -n), default=None)
         correct = {
-            training.number: np.load(run.directory / "trials" / f"trial_{trial.trial_id}" / CORRECT)
+            training.number: _read_correct(
+                run.directory / "trials" / f"trial_{trial.trial_id}" / CORRECT
+            )
             for training, trial in confirmed
         }
         others = [number for number in figures if number != incumbent] or list(figures)
@@ -297,6 +307,18 @@ class EvolutionSearch:
 
 
 _RANKED = 64
+
+
+def _read_correct(path: Path) -> np.ndarray:
+    """Return which of the held-out images a training of the confirmation has right."""
+    try:
+        found: np.ndarray = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"`{path}` is damaged ({type(error).__name__}: {first_line(error)}): delete its "
+            "folder, and the same call trains that network again."
+        ) from error
+    return found
 
 
 def standard_error(first: np.ndarray, second: np.ndarray) -> float:
@@ -681,7 +703,7 @@ def _values_of(one: str | Path | Architecture, space: Space, costs: SpaceCosts) 
 def _own(space: Space, costs: SpaceCosts) -> dict[str, dict[str, Value]]:
     """Return what a user would take without a search: ratio 1, or the published cells."""
     if not costs.choices:
-        is_there = all(asked.filters in asked.options for asked in costs.expansions.values())
+        is_there = all(asked.width(1) in asked.options for asked in costs.expansions.values())
         return {"ratio 1": dict.fromkeys(costs.expansions, 1.0)} if is_there else {}
     found = {}
     if is_built_in(space) and space.name in Architecture.published_names():

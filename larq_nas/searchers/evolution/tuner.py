@@ -423,8 +423,13 @@ class EvolutionOracle(keras_tuner.Oracle):
         if not self.confirmation or self._is_over("The best is named without confirmation"):
             return False
         scored, best = self.scored(), {}
-        figures = {t.number: self.figures(trial) for t, trial in self.completed()}
-        ranks = [scored[place].rung for place in range(len(scored))]
+        figures = {
+            training.number: self.figures(trial)
+            for training, trial in self.completed()
+            # One that failed on a later rung has no place among those of that rung.
+            if scored[training.number].scores is not None
+        }
+        ranks = [one.rung for one in scored]
         order = sorted(figures, key=lambda n: (-ranks[n], -figures[n]["fitness"], n))
         keys = {self.breeder.identity(one) for one in self.confirmation.incumbents}
         given = [n for n in order if self.breeder.identity(scored[n].candidate) in keys]
@@ -524,10 +529,17 @@ class EvolutionOracle(keras_tuner.Oracle):
             return
         # A field that is missing fails here already.
         state = read_state(file, lambda found: {name: found[name] for name in unused}) or unused
-        if state["asked_generations"] != self.asked_generations:
+        goes_on = state["asked_generations"] != self.asked_generations
+        if goes_on:
             self._forget_confirmation(state)
         read = [read_state(path, Trial.from_state) for path in sorted(trials.glob("*/trial.json"))]
         self.trials = {trial.trial_id: trial for trial in read if trial}
+        if goes_on:
+            # Written before a state that was not, as the search was killed between the two.
+            for trial_id, trial in list(self.trials.items()):
+                if trial.hyperparameters.values.get("tuner/round") == _CONFIRMATION:
+                    shutil.rmtree(trials / f"trial_{trial_id}", ignore_errors=True)
+                    del self.trials[trial_id]
         # A trial is written before this state is, which may not know how it ended.
         state["ongoing_trials"] = {
             name: trial_id

@@ -14,7 +14,7 @@ import tensorflow as tf
 from larq_nas.cost import SpaceCosts
 from larq_nas.data.data import Data, read_data
 from larq_nas.errors import InputError
-from larq_nas.layers import binary_conv
+from larq_nas.layers import binary_conv, classifier, stem
 from larq_nas.searchers import Evolution
 from larq_nas.searchers.evolution import Aging
 from larq_nas.searchers.evolution.candidates import (
@@ -25,7 +25,7 @@ from larq_nas.searchers.evolution.candidates import (
     Shared,
 )
 from larq_nas.searchers.evolution.generation import Breeder, Genes, Scored, resolve_strategy
-from larq_nas.searchers.evolution.search import _identity, standard_error
+from larq_nas.searchers.evolution.search import _identity, _own, standard_error
 from larq_nas.spaces import Bats, VggSmall, resolve
 from larq_nas.spaces.chooser import Chooser, Widest
 from larq_nas.training import Recipe
@@ -174,8 +174,13 @@ def test_a_training_in_two_parts_is_the_same_with_its_state_and_without(
     assert first != other
     went_on = evaluator.measure(one, Plan(3, (1, 2), state))
     weights = evaluator.weights()
-    state.unlink()
-    anew = evaluator.measure(one, Plan(3, (1, 2), state))
+    if kind == "scratch":
+        state.unlink()
+        anew = evaluator.measure(one, Plan(3, (1, 2), state))
+    else:
+        state.write_bytes(state.read_bytes()[:-99])
+        with pytest.warns(UserWarning, match=r"state.npz` is damaged \(BadZipFile: "):
+            anew = evaluator.measure(one, Plan(3, (1, 2), state))
     assert went_on == anew
     for name, weight in evaluator.weights().items():
         np.testing.assert_array_equal(weight, weights[name])
@@ -276,3 +281,15 @@ def test_given_networks_over_the_budget_are_told(data: Any, tmp_path: Path) -> N
     with pytest.warns(UserWarning, match=r"Uniform:2 .* is over the budget"):
         search(data, joint, tmp_path, initial=("uniform:2",), budget={"binary_macs": "100K"})
     assert all(int(row["binary_macs"]) <= 100_000 for row in rows(tmp_path / "candidates.csv"))
+
+
+def test_ratio_1_is_given_where_a_multiple_rounds_it_to_another_width() -> None:
+    def space(choose: Any, input_shape: Any, classes: int) -> tf.keras.Model:
+        images = tf.keras.Input(input_shape)
+        x = stem(images, choose.filters("width", 48, (0.5, 1, 2), multiple_of=32), relu=False)
+        return tf.keras.Model(images, classifier(x, classes))
+
+    resolved = resolve(space)
+    costs = SpaceCosts(resolved, (8, 8, 1), 10)
+    assert costs.expansions["width"].options == [32, 64, 96]
+    assert _own(resolved, costs) == {"ratio 1": {"width": 1.0}}

@@ -1,6 +1,7 @@
 """What the oracle hands out, keeps and recovers; candidates are worth what arithmetic says."""
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,11 @@ import pytest
 from keras_tuner.engine.trial import TrialStatus
 
 from larq_nas.errors import InputError
+from larq_nas.run_directory import RunDirectory
+from larq_nas.searchers import Evolution
 from larq_nas.searchers.evolution.candidates import CONFIRMATION, Measured, Plan
 from larq_nas.searchers.evolution.generation import Breeder, Genes, Genetic
+from larq_nas.searchers.evolution.search import EvolutionSearch
 from larq_nas.searchers.evolution.tuner import (
     Confirmation,
     EvolutionOracle,
@@ -181,6 +185,67 @@ def test_more_generations_are_those_of_having_asked_at_first(
     assert len(evaluator.measured) == len(whole.trainings) - done
     kept = {path.parent.name for path in (tmp_path / "whole").rglob("weights.npz")}
     assert {path.parent.name for path in (tmp_path / "run").rglob("weights.npz")} == kept
+
+
+def test_a_confirmation_that_no_state_knows_of_is_no_trial_of_more_generations(
+    tmp_path: Path,
+) -> None:
+    # Killed between the two files that keras-tuner writes of a trial.
+    whole = run(tmp_path / "whole", Arithmetic(), generations=3)
+    run(tmp_path / "killed", Arithmetic(), generations=2)
+    folder = tmp_path / "killed" / "trials"
+    trial = json.loads((folder / "trial_0000" / "trial.json").read_text())
+    trial |= {"trial_id": "0008", "status": "RUNNING"}
+    trial["hyperparameters"]["values"] |= {"tuner/epochs": 8, "tuner/round": "confirmation"}
+    (folder / "trial_0008").mkdir()
+    (folder / "trial_0008" / "trial.json").write_text(json.dumps(trial))
+    assert trainings(run(tmp_path / "killed", Arithmetic(), generations=3)) == trainings(whole)
+
+
+def test_what_failed_on_a_later_rung_is_not_confirmed(tmp_path: Path) -> None:
+    class Failing(Arithmetic):
+        def measure(self, values: Mapping[str, float], plan: Plan, callbacks: Any = ()):
+            if plan.stops == (1, 4) and plan.number < 4:
+                raise RuntimeError("no memory")
+            return super().measure(values, plan)
+
+    oracle = run(tmp_path, Failing(), **{**LONG, "confirmation": Confirmation(9, 8)})
+    ((failed,),) = [one for one in oracle.rounds if one[0].rung == 1 and one[0].number < 4]
+    assert failed.number not in [training.number for training in oracle.rounds[-1]]
+    assert len(oracle.rounds[-1]) == 9
+
+
+def concluding(tmp_path: Path, evaluator: Arithmetic) -> tuple[EvolutionSearch, EvolutionOracle]:
+    oracle = run(tmp_path, evaluator, **LONG)
+    incumbents = LONG["confirmation"].incumbents
+    nothing: Any = None
+    of_run = (nothing, nothing, 3, nothing, oracle.breeder, nothing, incumbents)
+    return EvolutionSearch(Evolution(), *of_run), oracle
+
+
+def test_trainings_of_the_confirmation_that_fail_are_told(tmp_path: Path) -> None:
+    class Failing(Arithmetic):
+        def measure(self, values: Mapping[str, float], plan: Plan, callbacks: Any = ()):
+            if plan.correct:
+                raise RuntimeError("no memory")
+            return super().measure(values, plan)
+
+    search, oracle = concluding(tmp_path, Failing())
+    with pytest.warns(UserWarning, match=r"3 trainings of the confirmation failed, of cand"):
+        assert search._confirmed(oracle, RunDirectory(tmp_path, {}), 0) is None
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x93NUMPY"])
+def test_a_damaged_part_of_the_confirmation_is_named(tmp_path: Path, content: bytes | None) -> None:
+    search, oracle = concluding(tmp_path, Arithmetic())
+    path = next(tmp_path.rglob("correct.npy"))
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(InputError, match=r"correct.npy` is damaged .*: delete its folder"):
+        search._confirmed(oracle, RunDirectory(tmp_path, {}), 0)
+    # As it says.
+    shutil.rmtree(path.parent)
+    again = run(tmp_path, Arithmetic(), **LONG)
+    assert search._confirmed(again, RunDirectory(tmp_path, {}), 0) in again.rounds[-1]
 
 
 def test_the_state_that_is_kept_is_complete(tmp_path: Path) -> None:

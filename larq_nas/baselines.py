@@ -111,7 +111,7 @@ def read_baselines(
     """
     names = {True: ("uniform",), False: ()}[given] if isinstance(given, bool) else given
     names = (names,) if isinstance(names, str) else names
-    if not isinstance(names, list | tuple) or not {*names} <= {*BASELINES}:
+    if not isinstance(names, list | tuple) or not all(name in BASELINES for name in names):
         raise InputError(
             f"`baselines` must be True, False or names of {', '.join(BASELINES)}, but got "
             f"{given!r}."

@@ -114,6 +114,7 @@ def test_baselines_are_told_and_trained_when_they_are_asked_for(
     [
         ("twin", SEARCHER, {}, "`baselines` must be True, False or names of uniform, random"),
         (3, SEARCHER, {}, "`baselines` must be True, False or names of uniform, random"),
+        ([["uniform"]], SEARCHER, {}, "must be True, False or names of uniform, random"),
         ("random", SEARCHER, {"seeds": 2}, "are of one search, but `seeds` asks for several"),
         (True, SEARCHER, {"train_epochs": 0}, "`baselines` are trained .*: give `train_epochs`"),
         (

@@ -115,11 +115,13 @@ def kill_one(name: str, number: int, whole: Whole, directory: Path, *options: st
     require_same(directory, whole[0])
 
 
+@pytest.mark.slow
 def test_killed_a_search_goes_on_to_the_same(short: Whole, tmp_path: Path) -> None:
     kill_all(0, short, tmp_path / "run", *SHORT)
 
 
 @NEEDS_PROC
+@pytest.mark.slow
 def test_where_the_chief_is_killed_workers_go_on_to_the_same(short: Whole, tmp_path: Path) -> None:
     kill_one("chief", 0, short, tmp_path / "run", *SHORT, *WORKERS)
 

@@ -90,6 +90,9 @@ def best_of_ranking(
     # Raises
         DivergenceError: if each of these diverged; otherwise those that did are left out.
     """
+    if len(best) == 1:
+        warn("`retrain` has no effect: the search has ranked one candidate.")
+        return best[0]
     rows: list[dict[str, Any]] = []
     for number, architecture in enumerate(best, 1):
         if verbose:

@@ -16,7 +16,7 @@ from larq_nas import Architecture, searchers, spaces
 from larq_nas.data.data import Data, read_data
 from larq_nas.data.share import hash_images
 from larq_nas.errors import DivergenceError, InputError
-from larq_nas.finalists import best_of_seeds
+from larq_nas.finalists import best_of_ranking, best_of_seeds
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.searcher import SEARCH_SPLIT
 
@@ -303,3 +303,12 @@ def test_data_that_seeds_cannot_be_compared_on_is_refused_before_anything_is_wri
     with pytest.raises(InputError, match="only if it comes in one"):
         larq_nas.search(train, measured, CELLS, epochs=1, seeds=2, directory=run, verbose=0)
     assert not run.exists()
+
+
+def test_one_candidate_is_not_trained_to_be_chosen(tmp_path: Path) -> None:
+    def measure(*arguments: Any) -> Any:
+        raise AssertionError("there is nothing to choose")
+
+    only = Architecture.published("bats")
+    with pytest.warns(UserWarning, match="`retrain` has no effect: the search has ranked one"):
+        assert best_of_ranking([only], RunDirectory(tmp_path, {}), measure, 0) == only

@@ -196,10 +196,25 @@ class EvolutionSearch:
             self._report(len(rungs), len(oracle.failures), len(best), figures[chosen])
         ranked = sorted(range(len(tried)), key=lambda i: (-figures[i]["fitness"], i))
         order = [tried[i][0] for i in ranked]
-        named = self._confirmed(oracle, run, verbose) or tried[chosen][0]
+        named = self._named(oracle, run, tried[chosen][0], verbose)
         order = [named, *(one for one in order if one.number != named.number)]
         write_ranking(run.ranking, [self._architecture(one) for one in order[:_RANKED]])
         return self._architecture(named)
+
+    def _named(
+        self, oracle: EvolutionOracle, run: RunDirectory, best: Training, verbose: int | str
+    ) -> Training:
+        """Return what the confirmation names, or the best of the search where there is none."""
+        confirmed = self._confirmed(oracle, run, verbose)
+        is_given = self.breeder.identity(best.candidate) in map(
+            self.breeder.identity, self.incumbents
+        )
+        if confirmed is None and is_given and self.searcher.confirm:
+            warn(
+                "No candidate was found that is better than the network that the search was given, "
+                "which is returned."
+            )
+        return confirmed or best
 
     def _confirmed(
         self, oracle: EvolutionOracle, run: RunDirectory, verbose: int | str

@@ -473,8 +473,10 @@ class EvolutionOracle(keras_tuner.Oracle):
         where = f"Candidate {training.number + 1}/{len(self.candidates)}"
         if trial.status == TrialStatus.COMPLETED:
             figures = self.figures(trial)
-            alike = self.completed(is_confirmation=training.rung is None)
-            best = max(self.figures(one)["fitness"] for _, one in alike)
+            # Figures of shorter or longer trainings are others.
+            done = self.completed(is_confirmation=training.rung is None)
+            alike = [one for other, one in done if other.rung == training.rung]
+            best = max(self.figures(one)["fitness"] for one in alike)
             self._announce(
                 f"{where}: accuracy {figures['accuracy']:.2%}, fitness {figures['fitness']:.2f} "
                 f"(best {best:.2f})"

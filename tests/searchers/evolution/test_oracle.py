@@ -5,7 +5,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
@@ -221,6 +221,25 @@ def concluding(tmp_path: Path, evaluator: Arithmetic) -> tuple[EvolutionSearch, 
     nothing: Any = None
     of_run = (nothing, nothing, 3, nothing, oracle.breeder, nothing, incumbents)
     return EvolutionSearch(Evolution(), *of_run), oracle
+
+
+def test_a_given_network_that_nothing_is_confirmed_against_is_told(tmp_path: Path) -> None:
+    oracle = run(tmp_path, Arithmetic(), generations=1)
+    (best, *_), nothing = oracle.trainings, cast(Any, None)
+    of_run = (nothing, nothing, 1, nothing, oracle.breeder, nothing, (best.candidate,))
+    search = EvolutionSearch(Evolution(), *of_run)
+    with pytest.warns(UserWarning, match=r"No candidate .* better .* given, which is returned"):
+        assert search._named(oracle, RunDirectory(tmp_path, {}), best, 0) == best
+
+
+def test_the_best_so_far_is_of_trainings_that_are_as_long(tmp_path: Path) -> None:
+    lines: list[str] = []
+    oracle = run(tmp_path, Arithmetic(), lines=lines, **LONG)
+    told = [float(line.split("(best ")[1][:-1]) for line in lines if "(best " in line]
+    best: dict[int | None, float] = {}
+    for training, (*_, score), one in zip(oracle.trainings, trainings(oracle), told, strict=True):
+        best[training.rung] = max(score, best.get(training.rung, 0))
+        assert one == pytest.approx(best[training.rung], abs=0.01)
 
 
 def test_trainings_of_the_confirmation_that_fail_are_told(tmp_path: Path) -> None:

@@ -380,6 +380,11 @@ class Breeder:
         """
         rng = np.random.default_rng([self.seed, number])
         draw = self.strategy.children(self.genes, scored, self.population, rng)
+        if not callable(draw):
+            raise InputError(
+                f"`children` of strategy `{self.strategy.name}` must return a function that draws "
+                f"a child, but returned {draw!r}."
+            )
         seen = {self.identity(one.candidate) for one in scored}
         found: list[Candidate] = []
         over, repeated = 0, 0

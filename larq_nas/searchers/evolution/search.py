@@ -210,10 +210,7 @@ class EvolutionSearch:
             self.breeder.identity, self.incumbents
         )
         if confirmed is None and is_given and self.searcher.confirm:
-            warn(
-                "No candidate was found that is better than the network that the search was given, "
-                "which is returned."
-            )
+            warn(f"No candidate was found that is better than {_GIVEN}, which is returned.")
         return confirmed or best
 
     def _confirmed(
@@ -261,8 +258,8 @@ class EvolutionSearch:
                 )
             elif gain <= error:
                 warn(
-                    "No candidate was found that is better than the network that the search was "
-                    f"given, which is returned: the best, number {named + 1}, is {told} (± one "
+                    f"No candidate was found that is better than {_GIVEN}, which is "
+                    f"returned: the best, number {named + 1}, is {told} (± one "
                     "standard error). Longer trainings (`rungs`, `confirm_epochs`) and a larger "
                     "`search_split` tell more apart."
                 )
@@ -322,6 +319,10 @@ class EvolutionSearch:
 
 
 _RANKED = 64
+_GIVEN = (
+    "the network that the search was given (one of `initial`, or else ratio 1 or the published "
+    "cells)"
+)
 
 
 def _read_correct(path: Path) -> np.ndarray:
@@ -501,9 +502,16 @@ class Evolution:
     def settings(self) -> dict[str, Any]:
         """Return the settings as a run keeps them."""
         strategy: Any = resolve_strategy(self.strategy)
-        of_strategy: dict[str, Any] = {}
+        name, of_strategy = strategy.name, {}
         if dataclasses.is_dataclass(strategy):
             of_strategy = dataclasses.asdict(strategy)  # type: ignore[arg-type]
+            try:
+                json.dumps(of_strategy)
+            except (TypeError, ValueError) as error:
+                raise InputError(
+                    f"Settings of strategy `{name}` must be what JSON holds, by which a "
+                    f"run is known again: {first_line(error)}."
+                ) from None
         settings = {
             entry.name: getattr(self, entry.name)
             for entry in dataclasses.fields(self)
@@ -514,7 +522,7 @@ class Evolution:
             "name": self.name,
             **settings,
             "objectives": list(self.objectives),
-            "strategy": {"name": strategy.name, **of_strategy},
+            "strategy": {"name": name, **of_strategy},
             "recipe": self.recipe.settings() if self.recipe else None,
             "rungs": list(self.rungs) if self.rungs else None,
             "initial": [
@@ -616,6 +624,7 @@ class Evolution:
         own = {f"{name} of `{space.name}`": values for name, values in _own(space, costs).items()}
         found: dict[str, Candidate] = {}
         for told, values in ({**given, **own} if self.confirm else given).items():
+            _require_network(told, values, costs)
             _require_narrower(told, values, costs)
             candidate = genes.candidate(values)
             if limits and not limits.allow(values):
@@ -729,6 +738,20 @@ def _own(space: Space, costs: SpaceCosts) -> dict[str, dict[str, Value]]:
         except InputError:
             pass  # of other operations or nodes than these settings have
     return found
+
+
+def _require_network(told: str, values: Mapping[str, Value], costs: SpaceCosts) -> None:
+    """Raise `InputError` for operations that no network has, and a cell that computes nothing."""
+    chosen, _ = costs.decode(values)
+    for name, pairs in chosen.items():
+        for operation, _ in pairs:
+            if operation not in costs.choices[name].eligible:
+                raise InputError(
+                    f"{told}: choice `{name}` has `{operation}`, which no network of the space "
+                    f"has: give it one of {', '.join(costs.choices[name].eligible)}."
+                )
+    if not all_alive(costs.cells, costs.choices, chosen):
+        raise InputError(f"{told}: a cell of it is zero on every path, and computes nothing.")
 
 
 def _require_narrower(told: str, values: Mapping[str, Value], costs: SpaceCosts) -> None:

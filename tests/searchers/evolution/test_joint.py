@@ -293,3 +293,27 @@ def test_ratio_1_is_given_where_a_multiple_rounds_it_to_another_width() -> None:
     costs = SpaceCosts(resolved, (8, 8, 1), 10)
     assert costs.expansions["width"].options == [32, 64, 96]
     assert _own(resolved, costs) == {"ratio 1": {"width": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("keeps", "pairs", "message"),
+    [
+        (False, [["zero", 0], ["conv", 1]], r"has `zero`, which no network of the space has"),
+        (True, [["zero", 0], ["zero", 1]], r"a cell of it is zero on every path"),
+    ],
+)
+def test_a_given_network_that_cannot_be_or_computes_nothing_is_refused(
+    keeps: bool, pairs: Any, message: str
+) -> None:
+    def space(choose: Any, input_shape: Any, classes: int) -> tf.keras.Model:
+        images = tf.keras.Input(input_shape)
+        x = stem(images, 8, relu=False)
+        named = {"conv": lambda x, name: binary_conv(x, 8, 3, name=name), "zero": None}
+        x = choose.cell("cell", [x, x], lambda index: named, nodes=1, keep_zero=keeps)
+        return tf.keras.Model(images, classifier(x, classes))
+
+    resolved = resolve(space)
+    costs = SpaceCosts(resolved, (8, 8, 1), 10)
+    given = larq_nas.Architecture(resolved.name, {}, {"cell/2": pairs})
+    with pytest.raises(InputError, match=message):
+        Evolution(initial=(given,))._initial(resolved, costs, Genes.of(costs.choices), None)

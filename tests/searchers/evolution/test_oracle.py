@@ -228,7 +228,7 @@ def test_a_given_network_that_nothing_is_confirmed_against_is_told(tmp_path: Pat
     (best, *_), nothing = oracle.trainings, cast(Any, None)
     of_run = (nothing, nothing, 1, nothing, oracle.breeder, nothing, (best.candidate,))
     search = EvolutionSearch(Evolution(), *of_run)
-    with pytest.warns(UserWarning, match=r"No candidate .* better .* given, which is returned"):
+    with pytest.warns(UserWarning, match=r"No candidate .* better .* given .*, which is returned"):
         assert search._named(oracle, RunDirectory(tmp_path, {}), best, 0) == best
 
 

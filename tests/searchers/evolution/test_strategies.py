@@ -1,12 +1,16 @@
 """What each strategy breeds, on a problem whose best is known."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
+import larq_nas  # noqa: F401  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import pytest
 
 from larq_nas.choices import Choice, Depth, Expansion
 from larq_nas.errors import InputError
+from larq_nas.searchers import Evolution
 from larq_nas.searchers.evolution.generation import (
     Aging,
     Breeder,
@@ -221,6 +225,26 @@ def test_a_network_that_was_given_takes_no_place_of_the_options() -> None:
         bred = breeder.generation(number, scored)
         scored += [Scored(candidate, (1.0,)) for candidate in bred.candidates]
     assert {one.candidate["width"] for one in scored} == {0.75, 0.5, 1.0}
+
+
+def test_settings_of_a_strategy_that_no_run_can_keep_are_refused() -> None:
+    @dataclass(frozen=True)
+    class Tabular(Widest):
+        table: Any = None
+
+    with pytest.raises(InputError, match="Settings of strategy `widest` must be what JSON holds"):
+        Evolution(strategy=Tabular(np.ones(2))).settings()
+
+
+def test_a_strategy_returns_what_draws() -> None:
+    class Nothing:
+        name = "nothing"
+
+        def children(self, *arguments: object) -> None:
+            """Return nothing, by mistake."""
+
+    with pytest.raises(InputError, match="`children` of strategy `nothing` must return a function"):
+        Breeder(GENES, Nothing(), 2, seed=0).generation(0, [])
 
 
 @pytest.mark.parametrize("ratio", [0.7, -1.0, 99.0])

@@ -83,7 +83,8 @@ def uniform_twin(found: Architecture, costs: SpaceCosts, limits: Sequence[str] =
 
     # Costs grow with every width: a network whose widths all have the smallest of the found ratios
     # costs no more than the found one, and one of the largest no less.
-    least = max(min(ratios), *(1 / asked.filters for asked in costs.expansions.values()))
+    one_channel = (math.nextafter(1 / asked.filters, 1) for asked in costs.expansions.values())
+    least = max(min(ratios), *one_channel)
     best = max(ratios)
     if not fits(best):
         low, high = math.ceil(least * _STEPS), math.ceil(best * _STEPS)

@@ -85,7 +85,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("space", "searcher", "options"), quick(CASES, 0, 1))
+@pytest.mark.parametrize(("space", "searcher", "options"), quick(CASES, 0))
 def test_no_image_that_chose_is_reported(
     space: Any, searcher: Any, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

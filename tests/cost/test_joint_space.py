@@ -61,7 +61,7 @@ def require_binary(model: tf.keras.Model, images: np.ndarray, predicted: int) ->
 
 @pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize(
-    ("number", "converted"), [(10, 4), pytest.param(200, 200, marks=pytest.mark.slow)]
+    ("number", "converted"), [(10, 2), pytest.param(200, 200, marks=pytest.mark.slow)]
 )
 def test_members_cost_what_they_cost_built_and_convert_in_binary(
     joint: SpaceCosts, number: int, converted: int

@@ -127,7 +127,7 @@ class Genes:
         if not operations:
             return candidate
         name = operations[int(rng.integers(len(operations)))]
-        return {**candidate, name: _other(candidate[name], self.options[name], rng)}
+        return {**candidate, name: _other(name, candidate[name], self.options[name], rng)}
 
 
 def crossover(
@@ -146,7 +146,7 @@ def mutate(
     """Return a candidate with each gene changed to another of its options by chance."""
     pairs = zip(candidate.items(), rng.random(len(candidate)) < probability, strict=True)
     return {
-        name: _other(value, genes.options.get(name, ()), rng) if changes else value
+        name: _other(name, value, genes.options.get(name, ()), rng) if changes else value
         for (name, value), changes in pairs
     }
 
@@ -157,12 +157,15 @@ def mutate_one(candidate: Candidate, genes: Genes, rng: np.random.Generator) -> 
     if not free:
         return candidate
     name = free[int(rng.integers(len(free)))]
-    return {**candidate, name: _other(candidate[name], genes.options[name], rng)}
+    return {**candidate, name: _other(name, candidate[name], genes.options[name], rng)}
 
 
-def _other(value: Parameter, options: Sequence[Parameter], rng: np.random.Generator) -> Parameter:
+def _other(
+    name: str, value: Parameter, options: Sequence[Parameter], rng: np.random.Generator
+) -> Parameter:
+    """Return another option of a gene."""
     others = [option for option in options if option != value]
-    if isinstance(value, str) and "," in value:
+    if isinstance(value, str) and name.endswith("/inputs"):
         # Of the inputs of a node one changes, as Real et al. mutate a hidden state.
         was = set(value.split(","))
         others = [one for one in others if len(set(str(one).split(",")) - was) == 1]

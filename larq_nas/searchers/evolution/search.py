@@ -49,7 +49,13 @@ from larq_nas.searchers.evolution.candidates import (
     require_one_trace,
     train_widest,
 )
-from larq_nas.searchers.evolution.fitness import Fitness, front, require_objectives, scores_of
+from larq_nas.searchers.evolution.fitness import (
+    OBJECTIVES,
+    Fitness,
+    front,
+    require_objectives,
+    scores_of,
+)
 from larq_nas.searchers.evolution.generation import (
     Breeder,
     Candidate,
@@ -196,32 +202,37 @@ class EvolutionSearch:
             self._report(len(rungs), len(oracle.failures), len(best), figures[chosen])
         ranked = sorted(range(len(tried)), key=lambda i: (-figures[i]["fitness"], i))
         order = [tried[i][0] for i in ranked]
-        named = self._named(oracle, run, tried[chosen][0], verbose)
-        order = [named, *(one for one in order if one.number != named.number)]
-        write_ranking(run.ranking, [self._architecture(one) for one in order[:_RANKED]])
-        return self._architecture(named)
+        named: dict[int, Training] = {}
+        # What was trained longer tells more.
+        for one in (*self._named(oracle, run, tried[chosen][0], verbose), *order):
+            named.setdefault(one.number, one)
+        ranking = [self._architecture(one) for one in named.values()][:_RANKED]
+        write_ranking(run.ranking, ranking)
+        return ranking[0]
 
     def _named(
         self, oracle: EvolutionOracle, run: RunDirectory, best: Training, verbose: int | str
-    ) -> Training:
-        """Return what the confirmation names, or the best of the search where there is none."""
+    ) -> list[Training]:
+        """Return what the confirmation names, the others of it, and the best of the search."""
         confirmed = self._confirmed(oracle, run, verbose)
-        is_given = self.breeder.identity(best.candidate) in map(
-            self.breeder.identity, self.incumbents
-        )
-        if confirmed is None and is_given and self.searcher.confirm:
+        keys = {self.breeder.identity(one) for one in self.incumbents}
+        if (
+            not confirmed
+            and self.breeder.identity(best.candidate) in keys
+            and self.searcher.confirm
+        ):
             warn(f"No candidate was found that is better than {_GIVEN}, which is returned.")
-        return confirmed or best
+        return [*confirmed, best]
 
     def _confirmed(
         self, oracle: EvolutionOracle, run: RunDirectory, verbose: int | str
-    ) -> Training | None:
-        """Return what the confirmation names, and write `confirmed.csv`; `None` without one.
+    ) -> list[Training]:
+        """Return what the confirmation names, then the others of it, and write `confirmed.csv`.
 
-        It is the candidate of the highest fitness, but where the search was given a network: that
-        one, unless another is better than it by more than the standard error of their difference.
-        The difference is of the same images, of which most are classified alike, so it is known
-        better than either accuracy.
+        It names the candidate of the highest fitness, but where the search was given a network:
+        that one, unless another is better than it by more than the standard error of their
+        difference. The difference is of the same images, of which most are classified alike, so
+        it is known better than either accuracy.
         """
         confirmed = oracle.completed(is_confirmation=True)
         asked = [training for training in oracle.trainings if training.rung is None]
@@ -233,7 +244,7 @@ class EvolutionSearch:
                 f"without {'it' if len(lost) == 1 else 'them'}."
             )
         if not confirmed:
-            return None
+            return []
         keys = {self.breeder.identity(one) for one in self.incumbents}
         figures = {t.number: dict(oracle.figures(trial)) for t, trial in confirmed}
         trainings = {training.number: training for training, _ in confirmed}
@@ -279,7 +290,8 @@ class EvolutionSearch:
                 row["standard_error"] = 100 * standard_error(correct[number], correct[incumbent])
             rows.append(row)
         write_table(run.confirmed, rows)
-        return trainings[named]
+        order = sorted(figures, key=lambda n: (n != named, -figures[n]["fitness"], n))
+        return [trainings[number] for number in order]
 
     def _architecture(self, training: Training) -> Architecture:
         values = self.breeder.genes.values(training.candidate)
@@ -579,6 +591,12 @@ class Evolution:
                 f"Space `{space.name}` has one network, and nothing to choose: give it several "
                 "operations, numbers of blocks or `ratios`, and no `expansion`."
             )
+        for name in genes.options:
+            if name in _COLUMNS or name.startswith(_OF_TRIALS):
+                raise InputError(
+                    f"Choice `{name}` of space `{space.name}` has the name of a column of "
+                    "candidates.csv, or begins as settings of trials do: rename it."
+                )
         if costs.choices and self.widest_epochs:
             raise InputError(
                 "`widest_epochs` is for a space that chooses widths alone, but "
@@ -643,6 +661,8 @@ class Evolution:
         return tuple(found.values())
 
 
+_COLUMNS = ("candidate", "generation", "epochs", "failure", *OBJECTIVES)
+_OF_TRIALS = ("tuner/", "accuracy_")
 _WIDEST_EPOCHS, _TRADE_OFF, _CONFIRM_TIMES = 150, 4.0, 4
 
 
@@ -675,8 +695,13 @@ def _read_initial(initial: object) -> tuple[str | Architecture, ...]:
             found.append(one)
         elif folder is not None and folder.is_dir() and (folder / "front.csv").exists():
             found += [Architecture.load(path) for path in sorted(folder.glob("*.json"))]
-        else:
+        elif isinstance(one, str | Path | Architecture):
             found.append(Architecture.read(one))
+        else:
+            raise InputError(
+                "`initial` must hold architectures, files, runs or texts such as "
+                f'"uniform:0.5", but got {one!r}.'
+            )
     return tuple(found)
 
 

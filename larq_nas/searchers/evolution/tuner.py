@@ -787,12 +787,14 @@ class EvolutionTuner(keras_tuner.Tuner):
             yield
 
     def _best(self) -> list[Trial]:
-        best = self.oracle.get_best_trials(2 * self._keep + _MOST_CONFIRMED)
-        done = [trial for trial in best if trial.status == TrialStatus.COMPLETED]
-        is_candidate = [t.hyperparameters.values.get("tuner/round") != _CONFIRMATION for t in done]
-        return [trial for trial, counts in zip(done, is_candidate, strict=True) if counts][
-            : self._keep
-        ]
+        """Return the trials whose weights are kept: of a candidate that of its last rung."""
+        found: dict[Any, Trial] = {}
+        for trial in self.oracle.get_best_trials(len(self._rungs) * self._keep + _MOST_CONFIRMED):
+            values = trial.hyperparameters.values
+            is_candidate = values.get("tuner/round") != _CONFIRMATION
+            if trial.status == TrialStatus.COMPLETED and is_candidate:
+                found.setdefault(values.get("tuner/candidate", trial.trial_id), trial)
+        return list(found.values())[: self._keep]
 
     def _save_weights(self, trial: Trial, fitness: float, evaluator: Evaluator) -> None:
         best = self._best()

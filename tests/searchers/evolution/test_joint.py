@@ -10,6 +10,7 @@ import larq_nas  # isort: skip  (it prepares TensorFlow)
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import quick
 
 from larq_nas.cost import SpaceCosts
 from larq_nas.data.data import Data, read_data
@@ -116,17 +117,21 @@ def test_networks_that_are_the_same_are_one_candidate() -> None:
     assert len(breeder.generation(0, []).candidates) == 3 * 14
 
 
+@pytest.fixture(scope="module")
+def cells() -> SpaceCosts:
+    return SpaceCosts(Bats(cells=3, channels=12, groups=3), (16, 16, 3), 10)
+
+
 @pytest.mark.parametrize("strategy", ["genetic", "aging", "random"])
-def test_children_of_cells_are_cells(strategy: str) -> None:
+def test_children_of_cells_are_cells(strategy: str, cells: SpaceCosts) -> None:
     """Each node has two inputs that are before it, and an operation of the space on each."""
-    costs = SpaceCosts(Bats(cells=3, channels=12, groups=3), (16, 16, 3), 10)
-    genes = Genes.of(costs.choices)
+    genes = Genes.of(cells.choices)
     scored: list[Any] = []
     breeder = Breeder(genes, resolve_strategy(strategy), 20, 0)
     rng = np.random.default_rng(0)
     for number in range(3):
         for candidate in breeder.generation(number, scored).candidates:
-            costs.decode(genes.values(candidate))
+            cells.decode(genes.values(candidate))
             assert genes.candidate(genes.values(candidate)) == candidate
             scored.append(_scored(candidate, float(rng.random())))
     assert len(scored) == 60
@@ -136,9 +141,8 @@ def _scored(candidate: Any, score: float) -> Any:
     return Scored(candidate, (score,))
 
 
-def test_a_node_changes_one_input_or_one_operation_at_a_time() -> None:
-    costs = SpaceCosts(Bats(cells=3, channels=12, groups=3), (16, 16, 3), 10)
-    genes = Genes.of(costs.choices)
+def test_a_node_changes_one_input_or_one_operation_at_a_time(cells: SpaceCosts) -> None:
+    genes = Genes.of(cells.choices)
     rng = np.random.default_rng(0)
     parent = genes.random(rng)
     aging = Aging(1)
@@ -152,7 +156,7 @@ def test_a_node_changes_one_input_or_one_operation_at_a_time() -> None:
             assert len(old & new) == len(old) - 1
 
 
-@pytest.mark.parametrize("kind", ["scratch", "shared"])
+@pytest.mark.parametrize("kind", quick(["scratch", "shared"], 0))
 def test_a_training_in_two_parts_is_the_same_with_its_state_and_without(
     kind: str, task: Any, tmp_path: Path
 ) -> None:
@@ -197,6 +201,7 @@ def test_the_error_of_a_difference_is_that_of_the_same_images() -> None:
     assert error < 0.5 * np.sqrt(2 * 0.6 * 0.4 / 2000)
 
 
+@pytest.mark.slow
 def test_what_a_search_is_given_is_returned_where_nothing_is_better(
     data: Any, tmp_path: Path
 ) -> None:
@@ -249,12 +254,18 @@ def test_the_first_generation_begins_with_what_is_given(data: Any, tmp_path: Pat
     ("space", "settings", "message"),
     [
         (joint, {"initial": ("bats",)}, "networks of space `joint` .* it is of space `bats`"),
-        (
+        pytest.param(
             Bats(cells=3, channels=12, groups=3, nodes=2),
             {"initial": ("bats",)},
             "networks of space `bats` in its settings",
+            marks=pytest.mark.slow,
         ),
-        (Bats(cells=3, channels=12, groups=3), {"initial": ("uniform",)}, "chooses no widths"),
+        pytest.param(
+            Bats(cells=3, channels=12, groups=3),
+            {"initial": ("uniform",)},
+            "chooses no widths",
+            marks=pytest.mark.slow,
+        ),
         (
             VggSmall(ratios=(0.03125, 0.0625)),
             {"initial": ("uniform:1",)},
@@ -277,6 +288,7 @@ def test_what_cannot_be_evolved_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_given_networks_over_the_budget_are_told(data: Any, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"Uniform:2 .* is over the budget"):
         search(data, joint, tmp_path, initial=("uniform:2",), budget={"binary_macs": "100K"})

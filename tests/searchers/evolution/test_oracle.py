@@ -229,7 +229,7 @@ def test_a_given_network_that_nothing_is_confirmed_against_is_told(tmp_path: Pat
     of_run = (nothing, nothing, 1, nothing, oracle.breeder, nothing, (best.candidate,))
     search = EvolutionSearch(Evolution(), *of_run)
     with pytest.warns(UserWarning, match=r"No candidate .* better .* given .*, which is returned"):
-        assert search._named(oracle, RunDirectory(tmp_path, {}), best, 0) == best
+        assert search._named(oracle, RunDirectory(tmp_path, {}), best, 0) == [best]
 
 
 def test_the_best_so_far_is_of_trainings_that_are_as_long(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_trainings_of_the_confirmation_that_fail_are_told(tmp_path: Path) -> Non
 
     search, oracle = concluding(tmp_path, Failing())
     with pytest.warns(UserWarning, match=r"3 trainings of the confirmation failed, of cand"):
-        assert search._confirmed(oracle, RunDirectory(tmp_path, {}), 0) is None
+        assert search._confirmed(oracle, RunDirectory(tmp_path, {}), 0) == []
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x93NUMPY"])
@@ -264,7 +264,20 @@ def test_a_damaged_part_of_the_confirmation_is_named(tmp_path: Path, content: by
     # As it says.
     shutil.rmtree(path.parent)
     again = run(tmp_path, Arithmetic(), **LONG)
-    assert search._confirmed(again, RunDirectory(tmp_path, {}), 0) in again.rounds[-1]
+    ranked = search._confirmed(again, RunDirectory(tmp_path, {}), 0)
+    assert sorted(ranked, key=lambda one: one.number) == list(again.rounds[-1])
+
+
+def test_what_was_confirmed_is_ranked_by_that(tmp_path: Path) -> None:
+    search, oracle = concluding(tmp_path, Arithmetic())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ranked = search._confirmed(oracle, RunDirectory(tmp_path, {}), 0)
+    scores = {t.number: oracle.figures(trial)["fitness"] for t, trial in oracle.completed(True)}
+    found = [scores[one.number] for one in ranked]
+    # The one that is named goes first, the others by their fitness.
+    assert found[1:] == sorted(found[1:], reverse=True)
+    assert sorted(scores) == sorted(one.number for one in ranked)
 
 
 def test_the_state_that_is_kept_is_complete(tmp_path: Path) -> None:

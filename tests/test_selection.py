@@ -114,7 +114,6 @@ def test_images_of_another_shape_are_compared_as_they_are_augmented() -> None:
                 2,
             ),
         ],
-        0,
         2,
     ),
     ids=["evolution", "subset", "differentiable", "progressive", "dms"],

@@ -257,31 +257,24 @@ class Evaluator(Protocol):
         """Return the weights of the candidate trained last, by layer and count."""
 
 
-class Scratch:
-    """Builds, traces and trains a network for each candidate, from random weights.
+class _Built:
+    """Builds, traces and trains a network for each candidate.
 
     # Arguments
         space: what candidates are networks of.
         training: data and recipe.
-        genes: tells the values that genes stand for.
     """
 
-    def __init__(self, space: Space, training: CandidateTraining, genes: Genes) -> None:
+    def __init__(self, space: Space, training: CandidateTraining) -> None:
         self._space = space
         self._training = training
-        self._genes = genes
         self._network: tf.keras.Model | None = None
 
     @forgetting_graphs()
     def measure(self, candidate: Candidate, plan: Plan, callbacks: Callbacks = ()) -> Measured:
         """Train the candidate of these genes as planned, and measure it."""
         training, recipe = self._training, self._training.recipe
-        # Weights follow from the number, whichever candidates this process has trained before.
-        words = np.random.SeedSequence([training.data.seed, plan.number])
-        seed_everything(int(words.generate_state(1)[0] >> 1))
-        self._network = build_candidate(self._space, training, self._genes.values(candidate))
-        constrain(self._network)
-        initialize_scales(self._network)
+        self._network = self._initialized(candidate, plan)
         model = Trainee(self._network, recipe, seed=training.data.seed)
         model.compile(optimizer(recipe.optimizer, training.rate()))
         model.optimizer.build(model.trainable_variables)
@@ -292,34 +285,42 @@ class Scratch:
         """Return the weights of the candidate trained last, by layer and count."""
         return _by_name(weights_of(self._network)) if self._network is not None else {}
 
+    def _initialized(self, candidate: Candidate, plan: Plan) -> tf.keras.Model:
+        """Return the network of a candidate, with the weights that it starts from."""
+        raise NotImplementedError
 
-class Rebuilt:
-    """Builds, traces and trains a network for each candidate; what `Shared` is held equal to."""
+
+class Scratch(_Built):
+    """Trains candidates from random weights; `genes` tells the values that genes stand for."""
+
+    def __init__(self, space: Space, training: CandidateTraining, genes: Genes) -> None:
+        super().__init__(space, training)
+        self._genes = genes
+
+    def _initialized(self, candidate: Candidate, plan: Plan) -> tf.keras.Model:
+        # Weights follow from the number, whichever candidates this process has trained before.
+        words = np.random.SeedSequence([self._training.data.seed, plan.number])
+        seed_everything(int(words.generate_state(1)[0] >> 1))
+        network = build_candidate(self._space, self._training, self._genes.values(candidate))
+        constrain(network)
+        initialize_scales(network)
+        return network
+
+
+class Rebuilt(_Built):
+    """Trains candidates from what they inherit; what `Shared` is held equal to."""
 
     def __init__(self, space: Space, training: CandidateTraining, source: Inheritance) -> None:
-        self._space = space
-        self._training = training
+        super().__init__(space, training)
         self._source = source
-        self._network: tf.keras.Model | None = None
 
-    @forgetting_graphs()
-    def measure(self, candidate: Candidate, plan: Plan, callbacks: Callbacks = ()) -> Measured:
-        """Train the candidate of these ratios, and measure it; see `Shared.measure`."""
+    def _initialized(self, candidate: Candidate, plan: Plan) -> tf.keras.Model:
         values: Any = candidate
-        training, recipe = self._training, self._training.recipe
-        self._network = build_candidate(self._space, training, values)
+        network = build_candidate(self._space, self._training, values)
         taken = self._source.taken(values)
-        for key, weight in weights_of(self._network).items():
+        for key, weight in weights_of(network).items():
             weight.assign(taken[key])
-        model = Trainee(self._network, recipe, seed=training.data.seed)
-        model.compile(optimizer(recipe.optimizer, training.rate()))
-        model.optimizer.build(model.trainable_variables)
-        random = RandomLayers(self._network)
-        return training.run(model, Recalibration(self._network), random, plan, callbacks)
-
-    def weights(self) -> dict[str, Any]:
-        """Return the weights of the candidate trained last, by layer and count."""
-        return _by_name(weights_of(self._network)) if self._network is not None else {}
+        return network
 
 
 class Shared:

@@ -16,7 +16,7 @@ from larq_nas.log import counted
 from larq_nas.report.charts import Section, dots, lines
 from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers.evolution.fitness import front
-from larq_nas.searchers.evolution.tuner import EvolutionOracle, TrialStatus, cause
+from larq_nas.searchers.evolution.oracle import EvolutionOracle, TrialStatus, cause
 
 
 def write_candidates(run: RunDirectory, oracle: EvolutionOracle) -> None:

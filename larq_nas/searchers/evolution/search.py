@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from larq_nas.architecture import Architecture, write_ranking
-from larq_nas.choices import Depth, Value, all_alive
+from larq_nas.choices import Value, all_alive
 from larq_nas.cost import LATENCY, Limits, SpaceCosts
 from larq_nas.data.data import Data
 from larq_nas.data.validation import DataFacts
@@ -63,20 +63,20 @@ from larq_nas.searchers.evolution.generation import (
     Strategy,
     resolve_strategy,
 )
-from larq_nas.searchers.evolution.processes import current_role
-from larq_nas.searchers.evolution.record import sections, write_candidates, write_front
-from larq_nas.searchers.evolution.tuner import (
+from larq_nas.searchers.evolution.initial import initial_candidates, plain_values, read_initial
+from larq_nas.searchers.evolution.oracle import (
     CORRECT,
     Confirmation,
     EvolutionOracle,
-    EvolutionTuner,
     Training,
     cause,
 )
+from larq_nas.searchers.evolution.processes import current_role
+from larq_nas.searchers.evolution.record import sections, write_candidates, write_front
+from larq_nas.searchers.evolution.tuner import EvolutionTuner
 from larq_nas.searchers.searcher import SEARCH_SPLIT, Callbacks
 from larq_nas.spaces import Space
 from larq_nas.spaces.chooser import Fix, Widest
-from larq_nas.spaces.space import is_built_in
 from larq_nas.training.callbacks import StageCallbacks, StageLogs
 from larq_nas.training.recipe import Recipe
 
@@ -477,7 +477,7 @@ class Evolution:
         require_bool(shared=self.shared)
         if self.rungs is not None:
             object.__setattr__(self, "rungs", _read_rungs(self.rungs))
-        object.__setattr__(self, "initial", _read_initial(self.initial))
+        object.__setattr__(self, "initial", read_initial(self.initial))
 
     @property
     def last_rung(self) -> int:
@@ -562,17 +562,24 @@ class Evolution:
             data.require_subset(self.subset)
         if costs.choices:
             widest: dict[str, Value] = {n: max(a.ratios) for n, a in costs.expansions.items()}
-            choose = Fix({**_plain_values(costs), **widest})
+            choose = Fix({**plain_values(costs), **widest})
             network = space.proxy().build(choose, facts.input_shape, facts.classes)
             require_training_memory(network, facts.batch_size, "A candidate", _SMALLER)
         else:
             self._require_inheritance(space, recipe, facts)
-        reference = {**_plain_values(costs), **dict.fromkeys(costs.expansions, 1)}
+        reference = {**plain_values(costs), **dict.fromkeys(costs.expansions, 1)}
         trade_off = self.trade_off
         if trade_off is None:
             trade_off = 0.0 if costs.choices else _TRADE_OFF
         fitness = Fitness(costs, trade_off, genes.values, reference)
-        initial = self._initial(space, costs, genes, limits)
+        initial = initial_candidates(
+            self.initial, space, costs, genes, limits, with_own=bool(self.confirm)
+        )
+        if len(initial) > self.population:
+            raise InputError(
+                f"`population` must be at least the {len(initial)} networks that the first "
+                f"generation begins with, but got {self.population}."
+            )
         breeder = Breeder(
             genes,
             resolve_strategy(self.strategy),
@@ -631,35 +638,6 @@ class Evolution:
         if self.shared:
             require_one_trace(space, recipe, facts)
 
-    def _initial(
-        self, space: Space, costs: SpaceCosts, genes: Genes, limits: Limits | None
-    ) -> tuple[Candidate, ...]:
-        """Return the networks that the search is given, those over the budget left out."""
-        given: dict[str, Mapping[str, Value]] = {}
-        for one in self.initial:
-            told = one.space if isinstance(one, Architecture) else str(one)
-            given[f"{told} ({len(given) + 1} of `initial`)"] = _values_of(one, space, costs)
-        own = {f"{name} of `{space.name}`": values for name, values in _own(space, costs).items()}
-        found: dict[str, Candidate] = {}
-        for told, values in ({**given, **own} if self.confirm else given).items():
-            _require_network(told, values, costs)
-            _require_narrower(told, values, costs)
-            candidate = genes.candidate(values)
-            if limits and not limits.allow(values):
-                costs_of = limits.costs.exact(values)
-                warn(
-                    f"{told[0].upper()}{told[1:]} is over the budget, and no candidate: it needs "
-                    f"{limits.budget.describe(costs_of)}."
-                )
-                continue
-            found.setdefault(costs.identity(values), candidate)
-        if len(found) > self.population:
-            raise InputError(
-                f"`population` must be at least the {len(found)} networks that the first "
-                f"generation begins with, but got {self.population}."
-            )
-        return tuple(found.values())
-
 
 _COLUMNS = ("candidate", "generation", "epochs", "failure", *OBJECTIVES)
 _OF_TRIALS = ("tuner/", "accuracy_")
@@ -675,121 +653,6 @@ def _read_rungs(rungs: object) -> tuple[int, ...]:
     if any(after <= before for before, after in pairwise(rungs)):
         raise InputError(f"`rungs` must rise, as (1, 4) do, but got {tuple(rungs)}.")
     return tuple(rungs)
-
-
-_UNIFORM = "uniform"
-
-
-def _read_initial(initial: object) -> tuple[str | Architecture, ...]:
-    """Return what files and runs hold, and texts of uniform networks as they are."""
-    if not isinstance(initial, tuple | list):
-        raise InputError(
-            '`initial` must be a list of architectures, files, runs or texts such as "uniform", '
-            f"but got {initial!r}."
-        )
-    found: list[str | Architecture] = []
-    for one in initial:
-        folder = Path(one).expanduser() if isinstance(one, str | Path) else None
-        if isinstance(one, str) and one.partition(":")[0] == _UNIFORM:
-            _uniform_ratio(one)
-            found.append(one)
-        elif folder is not None and folder.is_dir() and (folder / "front.csv").exists():
-            found += [Architecture.load(path) for path in sorted(folder.glob("*.json"))]
-        elif isinstance(one, str | Path | Architecture):
-            found.append(Architecture.read(one))
-        else:
-            raise InputError(
-                "`initial` must hold architectures, files, runs or texts such as "
-                f'"uniform:0.5", but got {one!r}.'
-            )
-    return tuple(found)
-
-
-def _uniform_ratio(text: str) -> float:
-    """Return the ratio of `"uniform:0.5"`, which is 1 without one."""
-    _, _, ratio = text.partition(":")
-    try:
-        number = float(ratio or 1)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise InputError(f'`initial` must hold texts such as "uniform:0.5", but got {text!r}.')
-    return number
-
-
-def _plain_values(costs: SpaceCosts) -> dict[str, Value]:
-    """Return the first operation of each choice, and all blocks of each row."""
-    found: dict[str, Value] = {}
-    for name, choice in costs.choices.items():
-        is_depth = isinstance(choice, Depth)
-        pairs = [(choice.operations[-1], 0)] if is_depth else choice.any()
-        found[name] = choice.encode(pairs)
-    return found
-
-
-def _values_of(one: str | Path | Architecture, space: Space, costs: SpaceCosts) -> dict[str, Value]:
-    """Return the values of one of `initial`, or raise `InputError` if it is of another space."""
-    if not isinstance(one, Architecture):
-        ratio = _uniform_ratio(str(one))
-        if not costs.expansions:
-            raise InputError(
-                f"`initial` holds {one!r}, but space `{space.name}` chooses no widths: name a "
-                "published architecture or a file."
-            )
-        return {**_plain_values(costs), **dict.fromkeys(costs.expansions, ratio)}
-    try:
-        if one.space != space.name:
-            raise InputError(f"it is of space `{one.space}`")
-        costs.decode(one.choices)
-    except InputError as error:
-        raise InputError(
-            f"`initial` must hold networks of space `{space.name}` in its settings, but of one: "
-            f"{first_line(error)}"
-        ) from None
-    return dict(one.choices)
-
-
-def _own(space: Space, costs: SpaceCosts) -> dict[str, dict[str, Value]]:
-    """Return what a user would take without a search: ratio 1, or the published cells."""
-    if not costs.choices:
-        is_there = all(asked.width(1) in asked.options for asked in costs.expansions.values())
-        return {"ratio 1": dict.fromkeys(costs.expansions, 1.0)} if is_there else {}
-    found = {}
-    if is_built_in(space) and space.name in Architecture.published_names():
-        published = Architecture.published(space.name).choices
-        try:
-            costs.decode(published)
-            found["the published architecture"] = dict(published)
-        except InputError:
-            pass  # of other operations or nodes than these settings have
-    return found
-
-
-def _require_network(told: str, values: Mapping[str, Value], costs: SpaceCosts) -> None:
-    """Raise `InputError` for operations that no network has, and a cell that computes nothing."""
-    chosen, _ = costs.decode(values)
-    for name, pairs in chosen.items():
-        for operation, _ in pairs:
-            if operation not in costs.choices[name].eligible:
-                raise InputError(
-                    f"{told}: choice `{name}` has `{operation}`, which no network of the space "
-                    f"has: give it one of {', '.join(costs.choices[name].eligible)}."
-                )
-    if not all_alive(costs.cells, costs.choices, chosen):
-        raise InputError(f"{told}: a cell of it is zero on every path, and computes nothing.")
-
-
-def _require_narrower(told: str, values: Mapping[str, Value], costs: SpaceCosts) -> None:
-    """Raise `InputError` for a width that the widest network has no weights for."""
-    if costs.choices:
-        return
-    for name, asked in costs.expansions.items():
-        ratio: Any = values[name]
-        if asked.width(ratio) > max(asked.options):
-            raise InputError(
-                f"{told}: choice `{name}` has ratio {ratio:g}, above the largest of the space, "
-                f"{max(asked.ratios):g}, whose weights candidates inherit: add it to `ratios`."
-            )
 
 
 def _fits(costs: SpaceCosts, limits: Limits | None, genes: Genes, candidate: Candidate) -> bool:

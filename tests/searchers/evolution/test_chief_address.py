@@ -15,8 +15,9 @@ from keras_tuner.src.distribute.oracle_client import OracleClient
 
 from larq_nas.errors import InputError
 from larq_nas.searchers.evolution.generation import Breeder, Genes, Genetic
+from larq_nas.searchers.evolution.oracle import EvolutionOracle
 from larq_nas.searchers.evolution.processes import chief_address, is_loopback
-from larq_nas.searchers.evolution.tuner import EvolutionOracle, EvolutionTuner
+from larq_nas.searchers.evolution.tuner import EvolutionTuner
 
 LOOPBACK = ("127.0.0.1", "127.0.1.1", "localhost", "[::1]")
 OPEN = ("0.0.0.0", "[::]", "10.0.0.1", "no.such.name.invalid", "192.0.2.1")

@@ -26,7 +26,8 @@ from larq_nas.searchers.evolution.candidates import (
     Shared,
 )
 from larq_nas.searchers.evolution.generation import Breeder, Genes, Scored, resolve_strategy
-from larq_nas.searchers.evolution.search import _identity, _own, standard_error
+from larq_nas.searchers.evolution.initial import _own, initial_candidates
+from larq_nas.searchers.evolution.search import _identity, standard_error
 from larq_nas.spaces import Bats, VggSmall, resolve
 from larq_nas.spaces.chooser import Chooser, Widest
 from larq_nas.training import Recipe
@@ -329,4 +330,4 @@ def test_a_given_network_that_cannot_be_or_computes_nothing_is_refused(
     costs = SpaceCosts(resolved, (8, 8, 1), 10)
     given = larq_nas.Architecture(resolved.name, {}, {"cell/2": pairs})
     with pytest.raises(InputError, match=message):
-        Evolution(initial=(given,))._initial(resolved, costs, Genes.of(costs.choices), None)
+        initial_candidates((given,), resolved, costs, Genes.of(costs.choices), None, with_own=False)

@@ -17,13 +17,13 @@ from larq_nas.run_directory import RunDirectory
 from larq_nas.searchers import Evolution
 from larq_nas.searchers.evolution.candidates import CONFIRMATION, Measured, Plan
 from larq_nas.searchers.evolution.generation import Breeder, Genes, Genetic
-from larq_nas.searchers.evolution.search import EvolutionSearch
-from larq_nas.searchers.evolution.tuner import (
+from larq_nas.searchers.evolution.oracle import (
     Confirmation,
     EvolutionOracle,
-    EvolutionTuner,
     cause,
 )
+from larq_nas.searchers.evolution.search import EvolutionSearch
+from larq_nas.searchers.evolution.tuner import EvolutionTuner
 
 GENES = Genes({"a": (0.25, 0.5, 1, 2), "b": (1, 2, 3), "c": (0.5, 4)})
 

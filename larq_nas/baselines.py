@@ -96,7 +96,8 @@ def uniform_twin(found: Architecture, costs: SpaceCosts, limits: Sequence[str] =
             best = max(best, low / _STEPS)
         elif not fits(best):
             return None
-    return Twin(at(best)[0], best, at(best)[1], quantity)
+    network, of_network = at(best)
+    return Twin(network, best, of_network, quantity)
 
 
 def read_baselines(
@@ -147,12 +148,7 @@ def at_random(searcher: Any) -> Searcher:
     if getattr(searcher.strategy, "name", searcher.strategy) == "random":
         raise InputError("`baselines` has `random`, but the search itself is random: leave it out.")
     # What it was given is no random network.
-    made: Searcher = dataclasses.replace(
-        searcher,
-        strategy="random",
-        initial=(),
-        confirm=0,
-    )
+    made: Searcher = dataclasses.replace(searcher, strategy="random", initial=(), confirm=0)
     return made
 
 

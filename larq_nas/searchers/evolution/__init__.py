@@ -1,4 +1,4 @@
-"""Evolutionary search of widths: candidates trained for a few epochs, and the best bred."""
+"""Evolutionary search: candidates trained for a few epochs, and the best bred."""
 
 from larq_nas.searchers.evolution.generation import Aging, Genetic, Random, Scored, Strategy
 from larq_nas.searchers.evolution.search import Evolution
